@@ -1,0 +1,1 @@
+//! Frames, series, checkpoints. Pure.

@@ -1,0 +1,1 @@
+//! The time-series store in MySQL. I/O.

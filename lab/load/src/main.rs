@@ -1,0 +1,2 @@
+//! Load, ledger and verification.
+fn main() {}

@@ -1,0 +1,2 @@
+//! Instance manager.
+fn main() {}

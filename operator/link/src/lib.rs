@@ -1,0 +1,1 @@
+//! Mutual TLS server and client for the wire types. I/O.

@@ -1,0 +1,1 @@
+//! The only crate of the operator that speaks MySQL. I/O.

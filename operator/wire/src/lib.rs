@@ -1,0 +1,1 @@
+//! What observers, instance managers and the operator say to each other. Pure.
