@@ -1,1 +1,15 @@
-//! What observers, instance managers and the operator say to each other. Pure.
+//! What observers, instance managers and the operator say to each other. Pure: types and their algebra, no I/O.
+//!
+//! - [`identity`]: names and the epoch
+//! - [`gtid`]: GTID sets and their algebra, so that comparing candidates needs no server
+//! - [`evidence`]: one observer's raw facts with their ages; never a verdict
+//! - [`order`]: what the operator tells an instance manager to do
+
+pub mod evidence;
+pub mod gtid;
+pub mod identity;
+pub mod order;
+
+pub use evidence::{Evidence, Observer, Report};
+pub use gtid::GtidSet;
+pub use identity::{Epoch, ReplicaName, ShardName};

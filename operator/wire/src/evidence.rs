@@ -1,0 +1,278 @@
+//! One observer's raw facts with their ages. Observers never report a verdict. Pure.
+//!
+//! A [`Report`] is the complete present state of one observer, not a delta: losing a report loses nothing but freshness.
+//! Every age is a count of milliseconds on the observer's own monotonic clock at the moment of sending; the receiver adds
+//! the time that has passed since it received the report, so no two clocks are ever compared.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Epoch, GtidSet, ReplicaName};
+
+/// Milliseconds on a monotonic clock.
+pub type Millis = u64;
+
+/// Who saw it. The kind is the failure domain the observer watches from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "camelCase")]
+pub enum Observer {
+    /// The instance manager beside the server itself.
+    Manager { replica: ReplicaName },
+    /// The instance manager of another replica of the shard, probing over the network.
+    Peer { replica: ReplicaName },
+    /// A consumer of the shard, by the name of its pod.
+    Consumer { pod: String },
+    /// The operator, by the name of its pod.
+    Operator { pod: String },
+}
+
+/// Everything one observer has to say now; one line of the evidence stream.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    pub observer: Observer,
+    /// Grows by one per report of this observer's process.
+    pub seq: u64,
+    /// The longest gap of the observer's own loop over the last 5 s. Above twice the interval it was paused itself and must not accuse others.
+    pub own_gap: Millis,
+    /// The interval at which this observer's loop means to run.
+    pub interval: Millis,
+    pub evidence: Vec<Evidence>,
+}
+
+/// One observer's facts about one replica.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Evidence {
+    pub subject: ReplicaName,
+    /// Staged probe over a fresh connection (or, for a consumer, its own transactions). None: this observer does not probe the subject.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<Probe>,
+    /// What only the instance manager beside the server can see.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<Server>,
+}
+
+/// The stages of a probe, in order; the one that fails names the cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Stage {
+    Tcp,
+    Greeting,
+    Auth,
+    Select,
+    /// A commit of one row in the heartbeat table; only on a server that is meant to take writes.
+    Commit,
+}
+
+/// How a probe ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "how")]
+pub enum ProbeError {
+    /// The stage did not answer within its deadline.
+    Timeout,
+    /// The connection was refused or reset.
+    Refused { message: String },
+    /// The server answered that it has no connection left (error 1040 or 1203).
+    TooManyConnections,
+    /// The server is read-only (error 1290 or 1836): it does not serve as a primary.
+    ReadOnly,
+    /// The server answered with another error.
+    Server { code: u16, message: String },
+    /// Anything else, TLS included.
+    Other { message: String },
+}
+
+/// The last success and the present run of failures of one kind of probe against one replica.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Probe {
+    /// Age of the last complete success up to and including [`Stage::Commit`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub committed: Option<Millis>,
+    /// Age of the last success up to and including [`Stage::Select`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selected: Option<Millis>,
+    /// Duration of the last successful commit stage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit_took: Option<Millis>,
+    /// The present run of failures; None after a success.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing: Option<Failing>,
+    /// The probe in flight has been in this stage for this long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_flight: Option<InFlight>,
+}
+
+/// A run of failures without a success between them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Failing {
+    /// Age of the first failure of the run.
+    pub since: Millis,
+    /// Age of the latest one.
+    pub latest: Millis,
+    pub count: u32,
+    pub stage: Stage,
+    pub error: ProbeError,
+}
+
+/// A probe that has not ended yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InFlight {
+    pub stage: Stage,
+    pub age: Millis,
+}
+
+/// What the instance manager sees of its own server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Server {
+    pub phase: Phase,
+    /// `server_uuid`, once known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<String>,
+    /// One letter of `/proc/PID/stat` (R, S, D, T, Z ...) of mysqld's main thread, and how many of its threads are in D.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process_state: Option<char>,
+    #[serde(default)]
+    pub threads_in_d: u32,
+    /// Highest epoch this manager has been told or has read in the epoch table.
+    pub epoch: Epoch,
+    /// Whether the server refuses writes. None: could not be read within its deadline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read_only: Option<bool>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fenced: Option<Fence>,
+    /// Executed GTIDs and the age of the reading. Kept from the last good reading while the server does not answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub executed: Option<Aged<GtidSet>>,
+    /// Stored consumer offsets: (consumer, topic, partition, next offset), with the age of the reading.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offsets: Option<Aged<Vec<StoredOffset>>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replication: Option<Aged<Replication>>,
+    /// `Innodb_os_log_written`/LSN, with the age of its last change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lsn: Option<Aged<u64>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fsync: Option<Fsync>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<Volume>,
+    /// Progress of the build, while there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<BuildProgress>,
+}
+
+/// A value with the age of its reading.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Aged<T> {
+    pub age: Millis,
+    pub value: T,
+}
+
+/// Where the server is in its life.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "is")]
+pub enum Phase {
+    /// The volume holds no data directory; the manager waits for a build order.
+    Empty,
+    /// The volume holds something that is neither empty nor a complete data directory of this replica (an interrupted build). It is never initialised over.
+    Unusable { reason: String },
+    /// A build order is being carried out.
+    Building,
+    /// mysqld was started and does not answer yet (crash recovery included).
+    Starting,
+    Running,
+    /// mysqld ended. The manager does not start it again.
+    Exited {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        code: Option<i32>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        signal: Option<i32>,
+        age: Millis,
+    },
+    /// The pod was asked to stop: a planned end.
+    Stopping,
+}
+
+/// Why and since when the manager makes the server refuse writes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "why")]
+pub enum Fence {
+    /// A higher epoch is known.
+    Epoch { epoch: Epoch, age: Millis },
+    /// None of the operator, the API server and any peer answered for 3 s.
+    Isolated { age: Millis },
+}
+
+/// State of replication from the source.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Replication {
+    /// `host:port` of the source; None when none is configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    pub receiving: bool,
+    pub applying: bool,
+    /// GTIDs received but perhaps not yet applied.
+    pub received: GtidSet,
+    /// How far behind the source's commit time the applier is; None when unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay: Option<Millis>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receive_error: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub apply_error: Option<String>,
+}
+
+/// One row of `understudy.consumer_offset`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoredOffset {
+    pub consumer: String,
+    pub topic: String,
+    pub partition: i32,
+    pub next_offset: i64,
+}
+
+/// The fsync probe on the data volume: a thread of its own, judged from outside.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Fsync {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub succeeded: Option<Millis>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub took: Option<Millis>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_flight: Option<Millis>,
+    /// errno name of the last failure (EIO, EROFS, ENOSPC), None after a success.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// Space on the data volume, bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Volume {
+    pub total: u64,
+    pub free: u64,
+}
+
+/// How far the build of this replica is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BuildProgress {
+    /// `initialise`, or the clone plugin's stage (`DROP DATA`, `FILE COPY`, ...).
+    pub stage: String,
+    /// Bytes copied and estimated in all; zero while unknown.
+    pub done: u64,
+    pub total: u64,
+    /// Estimated time left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eta: Option<Millis>,
+    /// Why the last try failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}

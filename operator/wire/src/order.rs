@@ -1,0 +1,110 @@
+//! What the operator tells an instance manager to do: bodies of `POST /v1/...` of the instance API, and the answers. Pure.
+//!
+//! Every order is idempotent and carries the epoch under which it was given; a manager that knows a higher epoch refuses it
+//! with [`Refusal::StaleEpoch`].
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Epoch, GtidSet, ReplicaName};
+
+/// `POST /v1/build`: fill the empty volume. Accepted at once; progress is in the evidence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Build {
+    pub epoch: Epoch,
+    pub replica: ReplicaName,
+    pub origin: Origin,
+}
+
+/// Where the data of a new replica comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "from")]
+pub enum Origin {
+    /// Initialise a new data directory. Only ever sent to the replica that the Shard's once-only bootstrap intent names.
+    Initialise { intent: BootstrapIntent },
+    /// Clone from a donor.
+    Clone { donor: ReplicaName, address: String },
+}
+
+/// The once-only permission to initialise: written to the Shard's status before any replica is told to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BootstrapIntent {
+    pub shard_uid: String,
+    pub replica: ReplicaName,
+}
+
+/// `POST /v1/follow`: replicate from this source with GTID auto-position, read-only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Follow {
+    pub epoch: Epoch,
+    pub source: ReplicaName,
+    /// `ip:port`.
+    pub address: String,
+}
+
+/// `POST /v1/promote`: stop receiving, deal with the relay log within its bound, clear read-only, write the epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Promote {
+    /// The epoch to write: the one claimed in the Shard's status.
+    pub epoch: Epoch,
+    /// How long received transactions may be applied before the rest is discarded.
+    pub apply_relay_log_within: u64,
+}
+
+/// Answer of a completed promotion.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Promoted {
+    pub epoch: Epoch,
+    pub executed: GtidSet,
+}
+
+/// `POST /v1/fence`: refuse writes and cut connections. `planned` lets running transactions end first (switchover).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FenceOrder {
+    pub epoch: Epoch,
+    pub planned: bool,
+}
+
+/// Answer of a completed fence: what the server had executed when it stopped taking writes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Fenced {
+    /// None when the server could not be asked and was killed instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub executed: Option<GtidSet>,
+    pub killed: bool,
+}
+
+/// `PUT /v1/peers`: who else is in the shard, and whom to probe as the primary. Sent on change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Peers {
+    pub epoch: Epoch,
+    /// The primary and its `ip:port`, None while there is none.
+    pub primary: Option<(ReplicaName, String)>,
+    /// Every other replica of the shard and the `ip:port` of its instance API.
+    pub peers: Vec<(ReplicaName, String)>,
+}
+
+/// Why a manager did not carry out an order (HTTP 409 with this body).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "camelCase", tag = "refused")]
+pub enum Refusal {
+    /// A higher epoch is known.
+    #[error("order under epoch {given}, but epoch {known} is known")]
+    StaleEpoch { given: Epoch, known: Epoch },
+    /// The order names another replica, shard or volume than this one.
+    #[error("{reason}")]
+    NotMine { reason: String },
+    /// The volume is not empty (build), or holds nothing yet (everything else).
+    #[error("{reason}")]
+    WrongPhase { reason: String },
+    /// The server did not do what was asked within the deadline, or answered with an error.
+    #[error("{step}: {reason}")]
+    Failed { step: String, reason: String },
+}
