@@ -1,0 +1,14 @@
+//! Labels on pods, volumes, Services and workloads that tools outside may rely on. Pure.
+
+/// The Datastore something belongs to; absent on what belongs to a Shard made by hand.
+pub const DATASTORE: &str = "understudy.dev/datastore";
+/// The Shard something belongs to.
+pub const SHARD: &str = "understudy.dev/shard";
+/// The Replica something belongs to.
+pub const REPLICA: &str = "understudy.dev/replica";
+/// `primary`, `standby`, `spare` or `condemned`.
+pub const ROLE: &str = "understudy.dev/role";
+/// The Consumer something belongs to.
+pub const CONSUMER: &str = "understudy.dev/consumer";
+/// `replica`, `gateway`, `query` or `consumer`.
+pub const COMPONENT: &str = "understudy.dev/component";

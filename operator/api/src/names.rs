@@ -1,0 +1,73 @@
+//! Names that are derived from names, and how long a name may be so that everything derived from it fits. Pure.
+
+use crate::v1alpha1::Shard;
+
+/// Longest name of a Datastore: `NAME-63` must be a Shard's name and `NAME-store` a Consumer's.
+pub const MAX_DATASTORE: usize = 34;
+/// Longest name of a Shard: `NAME-standbys` must be a Service's name and `NAME-xxxx` a label's value.
+pub const MAX_SHARD: usize = 40;
+/// Longest name of a Consumer: it is a label's value and the first part of a workload's name.
+pub const MAX_CONSUMER: usize = 40;
+
+/// The shard with this index of a Datastore.
+pub fn shard_of(datastore: &str, index: i32) -> String {
+    format!("{datastore}-{index}")
+}
+
+/// The Consumer that feeds a Datastore's time-series store.
+pub fn consumer_of(datastore: &str) -> String {
+    format!("{datastore}-store")
+}
+
+/// The Service in front of a shard's primary, for clients outside the product.
+pub fn primary_service(shard: &str) -> String {
+    format!("{shard}-primary")
+}
+
+/// The Service in front of a shard's standbys, for clients outside the product.
+pub fn standbys_service(shard: &str) -> String {
+    format!("{shard}-standbys")
+}
+
+/// The Secret with the passwords of a shard's MySQL accounts, keyed by account.
+pub fn credentials_secret(shard: &str) -> String {
+    format!("{shard}-credentials")
+}
+
+/// The Secret with `ca.crt`, `tls.crt` and `tls.key` of a shard or a consumer.
+pub fn tls_secret(owner: &str) -> String {
+    format!("{owner}-tls")
+}
+
+/// The ConfigMap with a shard's `my.cnf`.
+pub fn config_map(shard: &str) -> String {
+    format!("{shard}-mysql")
+}
+
+/// The DNS name in a shard's certificate; never resolved, only checked.
+pub fn shard_san(shard: &str) -> String {
+    format!("{shard}.shard.understudy.internal")
+}
+
+/// The DNS name in a consumer's certificate; never resolved, only checked.
+pub fn consumer_san(consumer: &str) -> String {
+    format!("{consumer}.consumer.understudy.internal")
+}
+
+/// The DNS name in the operator's certificate; never resolved, only checked.
+pub const OPERATOR_SAN: &str = "operator.understudy.internal";
+
+/// The workload of a Consumer for one shard.
+pub fn consumer_workload(consumer: &str, shard: &str) -> String {
+    format!("{consumer}-{shard}")
+}
+
+/// The record of the promotion that took this epoch.
+pub fn failover_record(shard: &str, epoch: i64) -> String {
+    format!("{shard}-{epoch}")
+}
+
+/// The Datastore that made this Shard, if one did.
+pub fn datastore_of(shard: &Shard) -> Option<&str> {
+    shard.metadata.labels.as_ref()?.get(crate::labels::DATASTORE).map(String::as_str)
+}

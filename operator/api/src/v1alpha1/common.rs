@@ -1,0 +1,230 @@
+//! What more than one kind uses.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Affinity, LocalObjectReference, ResourceRequirements, Toleration};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use kube::KubeSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize};
+use strum::{AsRefStr, Display, IntoStaticStr};
+
+use crate::schema;
+
+/// What a replica is to its shard. The same words are the values of the label `understudy.dev/role`.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+    Display,
+    AsRefStr,
+    IntoStaticStr,
+)]
+#[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
+pub enum Role {
+    /// Takes writes.
+    Primary,
+    /// Replicates and may be promoted.
+    Standby,
+    /// Is still being built.
+    #[default]
+    Spare,
+    /// Was replaced; its volume is kept in quarantine.
+    Condemned,
+}
+
+/// What the pure core concludes from the evidence.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+    Display,
+    AsRefStr,
+    IntoStaticStr,
+)]
+pub enum VerdictState {
+    /// Commits succeed.
+    Healthy,
+    /// Commits succeed, slowly.
+    Slow,
+    /// Out of connections or blocked by a visible lock, but alive.
+    Saturated,
+    /// Commits fail, and the evidence is not yet enough to act on.
+    Suspect,
+    /// The server is there and does not serve.
+    Stuck,
+    /// The process, the pod or the node is gone.
+    Gone,
+    /// Only some observers cannot see it.
+    ObserverPartition,
+    /// There is no evidence yet.
+    #[default]
+    Unknown,
+}
+
+/// A verdict and since when it holds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Verdict {
+    /// The conclusion.
+    pub state: VerdictState,
+    /// What named it, e.g. `ProcessExited` or `CommitHangs`; PascalCase.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    /// When this state began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>,
+    /// For a person: what was seen, by whom.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// What becomes of volumes when their owner is deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DeletionPolicy {
+    /// The volumes stay.
+    #[default]
+    Retain,
+    /// The volumes are deleted with their owner.
+    Delete,
+}
+
+/// An amount of a resource, written as a number (`1`) or as text (`500m`, `2Gi`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Amount(pub String);
+
+impl<'de> Deserialize<'de> for Amount {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Number(i64),
+            Text(String),
+        }
+        Ok(match Written::deserialize(deserializer)? {
+            Written::Number(number) => Self(number.to_string()),
+            Written::Text(text) => Self(text),
+        })
+    }
+}
+
+impl JsonSchema for Amount {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Amount".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "x-kubernetes-int-or-string": true,
+            "pattern": r"^([0-9]+|[0-9]*\.[0-9]+)([eE][+-]?[0-9]+|[KMGTPE]i|[numkMGTPE])?$",
+        })
+    }
+}
+
+/// Requests and limits of one container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Resources {
+    /// What the scheduler sets aside.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub requests: BTreeMap<String, Amount>,
+    /// What the container may not exceed.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub limits: BTreeMap<String, Amount>,
+}
+
+impl Resources {
+    /// The same as a container's field.
+    pub fn to_requirements(&self) -> ResourceRequirements {
+        let quantities = |amounts: &BTreeMap<String, Amount>| {
+            (!amounts.is_empty())
+                .then(|| amounts.iter().map(|(name, amount)| (name.clone(), Quantity(amount.0.clone()))).collect())
+        };
+        ResourceRequirements {
+            requests: quantities(&self.requests),
+            limits: quantities(&self.limits),
+            ..Default::default()
+        }
+    }
+}
+
+/// What a person may add to pods that the operator makes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PodTemplate {
+    /// Added to the labels of the pods.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "schema::short_texts")]
+    #[x_kube(validation = Rule::new("!self.exists(k, k.startsWith('understudy.dev/'))").message("labels under understudy.dev/ are set by the operator; choose another prefix"))]
+    pub labels: BTreeMap<String, String>,
+    /// Added to the annotations of the pods.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    /// Labels a node must have.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints the pods tolerate.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::terse::<Vec<Toleration>>")]
+    pub tolerations: Vec<Toleration>,
+    /// Added to the spreading over nodes and zones that the operator asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::terse::<Option<Affinity>>")]
+    pub affinity: Option<Affinity>,
+    /// The PriorityClass of the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority_class_name: Option<String>,
+    /// Secrets of this namespace with which images are pulled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schema::terse::<Vec<LocalObjectReference>>")]
+    pub image_pull_secrets: Vec<LocalObjectReference>,
+}
+
+/// A Secret in the namespace of the object that names it. There is no way to name one elsewhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(validation = Rule::new("!has(self.__namespace__)").message("a Secret must be in the namespace of the object that names it; leave out `namespace` and copy the Secret here"))]
+#[serde(rename_all = "camelCase")]
+pub struct SecretRef {
+    /// The name of the Secret.
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')").message("not the name of a Secret; give the bare name of a Secret in this namespace, without a namespace before it"))]
+    pub name: String,
+    /// Not allowed; here only so that naming one is refused rather than dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+}
+
+/// Where a topic is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct KafkaTopic {
+    /// Brokers to begin with, `host:port` with commas between them.
+    #[schemars(length(max = 2048))]
+    #[x_kube(validation = Rule::new("self.matches('^[^,: ]+:[0-9]+(,[^,: ]+:[0-9]+)*$')").message("bootstrapServers must be host:port, with commas and no blanks between several"))]
+    pub bootstrap_servers: String,
+    /// The topic's name.
+    #[schemars(length(max = 249))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-zA-Z0-9._-]{1,237}$')").message("a topic's name has letters, digits, dots, dashes and underscores, and at most 237 of them: the dead letters get a topic with the same name and more"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("the topic cannot be changed: stored offsets count in the old one; make a new object"))]
+    pub topic: String,
+}

@@ -1,0 +1,15 @@
+//! Version `v1alpha1`: one module a kind, and what kinds share in [`common`].
+
+pub mod common;
+pub mod consumer;
+pub mod datastore;
+pub mod failover;
+pub mod replica;
+pub mod shard;
+
+pub use common::*;
+pub use consumer::*;
+pub use datastore::*;
+pub use failover::*;
+pub use replica::*;
+pub use shard::*;
