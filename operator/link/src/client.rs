@@ -157,7 +157,13 @@ impl Client {
     }
 
     /// Sends JSON, reads JSON. `within` covers everything, the connection too. `POST` for orders, `PUT` for `/v1/peers`.
-    pub async fn order<A: DeserializeOwned>(&self, method: Method, path: &str, body: &impl Serialize, within: Duration) -> Result<A, CallError> {
+    pub async fn order<A: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+        within: Duration,
+    ) -> Result<A, CallError> {
         let body = serde_json::to_vec(body).map_err(|e| bad_body("request", path, &e))?;
         let answer = self.call(method, path, body.into(), within).await?;
         serde_json::from_slice(&answer).map_err(|e| bad_body("answer", path, &e))
@@ -183,7 +189,13 @@ impl Client {
         outcome
     }
 
-    async fn exchange(&self, method: Method, path: &str, body: Bytes, used: &mut Option<Arc<Connection>>) -> Result<Bytes, CallError> {
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        used: &mut Option<Arc<Connection>>,
+    ) -> Result<Bytes, CallError> {
         let broken = |e: &dyn fmt::Display| CallError::Broken { to: self.to.clone(), reason: e.to_string() };
         let connection = self.connected().await?;
         *used = Some(connection.clone());
@@ -238,7 +250,9 @@ impl Client {
 pub(crate) async fn connect(to: &Endpoint, config: Arc<ClientConfig>) -> Result<TlsStream<TcpStream>, CallError> {
     let tls = |e: &dyn fmt::Display| CallError::Tls { to: to.clone(), reason: e.to_string() };
     let name = ServerName::try_from(to.name.clone()).map_err(|e| tls(&e))?;
-    let socket = TcpStream::connect(to.address).await.map_err(|e| CallError::Connect { to: to.clone(), reason: e.to_string() })?;
+    let socket = TcpStream::connect(to.address)
+        .await
+        .map_err(|e| CallError::Connect { to: to.clone(), reason: e.to_string() })?;
     if let Err(e) = socket.set_nodelay(true) {
         tracing::debug!(%to, error = %e, "socket options not set");
     }

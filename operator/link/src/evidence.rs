@@ -65,7 +65,11 @@ impl fmt::Debug for Publisher {
 impl Publisher {
     /// `report` gives the present state with ages as of the call: it must not wait for anything. A new value in `changed` sends a
     /// report at once. `stop` ends every stream.
-    pub fn new(report: impl Fn() -> Report + Send + Sync + 'static, changed: watch::Receiver<u64>, stop: CancellationToken) -> Self {
+    pub fn new(
+        report: impl Fn() -> Report + Send + Sync + 'static,
+        changed: watch::Receiver<u64>,
+        stop: CancellationToken,
+    ) -> Self {
         Self { report: Arc::new(report), changed, stop }
     }
 
@@ -205,7 +209,8 @@ impl Reader {
     async fn connect(&self) -> Result<Open, CallError> {
         let broken = |e: &dyn fmt::Display| CallError::Broken { to: self.from.clone(), reason: e.to_string() };
         let tls = connect(&self.from, self.identity.client_h1()).await?;
-        let (mut sender, driver) = http1::handshake::<_, Full<Bytes>>(TokioIo::new(tls)).await.map_err(|e| broken(&e))?;
+        let (mut sender, driver) =
+            http1::handshake::<_, Full<Bytes>>(TokioIo::new(tls)).await.map_err(|e| broken(&e))?;
         let from = self.from.clone();
         let driver = AbortOnDropHandle::new(tokio::spawn(async move {
             if let Err(e) = driver.await {
@@ -214,7 +219,12 @@ impl Reader {
         }));
         let answer = sender.send_request(get_request(&self.from, PATH)?).await.map_err(|e| broken(&e))?;
         if answer.status() != StatusCode::OK {
-            return Err(CallError::Status { to: self.from.clone(), path: PATH.to_owned(), status: answer.status(), body: String::new() });
+            return Err(CallError::Status {
+                to: self.from.clone(),
+                path: PATH.to_owned(),
+                status: answer.status(),
+                body: String::new(),
+            });
         }
         Ok(Open { body: answer.into_body(), buffer: Vec::new(), _driver: driver })
     }
@@ -233,9 +243,12 @@ impl Reader {
                 }
             } else {
                 extra += 1;
+                if extra > MAX_EXTRA {
+                    break;
+                }
                 match futures::FutureExt::now_or_never(open.body.frame()) {
-                    Some(frame) if extra <= MAX_EXTRA => frame,
-                    _ => break,
+                    Some(frame) => frame,
+                    None => break,
                 }
             };
             let ended = |reason: String| LostError::Ended { from: self.from.clone(), reason };
@@ -250,7 +263,10 @@ impl Reader {
                 newest = Some(line);
             }
             if open.buffer.len() > MAX_LINE {
-                return Err(LostError::Line { from: self.from.clone(), reason: format!("line longer than {MAX_LINE} bytes") });
+                return Err(LostError::Line {
+                    from: self.from.clone(),
+                    reason: format!("line longer than {MAX_LINE} bytes"),
+                });
             }
         }
         let line = newest.unwrap_or_default();

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+};
 use time::OffsetDateTime;
 use x509_parser::extensions::GeneralName;
 use x509_parser::pem::parse_x509_pem;
@@ -205,7 +207,9 @@ mod tests {
         let authority = Authority::generate("understudy", noon()).unwrap();
         let leaf = authority.issue(&["a.example"], noon(), 9 * DAY).unwrap();
         let facts = Facts::of_pem(&leaf.cert).unwrap();
-        for (case, after, due) in [("new", 0, false), ("in the middle", 5, false), ("near its end", 7, true), ("expired", 12, true)] {
+        for (case, after, due) in
+            [("new", 0, false), ("in the middle", 5, false), ("near its end", 7, true), ("expired", 12, true)]
+        {
             assert_eq!(facts.is_due(noon() + after * DAY), due, "{case}");
         }
     }

@@ -114,7 +114,14 @@ pub async fn serve(listener: TcpListener, identity: Identity, router: Router, li
     }
 }
 
-async fn serve_one(socket: TcpStream, slot: OwnedSemaphorePermit, identity: Identity, router: Router, limits: Limits, stop: CancellationToken) {
+async fn serve_one(
+    socket: TcpStream,
+    slot: OwnedSemaphorePermit,
+    identity: Identity,
+    router: Router,
+    limits: Limits,
+    stop: CancellationToken,
+) {
     let _slot = slot;
     let from = socket.peer_addr().map(|a| a.to_string()).unwrap_or_default();
     if let Err(e) = prepare(&socket, limits.unacknowledged) {

@@ -84,8 +84,12 @@ impl Identity {
 
     /// Follows the files of a directory until stopped. While they are unreadable or do not fit, the last good ones stay.
     pub async fn keep_fresh(self, dir: PathBuf, stop: CancellationToken) {
+        self.reload_every(RELOAD_EVERY, dir, stop).await;
+    }
+
+    async fn reload_every(self, every: Duration, dir: PathBuf, stop: CancellationToken) {
         let mut last_error = None;
-        while stop.run_until_cancelled(tokio::time::sleep(RELOAD_EVERY)).await.is_some() {
+        while stop.run_until_cancelled(tokio::time::sleep(every)).await.is_some() {
             let (identity, from) = (self.clone(), dir.clone());
             let outcome = tokio::task::spawn_blocking(move || read(&from).and_then(|pem| identity.replace(pem))).await;
             match outcome {
@@ -149,9 +153,11 @@ fn load(pem: Pem) -> Result<Loaded, TlsError> {
     }
     let roots = Arc::new(roots);
     let chain = certificates("tls.crt", &pem.cert)?;
-    let key = PrivateKeyDer::from_pem_slice(pem.key.as_bytes()).map_err(|e| TlsError::Pem { what: "tls.key", reason: e.to_string() })?;
+    let key = PrivateKeyDer::from_pem_slice(pem.key.as_bytes())
+        .map_err(|e| TlsError::Pem { what: "tls.key", reason: e.to_string() })?;
 
-    let verifier = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone()).build().map_err(|e| config(&e))?;
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone()).build().map_err(|e| config(&e))?;
     let mut server = ServerConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|e| config(&e))?
@@ -210,7 +216,7 @@ mod tests {
         assert_eq!(identity.pem(), two);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn changed_files_are_picked_up() {
         let now = SystemTime::now();
         let dir = tempfile::tempdir().unwrap();
@@ -224,12 +230,15 @@ mod tests {
         let two = authority.issue(&["two.example"], now, LEAF_LIFETIME).unwrap();
         put(&one);
         let identity = Identity::from_dir(dir.path()).unwrap();
-        let stop = CancellationToken::new();
-        let task = tokio::spawn(identity.clone().keep_fresh(dir.path().to_owned(), stop.clone()));
+        let (every, stop) = (Duration::from_millis(1), CancellationToken::new());
+        let task = tokio::spawn(identity.clone().reload_every(every, dir.path().to_owned(), stop.clone()));
         put(&two);
-        while identity.pem() != two {
-            tokio::time::sleep(RELOAD_EVERY).await;
-        }
+        let reloaded = async {
+            while identity.pem() != two {
+                tokio::time::sleep(every).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), reloaded).await.unwrap();
         stop.cancel();
         task.await.unwrap();
     }
