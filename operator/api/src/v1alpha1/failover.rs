@@ -101,6 +101,9 @@ pub struct FailoverStatus {
     /// When the evidence began, the claim was written or the request was seen, whichever was first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<MicroTime>,
+    /// When the new primary took writes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promoted_at: Option<MicroTime>,
     /// When redundancy was back, or it ended otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<MicroTime>,
@@ -181,8 +184,8 @@ pub enum FailoverPhase {
 pub enum FailoverResult {
     /// Another replica is primary.
     Succeeded,
-    /// The primary turned out to live and was confirmed under the new epoch.
-    NearMiss,
+    /// A near miss: the primary turned out to live and was confirmed under the new epoch.
+    Confirmed,
     /// It was not begun; the message says why.
     Refused,
     /// It was begun and could not be completed.

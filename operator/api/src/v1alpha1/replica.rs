@@ -38,10 +38,12 @@ use super::{Role, Verdict};
     printcolumn(name = "Volume", type_ = "string", json_path = ".status.volume.state"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Verdict", type_ = "string", json_path = ".status.verdict.state", priority = 1),
+    printcolumn(name = "Condemned", type_ = "string", json_path = ".spec.condemned.reason", priority = 1),
     printcolumn(name = "Server-Id", type_ = "integer", json_path = ".spec.serverId", priority = 1),
     printcolumn(name = "Gtid", type_ = "string", json_path = ".status.executedGtid", priority = 1)
 )]
-#[x_kube(validation = Rule::new("self == oldSelf").message("a Replica cannot be changed, only replaced: delete it and its shard makes another"))]
+#[x_kube(validation = Rule::new("self.shard == oldSelf.shard && self.serverId == oldSelf.serverId && self.origin == oldSelf.origin && (has(self.avoidNodes) ? self.avoidNodes : []) == (has(oldSelf.avoidNodes) ? oldSelf.avoidNodes : [])").message("a Replica cannot be changed, only condemned or deleted: its shard then makes another"))]
+#[x_kube(validation = Rule::new("!has(oldSelf.condemned) || (has(self.condemned) && self.condemned == oldSelf.condemned)").message("a condemned Replica stays condemned: it is replaced, never rescued"))]
 #[serde(rename_all = "camelCase")]
 pub struct ReplicaSpec {
     /// The Shard it belongs to.
@@ -53,9 +55,16 @@ pub struct ReplicaSpec {
     /// Why it was made.
     #[serde(default)]
     pub origin: ReplicaOrigin,
+    /// Nodes that its pod must not run on, such as the one that was lost; decided when it is made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 253)))]
+    pub avoid_nodes: Vec<String>,
+    /// Set once, when it is to be replaced: by the operator, or by a person who wants it replaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub condemned: Option<Condemned>,
 }
 
-/// Why a replica was made, and hints for where to put it.
+/// Why a replica was made, and instead of which.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReplicaOrigin {
@@ -64,11 +73,8 @@ pub struct ReplicaOrigin {
     pub reason: OriginReason,
     /// The condemned replica that it replaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
     pub replaces: Option<String>,
-    /// Nodes that it had better not run on, such as the one that was lost.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
-    pub avoid_nodes: Vec<String>,
 }
 
 /// Why a replica was made.
@@ -134,9 +140,6 @@ pub struct ReplicaStatus {
     /// Its volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume: Option<VolumeStatus>,
-    /// Set once, when it is to be replaced.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub condemned: Option<Condemned>,
     /// Ready, Progressing, Degraded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -202,6 +205,9 @@ pub struct VolumeStatus {
     /// Where it is in its life.
     #[serde(default)]
     pub state: VolumeState,
+    /// Since when the successor has caught up; the quarantine counts from here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub successor_ready_at: Option<Time>,
     /// When it may be deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quarantined_until: Option<Time>,
@@ -232,20 +238,20 @@ pub enum VolumeState {
 }
 
 /// That and why a replica is to be replaced.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Condemned {
     /// When.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<Time>,
-    /// The epoch that was taken from it; 0 when it was not the primary.
+    /// The epoch that took the office from it; 0 when it was not the primary.
     #[serde(default)]
     pub epoch: i64,
     /// PascalCase and stable.
+    #[schemars(length(min = 1, max = 128))]
     pub reason: String,
     /// For a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048))]
     pub message: Option<String>,
-    /// Since when its successor has caught up; the quarantine counts from here.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub successor_ready_at: Option<Time>,
 }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use strum::{AsRefStr, Display, IntoStaticStr};
 
 use super::{DeletionPolicy, KafkaTopic, PodTemplate, Resources, Role, Verdict};
 use crate::schema;
@@ -306,19 +307,19 @@ pub struct ShardStatus {
     /// Its `ip:port`; with primary and epoch, the route of the shard.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub primary_address: Option<String>,
-    /// The replica that is to take writes under `claimedEpoch`; equal to `primary` when nothing is under way.
+    /// The replica that is to take writes under `epoch`; equal to `primary` when nothing is under way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_primary: Option<String>,
-    /// The epoch under which `primary` serves. Only grows.
+    /// The highest epoch that was ever claimed. While `transition` is there, nobody serves under it yet.
     #[serde(default)]
     pub epoch: i64,
-    /// The highest epoch that was ever claimed; above `epoch` while a promotion is under way.
-    #[serde(default)]
-    pub claimed_epoch: i64,
+    /// The change of primary that is under way; with it, a restarted operator goes on where the last one stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transition: Option<Transition>,
     /// The once-only permission to initialise a volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bootstrap: Option<Bootstrap>,
-    /// The `server_id` that the next replica gets. Only grows.
+    /// The `server_id` that the next replica gets; the first gets 1. Only grows.
     #[serde(default)]
     pub next_server_id: i64,
     /// State of the primary.
@@ -362,13 +363,53 @@ pub struct Bootstrap {
     /// The one replica that may.
     pub replica: String,
     /// The uid of the Shard it was given for.
-    pub uid: String,
+    pub shard_uid: String,
     /// When.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<Time>,
     /// Whether the replica has served since; from then on the shard counts as never empty.
     #[serde(default)]
     pub completed: bool,
+}
+
+/// A change of primary that is under way: written with the claim of its epoch, before anything irreversible.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Transition {
+    /// What kind of change.
+    pub kind: TransitionKind,
+    /// The epoch it claimed.
+    pub epoch: i64,
+    /// The primary until now; unset at bootstrap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// The primary to be.
+    pub to: String,
+    /// Name of the Failover that is its record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<String>,
+    /// What named the death of the old primary; PascalCase.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    /// When the epoch was claimed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<MicroTime>,
+}
+
+/// What kind of change of primary is under way.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Display, AsRefStr, IntoStaticStr,
+)]
+pub enum TransitionKind {
+    /// The first primary of the shard.
+    Bootstrap,
+    /// Unplanned.
+    #[default]
+    Failover,
+    /// Planned.
+    Switchover,
+    /// The same primary again, under a new epoch.
+    Confirm,
 }
 
 /// One replica, as `kubectl get shard -o yaml` shows it.
@@ -379,6 +420,9 @@ pub struct ReplicaSummary {
     pub name: String,
     /// What it is to the shard.
     pub role: Role,
+    /// MySQL's `server_id`.
+    #[serde(default)]
+    pub server_id: i64,
     /// The node it runs on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
@@ -397,12 +441,18 @@ pub struct ReplicaSummary {
     /// Whether it serves or replicates.
     #[serde(default)]
     pub ready: bool,
+    /// Whether it could take over now.
+    #[serde(default)]
+    pub promotable: bool,
     /// Where it is in its life: Pending, Empty, Building, Starting, Running, Exited, Stopping, Unusable, Unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<String>,
     /// State of its volume: Bound, Pending, Quarantined, Retained.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume: Option<String>,
+    /// What is wrong with it, for a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }
 
 /// The last change of primary.
@@ -412,6 +462,7 @@ pub struct LastFailover {
     /// Name of its record.
     pub name: String,
     /// When the new primary took over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time: Option<Time>,
     /// The write gap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
