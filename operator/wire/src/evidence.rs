@@ -16,19 +16,32 @@ pub type Millis = u64;
 #[serde(tag = "kind", rename_all = "camelCase")]
 pub enum Observer {
     /// The instance manager beside the server itself.
-    Manager { replica: ReplicaName },
+    Manager {
+        /// The replica it manages.
+        replica: ReplicaName,
+    },
     /// The instance manager of another replica of the shard, probing over the network.
-    Peer { replica: ReplicaName },
+    Peer {
+        /// The replica whose manager it is, not the one it probes.
+        replica: ReplicaName,
+    },
     /// A consumer of the shard, by the name of its pod.
-    Consumer { pod: String },
+    Consumer {
+        /// The name of its pod.
+        pod: String,
+    },
     /// The operator, by the name of its pod.
-    Operator { pod: String },
+    Operator {
+        /// The name of its pod.
+        pod: String,
+    },
 }
 
 /// Everything one observer has to say now; one line of the evidence stream.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
+    /// Who speaks.
     pub observer: Observer,
     /// Grows by one per report of this observer's process.
     pub seq: u64,
@@ -36,13 +49,34 @@ pub struct Report {
     pub own_gap: Millis,
     /// The interval at which this observer's loop means to run.
     pub interval: Millis,
+    /// Its facts, one entry per replica it sees.
     pub evidence: Vec<Evidence>,
+    /// What a consumer knows of the Kafka partitions that feed the shard; empty from every other observer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log: Vec<LogRange>,
+}
+
+/// The offsets that Kafka still holds of one partition, and the age of that reading.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LogRange {
+    /// Name of the topic.
+    pub topic: String,
+    /// Number of the partition.
+    pub partition: i32,
+    /// Lowest offset that can still be read (the low watermark).
+    pub earliest: i64,
+    /// The offset that the next record will get (the high watermark).
+    pub end: i64,
+    /// Age of the reading.
+    pub age: Millis,
 }
 
 /// One observer's facts about one replica.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Evidence {
+    /// The replica that the facts are about.
     pub subject: ReplicaName,
     /// Staged probe over a fresh connection (or, for a consumer, its own transactions). None: this observer does not probe the subject.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -71,15 +105,26 @@ pub enum ProbeError {
     /// The stage did not answer within its deadline.
     Timeout,
     /// The connection was refused or reset.
-    Refused { message: String },
+    Refused {
+        /// The system's words.
+        message: String,
+    },
     /// The server answered that it has no connection left (error 1040 or 1203).
     TooManyConnections,
     /// The server is read-only (error 1290 or 1836): it does not serve as a primary.
     ReadOnly,
     /// The server answered with another error.
-    Server { code: u16, message: String },
+    Server {
+        /// MySQL's error number.
+        code: u16,
+        /// MySQL's words.
+        message: String,
+    },
     /// Anything else, TLS included.
-    Other { message: String },
+    Other {
+        /// What happened.
+        message: String,
+    },
 }
 
 /// The last success and the present run of failures of one kind of probe against one replica.
@@ -89,6 +134,9 @@ pub struct Probe {
     /// Age of the last complete success up to and including [`Stage::Commit`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub committed: Option<Millis>,
+    /// Age of the first commit of the present run of successes: with [`committed`](Self::committed) of the server before, the write gap as this observer saw it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub committing_since: Option<Millis>,
     /// Age of the last success up to and including [`Stage::Select`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selected: Option<Millis>,
@@ -111,8 +159,11 @@ pub struct Failing {
     pub since: Millis,
     /// Age of the latest one.
     pub latest: Millis,
+    /// How many failures the run has so far.
     pub count: u32,
+    /// Where the latest one failed.
     pub stage: Stage,
+    /// How the latest one failed.
     pub error: ProbeError,
 }
 
@@ -120,7 +171,9 @@ pub struct Failing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct InFlight {
+    /// The stage.
     pub stage: Stage,
+    /// For how long.
     pub age: Millis,
 }
 
@@ -128,20 +181,26 @@ pub struct InFlight {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Server {
+    /// Where the server is in its life.
     pub phase: Phase,
     /// `server_uuid`, once known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uuid: Option<String>,
-    /// One letter of `/proc/PID/stat` (R, S, D, T, Z ...) of mysqld's main thread, and how many of its threads are in D.
+    /// One letter of `/proc/PID/stat` (R, S, D, T, Z ...) of mysqld's main thread.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process_state: Option<char>,
+    /// How many threads of mysqld are in uninterruptible sleep.
     #[serde(default)]
     pub threads_in_d: u32,
     /// Highest epoch this manager has been told or has read in the epoch table.
     pub epoch: Epoch,
+    /// The epoch under which this server takes writes: it is writable, and the row of its own epoch table names this replica. None otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serving: Option<Epoch>,
     /// Whether the server refuses writes. None: could not be read within its deadline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read_only: Option<bool>,
+    /// Why writes are refused, when the manager refuses them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fenced: Option<Fence>,
     /// Executed GTIDs and the age of the reading. Kept from the last good reading while the server does not answer.
@@ -150,13 +209,16 @@ pub struct Server {
     /// Stored consumer offsets: (consumer, topic, partition, next offset), with the age of the reading.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offsets: Option<Aged<Vec<StoredOffset>>>,
+    /// State of replication; None on a server that has no source, or when it could not be read yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replication: Option<Aged<Replication>>,
     /// `Innodb_os_log_written`/LSN, with the age of its last change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lsn: Option<Aged<u64>>,
+    /// The fsync probe on the data volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fsync: Option<Fsync>,
+    /// Space on the data volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume: Option<Volume>,
     /// Progress of the build, while there is one.
@@ -168,7 +230,9 @@ pub struct Server {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Aged<T> {
+    /// Age of the reading.
     pub age: Millis,
+    /// What was read.
     pub value: T,
 }
 
@@ -179,7 +243,10 @@ pub enum Phase {
     /// The volume holds no data directory; the manager waits for a build order.
     Empty,
     /// The volume holds something that is neither empty nor a complete data directory of this replica (an interrupted build). It is never initialised over.
-    Unusable { reason: String },
+    Unusable {
+        /// What was found.
+        reason: String,
+    },
     /// A build order is being carried out.
     Building,
     /// mysqld was started and does not answer yet (crash recovery included).
@@ -187,10 +254,13 @@ pub enum Phase {
     Running,
     /// mysqld ended. The manager does not start it again.
     Exited {
+        /// Its exit code, when it ended by itself.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         code: Option<i32>,
+        /// The signal that ended it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         signal: Option<i32>,
+        /// How long ago.
         age: Millis,
     },
     /// The pod was asked to stop: a planned end.
@@ -202,9 +272,17 @@ pub enum Phase {
 #[serde(rename_all = "camelCase", tag = "why")]
 pub enum Fence {
     /// A higher epoch is known.
-    Epoch { epoch: Epoch, age: Millis },
+    Epoch {
+        /// The higher one.
+        epoch: Epoch,
+        /// How long ago the fence fell.
+        age: Millis,
+    },
     /// None of the operator, the API server and any peer answered for 3 s.
-    Isolated { age: Millis },
+    Isolated {
+        /// How long ago the fence fell.
+        age: Millis,
+    },
 }
 
 /// State of replication from the source.
@@ -214,15 +292,19 @@ pub struct Replication {
     /// `host:port` of the source; None when none is configured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
+    /// Whether the receiver runs and is connected.
     pub receiving: bool,
+    /// Whether the applier runs.
     pub applying: bool,
     /// GTIDs received but perhaps not yet applied.
     pub received: GtidSet,
     /// How far behind the source's commit time the applier is; None when unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delay: Option<Millis>,
+    /// Last error of the receiver.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub receive_error: Option<String>,
+    /// Last error of the applier.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub apply_error: Option<String>,
 }
@@ -231,9 +313,13 @@ pub struct Replication {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StoredOffset {
+    /// Name of the Consumer.
     pub consumer: String,
+    /// Name of the topic.
     pub topic: String,
+    /// Number of the partition.
     pub partition: i32,
+    /// The offset of the first record that is not stored yet.
     pub next_offset: i64,
 }
 
@@ -241,10 +327,13 @@ pub struct StoredOffset {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Fsync {
+    /// Age of the last success.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub succeeded: Option<Millis>,
+    /// Duration of the last success.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub took: Option<Millis>,
+    /// The probe in flight has taken this long.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_flight: Option<Millis>,
     /// errno name of the last failure (EIO, EROFS, ENOSPC), None after a success.
@@ -256,7 +345,9 @@ pub struct Fsync {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Volume {
+    /// Size of the file system.
     pub total: u64,
+    /// Bytes that mysqld can still use.
     pub free: u64,
 }
 
@@ -266,8 +357,9 @@ pub struct Volume {
 pub struct BuildProgress {
     /// `initialise`, or the clone plugin's stage (`DROP DATA`, `FILE COPY`, ...).
     pub stage: String,
-    /// Bytes copied and estimated in all; zero while unknown.
+    /// Bytes copied; zero while unknown.
     pub done: u64,
+    /// Bytes in all, estimated; zero while unknown.
     pub total: u64,
     /// Estimated time left.
     #[serde(default, skip_serializing_if = "Option::is_none")]

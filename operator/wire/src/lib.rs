@@ -10,6 +10,6 @@ pub mod gtid;
 pub mod identity;
 pub mod order;
 
-pub use evidence::{Evidence, Observer, Report};
+pub use evidence::{Evidence, LogRange, Observer, Report};
 pub use gtid::GtidSet;
 pub use identity::{Epoch, ReplicaName, ShardName};

@@ -11,8 +11,11 @@ use crate::{Epoch, GtidSet, ReplicaName};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Build {
+    /// The epoch under which the order is given.
     pub epoch: Epoch,
+    /// Whom it is meant for.
     pub replica: ReplicaName,
+    /// Where the data comes from.
     pub origin: Origin,
 }
 
@@ -21,16 +24,26 @@ pub struct Build {
 #[serde(rename_all = "camelCase", tag = "from")]
 pub enum Origin {
     /// Initialise a new data directory. Only ever sent to the replica that the Shard's once-only bootstrap intent names.
-    Initialise { intent: BootstrapIntent },
+    Initialise {
+        /// The permission.
+        intent: BootstrapIntent,
+    },
     /// Clone from a donor.
-    Clone { donor: ReplicaName, address: String },
+    Clone {
+        /// Whom to clone.
+        donor: ReplicaName,
+        /// Its `ip:port`.
+        address: String,
+    },
 }
 
 /// The once-only permission to initialise: written to the Shard's status before any replica is told to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BootstrapIntent {
+    /// UID of the Shard object.
     pub shard_uid: String,
+    /// The one replica that may initialise.
     pub replica: ReplicaName,
 }
 
@@ -38,7 +51,9 @@ pub struct BootstrapIntent {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Follow {
+    /// The epoch under which the order is given.
     pub epoch: Epoch,
+    /// The primary.
     pub source: ReplicaName,
     /// `ip:port`.
     pub address: String,
@@ -51,6 +66,8 @@ pub struct Promote {
     /// The epoch to write: the one claimed in the Shard's status.
     pub epoch: Epoch,
     /// How long received transactions may be applied before the rest is discarded.
+    ///
+    /// Milliseconds.
     pub apply_relay_log_within: u64,
 }
 
@@ -58,7 +75,9 @@ pub struct Promote {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Promoted {
+    /// The epoch that was written.
     pub epoch: Epoch,
+    /// What the server had executed when it became writable.
     pub executed: GtidSet,
 }
 
@@ -66,7 +85,9 @@ pub struct Promoted {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FenceOrder {
+    /// The epoch under which the order is given.
     pub epoch: Epoch,
+    /// Whether running transactions may end first.
     pub planned: bool,
 }
 
@@ -77,6 +98,7 @@ pub struct Fenced {
     /// None when the server could not be asked and was killed instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub executed: Option<GtidSet>,
+    /// Whether mysqld was killed because it did not obey.
     pub killed: bool,
 }
 
@@ -84,6 +106,7 @@ pub struct Fenced {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Peers {
+    /// The epoch under which the order is given.
     pub epoch: Epoch,
     /// The primary and its `ip:port`, None while there is none.
     pub primary: Option<(ReplicaName, String)>,
@@ -97,14 +120,30 @@ pub struct Peers {
 pub enum Refusal {
     /// A higher epoch is known.
     #[error("order under epoch {given}, but epoch {known} is known")]
-    StaleEpoch { given: Epoch, known: Epoch },
+    StaleEpoch {
+        /// The epoch of the order.
+        given: Epoch,
+        /// The highest one the manager knows.
+        known: Epoch,
+    },
     /// The order names another replica, shard or volume than this one.
     #[error("{reason}")]
-    NotMine { reason: String },
+    NotMine {
+        /// What does not fit.
+        reason: String,
+    },
     /// The volume is not empty (build), or holds nothing yet (everything else).
     #[error("{reason}")]
-    WrongPhase { reason: String },
+    WrongPhase {
+        /// What stands in the way.
+        reason: String,
+    },
     /// The server did not do what was asked within the deadline, or answered with an error.
     #[error("{step}: {reason}")]
-    Failed { step: String, reason: String },
+    Failed {
+        /// The step that failed.
+        step: String,
+        /// Why.
+        reason: String,
+    },
 }
