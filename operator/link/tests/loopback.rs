@@ -1,4 +1,5 @@
 //! Link over loopback with real TLS: who is let in, what a stalled peer costs, what a reader makes of a stream.
+#![allow(clippy::unwrap_used, reason = "a test file: clippy only sees functions marked as tests")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

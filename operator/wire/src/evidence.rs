@@ -200,6 +200,9 @@ pub struct Server {
     /// Whether the server refuses writes. None: could not be read within its deadline.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read_only: Option<bool>,
+    /// Probe through the admin port, which connections of clients cannot use up; the [`Evidence::probe`] of the same manager takes the way that clients take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin: Option<Probe>,
     /// Why writes are refused, when the manager refuses them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fenced: Option<Fence>,

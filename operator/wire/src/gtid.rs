@@ -118,7 +118,10 @@ impl GtidSet {
 
     /// Whether every transaction of `other` is in this set.
     pub fn contains(&self, other: &Self) -> bool {
-        other.streams.iter().all(|(stream, theirs)| self.streams.get(stream).is_some_and(|ours| theirs.minus(ours).is_empty()))
+        other
+            .streams
+            .iter()
+            .all(|(stream, theirs)| self.streams.get(stream).is_some_and(|ours| theirs.minus(ours).is_empty()))
     }
 
     /// The transactions that are in either set.
@@ -228,7 +231,9 @@ impl GtidSet {
 
 fn is_tag(piece: &str) -> bool {
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    piece.len() <= MAX_TAG && piece.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && piece.chars().all(word)
+    piece.len() <= MAX_TAG
+        && piece.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && piece.chars().all(word)
 }
 
 fn parse_interval(piece: &str) -> Option<(u64, u64)> {

@@ -4,11 +4,13 @@
 //! - [`gtid`]: GTID sets and their algebra, so that comparing candidates needs no server
 //! - [`evidence`]: one observer's raw facts with their ages; never a verdict
 //! - [`order`]: what the operator tells an instance manager to do
+//! - [`stacks`]: what the threads of a server are doing
 
 pub mod evidence;
 pub mod gtid;
 pub mod identity;
 pub mod order;
+pub mod stacks;
 
 pub use evidence::{Evidence, LogRange, Observer, Report};
 pub use gtid::GtidSet;

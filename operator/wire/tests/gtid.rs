@@ -83,7 +83,8 @@ type Model = BTreeSet<(u8, u8, u64)>;
 
 fn build(model: &Model) -> GtidSet {
     let tag = |tag: &u8| if *tag == 0 { String::new() } else { format!(":t{tag}") };
-    let all: Vec<_> = model.iter().map(|(source, t, n)| format!("{}{}:{n}", SourceId::from_bytes([*source; 16]), tag(t))).collect();
+    let all: Vec<_> =
+        model.iter().map(|(source, t, n)| format!("{}{}:{n}", SourceId::from_bytes([*source; 16]), tag(t))).collect();
     all.join(",").parse().expect("built from parts")
 }
 
