@@ -1,0 +1,358 @@
+//! Topics: made once, then only checked. I/O. Nothing here changes a topic that exists: what differs is reported, and
+//! a person decides.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::Client;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use tokio::time::Instant;
+
+use crate::connection::{Connection, Logged};
+
+/// Administrates topics and asks for offsets. Cheap to clone.
+#[derive(Clone)]
+pub struct Admin {
+    client: Arc<AdminClient<Logged>>,
+}
+
+/// How a topic should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicSpec {
+    /// Its name.
+    pub name: String,
+    /// How many partitions.
+    pub partitions: i32,
+    /// How many replicas each partition has.
+    pub replication: i32,
+    /// Topic properties, by their Kafka names.
+    pub config: BTreeMap<String, String>,
+}
+
+impl TopicSpec {
+    /// A topic that the ingest can rely on: deleted by age and never compacted (a reader treats a missing offset as an
+    /// error), no unclean election (it would drop acknowledged records), records large enough for the largest frame,
+    /// and `min.insync.replicas` of two where there are that many replicas.
+    pub fn durable(name: impl Into<String>, partitions: i32, replication: i32, retention: Duration) -> Self {
+        let config = [
+            ("cleanup.policy", "delete".to_owned()),
+            ("unclean.leader.election.enable", "false".to_owned()),
+            ("min.insync.replicas", replication.min(2).to_string()),
+            ("retention.ms", retention.as_millis().to_string()),
+            ("retention.bytes", "-1".to_owned()),
+            ("max.message.bytes", MAX_MESSAGE_BYTES.to_string()),
+        ];
+        let config = config.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        Self { name: name.into(), partitions, replication, config }
+    }
+}
+
+/// Kafka's own default for the largest record batch, said explicitly because the largest frame is made to fit in it.
+pub const MAX_MESSAGE_BYTES: u32 = 1_048_588;
+
+/// How a topic is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicState {
+    /// Its name.
+    pub name: String,
+    /// Whether this call made it.
+    pub created: bool,
+    /// How many partitions it has.
+    pub partitions: i32,
+    /// The fewest replicas that any partition has.
+    pub replication: i32,
+    /// The fewest in-sync replicas that any partition has now.
+    pub in_sync: i32,
+    /// Partitions without a leader now.
+    pub leaderless: Vec<i32>,
+    /// Effective values of the properties that the spec names.
+    pub config: BTreeMap<String, String>,
+    /// Where it differs from the spec. Empty = as wanted.
+    pub differences: Vec<Difference>,
+}
+
+/// One difference between a topic and its spec.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Difference {
+    /// Another number of partitions.
+    Partitions {
+        /// As specified.
+        wanted: i32,
+        /// As found.
+        found: i32,
+    },
+    /// Another number of replicas.
+    Replication {
+        /// As specified.
+        wanted: i32,
+        /// As found.
+        found: i32,
+    },
+    /// A property with another value; `None` = the broker does not know it.
+    Config {
+        /// Its Kafka name.
+        key: String,
+        /// As specified.
+        wanted: String,
+        /// As found.
+        found: Option<String>,
+    },
+}
+
+impl std::fmt::Display for Difference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Partitions { wanted, found } => write!(f, "{found} partitions instead of {wanted}"),
+            Self::Replication { wanted, found } => write!(f, "{found} replicas instead of {wanted}"),
+            Self::Config { key, wanted, found: Some(found) } => write!(f, "{key} is {found} instead of {wanted}"),
+            Self::Config { key, wanted, found: None } => write!(f, "{key} is unknown, {wanted} was wanted"),
+        }
+    }
+}
+
+/// Which step failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AdminError {
+    /// The client could not be made: a property is wrong.
+    #[error("start the client: {0}")]
+    Client(String),
+    /// No metadata from any broker.
+    #[error("read the metadata of {topic}: {reason}")]
+    Metadata {
+        /// Of which topic.
+        topic: String,
+        /// What the client said.
+        reason: String,
+    },
+    /// The cluster answers and has no such topic.
+    #[error("there is no topic {0}")]
+    NoSuchTopic(String),
+    /// The cluster refused to make the topic.
+    #[error("create topic {topic}: {reason}")]
+    Create {
+        /// Which topic.
+        topic: String,
+        /// What the cluster said.
+        reason: String,
+    },
+    /// The properties could not be read.
+    #[error("read the properties of {topic}: {reason}")]
+    Describe {
+        /// Of which topic.
+        topic: String,
+        /// What the cluster said.
+        reason: String,
+    },
+    /// The offsets could not be read.
+    #[error("read the offsets of partition {partition} of {topic}: {reason}")]
+    Offsets {
+        /// Of which topic.
+        topic: String,
+        /// Of which partition.
+        partition: i32,
+        /// What the client said.
+        reason: String,
+    },
+    /// No answer in time.
+    #[error("no answer within {0:?}")]
+    Deadline(Duration),
+}
+
+/// First offset that is still there, and the one the next record will get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Watermarks {
+    /// The earliest offset that can be read.
+    pub earliest: i64,
+    /// The offset after the last record.
+    pub end: i64,
+}
+
+impl Admin {
+    /// Starts a client. Does not wait for a broker.
+    pub fn new(connection: &Connection) -> Result<Self, AdminError> {
+        let client = connection.config().create_with_context(Logged);
+        Ok(Self { client: Arc::new(client.map_err(|error| AdminError::Client(error.to_string()))?) })
+    }
+
+    /// Makes the topic if there is none, then says how it is. Two callers at once are fine.
+    pub async fn ensure_topic(&self, spec: &TopicSpec, within: Duration) -> Result<TopicState, AdminError> {
+        let deadline = Instant::now() + within;
+        let left = || deadline.saturating_duration_since(Instant::now());
+        let created = match self.layout(&spec.name, left()).await {
+            Ok(_) => false,
+            Err(AdminError::NoSuchTopic(_)) => self.create(spec, left()).await?,
+            Err(error) => return Err(error),
+        };
+        loop {
+            match self.describe_topic(spec, left()).await {
+                // The controller answers before every broker has heard of it.
+                Err(AdminError::NoSuchTopic(_) | AdminError::Describe { .. }) if created && !left().is_zero() => {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                other => return other.map(|state| TopicState { created, ..state }),
+            }
+        }
+    }
+
+    /// How the topic is, held against a spec, without making it.
+    pub async fn describe_topic(&self, spec: &TopicSpec, within: Duration) -> Result<TopicState, AdminError> {
+        let deadline = Instant::now() + within;
+        let layout = self.layout(&spec.name, within).await?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let config = self.config(&spec.name, left).await?;
+        let mut differences = Vec::new();
+        if layout.partitions != spec.partitions {
+            differences.push(Difference::Partitions { wanted: spec.partitions, found: layout.partitions });
+        }
+        if layout.replication != spec.replication {
+            differences.push(Difference::Replication { wanted: spec.replication, found: layout.replication });
+        }
+        for (key, wanted) in &spec.config {
+            let found = config.get(key).cloned();
+            if found.as_ref() != Some(wanted) {
+                differences.push(Difference::Config { key: key.clone(), wanted: wanted.clone(), found });
+            }
+        }
+        let config = config.into_iter().filter(|(key, _)| spec.config.contains_key(key)).collect();
+        Ok(TopicState {
+            name: spec.name.clone(),
+            created: false,
+            partitions: layout.partitions,
+            replication: layout.replication,
+            in_sync: layout.in_sync,
+            leaderless: layout.leaderless,
+            config,
+            differences,
+        })
+    }
+
+    /// The earliest offset of each partition that can still be read.
+    pub async fn earliest_offsets(&self, topic: &str, within: Duration) -> Result<BTreeMap<i32, i64>, AdminError> {
+        let marks = self.watermarks(topic, within).await?;
+        Ok(marks.into_iter().map(|(partition, marks)| (partition, marks.earliest)).collect())
+    }
+
+    /// The offset of each partition that its next record will get.
+    pub async fn end_offsets(&self, topic: &str, within: Duration) -> Result<BTreeMap<i32, i64>, AdminError> {
+        let marks = self.watermarks(topic, within).await?;
+        Ok(marks.into_iter().map(|(partition, marks)| (partition, marks.end)).collect())
+    }
+
+    /// Both ends of each partition.
+    pub async fn watermarks(&self, topic: &str, within: Duration) -> Result<BTreeMap<i32, Watermarks>, AdminError> {
+        let name = topic.to_owned();
+        self.blocking(within, move |client, deadline| {
+            let layout = layout(client, &name, deadline)?;
+            let mut marks = BTreeMap::new();
+            for partition in 0..layout.partitions {
+                let (earliest, end) = client.fetch_watermarks(&name, partition, left(deadline)).map_err(|error| {
+                    AdminError::Offsets { topic: name.clone(), partition, reason: error.to_string() }
+                })?;
+                marks.insert(partition, Watermarks { earliest, end });
+            }
+            Ok(marks)
+        })
+        .await
+    }
+
+    async fn layout(&self, topic: &str, within: Duration) -> Result<Layout, AdminError> {
+        let topic = topic.to_owned();
+        self.blocking(within, move |client, deadline| layout(client, &topic, deadline)).await
+    }
+
+    /// Whether this call made it; `false` when somebody else just did.
+    async fn create(&self, spec: &TopicSpec, within: Duration) -> Result<bool, AdminError> {
+        let failed = |reason: String| AdminError::Create { topic: spec.name.clone(), reason };
+        let mut topic = NewTopic::new(&spec.name, spec.partitions, TopicReplication::Fixed(spec.replication));
+        for (key, value) in &spec.config {
+            topic = topic.set(key, value);
+        }
+        let options = AdminOptions::new().request_timeout(Some(within)).operation_timeout(Some(within));
+        let asked = self.client.create_topics([&topic], &options);
+        let answers = match tokio::time::timeout(within, asked).await {
+            Ok(answers) => answers.map_err(|error| failed(error.to_string()))?,
+            Err(_) => return Err(AdminError::Deadline(within)),
+        };
+        match answers.into_iter().next() {
+            Some(Ok(_)) => Ok(true),
+            Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(false),
+            Some(Err((_, code))) => Err(failed(code.to_string())),
+            None => Err(failed("no answer for the topic".to_owned())),
+        }
+    }
+
+    async fn config(&self, topic: &str, within: Duration) -> Result<BTreeMap<String, String>, AdminError> {
+        let failed = |reason: String| AdminError::Describe { topic: topic.to_owned(), reason };
+        let options = AdminOptions::new().request_timeout(Some(within));
+        let resource = ResourceSpecifier::Topic(topic);
+        let asked = self.client.describe_configs([&resource], &options);
+        let answers = match tokio::time::timeout(within, asked).await {
+            Ok(answers) => answers.map_err(|error| failed(error.to_string()))?,
+            Err(_) => return Err(AdminError::Deadline(within)),
+        };
+        let resource = answers.into_iter().next().ok_or_else(|| failed("no answer for the topic".to_owned()))?;
+        let entries = resource.map_err(|code| failed(code.to_string()))?.entries;
+        Ok(entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect())
+    }
+
+    /// librdkafka's calls block; they have a deadline of their own, and one more around them in case they forget it.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        within: Duration,
+        call: impl FnOnce(&Client<Logged>, Instant) -> Result<T, AdminError> + Send + 'static,
+    ) -> Result<T, AdminError> {
+        let client = self.client.clone();
+        let deadline = Instant::now() + within;
+        let called = tokio::task::spawn_blocking(move || call(client.inner(), deadline));
+        match tokio::time::timeout(within + Duration::from_millis(500), called).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(panic)) => Err(AdminError::Client(panic.to_string())),
+            Err(_) => Err(AdminError::Deadline(within)),
+        }
+    }
+}
+
+/// Where the partitions of a topic are.
+struct Layout {
+    partitions: i32,
+    replication: i32,
+    in_sync: i32,
+    leaderless: Vec<i32>,
+}
+
+fn layout(client: &Client<Logged>, topic: &str, deadline: Instant) -> Result<Layout, AdminError> {
+    let failed = |reason: String| AdminError::Metadata { topic: topic.to_owned(), reason };
+    let missing = || AdminError::NoSuchTopic(topic.to_owned());
+    let metadata = match client.fetch_metadata(Some(topic), left(deadline)) {
+        Ok(metadata) => metadata,
+        Err(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition)) => {
+            return Err(missing());
+        }
+        Err(error) => return Err(failed(error.to_string())),
+    };
+    let found = metadata.topics().iter().find(|found| found.name() == topic).ok_or_else(missing)?;
+    match found.error().map(RDKafkaErrorCode::from) {
+        None => {}
+        Some(RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownTopicOrPartition) => return Err(missing()),
+        // A leader election is under way, which the partitions tell below.
+        Some(RDKafkaErrorCode::LeaderNotAvailable) if !found.partitions().is_empty() => {}
+        Some(code) => return Err(failed(code.to_string())),
+    }
+    let partitions = found.partitions();
+    let fewest = |count: fn(&rdkafka::metadata::MetadataPartition) -> usize| {
+        partitions.iter().map(count).min().and_then(|least| i32::try_from(least).ok()).unwrap_or(0)
+    };
+    Ok(Layout {
+        partitions: partitions.len() as i32,
+        replication: fewest(|partition| partition.replicas().len()),
+        in_sync: fewest(|partition| partition.isr().len()),
+        leaderless: partitions.iter().filter(|found| found.leader() < 0).map(|found| found.id()).collect(),
+    })
+}
+
+fn left(deadline: Instant) -> Duration {
+    // librdkafka reads 0 as "do not wait" and refuses some calls at once: give it a last moment instead.
+    deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(10))
+}

@@ -1,0 +1,342 @@
+//! The loop: commands in, records out, everything else of librdkafka served in between. I/O, on its own thread.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::statistics::Statistics;
+use rdkafka::{ClientContext, Offset, TopicPartitionList};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::{Receiver, Sender};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::{Broken, Command, Event, PartitionLag, ReaderConfig, ReaderError, State};
+use crate::connection::Logged;
+use crate::record::{Position, RawRecord};
+
+/// How long one poll waits: the delay of a command when nothing arrives.
+const POLL: Duration = Duration::from_millis(50);
+/// How long the loop may ask a broker for the ends of a partition that reported an offset out of range.
+const WATERMARKS: Duration = Duration::from_secs(3);
+
+/// Passes librdkafka's statistics to the shared state.
+struct Context {
+    topic: String,
+    state: Arc<Mutex<State>>,
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        Logged.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        Logged.error(error, reason);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.trouble = Some((reason.to_owned(), Instant::now()));
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let Some(topic) = statistics.topics.get(&self.topic) else { return };
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        for partition in topic.partitions.values().filter(|partition| partition.hi_offset >= 0) {
+            if let Some(known) = state.partitions.get_mut(&partition.partition) {
+                known.end_offset = Some(partition.hi_offset.max(known.next_offset));
+                known.heard = Some(Instant::now());
+            }
+        }
+    }
+}
+
+impl ConsumerContext for Context {}
+
+/// The state of the loop's thread.
+pub(super) struct Loop {
+    consumer: BaseConsumer<Context>,
+    topic: Arc<str>,
+    accept_gaps: bool,
+    runtime: Handle,
+    inbox: Receiver<Command>,
+    outbox: Sender<Event>,
+    state: Arc<Mutex<State>>,
+    generation: u64,
+    /// The next offset of each partition that still delivers.
+    expected: BTreeMap<i32, i64>,
+}
+
+/// Whether the loop goes on.
+#[derive(PartialEq, Eq)]
+enum Flow {
+    On,
+    End,
+}
+
+impl Loop {
+    pub fn spawn(
+        config: ReaderConfig,
+        inbox: Receiver<Command>,
+        outbox: Sender<Event>,
+        state: Arc<Mutex<State>>,
+        end: oneshot::Sender<()>,
+    ) -> Result<(), ReaderError> {
+        let failed = |error: String| ReaderError::Client(error);
+        let mut client = config.connection.config();
+        client
+            .set("group.id", &config.group)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            // An offset that is not there is our business: never jump.
+            .set("auto.offset.reset", "error")
+            .set("isolation.level", "read_uncommitted")
+            .set("check.crcs", "true")
+            .set("fetch.wait.max.ms", "100")
+            .set("fetch.error.backoff.ms", "100")
+            .set("queued.max.messages.kbytes", (config.queue_bytes / 1024).max(1).to_string())
+            .set("statistics.interval.ms", "1000");
+        let context = Context { topic: config.topic.clone(), state: state.clone() };
+        let consumer = client.create_with_context(context).map_err(|error| failed(error.to_string()))?;
+        let mut reader = Self {
+            consumer,
+            topic: config.topic.into(),
+            accept_gaps: config.accept_gaps,
+            runtime: Handle::current(),
+            inbox,
+            outbox,
+            state,
+            generation: 0,
+            expected: BTreeMap::new(),
+        };
+        let thread = std::thread::Builder::new().name("kafka reader".to_owned()).spawn(move || {
+            reader.run();
+            // Closing the client may take long, or for ever: whoever waits for the end decides how long.
+            drop(reader);
+            drop(end);
+        });
+        thread.map(drop).map_err(|error| failed(error.to_string()))
+    }
+
+    fn run(&mut self) {
+        loop {
+            match self.inbox.try_recv() {
+                Ok(command) => self.obey(command),
+                Err(tokio::sync::mpsc::error::TryRecvError::Disconnected) => return,
+                Err(tokio::sync::mpsc::error::TryRecvError::Empty) => {
+                    if self.turn() == Flow::End {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// One poll, and what came of it into the channel.
+    fn turn(&mut self) -> Flow {
+        let event = match self.consumer.poll(POLL) {
+            None => None,
+            Some(Ok(message)) => receive(&message, &mut self.expected, self.accept_gaps, self.generation, &self.topic),
+            Some(Err(error)) => return self.complain(error),
+        };
+        match event {
+            Some(event) => self.deliver(event),
+            None => Flow::On,
+        }
+    }
+
+    /// Waits for room in the channel, but obeys meanwhile: an assignment must not wait for a stuck receiver.
+    fn deliver(&mut self, event: Event) -> Flow {
+        let (generation, partition) = match &event {
+            Event::Record(record) => (record.generation, record.partition),
+            Event::Broken { generation, partition, .. } => (*generation, *partition),
+        };
+        loop {
+            let room = self.outbox.clone().reserve_owned();
+            let next = self.runtime.block_on(async {
+                tokio::select! {
+                    biased;
+                    command = self.inbox.recv() => Next::Command(command),
+                    room = room => Next::Room(room.ok()),
+                }
+            });
+            match next {
+                Next::Command(Some(command)) => self.obey(command),
+                Next::Command(None) | Next::Room(None) => return Flow::End,
+                Next::Room(Some(room)) => {
+                    if generation == self.generation {
+                        room.send(event);
+                        self.note_progress(partition);
+                    }
+                    return Flow::On;
+                }
+            }
+            if generation != self.generation {
+                return Flow::On;
+            }
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Assign(positions, answer) => {
+                let outcome = self.assign(&positions);
+                // Whoever asked may have given up waiting; the assignment holds nevertheless.
+                drop(answer.send(outcome));
+            }
+            Command::Pause(partitions) => {
+                if let Err(error) = self.consumer.pause(&self.list(&partitions)) {
+                    tracing::warn!(%error, ?partitions, "cannot pause partitions");
+                }
+            }
+            Command::Resume(partitions) => {
+                if let Err(error) = self.consumer.resume(&self.list(&partitions)) {
+                    tracing::warn!(%error, ?partitions, "cannot resume partitions");
+                }
+            }
+            Command::Hint(positions) => {
+                let hint = self.offsets(&positions);
+                if let Err(error) = hint.and_then(|hint| self.consumer.commit(&hint, CommitMode::Async)) {
+                    tracing::debug!(%error, "the hint for lag tools was not taken");
+                }
+            }
+        }
+    }
+
+    fn assign(&mut self, positions: &[Position]) -> Result<u64, ReaderError> {
+        let failed = |error: KafkaError| ReaderError::Assign(error.to_string());
+        let assignment = self.offsets(positions).map_err(failed)?;
+        self.consumer.assign(&assignment).map_err(failed)?;
+        self.generation += 1;
+        self.expected = positions.iter().map(|at| (at.partition, at.offset)).collect();
+        let fresh = |at: &Position| PartitionLag {
+            partition: at.partition,
+            next_offset: at.offset,
+            end_offset: None,
+            heard: None,
+        };
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.partitions = positions.iter().map(|at| (at.partition, fresh(at))).collect();
+        Ok(self.generation)
+    }
+
+    /// An error without a record. Most pass by themselves; an offset out of range does not, and librdkafka does not
+    /// say of which partition, so each one is held against the ends of the log.
+    fn complain(&mut self, error: KafkaError) -> Flow {
+        let out_of_range = matches!(
+            error.rdkafka_error_code(),
+            Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)
+        );
+        if !out_of_range {
+            tracing::debug!(%error, "poll");
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.trouble = Some((error.to_string(), Instant::now()));
+            return Flow::On;
+        }
+        let mut broken = Vec::new();
+        for (&partition, &expected) in &self.expected {
+            match self.consumer.fetch_watermarks(&self.topic, partition, WATERMARKS) {
+                Ok((earliest, _)) if expected < earliest => {
+                    broken.push((partition, Broken::BelowEarliest { expected, earliest }));
+                }
+                Ok((_, end)) if expected > end => broken.push((partition, Broken::BeyondEnd { expected, end })),
+                Ok(_) => {}
+                Err(error) => tracing::warn!(%error, partition, "cannot read the ends of the partition"),
+            }
+        }
+        if broken.is_empty() {
+            // The broker said so and now says otherwise (a leader that lagged behind): ask again from where we are.
+            return self.retry();
+        }
+        for (partition, why) in broken {
+            self.expected.remove(&partition);
+            let event = Event::Broken { generation: self.generation, partition, why };
+            if self.deliver(event) == Flow::End {
+                return Flow::End;
+            }
+        }
+        Flow::On
+    }
+
+    /// librdkafka stops a partition after an offset out of range, so it is assigned anew, under the same generation.
+    fn retry(&mut self) -> Flow {
+        let positions: Vec<Position> =
+            self.expected.iter().map(|(&partition, &offset)| Position { partition, offset }).collect();
+        let again = self.offsets(&positions).and_then(|assignment| self.consumer.assign(&assignment));
+        if let Err(error) = again {
+            tracing::warn!(%error, "cannot assign again after an offset out of range");
+        }
+        Flow::On
+    }
+
+    fn note_progress(&self, partition: i32) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.trouble = None;
+        let Some(next) = self.expected.get(&partition) else { return };
+        if let Some(known) = state.partitions.get_mut(&partition) {
+            known.next_offset = *next;
+            known.end_offset = known.end_offset.map(|end| end.max(*next));
+        }
+    }
+
+    fn list(&self, partitions: &[i32]) -> TopicPartitionList {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for &partition in partitions {
+            list.add_partition(&self.topic, partition);
+        }
+        list
+    }
+
+    fn offsets(&self, positions: &[Position]) -> Result<TopicPartitionList, KafkaError> {
+        let mut list = TopicPartitionList::with_capacity(positions.len());
+        for at in positions {
+            list.add_partition_offset(&self.topic, at.partition, Offset::Offset(at.offset))?;
+        }
+        Ok(list)
+    }
+}
+
+/// What ended a wait for room.
+enum Next {
+    Command(Option<Command>),
+    Room(Option<tokio::sync::mpsc::OwnedPermit<Event>>),
+}
+
+/// Holds a record against the offset expected of its partition.
+fn receive(
+    message: &BorrowedMessage<'_>,
+    expected: &mut BTreeMap<i32, i64>,
+    accept_gaps: bool,
+    generation: u64,
+    topic: &Arc<str>,
+) -> Option<Event> {
+    let (partition, offset) = (message.partition(), message.offset());
+    // Not assigned any more, or broken: what librdkafka still had in its queue.
+    let next = expected.get_mut(&partition)?;
+    match offset.cmp(next) {
+        std::cmp::Ordering::Less => return None,
+        std::cmp::Ordering::Greater if !accept_gaps => {
+            let why = Broken::Gap { expected: *next, got: offset };
+            expected.remove(&partition);
+            return Some(Event::Broken { generation, partition, why });
+        }
+        _ => *next = offset + 1,
+    }
+    let bytes = |bytes: Option<&[u8]>| Bytes::copy_from_slice(bytes.unwrap_or_default());
+    let headers = message.headers().map_or_else(Vec::new, |headers| {
+        headers.iter().map(|header| (header.key.to_owned(), bytes(header.value))).collect()
+    });
+    Some(Event::Record(RawRecord {
+        generation,
+        topic: topic.clone(),
+        partition,
+        offset,
+        timestamp_ms: message.timestamp().to_millis(),
+        key: bytes(message.key()),
+        value: bytes(message.payload()),
+        headers,
+    }))
+}
