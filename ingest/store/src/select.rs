@@ -1,0 +1,181 @@
+//! Which series there are: by matchers, and the names and values of their labels. I/O.
+
+use std::collections::BTreeSet;
+
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, Params, Value};
+use understudy_model::{GroupId, Labels, SeriesId, Tenant};
+
+use crate::catalogue::{cut_name, cut_value, decode_labels, tenant_value};
+use crate::matcher::{Matcher, Op};
+use crate::read::{ReadError, failed};
+use crate::schema::{NAME_BYTES, VALUE_BYTES};
+
+/// The most conditions that are handed to MySQL; the others are checked here.
+const JOINS: usize = 8;
+/// The most values of one label that a statement lists.
+const VALUES: usize = 1000;
+
+/// One series.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Series {
+    /// Its id, which names it together with the tenant.
+    pub id: SeriesId,
+    /// Its group.
+    pub group: GroupId,
+    /// Its labels.
+    pub labels: Labels,
+}
+
+/// The series of a tenant that fulfil all matchers, in order of their ids; an error when they are more than `most`.
+pub async fn matching_series(
+    conn: &mut Conn,
+    tenant: &Tenant,
+    matchers: &[Matcher],
+    most: usize,
+) -> Result<Vec<Series>, ReadError> {
+    let mut found = Vec::new();
+    for (sql, params) in statements(conn, tenant, matchers).await? {
+        let mut result = conn.exec_iter(sql, Params::Positional(params)).await.map_err(failed("find series"))?;
+        while let Some(row) = result.next().await.map_err(failed("find series"))? {
+            let (id, group, labels): (Vec<u8>, Vec<u8>, Vec<u8>) =
+                mysql_async::from_row_opt(row).map_err(|e| ReadError::Damaged(e.to_string()))?;
+            let labels = decode_labels(&labels).map_err(|e| ReadError::Damaged(e.to_string()))?;
+            if matchers.iter().all(|matcher| matcher.accepts(&labels)) {
+                if found.len() == most {
+                    return Err(ReadError::TooMany { what: "series", most });
+                }
+                found.push(Series { id: SeriesId(id16(id)?), group: GroupId(id16(group)?), labels });
+            }
+        }
+    }
+    found.sort_by_key(|series| series.id);
+    found.dedup_by_key(|series| series.id);
+    Ok(found)
+}
+
+/// The names of the labels of all series that fulfil all matchers, sorted.
+pub async fn label_names(
+    conn: &mut Conn,
+    tenant: &Tenant,
+    matchers: &[Matcher],
+    most: usize,
+) -> Result<BTreeSet<String>, ReadError> {
+    if matchers.is_empty() {
+        let sql = "SELECT DISTINCT name FROM `store`.`series_label` WHERE tenant = ?";
+        let names = texts(conn, "list label names", sql, vec![tenant_value(tenant)]).await?;
+        if names.iter().all(|name| name.len() < NAME_BYTES) {
+            return names.into_iter().map(text).collect();
+        }
+    }
+    let series = matching_series(conn, tenant, matchers, most).await?;
+    Ok(series.iter().flat_map(|s| s.labels.iter().map(|(name, _)| name.to_owned())).collect())
+}
+
+/// The values that a label has among the series that fulfil all matchers, sorted.
+pub async fn label_values(
+    conn: &mut Conn,
+    tenant: &Tenant,
+    name: &str,
+    matchers: &[Matcher],
+    most: usize,
+) -> Result<BTreeSet<String>, ReadError> {
+    if matchers.is_empty() && name.len() < NAME_BYTES {
+        let values = values_of(conn, tenant, name).await?;
+        if values.iter().all(|value| value.len() < VALUE_BYTES) {
+            return values.into_iter().map(text).collect();
+        }
+    }
+    let mut matchers = matchers.to_vec();
+    matchers.push(Matcher::not_equal(name, ""));
+    let series = matching_series(conn, tenant, &matchers, most).await?;
+    Ok(series.iter().filter_map(|s| s.labels.get(name).map(str::to_owned)).collect())
+}
+
+/// What to ask MySQL so that the answers hold every series that can match. Equality is a point in the index and narrows most; without
+/// one the values of a label are read and judged here; without any that needs a label all series of the tenant are read.
+async fn statements(
+    conn: &mut Conn,
+    tenant: &Tenant,
+    matchers: &[Matcher],
+) -> Result<Vec<(String, Vec<Value>)>, ReadError> {
+    let equals: Vec<(&str, &str)> = matchers
+        .iter()
+        .filter(|matcher| matcher.needs_label())
+        .filter_map(
+            |matcher| if let Op::Equal(value) = matcher.op() { Some((matcher.name(), value.as_str())) } else { None },
+        )
+        .take(JOINS)
+        .collect();
+    if !equals.is_empty() {
+        return Ok(vec![by_equality(tenant, &equals)]);
+    }
+    let Some(matcher) = matchers.iter().find(|matcher| matcher.needs_label()) else {
+        let sql = "SELECT series_id, group_id, labels FROM `store`.`series` WHERE tenant = ?".to_owned();
+        return Ok(vec![(sql, vec![tenant_value(tenant)])]);
+    };
+    let values = values_of(conn, tenant, matcher.name()).await?;
+    // A value that fills its column may be longer, and a name that does may be another's: both are judged by the whole labels later.
+    let cut = matcher.name().len() >= NAME_BYTES;
+    let wanted: Vec<Vec<u8>> = values
+        .into_iter()
+        .filter(|value| {
+            cut || value.len() >= VALUE_BYTES
+                || std::str::from_utf8(value).is_ok_and(|value| matcher.accepts_value(value))
+        })
+        .collect();
+    Ok(wanted.chunks(VALUES).map(|values| by_values(tenant, matcher.name(), values)).collect())
+}
+
+fn by_equality(tenant: &Tenant, equals: &[(&str, &str)]) -> (String, Vec<Value>) {
+    let mut sql = "SELECT s.series_id, s.group_id, s.labels FROM `store`.`series` s".to_owned();
+    let mut params = Vec::new();
+    for (index, (name, value)) in equals.iter().enumerate() {
+        sql.push_str(&format!(
+            " JOIN `store`.`series_label` l{index} ON l{index}.tenant = ? AND l{index}.name = ? \
+             AND l{index}.value = ? AND l{index}.series_id = s.series_id"
+        ));
+        params.push(tenant_value(tenant));
+        params.push(Value::Bytes(cut_name(name).to_vec()));
+        params.push(Value::Bytes(cut_value(value).to_vec()));
+    }
+    sql.push_str(" WHERE s.tenant = ?");
+    params.push(tenant_value(tenant));
+    (sql, params)
+}
+
+fn by_values(tenant: &Tenant, name: &str, values: &[Vec<u8>]) -> (String, Vec<Value>) {
+    let marks = vec!["?"; values.len()].join(",");
+    let sql = format!(
+        "SELECT s.series_id, s.group_id, s.labels FROM `store`.`series_label` l \
+         JOIN `store`.`series` s ON s.tenant = l.tenant AND s.series_id = l.series_id \
+         WHERE l.tenant = ? AND l.name = ? AND l.value IN ({marks})"
+    );
+    let mut params = vec![tenant_value(tenant), Value::Bytes(cut_name(name).to_vec())];
+    params.extend(values.iter().cloned().map(Value::Bytes));
+    (sql, params)
+}
+
+async fn values_of(conn: &mut Conn, tenant: &Tenant, name: &str) -> Result<Vec<Vec<u8>>, ReadError> {
+    let sql = "SELECT DISTINCT value FROM `store`.`series_label` WHERE tenant = ? AND name = ?";
+    let params = vec![tenant_value(tenant), Value::Bytes(cut_name(name).to_vec())];
+    texts(conn, "list label values", sql, params).await
+}
+
+async fn texts(conn: &mut Conn, step: &'static str, sql: &str, params: Vec<Value>) -> Result<Vec<Vec<u8>>, ReadError> {
+    match conn.exec(sql, Params::Positional(params)).await {
+        Ok(rows) => Ok(rows),
+        Err(e) => match failed(step)(e) {
+            ReadError::NotThere => Ok(Vec::new()),
+            other => Err(other),
+        },
+    }
+}
+
+fn text(bytes: Vec<u8>) -> Result<String, ReadError> {
+    String::from_utf8(bytes).map_err(|e| ReadError::Damaged(e.to_string()))
+}
+
+fn id16(bytes: Vec<u8>) -> Result<[u8; 16], ReadError> {
+    bytes.try_into().map_err(|_| ReadError::Damaged("an id has not 16 bytes".to_owned()))
+}
