@@ -1,0 +1,145 @@
+//! The nodes' cgroups, in every hierarchy of cgroup v1.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::topology::CGROUP;
+
+const ROOT: &str = "/sys/fs/cgroup";
+
+/// All v1 hierarchies that are mounted, by their mount points.
+pub fn hierarchies() -> Vec<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    v1_mounts(&mounts)
+}
+
+fn v1_mounts(mounts: &str) -> Vec<PathBuf> {
+    let mut found: Vec<_> = mounts
+        .lines()
+        .filter_map(|line| {
+            let fields: Vec<_> = line.split(' ').collect();
+            (fields.get(2) == Some(&"cgroup")).then(|| PathBuf::from(fields[1]))
+        })
+        .filter(|path| path.starts_with(ROOT))
+        .collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// One clear sentence when this machine has no cgroup v1.
+pub fn check() -> Result<()> {
+    if hierarchies().is_empty() {
+        bail!(
+            "this machine has no cgroup v1 hierarchies under {ROOT}; boot it with `systemd.unified_cgroup_hierarchy=0 \
+             SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1` on the kernel's command line"
+        );
+    }
+    Ok(())
+}
+
+/// Makes the cgroup in every hierarchy. cpuset needs its two lists before a process may enter.
+pub fn ensure(cgroup: &str) -> Result<()> {
+    for root in hierarchies() {
+        let mut dir = root.clone();
+        for part in Path::new(cgroup) {
+            let parent = dir.clone();
+            dir.push(part);
+            fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+            for file in ["cpuset.cpus", "cpuset.mems"] {
+                let Ok(own) = fs::read_to_string(dir.join(file)) else { continue };
+                if own.trim().is_empty() {
+                    fs::write(dir.join(file), fs::read_to_string(parent.join(file))?)
+                        .with_context(|| format!("cannot fill {file} of {}", dir.display()))?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes the lab's cgroups everywhere; its processes must be gone. Waits a little for the kernel to notice that they are.
+pub fn remove_all() -> Result<()> {
+    let end = Instant::now() + Duration::from_secs(10);
+    for root in hierarchies() {
+        let dir = root.join(CGROUP);
+        while dir.exists() {
+            match remove_tree(&dir) {
+                Ok(()) => break,
+                Err(_) if Instant::now() < end => std::thread::sleep(Duration::from_millis(50)),
+                Err(error) => return Err(error).with_context(|| format!("cannot remove {}", dir.display())),
+            }
+        }
+    }
+    Ok(())
+}
+
+fn remove_tree(dir: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(dir)?.flatten() {
+        if entry.file_type()?.is_dir() {
+            remove_tree(&entry.path())?;
+        }
+    }
+    fs::remove_dir(dir)
+}
+
+/// Directories of one hierarchy below the lab's cgroup whose name contains `part`.
+pub fn find(controller: &str, part: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut open = vec![Path::new(ROOT).join(controller).join(CGROUP)];
+    while let Some(dir) = open.pop() {
+        for entry in fs::read_dir(&dir).into_iter().flatten().flatten() {
+            if !entry.file_type().is_ok_and(|t| t.is_dir()) {
+                continue;
+            }
+            if entry.file_name().to_string_lossy().contains(part) {
+                found.push(entry.path());
+            } else {
+                open.push(entry.path());
+            }
+        }
+    }
+    found
+}
+
+/// Ids of the processes in the lab's cgroups.
+pub fn processes() -> Vec<i32> {
+    let mut found = Vec::new();
+    let mut open: Vec<_> = hierarchies().into_iter().map(|h| h.join(CGROUP)).collect();
+    while let Some(dir) = open.pop() {
+        let list = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+        found.extend(list.split_whitespace().filter_map(|p| p.parse::<i32>().ok()));
+        open.extend(fs::read_dir(&dir).into_iter().flatten().flatten().map(|e| e.path()).filter(|p| p.is_dir()));
+    }
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+/// Sets every frozen cgroup of the lab going again.
+pub fn thaw_all() {
+    let mut open = vec![Path::new(ROOT).join("freezer").join(CGROUP)];
+    while let Some(dir) = open.pop() {
+        let file = dir.join("freezer.state");
+        if fs::read_to_string(&file).is_ok_and(|s| s.trim() != "THAWED") {
+            // A cgroup that vanished meanwhile is not frozen.
+            fs::write(&file, "THAWED").ok();
+        }
+        open.extend(fs::read_dir(&dir).into_iter().flatten().flatten().map(|e| e.path()).filter(|p| p.is_dir()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_v1_hierarchies_count() {
+        let mounts = "tmpfs /sys/fs/cgroup tmpfs rw 0 0\ncgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n\
+                      cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\ncgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n";
+        assert_eq!(v1_mounts(mounts), [PathBuf::from("/sys/fs/cgroup/cpu")]);
+    }
+}
