@@ -60,6 +60,11 @@ impl Group {
         &self.tenant
     }
 
+    /// Whether a series of the same tenant belongs to this group.
+    pub fn holds(&self, labels: &Labels) -> bool {
+        group_labels(labels) == (self.job(), self.instance())
+    }
+
     /// The `job` label; empty where the series have none.
     pub fn job(&self) -> &str {
         &self.job
@@ -79,7 +84,7 @@ impl Group {
 }
 
 /// `job` and `instance` of a series, empty where missing.
-pub(crate) fn group_labels(labels: &Labels) -> (&str, &str) {
+fn group_labels(labels: &Labels) -> (&str, &str) {
     (labels.get("job").unwrap_or_default(), labels.get("instance").unwrap_or_default())
 }
 

@@ -12,7 +12,7 @@ pub mod sample;
 pub mod tenant;
 pub mod tokens;
 
-pub use frame::{BatchId, Codec, DecodeError, EncodeError, Frame, FrameBuilder, SeriesView};
+pub use frame::{BatchId, Codec, DecodeError, Decoder, EncodeError, Encoder, Frame, FrameBuilder, SeriesView};
 pub use identity::{Group, GroupId, SeriesId, partition_of};
 pub use labels::{LabelError, Labels};
 pub use sample::{STALE_MARKER, Sample};

@@ -75,16 +75,12 @@ impl Default for LabelRules {
 
 impl LabelRules {
     /// Labels as a sender gave them, made canonical: order does not matter, a label with an empty value counts as
-    /// absent. `scratch` is only reused memory.
-    pub fn check<'a>(
-        &self,
-        pairs: impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])>,
-        scratch: &mut Vec<(&'a str, &'a str)>,
-    ) -> Result<Labels, Rejection> {
-        scratch.clear();
+    /// absent.
+    pub fn check<'a>(&self, pairs: impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])>) -> Result<Labels, Rejection> {
         if pairs.len() > self.labels {
             return Err(Rejection::TooManyLabels);
         }
+        let mut checked = Vec::with_capacity(pairs.len());
         let mut total = 0;
         for (name, value) in pairs {
             if name.len() > self.name_bytes {
@@ -103,9 +99,9 @@ impl LabelRules {
                 return Err(Rejection::EmptyLabelName);
             }
             self.check_name(name, value)?;
-            scratch.push((name, value));
+            checked.push((name, value));
         }
-        let labels = Labels::from_unsorted(scratch).map_err(|error| match error {
+        let labels = Labels::from_unsorted(&mut checked).map_err(|error| match error {
             crate::LabelError::EmptyName => Rejection::EmptyLabelName,
             crate::LabelError::Duplicate(_) => Rejection::DuplicateLabel,
             crate::LabelError::TooLarge => Rejection::LabelsTooLong,

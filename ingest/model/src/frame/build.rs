@@ -1,7 +1,7 @@
 //! Collects the series of one group until a frame is full. Pure.
 
 use super::{BatchId, Entry, Frame, MAX_AGENT_BYTES, MAX_BODY_BYTES, MAX_SAMPLES, MAX_SERIES};
-use crate::identity::{Group, SeriesId, group_labels};
+use crate::identity::{Group, SeriesId};
 use crate::labels::Labels;
 use crate::sample::Sample;
 
@@ -47,8 +47,7 @@ impl FrameBuilder {
     /// # Panics
     /// If the series is of another group than the frame: that is a mistake of the caller, not of a sender.
     pub fn push(&mut self, labels: &Labels, samples: &[Sample]) -> Full {
-        let group = &self.frame.group;
-        assert_eq!(group_labels(labels), (group.job(), group.instance()), "a frame holds one group");
+        assert!(self.frame.group.holds(labels), "a frame holds one group");
         if samples.is_empty() {
             return Full::No;
         }

@@ -7,7 +7,7 @@ use super::{
     BatchId, Codec, Entry, Frame, HEADER_BYTES, MAGIC, MAX_AGENT_BYTES, MAX_BODY_BYTES, MAX_FRAME_BYTES,
     MAX_LABEL_BYTES, MAX_RATIO, MAX_SAMPLES, MAX_SERIES, VERSION,
 };
-use crate::identity::{Group, SeriesId, group_labels};
+use crate::identity::{Group, SeriesId};
 use crate::labels::{LabelError, Labels};
 use crate::tenant::{InvalidTenant, MAX_TENANT_BYTES, Tenant};
 
@@ -102,23 +102,32 @@ impl DecodeError {
     }
 }
 
-pub(super) fn decode(bytes: &[u8]) -> Result<Frame, DecodeError> {
-    if bytes.len() > MAX_FRAME_BYTES {
-        return Err(DecodeError::Oversized(bytes.len()));
-    }
-    let (codec, length, stored) = header(bytes)?;
-    match codec {
-        Codec::None if stored.len() == length => body(stored),
-        Codec::None => Err(DecodeError::Unpack),
-        Codec::Zstd => {
-            if length > stored.len() * MAX_RATIO {
-                return Err(DecodeError::Ratio { body: length, stored: stored.len() });
+/// Reads frames one after the other and keeps what zstd needs between them.
+#[derive(Default)]
+pub struct Decoder {
+    zstd: zstd::bulk::Decompressor<'static>,
+}
+
+impl Decoder {
+    /// Reads a frame. Bytes from anywhere are safe to give: no panic, and memory bounded by the limits of the version.
+    pub fn decode(&mut self, bytes: &[u8]) -> Result<Frame, DecodeError> {
+        if bytes.len() > MAX_FRAME_BYTES {
+            return Err(DecodeError::Oversized(bytes.len()));
+        }
+        let (codec, length, stored) = header(bytes)?;
+        match codec {
+            Codec::None if stored.len() == length => body(stored),
+            Codec::None => Err(DecodeError::Unpack),
+            Codec::Zstd => {
+                if length > stored.len() * MAX_RATIO {
+                    return Err(DecodeError::Ratio { body: length, stored: stored.len() });
+                }
+                let unpacked = self.zstd.decompress(stored, length).map_err(|_| DecodeError::Unpack)?;
+                if unpacked.len() != length {
+                    return Err(DecodeError::Unpack);
+                }
+                body(&unpacked)
             }
-            let unpacked = zstd::bulk::decompress(stored, length).map_err(|_| DecodeError::Unpack)?;
-            if unpacked.len() != length {
-                return Err(DecodeError::Unpack);
-            }
-            body(&unpacked)
         }
     }
 }
@@ -218,7 +227,7 @@ fn dictionary(cursor: &mut Cursor<'_>, group: &Group) -> Result<Vec<Entry>, Deco
             return Err(DecodeError::NotCanonical);
         }
         let labels = Labels::from_unsorted(&mut pairs)?;
-        if group_labels(&labels) != (group.job(), group.instance()) {
+        if !group.holds(&labels) {
             return Err(DecodeError::ForeignSeries);
         }
         match cursor.count("samples", MAX_SAMPLES - end, 9)? {

@@ -9,6 +9,8 @@ use super::{Codec, Frame, HEADER_BYTES, MAGIC, MAX_AGENT_BYTES, MAX_BODY_BYTES, 
 
 /// zstd's fastest regular level: the body is columns of nearly equal numbers and interned text, higher ones gain little.
 const ZSTD_LEVEL: i32 = 1;
+/// Bodies below this many bytes are stored plain.
+const WORTH_PACKING: usize = 256;
 
 /// Why a frame cannot be encoded.
 #[derive(Debug, thiserror::Error)]
@@ -24,27 +26,47 @@ pub enum EncodeError {
     Compress(#[source] std::io::Error),
 }
 
-pub(super) fn encode(frame: &Frame, codec: Codec) -> Result<Vec<u8>, EncodeError> {
-    let body = body(frame)?;
-    let (codec, stored) = match codec {
-        Codec::None => (Codec::None, body.as_slice().into()),
-        Codec::Zstd => {
-            let packed = zstd::bulk::compress(&body, ZSTD_LEVEL).map_err(EncodeError::Compress)?;
+/// Writes frames one after the other and keeps what zstd needs between them: some hundred kilobytes that would
+/// otherwise be made and thrown away for each frame.
+pub struct Encoder {
+    zstd: Option<zstd::bulk::Compressor<'static>>,
+}
+
+impl Encoder {
+    /// An encoder for a codec.
+    pub fn new(codec: Codec) -> Result<Self, EncodeError> {
+        let zstd = match codec {
+            Codec::None => None,
+            Codec::Zstd => Some(zstd::bulk::Compressor::new(ZSTD_LEVEL).map_err(EncodeError::Compress)?),
+        };
+        Ok(Self { zstd })
+    }
+
+    /// The bytes of a frame. The body is stored plain where the codec would not make it smaller, or so small that a
+    /// reader would take it for a bomb.
+    pub fn encode(&mut self, frame: &Frame) -> Result<Vec<u8>, EncodeError> {
+        let body = body(frame)?;
+        if let Some(zstd) = &mut self.zstd
+            && body.len() >= WORTH_PACKING
+        {
+            let packed = zstd.compress(&body).map_err(EncodeError::Compress)?;
             if packed.len() < body.len() && body.len() <= packed.len() * MAX_RATIO {
-                (Codec::Zstd, std::borrow::Cow::Owned(packed))
-            } else {
-                (Codec::None, body.as_slice().into())
+                return Ok(assemble(Codec::Zstd, body.len(), &packed));
             }
         }
-    };
+        Ok(assemble(Codec::None, body.len(), &body))
+    }
+}
+
+fn assemble(codec: Codec, length: usize, stored: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(HEADER_BYTES + stored.len());
     out.extend_from_slice(&MAGIC);
     out.extend_from_slice(&[VERSION, codec as u8, 0, 0]);
-    out.extend_from_slice(&(body.len() as u32).to_le_bytes());
-    let checksum = checksum(&out, &stored);
+    out.extend_from_slice(&(length as u32).to_le_bytes());
+    let checksum = checksum(&out, stored);
     out.extend_from_slice(&checksum.to_le_bytes());
-    out.extend_from_slice(&stored);
-    Ok(out)
+    out.extend_from_slice(stored);
+    out
 }
 
 /// Over the header up to the checksum and the body as stored, so that damage is seen before anything is unpacked.

@@ -47,8 +47,8 @@ mod wire;
 use std::sync::Arc;
 
 pub use build::{FrameBuilder, Full};
-pub use decode::DecodeError;
-pub use encode::EncodeError;
+pub use decode::{DecodeError, Decoder};
+pub use encode::{EncodeError, Encoder};
 
 use crate::identity::{Group, SeriesId};
 use crate::labels::Labels;
@@ -175,14 +175,14 @@ impl Frame {
         })
     }
 
-    /// The bytes of the frame: the value of a Kafka record.
+    /// The bytes of the frame: the value of a Kafka record. For one frame; use an [`Encoder`] for many.
     pub fn encode(&self, codec: Codec) -> Result<Vec<u8>, EncodeError> {
-        encode::encode(self, codec)
+        Encoder::new(codec)?.encode(self)
     }
 
-    /// Reads a frame. Bytes from anywhere are safe to give: no panic, and memory bounded by the limits of the version.
+    /// Reads a frame, as [`Decoder::decode`] does. For one frame; use a [`Decoder`] for many.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        decode::decode(bytes)
+        Decoder::default().decode(bytes)
     }
 }
 
