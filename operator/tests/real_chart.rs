@@ -1,0 +1,204 @@
+//! The chart as helm renders it: rights held against an allow-list, pods against the restricted Pod Security Standard,
+//! values against the schema. Needs helm; `UNDERSTUDY_HELM` names the binary.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// Everything the operator may do: (scope, API group, resource, verbs). Scope is `cluster` for what holds in all namespaces,
+/// `own` for the operator's namespace. A right that is not here fails the test, and so does one that is here and not rendered.
+const ALLOWED: &[(&str, &str, &str, &str)] = &[
+    ("cluster", "understudy.dev", "datastores", "get list watch"),
+    ("cluster", "understudy.dev", "shards", "create delete get list patch update watch"),
+    ("cluster", "understudy.dev", "replicas", "create delete get list patch update watch"),
+    ("cluster", "understudy.dev", "consumers", "create delete get list patch update watch"),
+    ("cluster", "understudy.dev", "failovers", "create delete get list patch update watch"),
+    ("cluster", "understudy.dev", "datastores/status", "get patch update"),
+    ("cluster", "understudy.dev", "shards/status", "get patch update"),
+    ("cluster", "understudy.dev", "replicas/status", "get patch update"),
+    ("cluster", "understudy.dev", "consumers/status", "get patch update"),
+    ("cluster", "understudy.dev", "failovers/status", "get patch update"),
+    ("cluster", "understudy.dev", "datastores/finalizers", "update"),
+    ("cluster", "understudy.dev", "shards/finalizers", "update"),
+    ("cluster", "understudy.dev", "replicas/finalizers", "update"),
+    ("cluster", "understudy.dev", "consumers/finalizers", "update"),
+    ("cluster", "", "pods", "create delete get list patch watch"),
+    ("cluster", "", "persistentvolumeclaims", "create delete get list patch watch"),
+    ("cluster", "", "services", "create delete get list patch watch"),
+    ("cluster", "", "secrets", "create get patch"),
+    ("cluster", "", "configmaps", "create get patch"),
+    ("cluster", "", "serviceaccounts", "create get patch"),
+    ("cluster", "", "nodes", "get list watch"),
+    ("cluster", "apps", "deployments", "create delete get list patch watch"),
+    ("cluster", "policy", "poddisruptionbudgets", "create delete get list patch watch"),
+    ("cluster", "rbac.authorization.k8s.io", "roles", "create get patch"),
+    ("cluster", "rbac.authorization.k8s.io", "rolebindings", "create get patch"),
+    ("cluster", "events.k8s.io", "events", "create patch"),
+    ("own", "coordination.k8s.io", "leases", "create get patch update"),
+    ("own", "", "secrets", "create get patch update"),
+];
+
+/// What must not be granted in any form, whatever the allow-list says.
+const NEVER: &[(&str, &str)] = &[
+    ("secrets", "list"),
+    ("secrets", "watch"),
+    ("secrets", "delete"),
+    ("pods/exec", "create"),
+    ("nodes", "patch"),
+    ("nodes", "update"),
+    ("roles", "escalate"),
+    ("roles", "bind"),
+];
+
+fn helm(arguments: &[&str]) -> Output {
+    let helm = std::env::var("UNDERSTUDY_HELM")
+        .expect("UNDERSTUDY_HELM must name a helm 3 binary; `cargo lab test --tier api` sets it");
+    let charts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts");
+    Command::new(helm).args(arguments).current_dir(charts).output().expect("helm runs")
+}
+
+fn rendered(values: &[&str]) -> Vec<Value> {
+    let mut arguments = vec!["template", "understudy", "understudy", "--namespace", "there", "--kube-version", "1.34.0"];
+    for value in values {
+        arguments.extend(["--set", value]);
+    }
+    let output = helm(&arguments);
+    assert!(output.status.success(), "helm template: {}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).expect("YAML is UTF-8");
+    let objects: Vec<Value> = serde_saphyr::from_multiple(&text).expect("helm renders YAML");
+    objects.into_iter().filter(|object| !object.is_null()).collect()
+}
+
+fn words(list: &Value) -> Vec<&str> {
+    list.as_array().map(|all| all.iter().filter_map(Value::as_str).collect()).unwrap_or_default()
+}
+
+/// (scope, group, resource, verb) of every rule of every role.
+fn granted(objects: &[Value]) -> BTreeSet<(String, String, String, String)> {
+    let mut all = BTreeSet::new();
+    for object in objects {
+        let scope = match object["kind"].as_str() {
+            Some("ClusterRole") => "cluster".to_owned(),
+            Some("Role") => match object["metadata"]["namespace"].as_str() {
+                Some("there") => "own".to_owned(),
+                other => other.unwrap_or_default().to_owned(),
+            },
+            _ => continue,
+        };
+        for rule in object["rules"].as_array().expect("a role has rules") {
+            for group in words(&rule["apiGroups"]) {
+                for resource in words(&rule["resources"]) {
+                    for verb in words(&rule["verbs"]) {
+                        all.insert((scope.clone(), group.to_owned(), resource.to_owned(), verb.to_owned()));
+                    }
+                }
+            }
+        }
+    }
+    all
+}
+
+fn allowed() -> BTreeSet<(String, String, String, String)> {
+    ALLOWED
+        .iter()
+        .flat_map(|(scope, group, resource, verbs)| {
+            verbs.split(' ').map(|verb| {
+                ((*scope).to_owned(), (*group).to_owned(), (*resource).to_owned(), verb.to_owned())
+            })
+        })
+        .collect()
+}
+
+#[test]
+fn the_operator_is_granted_exactly_what_the_allow_list_holds() {
+    assert_eq!(granted(&rendered(&[])), allowed());
+}
+
+#[test]
+fn no_role_holds_a_wildcard_or_a_right_that_is_never_granted() {
+    for values in [&[][..], &["watchNamespace=one"]] {
+        for (scope, group, resource, verb) in granted(&rendered(values)) {
+            assert!(group != "*" && resource != "*" && verb != "*", "{scope}: wildcard in {group}/{resource} {verb}");
+            assert!(
+                !NEVER.contains(&(resource.as_str(), verb.as_str())),
+                "{scope}: {verb} of {group}/{resource} is never granted"
+            );
+        }
+    }
+}
+
+#[test]
+fn secrets_of_the_own_namespace_are_granted_by_name() {
+    for object in rendered(&[]).iter().filter(|object| object["kind"] == "Role") {
+        for rule in object["rules"].as_array().expect("a role has rules") {
+            let creates_only = words(&rule["verbs"]) == ["create"];
+            assert!(creates_only || !words(&rule["resourceNames"]).is_empty(), "not by name: {rule}");
+        }
+    }
+}
+
+#[test]
+fn with_a_watch_namespace_only_nodes_are_granted_in_the_whole_cluster() {
+    let all = granted(&rendered(&["watchNamespace=one"]));
+    let cluster: BTreeSet<_> =
+        all.iter().filter(|(scope, ..)| scope == "cluster").map(|(_, _, resource, _)| resource.as_str()).collect();
+    assert_eq!(cluster, BTreeSet::from(["nodes"]));
+    assert!(all.iter().any(|(scope, _, resource, _)| scope == "one" && resource == "shards"));
+}
+
+#[test]
+fn the_operator_s_pods_meet_the_restricted_standard() {
+    for object in rendered(&[]).iter().filter(|object| object["kind"] == "Deployment") {
+        let pod = &object["spec"]["template"]["spec"];
+        assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+        assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+        assert!(pod["hostNetwork"].is_null() && pod["hostPID"].is_null() && pod["hostIPC"].is_null());
+        for container in pod["containers"].as_array().expect("a pod has containers") {
+            let context = &container["securityContext"];
+            assert_eq!(context["allowPrivilegeEscalation"], false);
+            assert_eq!(context["readOnlyRootFilesystem"], true);
+            assert_eq!(words(&context["capabilities"]["drop"]), ["ALL"]);
+        }
+        for volume in pod["volumes"].as_array().expect("a pod has volumes") {
+            assert!(volume["hostPath"].is_null(), "{volume}");
+        }
+    }
+}
+
+#[test]
+fn values_that_cannot_work_are_turned_down_by_the_schema() {
+    for (name, value) in [
+        ("no instance", "replicas=0"),
+        ("fifty instances", "replicas=50"),
+        ("no image", "image.repository="),
+        ("a pull policy that does not exist", "image.pullPolicy=Sometimes"),
+        ("a misspelt key", "replica=2"),
+        ("a namespace that cannot exist", "watchNamespace=Not_A_Name"),
+    ] {
+        let output = helm(&["template", "x", "understudy", "--kube-version", "1.34.0", "--set", value]);
+        assert!(!output.status.success(), "{name}: {value} was accepted");
+    }
+}
+
+#[test]
+fn the_definitions_outlive_the_release_and_are_complete() {
+    let output = helm(&["template", "x", "understudy-crds", "--kube-version", "1.34.0"]);
+    let text = String::from_utf8(output.stdout).expect("YAML is UTF-8");
+    let objects: Vec<Value> = serde_saphyr::from_multiple(&text).expect("helm renders YAML");
+    let kinds: BTreeSet<_> =
+        objects.iter().filter_map(|object| object["spec"]["names"]["kind"].as_str().map(str::to_owned)).collect();
+    let wanted: BTreeSet<_> =
+        understudy_api::crds::all().into_iter().map(|definition| definition.spec.names.kind).collect();
+    assert_eq!(kinds, wanted);
+    for object in objects.iter().filter(|object| !object.is_null()) {
+        assert_eq!(object["metadata"]["annotations"]["helm.sh/resource-policy"], "keep");
+    }
+}
+
+#[test]
+fn both_charts_are_lint_clean() {
+    let output = helm(&["lint", "--strict", "understudy", "understudy-crds"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
