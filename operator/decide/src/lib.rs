@@ -1,1 +1,63 @@
-//! Decisions. Pure.
+//! What an operator of MySQL shards should do, as a function of what it sees. Pure: no I/O, no clock, no Kubernetes client.
+//!
+//! [`plan`] takes a [`Snapshot`] and gives a [`Decision`]; the same snapshot always gives the same decision. It is called
+//! several times a second, and after every step; nothing is remembered between two calls but what is in the snapshot.
+//! Terms, states, invariants and the flow: `operator/docs/failover.md`, under the same names.
+//!
+//! - [`failover`]: who is primary
+//! - [`topology`]: which replicas there should be; [`placement`]: where
+//! - [`decision`]: steps, events and what the status shows
+
+pub mod decision;
+pub mod failover;
+mod following;
+mod ledger;
+pub mod placement;
+pub mod topology;
+mod view;
+
+pub use decision::{Decision, Note, Order, OrderKind, Reason, Role, Step};
+pub use failover::assess::{Assessment, Cause, Verdict, assess};
+pub use failover::snapshot::{Fact, Snapshot};
+
+use decision::Draft;
+
+/// Milliseconds until the next look when nothing is under way.
+const CALM: u64 = 1_000;
+/// Milliseconds until the next look while something is.
+const BUSY: u64 = 100;
+
+/// Decides what to do now.
+pub fn plan(s: &Snapshot) -> Decision {
+    let assessment = s.status.primary.as_ref().map_or_else(Assessment::nobody, |primary| assess(s, primary));
+    let mut draft = Draft::default();
+    if s.policy.paused {
+        draft.doing("nothing: spec.paused");
+        draft.note(Reason::ShardPaused, "spec.paused stops every action on this shard, failover included");
+    } else {
+        act(s, &assessment, &mut draft);
+    }
+    let calm = s.status.transition.is_none() && draft.steps.is_empty();
+    Decision {
+        view: view::view(s, &assessment, draft.doing),
+        assessment,
+        steps: draft.steps,
+        notes: draft.notes,
+        records: draft.records,
+        requeue: if calm { CALM } else { BUSY },
+    }
+}
+
+fn act(s: &Snapshot, a: &Assessment, d: &mut Draft) {
+    failover::plan::plan(s, a, d);
+    if let (None, Some(primary)) = (&s.status.transition, &s.status.primary) {
+        following::plan(s, primary, d);
+        ledger::close(s, a, primary, d);
+        // With the primary in doubt, nothing is taken away.
+        if !a.verdict.is_dead() {
+            topology::shrink(s, a, primary, d);
+        }
+        topology::label(s, d);
+    }
+    topology::grow(s, d);
+}

@@ -90,9 +90,13 @@ pub struct Evidence {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Stage {
+    /// The TCP connection.
     Tcp,
+    /// The server's first packet.
     Greeting,
+    /// Logging in, TLS included.
     Auth,
+    /// A statement that reads nothing from disk.
     Select,
     /// A commit of one row in the heartbeat table; only on a server that is meant to take writes.
     Commit,
@@ -254,6 +258,7 @@ pub enum Phase {
     Building,
     /// mysqld was started and does not answer yet (crash recovery included).
     Starting,
+    /// mysqld answers, or did until it got stuck; the probes tell.
     Running,
     /// mysqld ended. The manager does not start it again.
     Exited {
@@ -367,6 +372,9 @@ pub struct BuildProgress {
     /// Estimated time left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub eta: Option<Millis>,
+    /// Who is being cloned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub donor: Option<ReplicaName>,
     /// Why the last try failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,

@@ -1,0 +1,275 @@
+//! From evidence to a verdict on the primary. Pure.
+//!
+//! Rules, in the words of `operator/docs/failover.md`: two domains, fresh evidence, one fresh commit vetoes, and who was
+//! paused himself accuses nobody.
+
+use std::fmt;
+
+use understudy_wire::ReplicaName;
+use understudy_wire::evidence::{Millis, Phase, ProbeError, Server, Stage};
+
+pub use super::signature::{Cause, Class, Fate};
+
+use super::signature::SIGNATURES;
+use super::snapshot::Snapshot;
+use super::testimony::{Abstention, Case, Own, Testimony, name_of};
+
+/// Two observers never report at the same instant: a commit must be this much newer than the first sign of death to veto.
+pub const SKEW: Millis = 100;
+/// A commit that took this long is slow.
+pub const SLOW_COMMIT: Millis = 1_000;
+
+/// What is concluded from the evidence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Commits succeed.
+    Healthy,
+    /// Commits succeed, slowly.
+    Slow,
+    /// Out of connections or behind a lock, and alive.
+    Saturated,
+    /// Something points to this cause, and it is not enough to act on.
+    Suspect(Cause),
+    /// The server is there and does not serve.
+    Stuck(Cause),
+    /// The process, the pod or the node is gone.
+    Gone(Cause),
+    /// Some observers cannot see it, and others see it commit.
+    ObserverPartition,
+    /// There is no evidence.
+    Unknown,
+}
+
+impl Verdict {
+    /// The word that the status shows.
+    pub fn state(self) -> &'static str {
+        match self {
+            Self::Healthy => "Healthy",
+            Self::Slow => "Slow",
+            Self::Saturated => "Saturated",
+            Self::Suspect(_) => "Suspect",
+            Self::Stuck(_) => "Stuck",
+            Self::Gone(_) => "Gone",
+            Self::ObserverPartition => "ObserverPartition",
+            Self::Unknown => "Unknown",
+        }
+    }
+
+    /// The cause, when there is one.
+    pub fn cause(self) -> Option<Cause> {
+        match self {
+            Self::Suspect(cause) | Self::Stuck(cause) | Self::Gone(cause) => Some(cause),
+            Self::Healthy | Self::Slow | Self::Saturated | Self::ObserverPartition | Self::Unknown => None,
+        }
+    }
+
+    /// Whether the primary is to be replaced.
+    pub fn is_dead(self) -> bool {
+        matches!(self, Self::Stuck(_) | Self::Gone(_))
+    }
+
+    /// Whether commits succeed.
+    pub fn commits(self) -> bool {
+        matches!(self, Self::Healthy | Self::Slow | Self::ObserverPartition)
+    }
+}
+
+/// A verdict with what it rests on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Assessment {
+    /// The conclusion.
+    pub verdict: Verdict,
+    /// How sure it is, when the primary is dead.
+    pub class: Option<Class>,
+    /// How long the first sign of what the verdict names is ago.
+    pub since: Millis,
+    /// Observers that say the primary is dead.
+    pub votes: Vec<Ballot>,
+    /// Observers that saw it commit within the time that counts.
+    pub vetoes: Vec<Ballot>,
+    /// Observers whose word does not count, and why.
+    pub abstained: Vec<Ballot>,
+    /// What the manager beside the server says.
+    pub own: String,
+    /// How long this process has known the office: a verdict on one that has just begun is early.
+    pub office_known: Millis,
+}
+
+/// What one observer said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ballot {
+    /// Its kind and name.
+    pub observer: String,
+    /// What it saw.
+    pub says: String,
+    /// How old that is.
+    pub age: Millis,
+}
+
+impl Assessment {
+    /// There is no primary to assess.
+    pub fn nobody() -> Self {
+        Self {
+            verdict: Verdict::Unknown,
+            class: None,
+            since: 0,
+            votes: Vec::new(),
+            vetoes: Vec::new(),
+            abstained: Vec::new(),
+            own: "there is no primary".into(),
+            office_known: 0,
+        }
+    }
+
+    /// What was seen and by whom, in one line.
+    pub fn message(&self) -> String {
+        let mut parts = vec![self.own.clone()];
+        for (what, ballots) in [("accused", &self.votes), ("committed", &self.vetoes), ("not counted", &self.abstained)] {
+            if !ballots.is_empty() {
+                let said: Vec<_> = ballots.iter().map(|b| format!("{}: {}", b.observer, b.says)).collect();
+                parts.push(format!("{what} by {}", said.join(", ")));
+            }
+        }
+        parts.join("; ")
+    }
+}
+
+/// Hears everybody about `subject` and concludes.
+pub fn assess(s: &Snapshot, subject: &ReplicaName) -> Assessment {
+    let case = Case::hear(s, subject);
+    let (verdict, class, since) = conclude(&case);
+    let fresh = case.thresholds.fresh;
+    let accused = |t: &Testimony| t.accuses.as_ref().map(|a| (format!("{} at {}", Said(&a.error), Named(a.stage)), a.since));
+    let committed = |t: &Testimony| t.committed.filter(|age| *age <= fresh).map(|age| ("commits".to_owned(), age));
+    let abstained = |t: &Testimony| t.abstains.as_ref().map(|why| (Said(why).to_string(), 0));
+    Assessment {
+        verdict,
+        class,
+        since,
+        votes: ballots(&case, accused),
+        vetoes: ballots(&case, committed),
+        abstained: ballots(&case, abstained),
+        own: own_words(&case.own),
+        office_known: case.office_known,
+    }
+}
+
+fn ballots(case: &Case<'_>, says: impl Fn(&Testimony) -> Option<(String, Millis)>) -> Vec<Ballot> {
+    let said = |t: &Testimony| says(t).map(|(says, age)| Ballot { observer: name_of(&t.observer), says, age });
+    case.testimonies.iter().filter_map(said).collect()
+}
+
+fn conclude(case: &Case<'_>) -> (Verdict, Option<Class>, Millis) {
+    let fresh_commit = case.newest_commit().filter(|age| *age <= case.thresholds.fresh);
+    // A commit vetoes what began before it.
+    let vetoed = |since: Millis| fresh_commit.is_some_and(|commit| commit + SKEW < since);
+    let found = || SIGNATURES.iter().filter_map(|row| Some((row, (row.find)(case)?)));
+    if let Some((row, finding)) = found().find(|(_, finding)| finding.ripe && !vetoed(finding.since)) {
+        let verdict = match row.fate {
+            Fate::Gone => Verdict::Gone(row.cause),
+            Fate::Stuck => Verdict::Stuck(row.cause),
+        };
+        return (verdict, Some(row.class), finding.since);
+    }
+    let accused = case.first_accused();
+    if let Some(since) = accused.filter(|since| vetoed(*since) && *since >= case.thresholds.suspect_after) {
+        return (Verdict::ObserverPartition, None, since);
+    }
+    let first_hand = |row_cause| matches!(row_cause, Cause::ProcessExited | Cause::DataLost | Cause::VolumeFailed);
+    let suspicion = found().find(|(row, finding)| {
+        !vetoed(finding.since) && (first_hand(row.cause) || finding.since >= case.thresholds.suspect_after)
+    });
+    if let Some((row, finding)) = suspicion {
+        return (Verdict::Suspect(row.cause), None, finding.since);
+    }
+    if let Some(since) = accused.filter(|since| !vetoed(*since) && *since >= case.thresholds.suspect_after) {
+        return (Verdict::Suspect(Cause::Unexplained), None, since);
+    }
+    let blocked = |t: &Testimony| matches!(t.abstains, Some(Abstention::OutOfConnections | Abstention::Locked));
+    if case.testimonies.iter().any(blocked) {
+        return (Verdict::Saturated, None, 0);
+    }
+    let Some(commit) = fresh_commit else { return (Verdict::Unknown, None, 0) };
+    let slow = |t: &Testimony| t.committed == Some(commit) && t.took.is_some_and(|took| took >= SLOW_COMMIT);
+    if case.testimonies.iter().any(slow) { (Verdict::Slow, None, 0) } else { (Verdict::Healthy, None, 0) }
+}
+
+fn own_words(own: &Own<'_>) -> String {
+    match own {
+        Own::Silent(silent) => format!("its manager has been silent for {}", Seconds(*silent)),
+        Own::Fresh(server, age) => format!("its manager says {}", phase_words(server, *age)),
+    }
+}
+
+/// What a manager says of its server, for a person.
+pub fn phase_words(server: &Server, received: Millis) -> String {
+    match &server.phase {
+        Phase::Empty => "the volume is empty".into(),
+        Phase::Unusable { reason } => format!("the volume is unusable: {reason}"),
+        Phase::Building => "the volume is being filled".into(),
+        Phase::Starting => "mysqld is starting".into(),
+        Phase::Running => match server.read_only {
+            Some(true) => "mysqld runs and refuses writes".into(),
+            Some(false) => "mysqld runs and takes writes".into(),
+            None => "mysqld runs and does not answer".into(),
+        },
+        Phase::Exited { signal: Some(signal), age, .. } => {
+            format!("mysqld was ended by signal {signal} {} ago", Seconds(age + received))
+        }
+        Phase::Exited { code, age, .. } => {
+            let code = code.map_or("unknown".into(), |code| code.to_string());
+            format!("mysqld exited with code {code} {} ago", Seconds(age + received))
+        }
+        Phase::Stopping => "the pod is stopping".into(),
+    }
+}
+
+/// Milliseconds, as a person reads them.
+pub struct Seconds(pub Millis);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{} s", self.0 / 1_000, self.0 % 1_000 / 100)
+    }
+}
+
+struct Said<'a, T>(&'a T);
+
+impl fmt::Display for Said<'_, ProbeError> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            ProbeError::Timeout => f.write_str("no answer"),
+            ProbeError::Refused { .. } => f.write_str("refused"),
+            ProbeError::TooManyConnections => f.write_str("too many connections"),
+            ProbeError::ReadOnly => f.write_str("read-only"),
+            ProbeError::Server { code, .. } => write!(f, "error {code}"),
+            ProbeError::Other { message } => f.write_str(message),
+        }
+    }
+}
+
+impl fmt::Display for Said<'_, Abstention> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Abstention::Stale => "its evidence is old",
+            Abstention::SelfSuspect => "it was paused itself",
+            Abstention::OutOfConnections => "the server is out of connections",
+            Abstention::Locked => "the server is behind a lock",
+            Abstention::NotLetIn => "the server does not let it in",
+        })
+    }
+}
+
+struct Named(Stage);
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Stage::Tcp => "tcp",
+            Stage::Greeting => "greeting",
+            Stage::Auth => "auth",
+            Stage::Select => "select",
+            Stage::Commit => "commit",
+        })
+    }
+}

@@ -1,0 +1,260 @@
+//! Who may become primary, and who first. Pure.
+//!
+//! Order: the greatest set of transactions, then the highest stored offsets, then free space, then another zone than the
+//! one that was lost, then the name. Never one with transactions of its own, and never one whose offsets Kafka no longer has.
+
+use std::cmp::{Ordering, Reverse};
+
+use understudy_wire::evidence::{Millis, Phase, Server, StoredOffset};
+use understudy_wire::gtid::SourceId;
+use understudy_wire::{GtidSet, ReplicaName};
+
+use super::assess::phase_words;
+use super::snapshot::{Replica, Snapshot};
+
+/// A standby may be promoted although nobody knows what Kafka still holds, if it is behind by no more than this.
+pub const DELAY_WITHOUT_RETENTION: Millis = 60_000;
+/// Received transactions count as executed when the applier is no more than this behind.
+pub const APPLIES_IN_TIME: Millis = 1_000;
+
+/// A replica that may become primary.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate {
+    /// Who.
+    pub name: ReplicaName,
+    /// What it has executed.
+    pub executed: GtidSet,
+    /// What it will have executed once promoted: with what it received, when it applies that in time.
+    pub reach: GtidSet,
+    /// Sum of its stored offsets.
+    pub offsets: i64,
+    /// Free bytes on its volume.
+    pub free: u64,
+    /// Whether it is in another zone than the replica it replaces.
+    pub elsewhere: bool,
+    /// How far behind it is, when known.
+    pub delay: Option<Millis>,
+}
+
+/// Why a replica may not become primary.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Unfit {
+    /// It is to be replaced.
+    Condemned,
+    /// It has no pod with an address, or the pod is leaving.
+    NoPod,
+    /// Its manager is silent.
+    Silent,
+    /// Its server does not run; what its manager says instead.
+    NotRunning(String),
+    /// What it has executed is not known, or was read too long ago.
+    NothingRead,
+    /// It has these transactions that no other replica has.
+    Errant(GtidSet),
+    /// Kafka no longer has what it would need: partition, its offset, the earliest that is left.
+    Retention {
+        /// Topic and partition.
+        partition: String,
+        /// Its stored offset.
+        needs: i64,
+        /// The lowest offset that Kafka holds.
+        earliest: i64,
+    },
+    /// Nobody knows what Kafka still holds, and it is too far behind to be promoted on trust.
+    RetentionUnknown,
+}
+
+impl Unfit {
+    /// For a person.
+    pub fn words(&self) -> String {
+        match self {
+            Self::Condemned => "condemned".into(),
+            Self::NoPod => "it has no running pod".into(),
+            Self::Silent => "its manager is silent".into(),
+            Self::NotRunning(instead) => instead.clone(),
+            Self::NothingRead => "its executed transactions are not known".into(),
+            Self::Errant(own) => format!("it has transactions that no other replica has: {own}"),
+            Self::Retention { partition, needs, earliest } => {
+                format!("it needs offset {needs} of {partition} and Kafka begins at {earliest}")
+            }
+            Self::RetentionUnknown => "it is far behind and nobody knows what Kafka still holds".into(),
+        }
+    }
+}
+
+/// Everybody who was considered.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ranking {
+    /// Best first.
+    pub fit: Vec<Candidate>,
+    /// The rest.
+    pub unfit: Vec<(ReplicaName, Unfit)>,
+}
+
+impl Ranking {
+    /// The best one, or the wanted one if it is fit.
+    pub fn choose(&self, wanted: Option<&ReplicaName>) -> Option<&Candidate> {
+        match wanted {
+            Some(name) => self.fit.iter().find(|candidate| candidate.name == *name),
+            None => self.fit.first(),
+        }
+    }
+
+    /// Why nobody, or not the wanted one, for a person.
+    pub fn words(&self) -> String {
+        let words: Vec<_> = self.unfit.iter().map(|(name, why)| format!("{name}: {}", why.words())).collect();
+        if words.is_empty() { "there is no other replica".into() } else { words.join("; ") }
+    }
+
+    /// Whether it was only Kafka's retention that stood against somebody.
+    pub fn retention_violated(&self) -> bool {
+        let retention = |why: &Unfit| matches!(why, Unfit::Retention { .. } | Unfit::RetentionUnknown);
+        self.fit.is_empty() && self.unfit.iter().any(|(_, why)| retention(why))
+    }
+}
+
+/// Ranks every replica but those in `but`; `old` is the primary until now.
+pub fn rank(s: &Snapshot, old: Option<&ReplicaName>, but: &[&ReplicaName]) -> Ranking {
+    let mut ranking = Ranking::default();
+    for (name, replica) in s.replicas.iter().filter(|(name, _)| !but.contains(name)) {
+        match examine(s, old, name, replica) {
+            Ok(candidate) => ranking.fit.push(candidate),
+            Err(why) => ranking.unfit.push((name.clone(), why)),
+        }
+    }
+    let sets: Vec<_> = ranking.fit.iter().map(|candidate| candidate.reach.clone()).collect();
+    // "Contains" is no total order: who contains the most others leads, and the count decides between incomparable ones.
+    let contained = |of: &Candidate| sets.iter().filter(|set| of.reach.contains(set)).count();
+    let key = |c: &Candidate| (contained(c), c.reach.count(), c.offsets, c.free, c.elsewhere);
+    ranking.fit.sort_by(|a, b| match Reverse(key(a)).cmp(&Reverse(key(b))) {
+        Ordering::Equal => a.name.cmp(&b.name),
+        unequal => unequal,
+    });
+    ranking
+}
+
+/// Whether a replica may become primary in place of `old`.
+pub fn examine(
+    s: &Snapshot,
+    old: Option<&ReplicaName>,
+    name: &ReplicaName,
+    replica: &Replica,
+) -> Result<Candidate, Unfit> {
+    let t = &s.policy.thresholds;
+    if replica.condemned.is_some() {
+        return Err(Unfit::Condemned);
+    }
+    if replica.pod.present().is_none_or(|pod| pod.terminating || pod.ip.is_none()) {
+        return Err(Unfit::NoPod);
+    }
+    let Some((server, age)) = s.fresh_report(name) else { return Err(Unfit::Silent) };
+    if server.phase != Phase::Running {
+        return Err(Unfit::NotRunning(phase_words(server, age)));
+    }
+    let executed = match &server.executed {
+        Some(read) if read.age + age <= t.fresh => &read.value,
+        _ => return Err(Unfit::NothingRead),
+    };
+    let errant = errant(s, old, name, executed);
+    if !errant.is_empty() {
+        return Err(Unfit::Errant(errant));
+    }
+    let replication = server.replication.as_ref();
+    let delay = replication.and_then(|read| Some(read.value.delay? + read.age + age));
+    let applies_in_time = delay.is_some_and(|delay| delay <= APPLIES_IN_TIME + t.fresh);
+    let reach = match replication.filter(|_| applies_in_time) {
+        Some(read) => executed.union(&read.value.received),
+        None => executed.clone(),
+    };
+    let offsets = server.offsets.as_ref().map_or(&[][..], |read| &read.value);
+    let is_current = old.and_then(|old| executed_of(s, old)).is_some_and(|executed| reach.contains(executed));
+    retention(s, old, offsets, is_current, delay)?;
+    let zone = s.zone_of(name);
+    Ok(Candidate {
+        name: name.clone(),
+        executed: executed.clone(),
+        reach,
+        offsets: offsets.iter().map(|stored| stored.next_offset).fold(0, i64::saturating_add),
+        free: server.volume.map_or(0, |volume| volume.free),
+        elsewhere: zone.is_some() && old.is_none_or(|old| s.zone_of(old) != zone),
+        delay,
+    })
+}
+
+/// What this replica has executed and nobody else can have given it.
+///
+/// Its last word of the old primary is always a little old, so transactions from there are no reason for suspicion; neither
+/// are those that another replica has as well.
+pub fn errant(s: &Snapshot, old: Option<&ReplicaName>, name: &ReplicaName, executed: &GtidSet) -> GtidSet {
+    let mut others = GtidSet::new();
+    for (other, replica) in s.replicas.iter().filter(|(other, _)| *other != name) {
+        if let Some(known) = &replica.last_executed {
+            others = others.union(known);
+        }
+        let Some((server, _)) = s.own_report(other) else { continue };
+        if let Some(read) = &server.executed {
+            others = others.union(&read.value);
+        }
+        if let Some(read) = &server.replication {
+            others = others.union(&read.value.received);
+        }
+    }
+    let mut own = executed.subtract(&others);
+    if let Some(source) = old.and_then(|old| source_of(s, old)) {
+        own = own.subtract(&own.of(source));
+    }
+    own
+}
+
+/// What a replica has executed, as last heard.
+fn executed_of<'a>(s: &'a Snapshot, replica: &ReplicaName) -> Option<&'a GtidSet> {
+    Some(&s.own_report(replica)?.0.executed.as_ref()?.value)
+}
+
+/// `server_uuid` of a replica, as far as anybody knows it.
+pub fn source_of(s: &Snapshot, replica: &ReplicaName) -> Option<SourceId> {
+    let reported = s.own_report(replica).and_then(|(server, _)| server.uuid.as_deref());
+    reported.or_else(|| s.replicas.get(replica)?.server_uuid.as_deref())?.parse().ok()
+}
+
+/// Kafka must still have everything from the stored offset on, each partition of each consumer that is still there.
+///
+/// What the old primary did not have either is not lost by the promotion, and does not stand against it.
+fn retention(
+    s: &Snapshot,
+    old: Option<&ReplicaName>,
+    stored: &[StoredOffset],
+    is_current: bool,
+    delay: Option<Millis>,
+) -> Result<(), Unfit> {
+    let before = old.and_then(|old| s.own_report(old)).and_then(|(server, _)| server.offsets.as_ref());
+    let had = |offset: &StoredOffset| {
+        let same = |b: &&StoredOffset| {
+            (&b.consumer, &b.topic, b.partition) == (&offset.consumer, &offset.topic, offset.partition)
+        };
+        before?.value.iter().find(same).map(|b| b.next_offset)
+    };
+    for offset in stored.iter().filter(|offset| s.consumers.contains(&offset.consumer)) {
+        if is_current || had(offset).is_some_and(|had| had <= offset.next_offset) {
+            continue;
+        }
+        match s.log.get(&(offset.topic.clone(), offset.partition)) {
+            Some(earliest) if *earliest > offset.next_offset => {
+                return Err(Unfit::Retention {
+                    partition: format!("{}/{}", offset.topic, offset.partition),
+                    needs: offset.next_offset,
+                    earliest: *earliest,
+                });
+            }
+            Some(_) => {}
+            None if delay.is_none_or(|delay| delay > DELAY_WITHOUT_RETENTION) => return Err(Unfit::RetentionUnknown),
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+/// Whether a server that was primary has everything that this candidate will have.
+pub fn has_all(server: &Server, candidate: &Candidate) -> bool {
+    server.executed.as_ref().is_some_and(|read| read.value.contains(&candidate.reach))
+}

@@ -1,0 +1,259 @@
+//! A shard with a primary in office: when its office ends, and by which kind of change. Pure.
+
+use understudy_wire::ReplicaName;
+use understudy_wire::evidence::{Millis, Phase};
+
+use super::assess::{Assessment, Cause, Class, Seconds, Verdict};
+use super::candidate::{Candidate, Ranking, has_all, rank};
+use super::record::{self, Entry, Grounds, Milestone, RecordUpdate};
+use super::snapshot::{Kind, Mode, Request, Snapshot, Transition};
+use super::{bootstrap, transition};
+use crate::decision::{Claim, Draft, Reason, Step};
+
+/// A request is turned down when it could not be taken up for this long.
+pub const REQUEST_PATIENCE: Millis = 30_000;
+/// A dead primary without a candidate is left alone for this long, so that others can come forward.
+pub const LAST_COPY_PATIENCE: Millis = 5_000;
+
+/// Plans the change of primary, if there is to be one.
+pub(crate) fn plan(s: &Snapshot, a: &Assessment, d: &mut Draft) {
+    match (&s.status.transition, &s.status.primary) {
+        (Some(change), _) => transition::go_on(s, a, change, d),
+        (None, None) => bootstrap::plan(s, d),
+        (None, Some(primary)) => in_office(s, a, primary, d),
+    }
+}
+
+fn in_office(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft) {
+    if a.verdict.is_dead() {
+        return replace(s, a, primary, d);
+    }
+    if s.known_epoch() > s.status.epoch && a.verdict != Verdict::Unknown {
+        let known = s.known_epoch();
+        d.note(Reason::StatusLost, format!("a manager knows epoch {known}, the status says {}", s.status.epoch));
+        return claim(s, a, Change::new(Kind::Confirm, primary, primary, "StatusLost"), Ranking::default(), d);
+    }
+    if let Some(request) = s.requests.first() {
+        return take_up(s, a, primary, request, d);
+    }
+    if let Some(cause) = leaving(s, primary) {
+        leave(s, a, primary, cause, d);
+    }
+}
+
+/// Why a primary that serves should hand over.
+fn leaving(s: &Snapshot, primary: &ReplicaName) -> Option<&'static str> {
+    let replica = s.replicas.get(primary)?;
+    let stopping = s.fresh_report(primary).is_some_and(|(server, _)| server.phase == Phase::Stopping);
+    if replica.condemned.is_some() {
+        return Some("Condemned");
+    }
+    (stopping || replica.pod.present().is_some_and(|pod| pod.terminating)).then_some("PodLeaving")
+}
+
+fn leave(s: &Snapshot, a: &Assessment, primary: &ReplicaName, cause: &str, d: &mut Draft) {
+    if s.policy.mode != Mode::Automatic || !a.verdict.commits() {
+        return;
+    }
+    let ranking = rank(s, Some(primary), &[primary]);
+    match ranking.choose(None).filter(|candidate| in_time(s, candidate)).cloned() {
+        Some(to) => claim(s, a, Change::new(Kind::Switchover, primary, &to.name, cause), ranking, d),
+        None => d.note(Reason::NoCandidate, format!("{primary} is leaving and cannot hand over: {}", ranking.words())),
+    }
+}
+
+/// The primary is dead: another takes its place, or the same again if it was only restarted and has everything.
+fn replace(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft) {
+    let cause = a.verdict.cause().unwrap_or(Cause::Unexplained);
+    let request = s.requests.first();
+    match s.policy.mode {
+        Mode::Paused => return left_to_person(a, primary, "Paused", d),
+        Mode::Manual if request.is_none() => return left_to_person(a, primary, "Manual", d),
+        Mode::Manual | Mode::Automatic => {}
+    }
+    if request.is_none() && a.class == Some(Class::Soft) && held_back(s, d) {
+        return;
+    }
+    let ranking = rank(s, Some(primary), &[primary]);
+    let wanted = request.and_then(|request| request.target.as_ref());
+    let best = ranking.choose(wanted).or_else(|| ranking.choose(None)).cloned();
+    if cause == Cause::Restarted
+        && let Some((server, _)) = s.fresh_report(primary)
+        && server.phase == Phase::Running
+        && s.address_of(primary).is_some()
+        && best.as_ref().is_none_or(|best| has_all(server, best))
+    {
+        let change = Change::new(Kind::Confirm, primary, primary, cause.into());
+        return claim(s, a, change.recorded_in(request), ranking, d);
+    }
+    match best {
+        Some(to) => {
+            let change = Change::new(Kind::Failover, primary, &to.name, cause.into());
+            claim(s, a, change.recorded_in(request), ranking, d);
+        }
+        None => nobody_else(s, primary, &ranking, d),
+    }
+}
+
+fn left_to_person(a: &Assessment, primary: &ReplicaName, mode: &str, d: &mut Draft) {
+    d.doing("nothing: failover is left to a person");
+    let message = format!("{primary} is {}, failover.mode is {mode}: {}", a.verdict.state(), a.message());
+    d.note(Reason::FailoverLeftToPerson, message);
+}
+
+/// Whether evidence that is a judgement may not be acted on now.
+fn held_back(s: &Snapshot, d: &mut Draft) -> bool {
+    let cooldown = i64::try_from(s.policy.thresholds.cooldown).unwrap_or(i64::MAX);
+    let since = s.status.last_change.as_ref().and_then(|change| change.at);
+    if let Some(at) = since
+        && s.now.as_millisecond().saturating_sub(at.as_millisecond()) < cooldown
+    {
+        d.note(Reason::Cooldown, format!("the last change of primary was at {at}: only HARD evidence counts until the cooldown is over"));
+        return true;
+    }
+    let fleet = s.fleet;
+    if fleet.suspect >= 3 && fleet.suspect * 5 > fleet.shards {
+        d.note(
+            Reason::FleetBreaker,
+            format!("{} of {} shards are suspect at once: only HARD evidence counts", fleet.suspect, fleet.shards),
+        );
+        return true;
+    }
+    false
+}
+
+/// No replica may be promoted. If this is the last copy and its server ended, it is started again where it is.
+pub(crate) fn nobody_else(s: &Snapshot, primary: &ReplicaName, ranking: &Ranking, d: &mut Draft) {
+    let reason = if ranking.retention_violated() { Reason::RetentionViolated } else { Reason::NoCandidate };
+    d.doing("waiting for a replica that can be promoted");
+    d.note(reason, format!("nobody can take over from {primary}: {}", ranking.words()));
+    let ended = match s.fresh_report(primary) {
+        Some((server, received)) => match server.phase {
+            Phase::Exited { age, .. } => age + received,
+            _ => return,
+        },
+        None => return,
+    };
+    let pod = s.replicas.get(primary).and_then(|replica| replica.pod.present());
+    if let Some(pod) = pod
+        && !pod.terminating
+        && ended >= LAST_COPY_PATIENCE
+        && s.memory.awake >= LAST_COPY_PATIENCE
+        && d.step(Step::DeletePod { replica: primary.clone(), uid: pod.uid.clone(), restart: true })
+    {
+        d.note_about(Reason::LastCopyRestarted, primary, format!("{primary} may be the last copy: its pod is started again on its volume"));
+    }
+}
+
+fn in_time(s: &Snapshot, candidate: &Candidate) -> bool {
+    candidate.delay.is_none_or(|delay| delay <= s.policy.thresholds.switchover_within)
+}
+
+/// A person's request, on a primary that is not dead.
+fn take_up(s: &Snapshot, a: &Assessment, primary: &ReplicaName, request: &Request, d: &mut Draft) {
+    let refuse = |d: &mut Draft, message: String| {
+        d.note(Reason::RequestRefused, format!("{}: {message}", request.name));
+        d.step(Step::Refuse { request: request.name.clone(), message });
+    };
+    if s.policy.mode == Mode::Paused {
+        return refuse(d, "failover.mode is Paused".into());
+    }
+    if request.target.as_ref() == Some(primary) {
+        return refuse(d, format!("{primary} is the primary already"));
+    }
+    if request.kind == Kind::Failover && a.verdict.commits() {
+        return refuse(d, format!("{primary} commits; ask for a Switchover, which waits for it"));
+    }
+    let ranking = rank(s, Some(primary), &[primary]);
+    let chosen = ranking.choose(request.target.as_ref()).cloned();
+    let planned = request.kind != Kind::Failover;
+    let may_begin = !planned || a.verdict.commits();
+    match chosen.filter(|candidate| may_begin && (!planned || in_time(s, candidate))) {
+        Some(to) => {
+            let kind = if planned { Kind::Switchover } else { Kind::Failover };
+            claim(s, a, Change::new(kind, primary, &to.name, "Requested").recorded_in(Some(request)), ranking, d);
+        }
+        None if request.age < REQUEST_PATIENCE => d.doing(format!("waiting to take up {}", request.name)),
+        None if !may_begin => {
+            refuse(d, format!("{primary} is {} and cannot hand over: {}", a.verdict.state(), a.message()));
+        }
+        None => refuse(d, format!("no standby can take over: {}", ranking.words())),
+    }
+}
+
+/// A change of primary to be claimed.
+pub(crate) struct Change {
+    kind: Kind,
+    from: Option<ReplicaName>,
+    to: ReplicaName,
+    cause: String,
+    record: Option<String>,
+}
+
+impl Change {
+    pub(crate) fn new(kind: Kind, from: &ReplicaName, to: &ReplicaName, cause: &str) -> Self {
+        Self { kind, from: Some(from.clone()), to: to.clone(), cause: cause.into(), record: None }
+    }
+
+    pub(crate) fn out_of_nothing(kind: Kind, to: &ReplicaName, cause: &str) -> Self {
+        Self { kind, from: None, to: to.clone(), cause: cause.into(), record: None }
+    }
+
+    /// The same change, under a further epoch.
+    pub(crate) fn again(t: &Transition) -> Self {
+        let cause = t.cause.clone().unwrap_or_else(|| "StatusLost".into());
+        Self { kind: t.kind, from: t.from.clone(), to: t.to.clone(), cause, record: t.record.clone() }
+    }
+
+    pub(crate) fn recorded_in(mut self, request: Option<&Request>) -> Self {
+        self.record = request.map(|request| request.name.clone());
+        self
+    }
+
+    pub(crate) fn of_incident(mut self, record: Option<&String>) -> Self {
+        self.record = record.cloned();
+        self
+    }
+}
+
+/// Claims the next epoch for a change and begins its record.
+pub(crate) fn claim(s: &Snapshot, a: &Assessment, change: Change, ranking: Ranking, d: &mut Draft) {
+    let Change { kind, from, to, cause, record } = change;
+    let after = s.known_epoch();
+    let epoch = after.next();
+    let first = record.is_none() || s.requests.iter().any(|request| Some(&request.name) == record.as_ref());
+    let record = match kind {
+        Kind::Bootstrap => None,
+        _ => Some(record.unwrap_or_else(|| format!("{}-{epoch}", s.shard))),
+    };
+    let claim = Claim { after, kind, from: from.clone(), to: to.clone(), record: record.clone(), cause: cause.clone() };
+    if !d.step(Step::Claim(claim)) {
+        return;
+    }
+    let office = from.as_ref().map_or("nobody".to_owned(), ToString::to_string);
+    d.doing(format!("changing the primary to {to}"));
+    d.note(Reason::EpochClaimed, format!("epoch {epoch} claimed for {to} in place of {office}: {cause}"));
+    let Some(name) = record else { return };
+    let mut entries = vec![Entry::now(Milestone::Claimed, epoch).saying(format!("for {to}"))];
+    if first {
+        if a.since > 0 {
+            let sign = Entry::ago(Milestone::FirstSign, epoch, a.since).saying(a.own.clone());
+            entries.insert(0, sign);
+        }
+        let decided = Entry::now(Milestone::Decided, epoch).saying(format!("{cause}, first sign {} ago", Seconds(a.since)));
+        entries.insert(entries.len() - 1, decided);
+    }
+    d.records.push(RecordUpdate {
+        name,
+        kind,
+        epoch,
+        to: Some(to),
+        cause: Some(cause),
+        message: Some(a.message()),
+        phase: record::Phase::Claimed,
+        result: None,
+        entries,
+        grounds: first.then(|| Grounds::of(s, a, from.as_ref(), ranking)),
+        from,
+    });
+}

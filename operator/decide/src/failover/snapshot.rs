@@ -1,0 +1,498 @@
+//! Everything that is known of one shard at one moment: the only input of every decision. Pure.
+//!
+//! A fact that could not be read is [`Fact::Unknown`], never an error. All ages are milliseconds on the monotonic clock of
+//! the process that made the snapshot; [`Snapshot::now`] is for records and for times to live only.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use understudy_wire::evidence::{Millis, Server};
+use understudy_wire::order::Peers;
+use understudy_wire::{Epoch, GtidSet, Observer, ReplicaName, Report, ShardName};
+
+use crate::decision::OrderKind;
+
+/// Everything that is known of one shard at one moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The wall clock.
+    pub now: Timestamp,
+    /// The shard.
+    pub shard: ShardName,
+    /// UID of the Shard object; replicas' names are derived from it.
+    pub uid: String,
+    /// What a person asked for.
+    pub policy: Policy,
+    /// What is written in the Shard's status.
+    pub status: Status,
+    /// Every Replica object of the shard, condemned ones included.
+    pub replicas: BTreeMap<ReplicaName, Replica>,
+    /// The latest report of each observer.
+    pub reports: Vec<Received>,
+    /// Failover objects that a person made and nobody has taken up, oldest first.
+    pub requests: Vec<Request>,
+    /// Failover objects that are not closed, oldest first.
+    pub records: Vec<Record>,
+    /// The consumers that feed the shard; stored offsets of others are leftovers.
+    pub consumers: BTreeSet<String>,
+    /// The lowest offset that Kafka still holds, per topic and partition; not in the map: not known.
+    pub log: BTreeMap<(String, i32), i64>,
+    /// The nodes of the cluster, as far as the API server says.
+    pub nodes: BTreeMap<String, Node>,
+    /// What the other shards look like.
+    pub fleet: Fleet,
+    /// What this process did and saw; empty after a restart.
+    pub memory: Memory,
+}
+
+/// A fact about the world outside.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Fact<T> {
+    /// It could not be read. Nothing destructive follows from it.
+    #[default]
+    Unknown,
+    /// It is known not to be there.
+    Absent,
+    /// It is there.
+    Present(T),
+}
+
+impl<T> Fact<T> {
+    /// The thing, when it is there.
+    pub fn present(&self) -> Option<&T> {
+        match self {
+            Self::Present(it) => Some(it),
+            Self::Unknown | Self::Absent => None,
+        }
+    }
+
+    /// Whether it is known not to be there.
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent)
+    }
+}
+
+/// Who may change the primary.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// The operator, and a person by a request.
+    #[default]
+    Automatic,
+    /// A person only.
+    Manual,
+    /// Nobody.
+    Paused,
+}
+
+/// What a person asked for.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// Replicas, the primary included.
+    pub replicas: usize,
+    /// Nothing is done at all.
+    pub paused: bool,
+    /// Who may change the primary.
+    pub mode: Mode,
+    /// How soon what follows.
+    pub thresholds: Thresholds,
+    /// How long a condemned replica's volume is kept after its successor has caught up, seconds.
+    pub quarantine_seconds: i64,
+}
+
+/// How soon what follows; milliseconds. `operator/docs/failover.md` has the reasons.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Thresholds {
+    /// Evidence older than this does not count.
+    pub fresh: Millis,
+    /// An accusation this old makes the primary Suspect.
+    pub suspect_after: Millis,
+    /// How long nobody may have reached a server whose manager is silent before it is Gone.
+    pub gone_after: Millis,
+    /// How long a server may be stopped before it is Stuck; stalls and deadlocks take 2 s and 5 s more.
+    pub stuck_after: Millis,
+    /// How long the probe after the claim may take.
+    pub reprobe_within: Millis,
+    /// How long a promotion may take before the next candidate is tried.
+    pub promote_within: Millis,
+    /// How long a promotion may apply received transactions.
+    pub apply_relay_log_within: Millis,
+    /// How long a switchover may wait for its target to have everything.
+    pub switchover_within: Millis,
+    /// After a failover, how long only HARD evidence may cause another.
+    pub cooldown: Millis,
+    /// How long a standby may be silent before it is replaced.
+    pub lost_standby_after: Millis,
+    /// How long replication may be broken before the standby is replaced.
+    pub broken_standby_after: Millis,
+    /// How long a pod may be without a word from its manager before another is tried.
+    pub unheard_after: Millis,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self {
+            fresh: 2_000,
+            suspect_after: 1_000,
+            gone_after: 750,
+            stuck_after: 3_000,
+            reprobe_within: 500,
+            promote_within: 5_000,
+            apply_relay_log_within: 1_000,
+            switchover_within: 10_000,
+            cooldown: 600_000,
+            lost_standby_after: 60_000,
+            broken_standby_after: 15_000,
+            unheard_after: 180_000,
+        }
+    }
+}
+
+/// What is written in the Shard's status and survives every restart.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    /// The replica in office.
+    pub primary: Option<ReplicaName>,
+    /// Its `ip:port` as published.
+    pub primary_address: Option<String>,
+    /// The highest epoch ever claimed.
+    pub epoch: Epoch,
+    /// The change of primary that is under way.
+    pub transition: Option<Transition>,
+    /// The once-only permission to initialise.
+    pub bootstrap: Option<Bootstrap>,
+    /// The next free `server_id`.
+    pub next_server_id: u32,
+    /// The last change of primary that was published.
+    pub last_change: Option<LastChange>,
+}
+
+/// The last change of primary that was published; written together with the route, so that what follows from it is never forgotten.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastChange {
+    /// What kind of change.
+    pub kind: Kind,
+    /// The epoch under which the new primary took office.
+    pub epoch: Epoch,
+    /// The old primary.
+    pub from: Option<ReplicaName>,
+    /// Name of the Failover object that records it.
+    pub record: Option<String>,
+    /// Why, as a stable word.
+    pub cause: Option<String>,
+    /// When, on the wall clock.
+    pub at: Option<Timestamp>,
+}
+
+/// A change of primary that is under way. An epoch has one target for ever; another target takes another epoch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transition {
+    /// What kind of change.
+    pub kind: Kind,
+    /// The epoch it claimed.
+    pub epoch: Epoch,
+    /// The primary until now.
+    pub from: Option<ReplicaName>,
+    /// The primary to be.
+    pub to: ReplicaName,
+    /// Name of the Failover object that records it.
+    pub record: Option<String>,
+    /// Why, as a stable word.
+    pub cause: Option<String>,
+}
+
+/// The kinds of change of primary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// The first primary.
+    Bootstrap,
+    /// Unplanned: the old primary is not waited for, and condemned.
+    Failover,
+    /// Planned: the new primary has every transaction of the old one.
+    Switchover,
+    /// The same primary under a new epoch.
+    Confirm,
+}
+
+/// The once-only permission to initialise a volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bootstrap {
+    /// Who may.
+    pub replica: ReplicaName,
+    /// Whether it has served since.
+    pub completed: bool,
+}
+
+/// One Replica object and what belongs to it.
+#[derive(Clone, Debug, Default)]
+pub struct Replica {
+    /// UID of the Replica object.
+    pub uid: String,
+    /// MySQL's `server_id`.
+    pub server_id: u32,
+    /// Set once it is to be replaced.
+    pub condemned: Option<Condemned>,
+    /// Nodes that its pod must not run on.
+    pub avoid_nodes: Vec<String>,
+    /// Which condemned replica it replaces.
+    pub replaces: Option<ReplicaName>,
+    /// Its pod.
+    pub pod: Fact<Pod>,
+    /// Its volume claim.
+    pub volume: Fact<Volume>,
+    /// `server_uuid` as last reported, kept in the Replica's status.
+    pub server_uuid: Option<String>,
+    /// Executed transactions as last written to the Replica's status; old, and better than nothing after a restart.
+    pub last_executed: Option<GtidSet>,
+    /// The connection to its manager.
+    pub link: Link,
+    /// Age of the Replica object.
+    pub age: Millis,
+}
+
+/// That and since when a replica is to be replaced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condemned {
+    /// Why.
+    pub reason: String,
+    /// When its successor had caught up: the quarantine counts from here.
+    pub successor_ready_at: Option<Timestamp>,
+    /// The node it ran on, as last known.
+    pub node: Option<String>,
+}
+
+/// A pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pod {
+    /// UID of the object.
+    pub uid: String,
+    /// The node it was scheduled to.
+    pub node: Option<String>,
+    /// Its address.
+    pub ip: Option<String>,
+    /// Whether its deletion was asked for.
+    pub terminating: bool,
+    /// The value of its role label.
+    pub role: Option<String>,
+    /// Why the scheduler does not place it.
+    pub unschedulable: Option<String>,
+    /// Age of the object.
+    pub age: Millis,
+}
+
+/// A volume claim.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Volume {
+    /// UID of the object.
+    pub uid: String,
+    /// Whether its deletion was asked for.
+    pub terminating: bool,
+    /// The value of its role label.
+    pub role: Option<String>,
+}
+
+/// The connection to a replica's manager.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Link {
+    /// Whether the evidence stream is open.
+    pub connected: bool,
+    /// The peers that the manager acknowledged on the present connection.
+    pub peers: Option<Peers>,
+}
+
+/// A report and when and from where it came.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// What the observer said.
+    pub report: Report,
+    /// Time since it was received.
+    pub age: Millis,
+    /// The node the observer runs on.
+    pub node: Option<String>,
+}
+
+/// A change of primary that a person asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Name of the Failover object.
+    pub name: String,
+    /// Planned, or for a primary that the person knows to be dead.
+    pub kind: Kind,
+    /// Who is to become primary.
+    pub target: Option<ReplicaName>,
+    /// Age of the object.
+    pub age: Millis,
+}
+
+/// A Failover object that records a change and is not closed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its name.
+    pub name: String,
+    /// What kind of change it records.
+    pub kind: Kind,
+    /// The latest epoch of the incident.
+    pub epoch: Epoch,
+    /// The old primary.
+    pub from: Option<ReplicaName>,
+    /// The new primary.
+    pub to: Option<ReplicaName>,
+    /// The milestones of its timeline.
+    pub steps: Vec<String>,
+}
+
+/// A node of the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Node {
+    /// Its zone.
+    pub zone: Option<String>,
+    /// Whether a new pod could be scheduled there, as the API server says.
+    pub schedulable: bool,
+}
+
+/// What the other shards look like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fleet {
+    /// Shards that have a primary.
+    pub shards: usize,
+    /// Shards that became Suspect or Stuck within the last minute.
+    pub suspect: usize,
+    /// Replicas that were heard of before.
+    pub managers: usize,
+    /// Those of them that are silent.
+    pub silent: usize,
+}
+
+/// What this process did and saw; empty after a restart, and nothing is lost with it but a little time.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    /// Time since this process started or last had a pause of its own: nobody counts as silent for longer.
+    pub awake: Millis,
+    /// How long this process has known the present transition.
+    pub transition_known: Millis,
+    /// How long this process has known the present primary to be in office under the present epoch.
+    pub office_known: Millis,
+    /// The probe after the claim.
+    pub reprobe: Option<Reprobe>,
+    /// The last order of each kind to each replica.
+    pub orders: BTreeMap<(ReplicaName, OrderKind), OrderFact>,
+}
+
+/// The probe after the claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reprobe {
+    /// The claim it belongs to.
+    pub epoch: Epoch,
+    /// How it went.
+    pub outcome: ReprobeOutcome,
+}
+
+/// How the probe after the claim went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReprobeOutcome {
+    /// It is under way for this long.
+    Running(Millis),
+    /// The server committed.
+    Committed,
+    /// It did not.
+    Failed(String),
+}
+
+/// What became of an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OrderFact {
+    /// The epoch it was given under.
+    pub epoch: Epoch,
+    /// Time since it was sent.
+    pub sent: Millis,
+    /// How often in a row it was sent under this epoch.
+    pub tries: u32,
+    /// What came of it.
+    pub outcome: OrderOutcome,
+}
+
+/// What came of an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OrderOutcome {
+    /// No answer yet, and its deadline has not passed.
+    InFlight,
+    /// Carried out; the executed transactions where the answer has them.
+    Done(Option<GtidSet>),
+    /// Refused, failed or not answered.
+    Failed(String),
+}
+
+impl Snapshot {
+    /// The latest word of a replica's own manager about its server, and the time since it was received.
+    pub fn own_report(&self, replica: &ReplicaName) -> Option<(&Server, Millis)> {
+        self.reports.iter().find_map(|received| match &received.report.observer {
+            Observer::Manager { replica: speaker } if speaker == replica => {
+                let about_itself = received.report.evidence.iter().find(|e| e.subject == *replica)?;
+                Some((about_itself.server.as_ref()?, received.age))
+            }
+            _ => None,
+        })
+    }
+
+    /// The same, unless it is too old to count.
+    pub fn fresh_report(&self, replica: &ReplicaName) -> Option<(&Server, Millis)> {
+        self.own_report(replica).filter(|(_, age)| *age <= self.policy.thresholds.fresh)
+    }
+
+    /// How long a replica's manager has been silent; zero while its word counts.
+    pub fn silent_for(&self, replica: &ReplicaName) -> Millis {
+        match self.own_report(replica) {
+            Some((_, age)) if age <= self.policy.thresholds.fresh => 0,
+            Some((_, age)) => age.min(self.memory.awake),
+            None => self.memory.awake,
+        }
+    }
+
+    /// The replicas that are not condemned.
+    pub fn cast(&self) -> impl Iterator<Item = (&ReplicaName, &Replica)> {
+        self.replicas.iter().filter(|(_, replica)| replica.condemned.is_none())
+    }
+
+    /// The node of a replica's pod.
+    pub fn node_of(&self, replica: &ReplicaName) -> Option<&str> {
+        self.replicas.get(replica)?.pod.present()?.node.as_deref()
+    }
+
+    /// The zone of a replica's pod.
+    pub fn zone_of(&self, replica: &ReplicaName) -> Option<&str> {
+        self.nodes.get(self.node_of(replica)?)?.zone.as_deref()
+    }
+
+    /// The address of a replica's server.
+    pub fn address_of(&self, replica: &ReplicaName) -> Option<String> {
+        let ip = self.replicas.get(replica)?.pod.present()?.ip.as_deref()?;
+        Some(with_port(ip, MYSQL_PORT))
+    }
+
+    /// The highest epoch that anything knows: a promotion must go beyond it even if the status was lost.
+    pub fn known_epoch(&self) -> Epoch {
+        let told = self.replicas.keys().filter_map(|replica| Some(self.own_report(replica)?.0.epoch));
+        told.fold(self.status.epoch, Epoch::max)
+    }
+
+    /// The order of this kind to this replica under this epoch.
+    pub fn order(&self, replica: &ReplicaName, kind: OrderKind, epoch: Epoch) -> Option<&OrderFact> {
+        self.memory.orders.get(&(replica.clone(), kind)).filter(|order| order.epoch == epoch)
+    }
+}
+
+impl OrderFact {
+    /// Whether an answer may still come.
+    pub fn in_flight(&self) -> bool {
+        matches!(self.outcome, OrderOutcome::InFlight)
+    }
+}
+
+/// Where a replica's server listens.
+pub const MYSQL_PORT: u16 = 3306;
+/// Where a replica's manager listens.
+pub const MANAGER_PORT: u16 = 8440;
+
+/// `ip:port`, with brackets around an IPv6 address.
+pub fn with_port(ip: &str, port: u16) -> String {
+    if ip.contains(':') { format!("[{ip}]:{port}") } else { format!("{ip}:{port}") }
+}

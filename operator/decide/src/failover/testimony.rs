@@ -1,0 +1,215 @@
+//! What each observer has to say about one replica, sorted into success, accusation and abstention. Pure.
+
+use std::collections::BTreeSet;
+
+use understudy_wire::evidence::{Evidence, Millis, Probe, ProbeError, Server, Stage};
+use understudy_wire::{Observer, ReplicaName};
+
+use super::snapshot::{Received, Snapshot, Thresholds};
+
+/// Something that fails as a whole. Two observers in one domain are one voice.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Domain {
+    /// The replica's own pod: its manager sees processes, not the network.
+    Own,
+    /// A node.
+    Node(String),
+    /// All observers of one kind, where all of them run on one node or nobody knows where they run.
+    Kind(&'static str),
+}
+
+/// What one observer says about the subject.
+#[derive(Clone, Debug)]
+pub struct Testimony {
+    /// Who says it.
+    pub observer: Observer,
+    /// From where.
+    pub domain: Domain,
+    /// Age of the last commit that it saw succeed.
+    pub committed: Option<Millis>,
+    /// How long that commit took.
+    pub took: Option<Millis>,
+    /// Its present run of failures.
+    pub accuses: Option<Accusation>,
+    /// Why it has no voice, or why what it met is no accusation.
+    pub abstains: Option<Abstention>,
+}
+
+/// A run of failures that counts.
+#[derive(Clone, Debug)]
+pub struct Accusation {
+    /// Age of the first failure.
+    pub since: Millis,
+    /// Age of the latest.
+    pub latest: Millis,
+    /// Where it fails.
+    pub stage: Stage,
+    /// How.
+    pub error: ProbeError,
+}
+
+/// Why an observer has no voice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Abstention {
+    /// Its report is too old.
+    Stale,
+    /// It was paused itself.
+    SelfSuspect,
+    /// The server answered that it has no connection left.
+    OutOfConnections,
+    /// The server answered that a lock is in the way.
+    Locked,
+    /// The server does not let it in.
+    NotLetIn,
+}
+
+/// What the manager beside the server says.
+#[derive(Clone, Debug)]
+pub enum Own<'a> {
+    /// Its word counts; the time since it was received.
+    Fresh(&'a Server, Millis),
+    /// It has been silent for this long.
+    Silent(Millis),
+}
+
+/// All that is known about one replica.
+#[derive(Clone, Debug)]
+pub struct Case<'a> {
+    /// The thresholds of the shard.
+    pub thresholds: &'a Thresholds,
+    /// Its manager.
+    pub own: Own<'a>,
+    /// Everybody else.
+    pub testimonies: Vec<Testimony>,
+    /// How long the subject has been in office, as far as this process knows.
+    pub office_known: Millis,
+}
+
+impl<'a> Case<'a> {
+    /// Hears every observer about `subject`.
+    pub fn hear(s: &'a Snapshot, subject: &ReplicaName) -> Self {
+        let own = match s.fresh_report(subject) {
+            Some((server, age)) => Own::Fresh(server, age),
+            None => Own::Silent(s.silent_for(subject)),
+        };
+        let others: Vec<_> = s.reports.iter().filter(|received| !is_own(&received.report.observer, subject)).collect();
+        let nodes: BTreeSet<_> = others.iter().filter_map(|received| received.node.as_deref()).collect();
+        let by_node = nodes.len() > 1;
+        let testimonies = others
+            .into_iter()
+            .flat_map(|received| received.report.evidence.iter().map(move |evidence| (received, evidence)))
+            .filter(|(_, evidence)| evidence.subject == *subject)
+            .filter_map(|(received, evidence)| hear_one(received, evidence, by_node, &s.policy.thresholds))
+            .collect();
+        Self { thresholds: &s.policy.thresholds, own, testimonies, office_known: s.memory.office_known }
+    }
+
+    /// Age of the newest commit that anybody saw succeed.
+    pub fn newest_commit(&self) -> Option<Millis> {
+        self.testimonies.iter().filter_map(|t| t.committed).min()
+    }
+
+    /// Since when at least `needed` other domains accuse, counting the accusations that `counts` lets through.
+    pub fn accused_since(&self, needed: usize, counts: impl Fn(&Accusation) -> bool) -> Option<Millis> {
+        let mut domains = std::collections::BTreeMap::<&Domain, Millis>::new();
+        for testimony in &self.testimonies {
+            if let Some(accusation) = testimony.accuses.as_ref().filter(|a| counts(a)) {
+                let longest = domains.entry(&testimony.domain).or_default();
+                *longest = accusation.since.max(*longest);
+            }
+        }
+        let mut since: Vec<_> = domains.into_values().collect();
+        since.sort_unstable_by(|a, b| b.cmp(a));
+        since.get(needed.checked_sub(1)?).copied()
+    }
+
+    /// Age of the oldest accusation.
+    pub fn first_accused(&self) -> Option<Millis> {
+        self.accused_since(1, |_| true)
+    }
+}
+
+fn is_own(observer: &Observer, subject: &ReplicaName) -> bool {
+    matches!(observer, Observer::Manager { replica } if replica == subject)
+}
+
+fn hear_one(received: &Received, evidence: &Evidence, by_node: bool, t: &Thresholds) -> Option<Testimony> {
+    let probe = evidence.probe.as_ref()?;
+    let report = &received.report;
+    let domain = match &received.node {
+        Some(node) if by_node => Domain::Node(node.clone()),
+        _ => Domain::Kind(kind_of(&report.observer)),
+    };
+    let mut testimony = Testimony {
+        observer: report.observer.clone(),
+        domain,
+        committed: probe.committed.map(|age| age + received.age),
+        took: probe.commit_took,
+        accuses: None,
+        abstains: None,
+    };
+    let paused = report.own_gap > 2 * report.interval;
+    match accusation(probe, received.age, paused, t) {
+        Ok(accuses) => testimony.accuses = accuses,
+        Err(why) => testimony.abstains = Some(why),
+    }
+    Some(testimony)
+}
+
+fn accusation(probe: &Probe, age: Millis, paused: bool, t: &Thresholds) -> Result<Option<Accusation>, Abstention> {
+    if age > t.fresh {
+        return Err(Abstention::Stale);
+    }
+    let Some(failing) = &probe.failing else { return Ok(None) };
+    let latest = failing.latest + age;
+    if latest > t.fresh {
+        return Err(Abstention::Stale);
+    }
+    match weigh(&failing.error) {
+        Weight::Answered(why) => return Err(why),
+        // Who was paused takes a late answer for none; a refusal it did receive.
+        Weight::Silence if paused => return Err(Abstention::SelfSuspect),
+        Weight::Silence | Weight::Refusal => {}
+    }
+    Ok(Some(Accusation { since: failing.since + age, latest, stage: failing.stage, error: failing.error.clone() }))
+}
+
+enum Weight {
+    /// Nothing came back.
+    Silence,
+    /// Something came back that only a server out of office sends.
+    Refusal,
+    /// The server works, and something else is in the way.
+    Answered(Abstention),
+}
+
+fn weigh(error: &ProbeError) -> Weight {
+    match error {
+        ProbeError::Timeout | ProbeError::Other { .. } => Weight::Silence,
+        ProbeError::Refused { .. } | ProbeError::ReadOnly => Weight::Refusal,
+        ProbeError::TooManyConnections => Weight::Answered(Abstention::OutOfConnections),
+        ProbeError::Server { code, .. } => match code {
+            // Lock wait timeout, deadlock, NOWAIT.
+            1205 | 1213 | 3572 => Weight::Answered(Abstention::Locked),
+            // Access denied, account locked, password expired.
+            1044 | 1045 | 1698 | 1820 | 3118 => Weight::Answered(Abstention::NotLetIn),
+            _ => Weight::Refusal,
+        },
+    }
+}
+
+fn kind_of(observer: &Observer) -> &'static str {
+    match observer {
+        Observer::Manager { .. } | Observer::Peer { .. } => "peer",
+        Observer::Consumer { .. } => "consumer",
+        Observer::Operator { .. } => "operator",
+    }
+}
+
+/// An observer's kind and name, as records and messages show it.
+pub fn name_of(observer: &Observer) -> String {
+    match observer {
+        Observer::Manager { replica } | Observer::Peer { replica } => format!("{} {replica}", kind_of(observer)),
+        Observer::Consumer { pod } | Observer::Operator { pod } => format!("{} {pod}", kind_of(observer)),
+    }
+}

@@ -1,0 +1,276 @@
+//! A change of primary that is under way: what comes next. Pure.
+//!
+//! The phase is not stored. It follows from the claim in the status and from evidence, so a restarted operator goes on where
+//! the last one stopped: Reprobe -> Fence -> Promote -> Publish. An epoch has one target for ever; a new target takes
+//! a new epoch, so a late answer to an old order can never make a second primary under one epoch.
+
+use understudy_wire::evidence::Phase;
+use understudy_wire::order::{FenceOrder, Promote};
+use understudy_wire::{GtidSet, ReplicaName};
+
+use super::assess::{Assessment, Cause, SKEW};
+use super::candidate::rank;
+use super::plan::{Change, claim, nobody_else};
+use super::record::{self, Entry, Milestone, RecordUpdate};
+use super::snapshot::{Kind, OrderOutcome, ReprobeOutcome, Snapshot, Transition};
+use super::testimony::Case;
+use super::bootstrap;
+use crate::decision::{Draft, Order, OrderKind, Reason, Step};
+
+/// How often a target is told again before the next one is taken.
+const TRIES: u32 = 2;
+
+/// The next step of the change.
+pub(crate) fn go_on(s: &Snapshot, a: &Assessment, t: &Transition, d: &mut Draft) {
+    d.doing(match t.kind {
+        Kind::Bootstrap => format!("bootstrap: making {} the first primary", t.to),
+        Kind::Confirm => format!("confirming {} under epoch {}", t.to, t.epoch),
+        Kind::Switchover => format!("switching over to {}", t.to),
+        Kind::Failover => format!("failing over to {}", t.to),
+    });
+    if serves(s, t) {
+        return publish(s, t, d);
+    }
+    if s.known_epoch() > s.status.epoch {
+        let known = s.known_epoch();
+        d.note(Reason::StatusLost, format!("a manager knows epoch {known}, the status says {}", s.status.epoch));
+        return claim(s, a, Change::again(t), Default::default(), d);
+    }
+    match t.kind {
+        Kind::Bootstrap | Kind::Confirm => promote(s, a, t, s.policy.thresholds.apply_relay_log_within, d),
+        Kind::Failover => failover(s, a, t, d),
+        Kind::Switchover => switchover(s, a, t, d),
+    }
+}
+
+/// Whether the target is known to take writes under the claimed epoch.
+fn serves(s: &Snapshot, t: &Transition) -> bool {
+    let answered = s.order(&t.to, OrderKind::Promote, t.epoch).is_some_and(|o| matches!(o.outcome, OrderOutcome::Done(_)));
+    answered || s.fresh_report(&t.to).is_some_and(|(server, _)| server.serving == Some(t.epoch))
+}
+
+fn publish(s: &Snapshot, t: &Transition, d: &mut Draft) {
+    let Some(address) = s.address_of(&t.to) else { return };
+    if !d.step(Step::Publish { epoch: t.epoch, primary: t.to.clone(), address }) {
+        return;
+    }
+    d.note(Reason::PrimaryChanged, format!("{} is primary under epoch {}", t.to, t.epoch));
+    let (phase, result, message) = match (t.kind, t.cause.as_deref()) {
+        (Kind::Bootstrap, _) => return,
+        (Kind::Confirm, Some(SWITCHOVER_ABORTED)) => {
+            (record::Phase::Closed, Some(record::Outcome::Failed), Some("the target did not catch up in time"))
+        }
+        (Kind::Confirm, _) => {
+            (record::Phase::Closed, Some(record::Outcome::Confirmed), Some("the same primary under a new epoch"))
+        }
+        (Kind::Failover | Kind::Switchover, _) => (record::Phase::Rebuilding, None, None),
+    };
+    let steps = vec![Entry::now(Milestone::Promoted, t.epoch), Entry::now(Milestone::Routed, t.epoch)];
+    tell(t, phase, steps, d);
+    if let Some(update) = d.records.last_mut() {
+        update.result = result;
+        update.message = message.map(Into::into);
+    }
+}
+
+/// Adds to the record of this change.
+fn tell(t: &Transition, phase: record::Phase, entries: Vec<Entry>, d: &mut Draft) {
+    let Some(name) = &t.record else { return };
+    d.records.push(RecordUpdate {
+        name: name.clone(),
+        kind: t.kind,
+        epoch: t.epoch,
+        from: t.from.clone(),
+        to: Some(t.to.clone()),
+        cause: t.cause.clone(),
+        message: None,
+        phase,
+        result: None,
+        entries,
+        grounds: None,
+    });
+}
+
+fn failover(s: &Snapshot, a: &Assessment, t: &Transition, d: &mut Draft) {
+    let told = s.order(&t.to, OrderKind::Promote, t.epoch).is_some();
+    if let Some(old) = &t.from
+        && !told
+    {
+        match reprobe(s, t, old, d) {
+            Reprobed::Wait => return,
+            Reprobed::Lives => {
+                d.note(Reason::NearMiss, format!("{old} committed after epoch {} was claimed: it is confirmed", t.epoch));
+                let change = Change::new(Kind::Confirm, old, old, "NearMiss").of_incident(t.record.as_ref());
+                return claim(s, a, change, Default::default(), d);
+            }
+            Reprobed::Dead(how) => {
+                let entry = Entry::now(Milestone::Reprobed, t.epoch).saying(how);
+                tell(t, record::Phase::Fencing, vec![entry], d);
+            }
+        }
+        fence(s, t, old, d);
+    }
+    promote(s, a, t, s.policy.thresholds.apply_relay_log_within, d);
+}
+
+enum Reprobed {
+    Wait,
+    Lives,
+    Dead(String),
+}
+
+/// The probe after the claim: the last chance to see the old primary commit.
+fn reprobe(s: &Snapshot, t: &Transition, old: &ReplicaName, d: &mut Draft) -> Reprobed {
+    let within = s.policy.thresholds.reprobe_within;
+    // Others probe as well; a commit that they saw after the claim counts as much.
+    let seen = Case::hear(s, old).newest_commit();
+    if seen.is_some_and(|commit| commit + SKEW < s.memory.transition_known) {
+        return Reprobed::Lives;
+    }
+    match s.memory.reprobe.as_ref().filter(|probe| probe.epoch == t.epoch).map(|probe| &probe.outcome) {
+        Some(ReprobeOutcome::Committed) => Reprobed::Lives,
+        Some(ReprobeOutcome::Failed(how)) => Reprobed::Dead(how.clone()),
+        Some(ReprobeOutcome::Running(since)) if *since < within => Reprobed::Wait,
+        Some(ReprobeOutcome::Running(_)) => Reprobed::Dead("no answer in time".into()),
+        None if s.status.primary_address.is_none() => Reprobed::Dead("it has no address".into()),
+        None => {
+            d.step(Step::Reprobe { replica: old.clone(), epoch: t.epoch });
+            Reprobed::Wait
+        }
+    }
+}
+
+/// Tells the old primary to refuse writes if its manager can be reached. Nothing waits for it.
+fn fence(s: &Snapshot, t: &Transition, old: &ReplicaName, d: &mut Draft) {
+    let reachable = s.replicas.get(old).is_some_and(|replica| replica.link.connected);
+    if reachable && s.order(old, OrderKind::Fence, t.epoch).is_none() {
+        let order = Order::Fence(FenceOrder { epoch: t.epoch, planned: false });
+        d.step(Step::Order { replica: old.clone(), order });
+    }
+}
+
+/// Tells the target to become primary; takes another one when it does not.
+fn promote(s: &Snapshot, a: &Assessment, t: &Transition, apply_within: u64, d: &mut Draft) {
+    let limits = &s.policy.thresholds;
+    let failed = |why: &str| Some(why.to_owned());
+    let lost = match s.replicas.get(&t.to) {
+        None => failed("its Replica was deleted"),
+        Some(replica) if replica.condemned.is_some() => failed("it was condemned"),
+        Some(_) => match s.fresh_report(&t.to) {
+            Some((server, _)) if server.phase == Phase::Running => None,
+            Some((server, age)) => Some(super::assess::phase_words(server, age)),
+            None if s.silent_for(&t.to) > limits.fresh => failed("its manager is silent"),
+            // Nothing heard yet after a restart of the operator.
+            None => return d.doing("waiting to hear from the target"),
+        },
+    };
+    let order = s.order(&t.to, OrderKind::Promote, t.epoch);
+    let gave_up = match order.map(|order| (&order.outcome, order)) {
+        None => None,
+        Some((OrderOutcome::InFlight, order)) if order.sent > limits.promote_within + apply_within => {
+            failed("it did not answer in time")
+        }
+        Some((OrderOutcome::InFlight | OrderOutcome::Done(_), _)) if lost.is_none() => return,
+        Some((OrderOutcome::Failed(why), order)) if order.tries >= TRIES => Some(why.clone()),
+        Some(_) => None,
+    };
+    if let Some(why) = lost.or(gave_up) {
+        return next_candidate(s, a, t, &why, d);
+    }
+    let order = Order::Promote(Promote { epoch: t.epoch, apply_relay_log_within: apply_within });
+    if d.step(Step::Order { replica: t.to.clone(), order }) {
+        d.note_about(Reason::Promoting, &t.to, format!("{} is told to become primary under epoch {}", t.to, t.epoch));
+        tell(t, record::Phase::Promoting, Vec::new(), d);
+    }
+}
+
+/// The target failed. Another one under another epoch, in the same incident.
+fn next_candidate(s: &Snapshot, a: &Assessment, t: &Transition, why: &str, d: &mut Draft) {
+    if t.kind == Kind::Bootstrap {
+        return bootstrap::again(s, &t.to, why, d);
+    }
+    let old = t.from.as_ref().unwrap_or(&t.to);
+    // A planned change goes back to where it came from, as long as that lives.
+    if t.kind == Kind::Switchover && rank(s, Some(old), &[&t.to]).choose(Some(old)).is_some() {
+        return abort(s, a, t, old, why, d);
+    }
+    let ranking = rank(s, Some(old), &[&t.to]);
+    match ranking.choose(None).map(|candidate| candidate.name.clone()) {
+        Some(next) => {
+            d.note_about(Reason::CandidateFailed, &t.to, format!("{} did not become primary ({why}): {next} is next", t.to));
+            let kind = if next == *old { Kind::Confirm } else { Kind::Failover };
+            let cause = t.cause.as_deref().unwrap_or("CandidateFailed");
+            let change = Change::new(kind, old, &next, cause).of_incident(t.record.as_ref());
+            claim(s, a, change, ranking, d);
+        }
+        None => {
+            nobody_else(s, &t.to, &ranking, d);
+            // The target is the only hope: whenever it can hear, it is told again.
+            let hears = s.fresh_report(&t.to).is_some_and(|(server, _)| server.phase == Phase::Running);
+            let waiting = s.order(&t.to, OrderKind::Promote, t.epoch).is_some_and(|order| order.in_flight());
+            if hears && !waiting {
+                let apply_relay_log_within = s.policy.thresholds.apply_relay_log_within;
+                let order = Order::Promote(Promote { epoch: t.epoch, apply_relay_log_within });
+                d.step(Step::Order { replica: t.to.clone(), order });
+            }
+        }
+    }
+}
+
+/// The cause of a confirmation that ends a switchover which did not succeed.
+pub(crate) const SWITCHOVER_ABORTED: &str = "SwitchoverAborted";
+
+fn abort(s: &Snapshot, a: &Assessment, t: &Transition, old: &ReplicaName, why: &str, d: &mut Draft) {
+    d.note(Reason::SwitchoverAborted, format!("{old} stays primary: {why}"));
+    let change = Change::new(Kind::Confirm, old, old, SWITCHOVER_ABORTED).of_incident(t.record.as_ref());
+    claim(s, a, change, Default::default(), d);
+}
+
+/// Planned: the old primary stops taking writes, the target gets the rest, then takes office.
+fn switchover(s: &Snapshot, a: &Assessment, t: &Transition, d: &mut Draft) {
+    let limits = &s.policy.thresholds;
+    let Some(old) = &t.from else { return promote(s, a, t, limits.apply_relay_log_within, d) };
+    // A fenced server looks restarted; any other death makes this a failover from here on.
+    let died = a.verdict.is_dead() && a.verdict.cause() != Some(Cause::Restarted);
+    if died || s.order(&t.to, OrderKind::Promote, t.epoch).is_some() {
+        return failover(s, a, t, d);
+    }
+    let overdue = s.memory.transition_known > limits.switchover_within;
+    let last = match s.order(old, OrderKind::Fence, t.epoch).map(|order| (&order.outcome, order.tries)) {
+        None => return begin_fence(s, t, old, d),
+        Some((OrderOutcome::Failed(_), tries)) if tries < TRIES => return begin_fence(s, t, old, d),
+        Some((OrderOutcome::Failed(why), _)) => return abort(s, a, t, old, &format!("it was not fenced: {why}"), d),
+        Some((OrderOutcome::InFlight, _)) if overdue => return abort(s, a, t, old, "it was not fenced in time", d),
+        Some((OrderOutcome::InFlight, _)) => return,
+        // It did not obey and was killed: nobody knows what it had, and Kafka has it all.
+        Some((OrderOutcome::Done(None), _)) => return failover(s, a, t, d),
+        Some((OrderOutcome::Done(Some(last)), _)) => last,
+    };
+    let fenced = Entry::now(Milestone::Fenced, t.epoch).saying(format!("{old} has executed {last}"));
+    if has(s, &t.to, last) {
+        tell(t, record::Phase::Promoting, vec![fenced, Entry::now(Milestone::CaughtUp, t.epoch)], d);
+        return promote(s, a, t, limits.switchover_within, d);
+    }
+    tell(t, record::Phase::Fencing, vec![fenced], d);
+    if overdue {
+        abort(s, a, t, old, &format!("{} did not get everything in time", t.to), d);
+    }
+}
+
+fn begin_fence(s: &Snapshot, t: &Transition, old: &ReplicaName, d: &mut Draft) {
+    if s.replicas.get(old).is_some_and(|replica| replica.link.connected) {
+        let order = Order::Fence(FenceOrder { epoch: t.epoch, planned: true });
+        d.step(Step::Order { replica: old.clone(), order });
+        tell(t, record::Phase::Fencing, Vec::new(), d);
+    }
+}
+
+/// Whether a replica has executed, or received and will apply, all of these.
+fn has(s: &Snapshot, replica: &ReplicaName, all: &GtidSet) -> bool {
+    let Some((server, _)) = s.fresh_report(replica) else { return false };
+    let Some(executed) = &server.executed else { return false };
+    match &server.replication {
+        Some(replication) => executed.value.union(&replication.value.received).contains(all),
+        None => executed.value.contains(all),
+    }
+}

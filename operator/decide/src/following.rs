@@ -1,0 +1,185 @@
+//! The other replicas of a shard with a primary in office: know each other, follow the primary, be built. Pure.
+//!
+//! Nothing here waits for a replica: each order goes out by itself, and a sick replica delays nobody else's.
+
+use understudy_wire::ReplicaName;
+use understudy_wire::evidence::{Millis, Phase, Server};
+use understudy_wire::order::{Build, Follow, Origin, Peers};
+
+use crate::decision::{Draft, Order, OrderKind, Reason, Step};
+use crate::failover::candidate::{errant, source_of};
+use crate::failover::snapshot::{MANAGER_PORT, OrderFact, Replica, Snapshot, with_port};
+
+/// How soon an order that was not carried out is given again.
+const RETRY: Millis = 3_000;
+/// How long a replica may go on saying that it is empty after it was told to clone.
+const BUILD_BEGINS_WITHIN: Millis = 5_000;
+/// A standby may be a donor when it is no more than this behind.
+const DONOR_DELAY: Millis = 10_000;
+
+/// Orders to everybody but the primary, and the peers of everybody.
+pub(crate) fn plan(s: &Snapshot, primary: &ReplicaName, d: &mut Draft) {
+    introduce(s, Some(primary), d);
+    let Some(address) = s.status.primary_address.clone() else { return };
+    for (name, replica) in s.cast().filter(|(name, _)| *name != primary) {
+        let Some((server, _)) = s.fresh_report(name) else { continue };
+        match server.phase {
+            Phase::Running => follow(s, name, server, primary, &address, d),
+            Phase::Empty => build(s, name, replica, server, primary, d),
+            Phase::Unusable { .. } | Phase::Building | Phase::Starting | Phase::Exited { .. } | Phase::Stopping => {}
+        }
+    }
+}
+
+fn may_send(order: Option<&OrderFact>) -> bool {
+    order.is_none_or(|order| !order.in_flight() && order.sent >= RETRY)
+}
+
+/// Tells every connected manager who the others are, when it is not what it was told last.
+pub(crate) fn introduce(s: &Snapshot, primary: Option<&ReplicaName>, d: &mut Draft) {
+    let epoch = s.status.epoch;
+    let head = primary.and_then(|primary| Some((primary.clone(), s.status.primary_address.clone()?)));
+    for (name, replica) in s.cast().filter(|(_, replica)| replica.link.connected) {
+        let others = s.cast().filter(|(other, _)| *other != name);
+        let address = |other: &Replica| Some(with_port(other.pod.present()?.ip.as_deref()?, MANAGER_PORT));
+        let peers = others.filter_map(|(other, replica)| Some((other.clone(), address(replica)?))).collect();
+        let peers = Peers { epoch, primary: head.clone(), peers };
+        let waiting = s.order(name, OrderKind::Peers, epoch);
+        let failed_lately = waiting.is_some_and(|o| o.in_flight() || (o.tries > 1 && o.sent < RETRY));
+        if replica.link.peers.as_ref() != Some(&peers) && !failed_lately {
+            d.step(Step::Order { replica: name.clone(), order: Order::Peers(peers) });
+        }
+    }
+}
+
+fn follow(s: &Snapshot, name: &ReplicaName, server: &Server, primary: &ReplicaName, address: &str, d: &mut Draft) {
+    let epoch = s.status.epoch;
+    let follows = match &server.replication {
+        Some(read) => {
+            read.value.source.as_deref() == Some(address)
+                && (read.value.receiving || read.value.receive_error.is_some() || read.value.apply_error.is_some())
+        }
+        None => false,
+    };
+    if follows && server.epoch >= epoch && server.read_only != Some(false) {
+        return;
+    }
+    if may_send(s.order(name, OrderKind::Follow, epoch)) {
+        let order = Follow { epoch, source: primary.clone(), address: address.to_owned() };
+        d.step(Step::Order { replica: name.clone(), order: Order::Follow(order) });
+    }
+}
+
+/// Whether a standby replicates from the published primary without an error.
+pub(crate) fn replicates(s: &Snapshot, server: &Server) -> bool {
+    server.phase == Phase::Running
+        && server.replication.as_ref().is_some_and(|read| {
+            let replication = &read.value;
+            replication.receiving && replication.applying && replication.source == s.status.primary_address
+        })
+}
+
+/// Tells an empty replica whom to clone, as soon as there is somebody.
+fn build(s: &Snapshot, name: &ReplicaName, replica: &Replica, server: &Server, primary: &ReplicaName, d: &mut Draft) {
+    let epoch = s.status.epoch;
+    if !replica.link.connected {
+        return;
+    }
+    if let Some(error) = server.build.as_ref().and_then(|build| build.error.as_ref()) {
+        d.note_about(Reason::BuildFailed, name, format!("building {name} failed: {error}"));
+    }
+    if s.order(name, OrderKind::Build, epoch).is_some_and(|o| o.in_flight() || o.sent < BUILD_BEGINS_WITHIN) {
+        return;
+    }
+    match donor(s, name, primary, d) {
+        Donor::Take(donor, address) => {
+            d.note_about(Reason::Cloning, name, format!("{name} is told to clone {donor}"));
+            let origin = Origin::Clone { donor, address };
+            let order = Order::Build(Build { epoch, replica: name.clone(), origin });
+            d.step(Step::Order { replica: name.clone(), order });
+        }
+        Donor::Wait(why) => d.note_about(Reason::WaitingForDonor, name, format!("{name} waits to be built: {why}")),
+    }
+}
+
+enum Donor {
+    Take(ReplicaName, String),
+    Wait(&'static str),
+}
+
+/// A standby that is not being cloned already; the primary only if it is the one copy left.
+fn donor(s: &Snapshot, name: &ReplicaName, primary: &ReplicaName, d: &Draft) -> Donor {
+    let begun_now = d.steps.iter().any(|step| matches!(step, Step::Order { order: Order::Build(_), .. }));
+    let begins = s.cast().any(|(other, _)| {
+        let told = s.order(other, OrderKind::Build, s.status.epoch);
+        let empty = s.fresh_report(other).is_none_or(|(server, _)| server.phase == Phase::Empty);
+        other != name && empty && told.is_some_and(|order| order.sent < BUILD_BEGINS_WITHIN)
+    });
+    if begun_now || begins {
+        return Donor::Wait("another build is beginning");
+    }
+    let busy: Vec<_> = s
+        .replicas
+        .keys()
+        .filter_map(|other| s.fresh_report(other))
+        .filter(|(server, _)| server.phase == Phase::Building)
+        .map(|(server, _)| server.build.as_ref().and_then(|build| build.donor.clone()))
+        .collect();
+    let is_busy = |donor: &ReplicaName| busy.iter().any(|taken| taken.as_ref().is_none_or(|taken| taken == donor));
+    let standbys: Vec<_> = s
+        .cast()
+        .filter(|(other, _)| *other != name && *other != primary)
+        .filter(|(other, _)| is_good_copy(s, primary, other))
+        .map(|(other, _)| other)
+        .collect();
+    let free = standbys.iter().filter(|standby| !is_busy(standby)).max_by_key(|standby| {
+        // Nearest first: the data need not cross zones.
+        (s.zone_of(standby).is_some() && s.zone_of(standby) == s.zone_of(name), std::cmp::Reverse(**standby))
+    });
+    let taken = |donor: &ReplicaName| match s.address_of(donor) {
+        Some(address) => Donor::Take(donor.clone(), address),
+        None => Donor::Wait("the donor has no address"),
+    };
+    match free {
+        Some(standby) => taken(standby),
+        None if !standbys.is_empty() => Donor::Wait("every donor is busy"),
+        None if is_busy(primary) => Donor::Wait("the primary is being cloned, and there is no other copy"),
+        None if s.fresh_report(primary).is_some_and(|(server, _)| server.serving == Some(s.status.epoch)) => taken(primary),
+        None => Donor::Wait("no copy is there to be cloned"),
+    }
+}
+
+/// Whether a standby is an intact copy: it replicates, keeps up, and has no transaction of its own.
+pub(crate) fn is_good_copy(s: &Snapshot, primary: &ReplicaName, standby: &ReplicaName) -> bool {
+    let Some((server, age)) = s.fresh_report(standby) else { return false };
+    let current = server.replication.as_ref().is_some_and(|read| {
+        read.value.delay.is_none_or(|delay| delay + read.age + age <= DONOR_DELAY)
+    });
+    replicates(s, server) && current && errant_against(s, primary, standby).is_none()
+}
+
+/// Transactions of a standby that did not come from the primary and that the primary does not have.
+///
+/// Compared only with a primary that is seen serving under the present epoch: by then it has dealt with its relay log, so
+/// what it lacks from others it will never get.
+pub(crate) fn errant_against(
+    s: &Snapshot,
+    primary: &ReplicaName,
+    standby: &ReplicaName,
+) -> Option<understudy_wire::GtidSet> {
+    let t = &s.policy.thresholds;
+    let (server, _) = s.fresh_report(standby)?;
+    let executed = &server.executed.as_ref()?.value;
+    let (head, head_age) = s.fresh_report(primary)?;
+    let head_read = head.executed.as_ref().filter(|read| read.age + head_age <= t.fresh)?;
+    if head.serving != Some(s.status.epoch) || s.memory.office_known <= t.fresh {
+        return None;
+    }
+    let mut own = executed.subtract(&head_read.value);
+    if let Some(source) = source_of(s, primary) {
+        own = own.subtract(&own.of(source));
+    }
+    let nobody_elses = errant(s, Some(primary), standby, executed);
+    let own = if nobody_elses.is_empty() { own } else { own.union(&nobody_elses) };
+    (!own.is_empty()).then_some(own)
+}

@@ -1,0 +1,93 @@
+//! Records of changes that are over: what happened since, and when redundancy is back. Pure.
+
+use understudy_wire::evidence::Millis;
+use understudy_wire::{Observer, ReplicaName};
+
+use crate::decision::{Draft, Reason};
+use crate::failover::assess::Assessment;
+use crate::failover::record::{Entry, Milestone, Outcome, Phase, RecordUpdate};
+use crate::failover::snapshot::{Kind, Record, Snapshot};
+use crate::following::replicates;
+use crate::topology::is_redundant;
+
+/// Completes the records of changes after which a primary took office.
+pub(crate) fn close(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft) {
+    for record in &s.records {
+        let mut update = update(s, record);
+        milestones(s, primary, record, &mut update);
+        let redundant = is_redundant(s, primary) && a.verdict.commits() && old_is_settled(s, record, primary);
+        if redundant {
+            update.entries.push(Entry::now(Milestone::Redundant, record.epoch));
+            update.phase = Phase::Closed;
+            d.note(Reason::RedundancyBack, format!("{}: as many intact copies as asked for", record.name));
+        }
+        if redundant || !update.entries.is_empty() {
+            d.records.push(update);
+        }
+    }
+}
+
+fn update(s: &Snapshot, record: &Record) -> RecordUpdate {
+    // What was published counts more than what the record got to know before the operator was restarted.
+    let published = s.status.last_change.as_ref().filter(|change| change.record.as_ref() == Some(&record.name));
+    let kind = published.map_or(record.kind, |change| change.kind);
+    RecordUpdate {
+        name: record.name.clone(),
+        kind,
+        epoch: published.map_or(record.epoch, |change| change.epoch),
+        from: published.and_then(|change| change.from.clone()).or_else(|| record.from.clone()),
+        to: published.and(s.status.primary.clone()).or_else(|| record.to.clone()),
+        cause: published.and_then(|change| change.cause.clone()),
+        message: None,
+        phase: Phase::Rebuilding,
+        result: Some(if kind == Kind::Confirm { Outcome::Confirmed } else { Outcome::Succeeded }),
+        entries: Vec::new(),
+        grounds: None,
+    }
+}
+
+fn milestones(s: &Snapshot, primary: &ReplicaName, record: &Record, update: &mut RecordUpdate) {
+    let epoch = update.epoch;
+    let has = |step: Milestone| record.steps.iter().any(|have| *have == step.to_string());
+    if !has(Milestone::Routed) {
+        update.entries.push(Entry::now(Milestone::Routed, epoch));
+    }
+    if !has(Milestone::FirstCommit)
+        && let Some(ago) = first_commit(s, primary)
+    {
+        update.entries.push(Entry::ago(Milestone::FirstCommit, epoch, ago));
+    }
+    if !has(Milestone::Following) && everybody_follows(s, primary) {
+        update.entries.push(Entry::now(Milestone::Following, epoch));
+    }
+    let condemned = update.from.as_ref().and_then(|from| s.replicas.get(from)).and_then(|old| old.condemned.as_ref());
+    if !has(Milestone::Condemned) && condemned.is_some() {
+        update.entries.push(Entry::now(Milestone::Condemned, epoch));
+    }
+}
+
+/// Since when consumers have been committing on this primary.
+fn first_commit(s: &Snapshot, primary: &ReplicaName) -> Option<Millis> {
+    let consumers = s.reports.iter().filter(|received| matches!(received.report.observer, Observer::Consumer { .. }));
+    let since = consumers.flat_map(|received| {
+        let about = received.report.evidence.iter().filter(|evidence| evidence.subject == *primary);
+        about.filter_map(|evidence| Some(evidence.probe.as_ref()?.committing_since? + received.age))
+    });
+    since.max()
+}
+
+/// Whether every standby that works replicates from this primary.
+fn everybody_follows(s: &Snapshot, primary: &ReplicaName) -> bool {
+    let standbys = s.cast().filter(|(name, _)| *name != primary);
+    let working = standbys.filter_map(|(name, _)| s.fresh_report(name)).map(|(server, _)| server);
+    let mut working = working.filter(|server| server.phase == understudy_wire::evidence::Phase::Running).peekable();
+    working.peek().is_some() && working.all(|server| replicates(s, server))
+}
+
+/// Whether the old primary is condemned, gone, or follows.
+fn old_is_settled(s: &Snapshot, record: &Record, primary: &ReplicaName) -> bool {
+    let old = record.from.as_ref().filter(|old| *old != primary).and_then(|old| Some((old, s.replicas.get(old)?)));
+    old.is_none_or(|(name, replica)| {
+        replica.condemned.is_some() || s.fresh_report(name).is_some_and(|(server, _)| replicates(s, server))
+    })
+}

@@ -1,0 +1,50 @@
+//! Where new replicas may go. Pure: constraints for the scheduler, which does the placing.
+//!
+//! The pods of a shard keep apart from each other by themselves (anti-affinity and spreading, in the pod). What only the
+//! operator knows is which nodes are lost before Kubernetes says so.
+
+use std::collections::BTreeSet;
+
+use understudy_wire::ReplicaName;
+
+use crate::failover::snapshot::{Replica, Snapshot};
+
+/// Nodes that the replacement of `replaced` must not be placed on.
+///
+/// A node that nobody hears of is avoided without regard to what is left: nothing would run there. A node whose server only
+/// died is avoided as long as there is another free one.
+pub fn avoid(s: &Snapshot, replaced: Option<(&ReplicaName, &Replica)>) -> Vec<String> {
+    let mut avoid: BTreeSet<String> = silent_nodes(s);
+    if let Some((_, replica)) = replaced
+        && let Some(condemned) = &replica.condemned
+        && let Some(node) = &condemned.node
+    {
+        let occupied: BTreeSet<_> = s.cast().filter_map(|(name, _)| s.node_of(name)).collect();
+        let free = |name: &str| name != node && !occupied.contains(name) && !avoid.contains(name);
+        let others = s.nodes.iter().filter(|(name, facts)| facts.schedulable && free(name)).count();
+        if others > 0 {
+            avoid.insert(node.clone());
+        }
+    }
+    avoid.into_iter().collect()
+}
+
+/// Nodes on which a manager of this shard was heard of and all of them are silent now.
+fn silent_nodes(s: &Snapshot) -> BTreeSet<String> {
+    let t = &s.policy.thresholds;
+    let mut silent = BTreeSet::new();
+    let mut heard = BTreeSet::new();
+    for (name, replica) in &s.replicas {
+        let condemned_on = replica.condemned.as_ref().and_then(|condemned| condemned.node.as_deref());
+        let Some(node) = s.node_of(name).or(condemned_on) else { continue };
+        let lost = replica.condemned.as_ref().is_some_and(|condemned| {
+            matches!(condemned.reason.as_str(), "Lost" | "Unreachable")
+        });
+        if s.fresh_report(name).is_some() {
+            heard.insert(node.to_owned());
+        } else if lost || s.own_report(name).is_some_and(|(_, age)| age > t.fresh + t.gone_after) {
+            silent.insert(node.to_owned());
+        }
+    }
+    &silent - &heard
+}

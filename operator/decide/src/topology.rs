@@ -1,0 +1,266 @@
+//! Which replicas a shard should have: what to make, what to condemn, what to take away. Pure.
+//!
+//! Identity is never reused: a replacement has a new name, a new volume and a new `server_id`. The last good copy is never
+//! condemned, and no volume is deleted before its successor has caught up and its time is over.
+
+use understudy_wire::ReplicaName;
+use understudy_wire::evidence::{Millis, Phase, Server};
+
+use crate::decision::{Draft, NewReplica, Reason, Role, Sentence, Step};
+use crate::failover::assess::Assessment;
+use crate::failover::snapshot::{Fact, Kind, Replica, Snapshot};
+use crate::following::{errant_against, is_good_copy};
+use crate::placement;
+use crate::view::role_of;
+
+/// Makes what is missing. Safe at any time, a change of primary included.
+pub(crate) fn grow(s: &Snapshot, d: &mut Draft) {
+    for (name, replica) in s.cast() {
+        match (&replica.volume, &replica.pod) {
+            (Fact::Absent, _) => {
+                d.step(Step::MakeVolume { replica: name.clone() });
+                if replica.pod.is_absent() {
+                    d.step(Step::MakePod { replica: name.clone() });
+                }
+            }
+            (Fact::Present(_), Fact::Absent) => {
+                d.step(Step::MakePod { replica: name.clone() });
+            }
+            (Fact::Present(_), Fact::Present(pod)) => {
+                if let Some(why) = &pod.unschedulable {
+                    d.note_about(Reason::Unschedulable, name, format!("the pod of {name} cannot be placed: {why}"));
+                }
+            }
+            (Fact::Unknown, _) | (Fact::Present(_), Fact::Unknown) => {}
+        }
+    }
+    let missing = s.policy.replicas.saturating_sub(s.cast().count());
+    if missing == 0 {
+        return;
+    }
+    let first = s.status.next_server_id.max(1);
+    let mut replaced = s.replicas.iter().filter(|(name, replica)| {
+        let succeeded = s.replicas.values().any(|other| other.replaces.as_ref() == Some(name));
+        replica.condemned.as_ref().is_some_and(|c| c.reason != Sentence::ScaledDown.to_string()) && !succeeded
+    });
+    let mut server_id = first;
+    let mut replicas = Vec::with_capacity(missing);
+    for _ in 0..missing {
+        let instead_of = replaced.next();
+        replicas.push(NewReplica {
+            name: name_for(s, server_id),
+            server_id,
+            replaces: instead_of.map(|(name, _)| name.clone()),
+            first: s.status.primary.is_none() && instead_of.is_none(),
+            avoid_nodes: placement::avoid(s, instead_of),
+        });
+        server_id += 1;
+    }
+    let names: Vec<_> = replicas.iter().map(|new| new.name.as_str()).collect();
+    let message = format!("making {}", names.join(", "));
+    if d.step(Step::Grow { first, replicas }) {
+        d.note(Reason::ReplicasAdded, message.clone());
+        d.doing(message);
+    }
+}
+
+/// The name of the replica with this id: the same for the same shard and id, so that making it twice makes one.
+pub fn name_for(s: &Snapshot, server_id: u32) -> ReplicaName {
+    const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+    let hash = fnv1a(format!("{}/{server_id}", s.uid).as_bytes());
+    let letter = |at: u32| char::from(LETTERS[usize::try_from(hash >> (at * 5) & 31).unwrap_or(0)]);
+    let suffix: String = (0..4).map(letter).collect();
+    let name = ReplicaName::new(format!("{}-{suffix}", s.shard));
+    let taken = |name: &ReplicaName| s.replicas.get(name).is_some_and(|other| other.server_id != server_id);
+    if !taken(&name) {
+        return name;
+    }
+    // 2^20 suffixes: a collision within one shard is rare, and the id itself settles it.
+    ReplicaName::new(format!("{}-{suffix}{server_id}", s.shard))
+}
+
+/// FNV-1a with a final mix, 64 bit: stable for ever, unlike the standard library's hashers.
+fn fnv1a(bytes: &[u8]) -> u64 {
+    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+    let mixed = (hash ^ hash >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    mixed ^ mixed >> 33
+}
+
+/// Condemns and takes away. Only while a primary is in office and nothing else is under way.
+pub(crate) fn shrink(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft) {
+    condemn_old_primary(s, primary, d);
+    for (name, replica) in s.cast().filter(|(name, _)| *name != primary) {
+        if let Some((sentence, why)) = sentence(s, a, primary, name, replica) {
+            condemn(s, primary, (name, replica), sentence, why, d);
+        }
+    }
+    scale_down(s, a, primary, d);
+    for (name, replica) in s.replicas.iter().filter(|(_, replica)| replica.condemned.is_some()) {
+        take_away(s, primary, name, replica, d);
+    }
+}
+
+/// After a failover the old primary is replaced, whatever became of it. The route already points elsewhere.
+fn condemn_old_primary(s: &Snapshot, primary: &ReplicaName, d: &mut Draft) {
+    let Some(change) = s.status.last_change.as_ref().filter(|change| change.kind == Kind::Failover) else { return };
+    let Some(old) = change.from.as_ref().filter(|old| *old != primary) else { return };
+    let Some(replica) = s.replicas.get(old).filter(|replica| replica.condemned.is_none()) else { return };
+    let cause = change.cause.clone().unwrap_or_else(|| "unknown".into());
+    let message = format!("{primary} took over under epoch {}: {cause}", change.epoch);
+    let epoch = Some(change.epoch);
+    let step = Step::Condemn { replica: old.clone(), uid: replica.uid.clone(), reason: Sentence::FailedOver, message: message.clone(), epoch };
+    if d.step(step) {
+        d.note_about(Reason::ReplicaCondemned, old, format!("{old} is replaced: {message}"));
+    }
+}
+
+/// Why a standby should be replaced, if it should.
+fn sentence(s: &Snapshot, a: &Assessment, primary: &ReplicaName, name: &ReplicaName, replica: &Replica) -> Option<(Sentence, String)> {
+    let t = &s.policy.thresholds;
+    let Some((server, age)) = s.fresh_report(name) else { return lost(s, a, primary, name, replica) };
+    if let Some(own) = errant_against(s, primary, name) {
+        return Some((Sentence::Errant, format!("it has transactions that the primary lacks: {own}")));
+    }
+    match &server.phase {
+        Phase::Exited { code, signal, age: ended } if *ended + age >= t.gone_after => {
+            Some((Sentence::Exited, format!("mysqld ended (code {code:?}, signal {signal:?})")))
+        }
+        Phase::Unusable { reason } => Some((Sentence::Unusable, reason.clone())),
+        Phase::Running => broken(t.broken_standby_after, server, age),
+        Phase::Exited { .. } | Phase::Empty | Phase::Building | Phase::Starting | Phase::Stopping => None,
+    }
+}
+
+fn broken(after: Millis, server: &Server, age: Millis) -> Option<(Sentence, String)> {
+    if let Some(error) = server.fsync.as_ref().and_then(|fsync| fsync.error.as_deref())
+        && matches!(error, "EIO" | "EROFS")
+    {
+        return Some((Sentence::VolumeFailed, format!("its volume answers {error}")));
+    }
+    let replication = &server.replication.as_ref()?.value;
+    // The applier stops at the first transaction that it cannot apply; the source has purged what the receiver needs (1236).
+    let purged = replication.receive_error.as_deref().filter(|error| error.contains("1236") || error.contains("purged"));
+    let error = replication.apply_error.as_deref().filter(|_| !replication.applying).or(purged)?;
+    // The manager repeats a last error for as long as it stands; the LSN says how long nothing has been applied.
+    let idle = server.lsn.as_ref().is_none_or(|lsn| lsn.age + age >= after);
+    idle.then(|| (Sentence::ReplicationBroken, error.to_owned()))
+}
+
+/// A standby whose manager is silent. A silence that may be the operator's own is nobody's fault.
+fn lost(s: &Snapshot, a: &Assessment, primary: &ReplicaName, name: &ReplicaName, replica: &Replica) -> Option<(Sentence, String)> {
+    let t = &s.policy.thresholds;
+    let pod = replica.pod.present()?;
+    let heard = s.own_report(name).is_some();
+    let silent = s.silent_for(name);
+    let patience = if heard { t.lost_standby_after } else { t.unheard_after.max(t.lost_standby_after) };
+    if silent < patience || (!heard && pod.age < patience) {
+        return None;
+    }
+    if pod.unschedulable.is_some() && !heard {
+        let avoided = replica.avoid_nodes.iter().any(|node| s.nodes.get(node).is_some_and(|node| node.schedulable));
+        return avoided.then(|| (Sentence::Unplaceable, "the nodes it avoids are well again, and no other has room".into()));
+    }
+    let primary_is_heard = s.fresh_report(primary).is_some() && a.verdict.commits();
+    let many = s.fleet.managers >= 4 && s.fleet.silent * 2 > s.fleet.managers;
+    if !primary_is_heard || many {
+        return None;
+    }
+    Some((Sentence::Lost, format!("its manager has been silent for {} s", silent / 1_000)))
+}
+
+/// Intact copies of the shard besides `but`: the serving primary and every good standby.
+fn copies_besides(s: &Snapshot, primary: &ReplicaName, but: &ReplicaName) -> usize {
+    let serves = |name: &ReplicaName| s.fresh_report(name).is_some_and(|(server, _)| server.serving == Some(s.status.epoch));
+    let others = s.cast().filter(|(name, _)| *name != but);
+    others.filter(|(name, _)| if *name == primary { serves(name) } else { is_good_copy(s, primary, name) }).count()
+}
+
+fn condemn(s: &Snapshot, primary: &ReplicaName, (name, replica): (&ReplicaName, &Replica), sentence: Sentence, why: String, d: &mut Draft) {
+    if copies_besides(s, primary, name) == 0 {
+        d.note_about(Reason::LastCopyKept, name, format!("{name} should be replaced ({why}), but it may be the last good copy"));
+        return;
+    }
+    let step = Step::Condemn { replica: name.clone(), uid: replica.uid.clone(), reason: sentence, message: why.clone(), epoch: None };
+    if d.step(step) {
+        d.note_about(Reason::ReplicaCondemned, name, format!("{name} is replaced: {why}"));
+    }
+}
+
+/// One replica too many goes at a time, the least useful one, and only while the rest is well.
+fn scale_down(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft) {
+    let surplus = s.cast().count().saturating_sub(s.policy.replicas);
+    if surplus == 0 || !a.verdict.commits() || d.is_taken() {
+        return;
+    }
+    let least = s.cast().filter(|(name, _)| *name != primary).min_by_key(|(name, replica)| {
+        (is_good_copy(s, primary, name), std::cmp::Reverse(replica.server_id))
+    });
+    let Some((name, replica)) = least else { return };
+    let good_left = s.cast().filter(|(other, _)| *other != name && *other != primary);
+    let good_left = good_left.filter(|(other, _)| is_good_copy(s, primary, other)).count();
+    // With one replica asked for, the primary is the copy that stays.
+    if good_left == 0 && s.policy.replicas > 1 {
+        d.note_about(Reason::LastCopyKept, name, "not scaled down: no other standby is intact");
+        return;
+    }
+    condemn(s, primary, (name, replica), Sentence::ScaledDown, format!("{} replicas are asked for", s.policy.replicas), d);
+}
+
+/// What is left of a condemned replica: first its pod, much later its volume, at last its object.
+fn take_away(s: &Snapshot, primary: &ReplicaName, name: &ReplicaName, replica: &Replica, d: &mut Draft) {
+    if name == primary {
+        return;
+    }
+    if let Fact::Present(pod) = &replica.pod {
+        d.step(Step::DeletePod { replica: name.clone(), uid: pod.uid.clone(), restart: false });
+        return;
+    }
+    if !replica.pod.is_absent() {
+        return;
+    }
+    let volume = match &replica.volume {
+        Fact::Unknown => return,
+        Fact::Absent => {
+            d.step(Step::DeleteReplica { replica: name.clone(), uid: replica.uid.clone() });
+            return;
+        }
+        Fact::Present(volume) => volume,
+    };
+    if !is_redundant(s, primary) || volume.terminating {
+        return;
+    }
+    let ready_at = replica.condemned.as_ref().and_then(|condemned| condemned.successor_ready_at);
+    let Some(ready_at) = ready_at else {
+        if d.step(Step::StartQuarantine { replica: name.clone() }) {
+            let ttl = s.policy.quarantine_seconds;
+            d.note_about(Reason::VolumeQuarantined, name, format!("redundancy is back: the volume of {name} is kept for {ttl} s more"));
+        }
+        return;
+    };
+    let over = s.now.as_second().saturating_sub(ready_at.as_second()) >= s.policy.quarantine_seconds;
+    if over && d.step(Step::DeleteVolume { replica: name.clone(), uid: volume.uid.clone() }) {
+        d.note_about(Reason::VolumeDeleted, name, format!("the quarantine of {name} is over: its volume is deleted"));
+    }
+}
+
+/// Whether there are as many intact copies as asked for.
+pub(crate) fn is_redundant(s: &Snapshot, primary: &ReplicaName) -> bool {
+    let serves = s.fresh_report(primary).is_some_and(|(server, _)| server.serving == Some(s.status.epoch));
+    let standbys = s.cast().filter(|(name, _)| *name != primary && is_good_copy(s, primary, name)).count();
+    serves && standbys + 1 >= s.policy.replicas
+}
+
+/// Moves the role labels of pods and volumes to where the Services should point.
+pub(crate) fn label(s: &Snapshot, d: &mut Draft) {
+    for (name, replica) in &s.replicas {
+        let Some(role) = role_of(s, name, replica) else { continue };
+        let differs = |label: Option<&String>| label.is_none_or(|label| *label != role.to_string());
+        let pod = replica.pod.present().is_some_and(|pod| differs(pod.role.as_ref()));
+        let volume = replica.volume.present().is_some_and(|volume| differs(volume.role.as_ref()));
+        // A volume's label need not follow every turn of a standby that stops replicating for a moment.
+        let volume = volume && role != Role::Spare;
+        if pod || volume {
+            d.step(Step::Label { replica: name.clone(), role });
+        }
+    }
+}
