@@ -1,0 +1,94 @@
+//! Staged probe: TCP, greeting, authentication, `SELECT`, commit of one row. The stage that fails names the cause. I/O.
+//!
+//! Each attempt has a fresh connection of its own and speaks the protocol itself, because a client library hides where it
+//! stands: a server that was stopped still completes the TCP handshake from its kernel's backlog, and only the missing
+//! greeting shows it. One attempt is in flight at a time; one that misses a deadline has its socket closed at once.
+
+mod attempt;
+mod packet;
+mod record;
+mod run;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use understudy_wire::ReplicaName;
+
+pub use attempt::{Failure, Success, attempt};
+pub use record::Record;
+pub use run::Prober;
+
+use crate::tls::Trust;
+
+/// Whom to probe and as whom.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// The replica that the findings are about.
+    pub subject: ReplicaName,
+    /// `ip:port`.
+    pub address: SocketAddr,
+    /// How the server proves who it is.
+    pub trust: Trust,
+    /// Account, with its password.
+    pub account: Account,
+    /// Row of the heartbeat table that this observer writes.
+    pub row: RowName,
+    /// How far to go.
+    pub depth: Depth,
+}
+
+/// An account with its password, which is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Account {
+    /// Name.
+    pub user: String,
+    /// Password.
+    pub password: String,
+}
+
+impl std::fmt::Debug for Account {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Account").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+/// The last stage of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// Up to `SELECT`: a server that is not meant to take writes.
+    Select,
+    /// Up to the commit of a row.
+    Commit,
+}
+
+/// Name of an observer's row in the heartbeat table: letters, digits and `._:/-`, at most 128.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowName(String);
+
+impl RowName {
+    /// Replaces what is not allowed by `-` and cuts what is too long, so that the name never needs quoting.
+    pub fn new(name: &str) -> Self {
+        let allowed = |c: char| if c.is_ascii_alphanumeric() || "._:/-".contains(c) { c } else { '-' };
+        Self(name.chars().take(128).map(allowed).collect())
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// How long a stage may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadlines {
+    /// TCP, greeting, authentication and `SELECT`, each.
+    pub stage: Duration,
+    /// The commit. Longer than the one second that the row is waited for, so that a lock is told from a stall.
+    pub commit: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self { stage: Duration::from_secs(1), commit: Duration::from_millis(1500) }
+    }
+}

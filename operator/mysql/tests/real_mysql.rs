@@ -1,0 +1,237 @@
+//! Against a real mysqld: the contract, and what a probe makes of a server in each of its states.
+#![allow(clippy::unwrap_used, reason = "a test file: clippy only sees functions marked as tests")]
+
+mod contract;
+mod mysqld;
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use mysqld::{Mysqld, account, free_port};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use understudy_mysql::instance::EpochRow;
+use understudy_mysql::probe::{Account, Failure, RowName, Success, attempt};
+use understudy_mysql::{Deadlines, Depth, Instance, Prober, SqlError, Target, Trust, schema};
+use understudy_wire::evidence::{ProbeError, Stage};
+use understudy_wire::{Epoch, ReplicaName};
+
+const SOON: Duration = Duration::from_secs(10);
+const STAGES: [Stage; 5] = [Stage::Tcp, Stage::Greeting, Stage::Auth, Stage::Select, Stage::Commit];
+
+fn target(server: &Mysqld, depth: Depth) -> Target {
+    Target {
+        subject: ReplicaName::new("metrics-0-aaaa"),
+        address: ([127, 0, 0, 1], server.port).into(),
+        trust: server.trust.clone(),
+        account: account(schema::PROBE),
+        row: RowName::new("test"),
+        depth,
+    }
+}
+
+async fn try_once(target: &Target, deadlines: Deadlines) -> (Result<Success, Failure>, Vec<Stage>) {
+    let seen = Mutex::new(Vec::new());
+    let outcome = attempt(target, deadlines, |stage| seen.lock().unwrap().push(stage)).await;
+    (outcome, seen.into_inner().unwrap())
+}
+
+fn quick() -> Deadlines {
+    Deadlines { stage: Duration::from_millis(500), commit: Duration::from_millis(1500) }
+}
+
+async fn promoted(server: &Mysqld) {
+    let admin = server.admin();
+    admin.take_writes(SOON).await.unwrap();
+    let row = EpochRow { epoch: Epoch(1), primary: ReplicaName::new("metrics-0-aaaa") };
+    admin.write_epoch(&row, 0, SOON).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_real_server_keeps_the_contract() {
+    let server = Mysqld::start(&[]).await;
+    contract::holds(&server.admin(), &server.path("ca.crt"), [free_port(), free_port()]).await;
+}
+
+#[tokio::test]
+async fn a_probe_goes_through_every_stage_and_is_told_who_is_read_only() {
+    let server = Mysqld::start(&[]).await;
+    let commit = target(&server, Depth::Commit);
+    let (outcome, stages) = try_once(&commit, quick()).await;
+    assert_eq!(outcome, Err(Failure { stage: Stage::Commit, error: ProbeError::ReadOnly }));
+    assert_eq!(stages, STAGES);
+
+    promoted(&server).await;
+    // The first login asks for the password itself, the later ones are answered from the server's cache.
+    for _ in 0..3 {
+        let (outcome, stages) = try_once(&commit, quick()).await;
+        assert!(matches!(outcome, Ok(Success { commit_took: Some(_) })), "{outcome:?}");
+        assert_eq!(stages, STAGES);
+    }
+    let (outcome, stages) = try_once(&target(&server, Depth::Select), quick()).await;
+    assert_eq!(outcome, Ok(Success { commit_took: None }));
+    assert_eq!(stages, STAGES[..4]);
+}
+
+#[tokio::test]
+async fn a_probe_tells_a_stranger_from_a_server() {
+    let server = Mysqld::start(&[]).await;
+    let good = target(&server, Depth::Select);
+
+    let other_name = Trust::new(&std::fs::read_to_string(server.path("ca.crt")).unwrap(), "other.example").unwrap();
+    let (outcome, _) = try_once(&Target { trust: other_name, ..good.clone() }, quick()).await;
+    assert!(
+        matches!(&outcome, Err(Failure { stage: Stage::Auth, error: ProbeError::Other { message } }) if message.contains("TLS")),
+        "{outcome:?}"
+    );
+
+    let wrong = Account { password: "wrong".to_owned(), ..account(schema::PROBE) };
+    let (outcome, _) = try_once(&Target { account: wrong, ..good.clone() }, quick()).await;
+    assert!(
+        matches!(outcome, Err(Failure { stage: Stage::Auth, error: ProbeError::Server { code: 1045, .. } })),
+        "{outcome:?}"
+    );
+
+    let nobody = Target { address: ([127, 0, 0, 1], free_port()).into(), ..good };
+    let (outcome, _) = try_once(&nobody, quick()).await;
+    assert!(matches!(outcome, Err(Failure { stage: Stage::Tcp, error: ProbeError::Refused { .. } })), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_full_server_is_told_from_a_dead_one_and_still_answers_on_its_admin_port() {
+    let server = Mysqld::start(&["--max-connections=10"]).await;
+    promoted(&server).await;
+    let reader = account(schema::READER);
+    let options = || {
+        let tls = mysql_async::SslOpts::default()
+            .with_disable_built_in_roots(true)
+            .with_root_certs(vec![std::path::PathBuf::from(server.path("ca.crt")).into()])
+            .with_danger_tls_hostname_override(Some("metrics-0.shard.understudy.internal"));
+        mysql_async::OptsBuilder::default()
+            .ip_or_hostname("127.0.0.1")
+            .tcp_port(server.port)
+            .user(Some(reader.user.clone()))
+            .pass(Some(reader.password.clone()))
+            .prefer_socket(false)
+            .ssl_opts(Some(tls))
+    };
+    let mut held = Vec::new();
+    while let Ok(conn) = mysql_async::Conn::new(options()).await {
+        held.push(conn);
+    }
+    assert!(held.len() >= 9, "{}", held.len());
+    let (outcome, _) = try_once(&target(&server, Depth::Commit), quick()).await;
+    assert!(matches!(outcome, Err(Failure { error: ProbeError::TooManyConnections, .. })), "{outcome:?}");
+
+    let through_admin_port = Target {
+        address: ([127, 0, 0, 1], server.admin_port).into(),
+        account: account(schema::ADMIN),
+        ..target(&server, Depth::Commit)
+    };
+    let (outcome, _) = try_once(&through_admin_port, quick()).await;
+    assert!(outcome.is_ok(), "{outcome:?}");
+
+    assert_eq!(server.admin().cut_clients(SOON).await, Ok(u32::try_from(held.len()).unwrap()));
+    let (outcome, _) = try_once(&target(&server, Depth::Commit), quick()).await;
+    assert!(outcome.is_ok(), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_stopped_server_accepts_and_never_greets_and_leaves_no_socket_behind() {
+    let server = Mysqld::start(&[]).await;
+    promoted(&server).await;
+    let commit = target(&server, Depth::Commit);
+    assert!(try_once(&commit, quick()).await.0.is_ok());
+    let admin = server.admin();
+    admin.status(SOON).await.unwrap();
+
+    server.signal("STOP");
+    let quick = Deadlines { stage: Duration::from_millis(100), commit: Duration::from_millis(100) };
+    let before = open_sockets();
+    for _ in 0..20 {
+        let (outcome, stages) = try_once(&commit, quick).await;
+        assert_eq!(outcome, Err(Failure { stage: Stage::Greeting, error: ProbeError::Timeout }));
+        assert_eq!(stages, STAGES[..2]);
+        let within = Duration::from_millis(50);
+        assert!(matches!(admin.status(within).await, Err(SqlError::Deadline { .. })));
+    }
+    // What was given up is closed by a task of the client library's own, hence a moment later.
+    let closed = async {
+        while open_sockets() > before {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(SOON, closed).await.unwrap();
+
+    server.signal("CONT");
+    assert!(admin.status(SOON).await.is_ok());
+    assert!(try_once(&commit, self::quick()).await.0.is_ok());
+}
+
+fn open_sockets() -> usize {
+    let links =
+        std::fs::read_dir("/proc/self/fd").unwrap().filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok());
+    links.filter(|to| to.to_string_lossy().starts_with("socket:")).count()
+}
+
+#[tokio::test]
+async fn a_locked_heartbeat_row_is_an_error_of_the_server_and_no_stall() {
+    let server = Mysqld::start(&[]).await;
+    promoted(&server).await;
+    let commit = target(&server, Depth::Commit);
+    assert!(try_once(&commit, quick()).await.0.is_ok());
+    let options = mysql_async::OptsBuilder::default()
+        .socket(Some(server.path("sock")))
+        .user(Some(schema::ADMIN))
+        .pass(Some(account(schema::ADMIN).password));
+    let mut holder = mysql_async::Conn::new(options).await.unwrap();
+    use mysql_async::prelude::Queryable;
+    holder.query_drop("BEGIN").await.unwrap();
+    holder.query_drop("UPDATE understudy.heartbeat SET seq = 0").await.unwrap();
+    let (outcome, _) = try_once(&commit, quick()).await;
+    assert!(
+        matches!(outcome, Err(Failure { stage: Stage::Commit, error: ProbeError::Server { code: 1205, .. } })),
+        "{outcome:?}"
+    );
+    holder.query_drop("ROLLBACK").await.unwrap();
+    assert!(try_once(&commit, quick()).await.0.is_ok());
+}
+
+#[tokio::test]
+async fn a_prober_reports_a_freeze_and_its_end_as_news() {
+    let server = Mysqld::start(&[]).await;
+    promoted(&server).await;
+    let prober = Prober::new();
+    let (news, mut heard) = watch::channel(0_u32);
+    let (_target, targets) = watch::channel(Some(target(&server, Depth::Commit)));
+    let deadlines = Deadlines { stage: Duration::from_millis(200), commit: Duration::from_millis(500) };
+    let running = prober.clone().run(
+        targets,
+        Duration::from_millis(20),
+        deadlines,
+        move || news.send_modify(|n| *n += 1),
+        CancellationToken::new(),
+    );
+    let _running = AbortOnDropHandle::new(tokio::spawn(running));
+    let now = std::time::Instant::now;
+    let committed = async {
+        while prober.probe(now()).and_then(|p| p.committed).is_none() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(SOON, committed).await.unwrap();
+
+    server.signal("STOP");
+    tokio::time::timeout(SOON, heard.changed()).await.unwrap().unwrap();
+    let failing = prober.probe(now()).unwrap().failing.unwrap();
+    assert_eq!(failing.error, ProbeError::Timeout);
+
+    server.signal("CONT");
+    let recovered = async {
+        while prober.probe(now()).is_some_and(|p| p.failing.is_some()) {
+            heard.changed().await.unwrap();
+        }
+    };
+    tokio::time::timeout(SOON, recovered).await.unwrap();
+}
