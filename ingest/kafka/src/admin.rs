@@ -118,6 +118,9 @@ pub enum AdminError {
     /// The client could not be made: a property is wrong.
     #[error("start the client: {0}")]
     Client(String),
+    /// No answer about the brokers themselves.
+    #[error("ask for the brokers: {0}")]
+    Brokers(String),
     /// No metadata from any broker.
     #[error("read the metadata of {topic}: {reason}")]
     Metadata {
@@ -226,6 +229,15 @@ impl Admin {
             config,
             differences,
         })
+    }
+
+    /// How many brokers there are, and with that how many replicas a partition can have.
+    pub async fn brokers(&self, within: Duration) -> Result<usize, AdminError> {
+        self.blocking(within, |client, deadline| {
+            let failed = |error: KafkaError| AdminError::Brokers(error.to_string());
+            Ok(client.fetch_metadata(None, left(deadline)).map_err(failed)?.brokers().len())
+        })
+        .await
     }
 
     /// The earliest offset of each partition that can still be read.

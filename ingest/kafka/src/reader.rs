@@ -108,6 +108,9 @@ pub enum ReaderError {
     /// The client refused the assignment.
     #[error("assign: {0}")]
     Assign(String),
+    /// The client refused to pause or to resume.
+    #[error("pause or resume: {0}")]
+    Flow(String),
     /// The loop has ended.
     #[error("the reader has stopped")]
     Stopped,
@@ -148,9 +151,15 @@ pub struct Reader {
 #[derive(Debug)]
 enum Command {
     Assign(Vec<Position>, oneshot::Sender<Result<u64, ReaderError>>),
-    Pause(Vec<i32>),
-    Resume(Vec<i32>),
+    Flow(Vec<i32>, Flow, oneshot::Sender<Result<(), ReaderError>>),
     Hint(Vec<Position>),
+}
+
+/// Whether partitions are fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    Pause,
+    Resume,
 }
 
 /// What the loop shares: written by it, read by [`Reader::lag`] and [`Reader::trouble`].
@@ -179,14 +188,21 @@ impl Reader {
         answered.await.map_err(|_| ReaderError::Stopped)?
     }
 
-    /// Stops fetching from partitions; the loop and its connections stay alive. Records in the channel stay there.
+    /// Stops fetching from partitions; the loop and its connections stay alive. Records that are in the channel, or
+    /// wait for room in it, still come.
     pub async fn pause(&self, partitions: Vec<i32>) -> Result<(), ReaderError> {
-        self.tell(Command::Pause(partitions)).await
+        self.flow(partitions, Flow::Pause).await
     }
 
     /// Goes on where [`Reader::pause`] stopped.
     pub async fn resume(&self, partitions: Vec<i32>) -> Result<(), ReaderError> {
-        self.tell(Command::Resume(partitions)).await
+        self.flow(partitions, Flow::Resume).await
+    }
+
+    async fn flow(&self, partitions: Vec<i32>, flow: Flow) -> Result<(), ReaderError> {
+        let (answer, answered) = oneshot::channel();
+        self.tell(Command::Flow(partitions, flow, answer)).await?;
+        answered.await.map_err(|_| ReaderError::Stopped)?
     }
 
     /// Tells Kafka how far we are, for lag tools. Best effort: nothing ever reads it back.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::statistics::Statistics;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
@@ -16,7 +16,7 @@ use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::{Broken, Command, Event, PartitionLag, ReaderConfig, ReaderError, State};
+use super::{Broken, Command, Event, Flow, PartitionLag, ReaderConfig, ReaderError, State};
 use crate::connection::Logged;
 use crate::record::{Position, RawRecord};
 
@@ -54,7 +54,13 @@ impl ClientContext for Context {
     }
 }
 
-impl ConsumerContext for Context {}
+impl ConsumerContext for Context {
+    fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
+        if let Err(error) = result {
+            tracing::debug!(%error, "the hint for lag tools was not taken");
+        }
+    }
+}
 
 /// The state of the loop's thread.
 pub(super) struct Loop {
@@ -72,7 +78,7 @@ pub(super) struct Loop {
 
 /// Whether the loop goes on.
 #[derive(PartialEq, Eq)]
-enum Flow {
+enum Turn {
     On,
     End,
 }
@@ -127,7 +133,7 @@ impl Loop {
                 Ok(command) => self.obey(command),
                 Err(tokio::sync::mpsc::error::TryRecvError::Disconnected) => return,
                 Err(tokio::sync::mpsc::error::TryRecvError::Empty) => {
-                    if self.turn() == Flow::End {
+                    if self.turn() == Turn::End {
                         return;
                     }
                 }
@@ -136,7 +142,7 @@ impl Loop {
     }
 
     /// One poll, and what came of it into the channel.
-    fn turn(&mut self) -> Flow {
+    fn turn(&mut self) -> Turn {
         let event = match self.consumer.poll(POLL) {
             None => None,
             Some(Ok(message)) => receive(&message, &mut self.expected, self.accept_gaps, self.generation, &self.topic),
@@ -144,12 +150,12 @@ impl Loop {
         };
         match event {
             Some(event) => self.deliver(event),
-            None => Flow::On,
+            None => Turn::On,
         }
     }
 
     /// Waits for room in the channel, but obeys meanwhile: an assignment must not wait for a stuck receiver.
-    fn deliver(&mut self, event: Event) -> Flow {
+    fn deliver(&mut self, event: Event) -> Turn {
         let (generation, partition) = match &event {
             Event::Record(record) => (record.generation, record.partition),
             Event::Broken { generation, partition, .. } => (*generation, *partition),
@@ -165,17 +171,17 @@ impl Loop {
             });
             match next {
                 Next::Command(Some(command)) => self.obey(command),
-                Next::Command(None) | Next::Room(None) => return Flow::End,
+                Next::Command(None) | Next::Room(None) => return Turn::End,
                 Next::Room(Some(room)) => {
                     if generation == self.generation {
                         room.send(event);
                         self.note_progress(partition);
                     }
-                    return Flow::On;
+                    return Turn::On;
                 }
             }
             if generation != self.generation {
-                return Flow::On;
+                return Turn::On;
             }
         }
     }
@@ -187,15 +193,13 @@ impl Loop {
                 // Whoever asked may have given up waiting; the assignment holds nevertheless.
                 drop(answer.send(outcome));
             }
-            Command::Pause(partitions) => {
-                if let Err(error) = self.consumer.pause(&self.list(&partitions)) {
-                    tracing::warn!(%error, ?partitions, "cannot pause partitions");
-                }
-            }
-            Command::Resume(partitions) => {
-                if let Err(error) = self.consumer.resume(&self.list(&partitions)) {
-                    tracing::warn!(%error, ?partitions, "cannot resume partitions");
-                }
+            Command::Flow(partitions, flow, answer) => {
+                let list = self.list(&partitions);
+                let outcome = match flow {
+                    Flow::Pause => self.consumer.pause(&list),
+                    Flow::Resume => self.consumer.resume(&list),
+                };
+                drop(answer.send(outcome.map_err(|error| ReaderError::Flow(error.to_string()))));
             }
             Command::Hint(positions) => {
                 let hint = self.offsets(&positions);
@@ -225,7 +229,7 @@ impl Loop {
 
     /// An error without a record. Most pass by themselves; an offset out of range does not, and librdkafka does not
     /// say of which partition, so each one is held against the ends of the log.
-    fn complain(&mut self, error: KafkaError) -> Flow {
+    fn complain(&mut self, error: KafkaError) -> Turn {
         let out_of_range = matches!(
             error.rdkafka_error_code(),
             Some(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)
@@ -234,7 +238,7 @@ impl Loop {
             tracing::debug!(%error, "poll");
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             state.trouble = Some((error.to_string(), Instant::now()));
-            return Flow::On;
+            return Turn::On;
         }
         let mut broken = Vec::new();
         for (&partition, &expected) in &self.expected {
@@ -254,22 +258,22 @@ impl Loop {
         for (partition, why) in broken {
             self.expected.remove(&partition);
             let event = Event::Broken { generation: self.generation, partition, why };
-            if self.deliver(event) == Flow::End {
-                return Flow::End;
+            if self.deliver(event) == Turn::End {
+                return Turn::End;
             }
         }
-        Flow::On
+        Turn::On
     }
 
     /// librdkafka stops a partition after an offset out of range, so it is assigned anew, under the same generation.
-    fn retry(&mut self) -> Flow {
+    fn retry(&mut self) -> Turn {
         let positions: Vec<Position> =
             self.expected.iter().map(|(&partition, &offset)| Position { partition, offset }).collect();
         let again = self.offsets(&positions).and_then(|assignment| self.consumer.assign(&assignment));
         if let Err(error) = again {
             tracing::warn!(%error, "cannot assign again after an offset out of range");
         }
-        Flow::On
+        Turn::On
     }
 
     fn note_progress(&self, partition: i32) {

@@ -1,0 +1,168 @@
+//! A cluster that breaks, in process: librdkafka's own mock. Whatever is wrong, success is never said.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod contract;
+
+use std::time::Duration;
+
+use contract::{record, soon};
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::DefaultProducerContext;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use tokio::time::Instant;
+use understudy_kafka::{
+    Admin, AdminError, Connection, KafkaProducer, Position, Produce, ProducerConfig, Reader, ReaderConfig, SendError,
+    Stop,
+};
+
+type Mock = MockCluster<'static, DefaultProducerContext>;
+
+fn cluster() -> Mock {
+    let mock = MockCluster::new(3).unwrap();
+    mock.create_topic("samples", 2, 3).unwrap();
+    mock
+}
+
+fn config(mock: &Mock) -> ProducerConfig {
+    let mut config = ProducerConfig::new(Connection::new(mock.bootstrap_servers(), "test"), "samples");
+    config.delivery_timeout = Duration::from_secs(2);
+    config
+}
+
+fn within(time: Duration) -> Instant {
+    Instant::now() + time
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_healthy_cluster_confirms() {
+    let mock = cluster();
+    let producer = KafkaProducer::new(config(&mock)).unwrap();
+    assert_eq!(producer.send(vec![record(1, "kept")], soon()).await.unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn brokers_that_are_down_confirm_nothing_and_the_deadline_holds() {
+    let mock = cluster();
+    let producer = KafkaProducer::new(config(&mock)).unwrap();
+    producer.send(vec![record(0, "before")], soon()).await.unwrap();
+    for broker in 1..=3 {
+        mock.broker_down(broker).unwrap();
+    }
+    let started = Instant::now();
+    let sent = producer.send(vec![record(0, "during")], within(Duration::from_millis(700))).await;
+    assert_eq!(sent, Err(SendError::Deadline { unanswered: 1, records: 1 }));
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    for broker in 1..=3 {
+        mock.broker_up(broker).unwrap();
+    }
+    producer.send(vec![record(0, "after")], soon()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_gives_a_record_up_says_so_before_the_callers_deadline() {
+    let mock = cluster();
+    let mut config = config(&mock);
+    config.delivery_timeout = Duration::from_secs(3);
+    let producer = KafkaProducer::new(config).unwrap();
+    producer.send(vec![record(0, "before")], soon()).await.unwrap();
+    for broker in 1..=3 {
+        mock.broker_down(broker).unwrap();
+    }
+    let sent = producer.send(vec![record(0, "during")], soon()).await;
+    assert!(matches!(sent, Err(SendError::Refused { failed: 1, records: 1, .. })), "{sent:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_few_replicas_in_sync_is_no_success() {
+    let mock = cluster();
+    let producer = KafkaProducer::new(config(&mock)).unwrap();
+    producer.send(vec![record(0, "before")], soon()).await.unwrap();
+    let error = RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS;
+    mock.request_errors(RDKafkaApiKey::Produce, &[error; 1000]);
+    let sent = producer.send(vec![record(0, "during")], soon()).await;
+    assert!(matches!(sent, Err(SendError::Refused { .. } | SendError::Deadline { .. })), "{sent:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_that_passes_is_tried_again_until_it_is_stored_once() {
+    let mock = cluster();
+    let producer = KafkaProducer::new(config(&mock)).unwrap();
+    producer.send(vec![record(0, "before")], soon()).await.unwrap();
+    let passing = [
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION,
+        RDKafkaRespErr::RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT,
+    ];
+    mock.request_errors(RDKafkaApiKey::Produce, &passing);
+    let delivered = producer.send(vec![record(0, "during")], soon()).await.unwrap();
+    assert_eq!(delivered[0].offset, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_no_broker_would_take_is_refused_at_once() {
+    let mock = cluster();
+    let producer = KafkaProducer::new(config(&mock)).unwrap();
+    let started = Instant::now();
+    let sent = producer.send(vec![record(0, "kept"), record(0, &"x".repeat(2_000_000))], soon()).await;
+    assert!(matches!(sent, Err(SendError::Refused { failed: 1, records: 2, .. })), "{sent:?}");
+    assert!(started.elapsed() < Duration::from_secs(2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_is_overload_and_not_a_wait() {
+    let mock = cluster();
+    for broker in 1..=3 {
+        mock.broker_down(broker).unwrap();
+    }
+    let mut config = config(&mock);
+    config.queue_bytes = 150 * 1024;
+    config.delivery_timeout = Duration::from_secs(30);
+    let producer = KafkaProducer::new(config).unwrap();
+    let records = || vec![record(0, &"x".repeat(60 * 1024))];
+    let soon = || within(Duration::from_millis(100));
+    assert!(matches!(producer.send(records(), soon()).await, Err(SendError::Deadline { .. })));
+    assert!(matches!(producer.send(records(), soon()).await, Err(SendError::Deadline { .. })));
+    assert_eq!(producer.send(records(), soon()).await, Err(SendError::Overloaded));
+}
+
+/// Listens and never answers: what a frozen broker looks like.
+async fn mute_broker() -> (tokio::net::TcpListener, Connection) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    (listener, Connection::new(address, "test"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_accepts_and_never_answers_is_an_error_within_the_deadline() {
+    let (_listener, connection) = mute_broker().await;
+    let producer = KafkaProducer::new(ProducerConfig::new(connection.clone(), "samples")).unwrap();
+    let started = Instant::now();
+    let sent = producer.send(vec![record(0, "lost")], within(Duration::from_millis(500))).await;
+    assert!(matches!(sent, Err(SendError::Deadline { .. })), "{sent:?}");
+    let asked = producer.partitions(Duration::from_millis(500)).await;
+    assert!(matches!(asked, Err(SendError::Metadata { .. })), "{asked:?}");
+    let admin = Admin::new(&connection).unwrap();
+    let ends = admin.end_offsets("samples", Duration::from_millis(500)).await;
+    assert!(matches!(ends, Err(AdminError::Metadata { .. } | AdminError::Deadline(_))), "{ends:?}");
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_whose_brokers_are_away_tells_its_trouble_and_stops_in_time() {
+    let (_listener, connection) = mute_broker().await;
+    let (reader, _events) = Reader::start(ReaderConfig::new(connection, "samples", "test")).unwrap();
+    reader.assign(vec![Position { partition: 0, offset: 0 }]).await.unwrap();
+    let started = Instant::now();
+    assert_eq!(reader.stop(Duration::from_secs(10)).await, Stop::Clean);
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+
+    let closed = Connection::new("127.0.0.1:1", "test");
+    let (reader, _events) = Reader::start(ReaderConfig::new(closed, "samples", "test")).unwrap();
+    reader.assign(vec![Position { partition: 0, offset: 0 }]).await.unwrap();
+    let told = tokio::time::timeout(Duration::from_secs(10), async {
+        while reader.trouble().is_none() {
+            tokio::task::yield_now().await;
+        }
+    });
+    told.await.expect("the reader tells that no broker answers");
+    assert_eq!(reader.stop(Duration::from_secs(10)).await, Stop::Clean);
+}
