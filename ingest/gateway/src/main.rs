@@ -1,2 +1,94 @@
-//! Gateway.
-fn main() {}
+//! The gateway's process: configuration, signals, and the order of starting and stopping.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing_subscriber::EnvFilter;
+use understudy_gateway::admission::Budget;
+use understudy_gateway::config::Config;
+use understudy_gateway::metrics::Metrics;
+use understudy_gateway::quota::Quota;
+use understudy_gateway::serve::{Connections, serve};
+use understudy_gateway::write::Gateway;
+use understudy_gateway::{admin, serve as front};
+use understudy_kafka::{Connection, KafkaProducer, Produce, ProducerConfig};
+use understudy_tenant::TokenDirectory;
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let config = Config::parse();
+    let filter = EnvFilter::try_new(&config.log).context("read the log filter")?;
+    tracing_subscriber::fmt().json().with_env_filter(filter).with_writer(std::io::stderr).init();
+    run(config).await
+}
+
+async fn run(config: Config) -> Result<()> {
+    let limits = Arc::new(config.limits());
+    let metrics = Metrics::default();
+    let tokens = TokenDirectory::load(&config.tokens_dir).context("read the tokens")?;
+    let client = format!("understudy-gateway-{}", config.datastore);
+    let mut producing = ProducerConfig::new(Connection::new(&config.kafka_bootstrap, client), &config.topic);
+    producing.queue_bytes = limits.inflight_bytes;
+    producing.delivery_timeout = limits.produce_timeout;
+    let producer: Arc<dyn Produce> = Arc::new(KafkaProducer::new(producing).context("start the producer")?);
+    let listener = TcpListener::bind(config.listen).await.with_context(|| format!("listen on {}", config.listen))?;
+    let admin_listener =
+        TcpListener::bind(config.admin_listen).await.with_context(|| format!("listen on {}", config.admin_listen))?;
+
+    let draining = CancellationToken::new();
+    let stop = CancellationToken::new();
+    let readiness = admin::Readiness::default();
+    let gateway = Gateway {
+        tokens: tokens.clone(),
+        producer: producer.clone(),
+        partitions: config.partitions,
+        budget: Budget::new(limits.inflight_bytes),
+        quota: Arc::new(Quota::new(limits.tenant_samples_per_second)),
+        metrics: metrics.clone(),
+        draining: draining.clone(),
+        limits: limits.clone(),
+    };
+    let connections = Connections {
+        most: limits.connections,
+        header_timeout: limits.header_timeout,
+        drain_timeout: limits.produce_timeout + Duration::from_secs(5),
+    };
+    let admin_connections = Connections { most: 64, drain_timeout: Duration::from_secs(1), ..connections.clone() };
+    let background = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    tasks.spawn(tokens.keep_current(background.clone()));
+    tasks.spawn(admin::keep_ready(producer, config.partitions, readiness.clone(), metrics.clone(), background.clone()));
+    let admin_router = admin::router(readiness, draining.clone(), metrics.clone());
+    tasks.spawn(serve(admin_listener, admin_router, admin_connections, None, background.clone()));
+    let front = tokio::spawn(serve(listener, front::router(gateway), connections, Some(metrics), stop.clone()));
+    tracing::info!(listen = %config.listen, admin = %config.admin_listen, topic = config.topic, "the gateway is up");
+
+    stopped().await?;
+    tracing::info!("stopping: requests are taken until nobody sends here any more");
+    draining.cancel();
+    tokio::time::sleep(Duration::from_millis(config.drain_ms)).await;
+    stop.cancel();
+    front.await.context("serve requests")?;
+    background.cancel();
+    tasks.close();
+    tasks.wait().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Returns on SIGTERM or SIGINT.
+async fn stopped() -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}

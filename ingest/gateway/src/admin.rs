@@ -1,0 +1,116 @@
+//! The admin port: is the process alive, should it get requests, what has it counted. I/O.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use understudy_kafka::Produce;
+
+use crate::metrics::Metrics;
+
+/// How often Kafka is asked.
+const CHECK_EVERY: Duration = Duration::from_secs(2);
+/// How long Kafka may take to answer a check.
+const CHECK_WITHIN: Duration = Duration::from_secs(3);
+/// How long Kafka must have been silent before the gateway asks for no more requests. Longer than a broker's
+/// replacement: through that one requests are better held and retried here than refused at the door.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Whether the gateway wants requests.
+#[derive(Debug, Clone, Default)]
+pub struct Readiness(Arc<AtomicBool>);
+
+impl Readiness {
+    fn set(&self, ready: bool) {
+        self.0.store(ready, Ordering::Release);
+    }
+
+    /// As last found out.
+    pub fn get(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+}
+
+#[derive(Clone)]
+struct Admin {
+    readiness: Readiness,
+    draining: CancellationToken,
+    metrics: Metrics,
+}
+
+/// The routes of the admin port.
+pub fn router(readiness: Readiness, draining: CancellationToken, metrics: Metrics) -> Router {
+    Router::new()
+        .route("/livez", get(async || "ok\n"))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics_text))
+        .with_state(Admin { readiness, draining, metrics })
+}
+
+async fn readyz(State(admin): State<Admin>) -> (StatusCode, &'static str) {
+    if admin.draining.is_cancelled() {
+        (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
+    } else if !admin.readiness.get() {
+        (StatusCode::SERVICE_UNAVAILABLE, "Kafka does not answer, or the topic is not as configured\n")
+    } else {
+        (StatusCode::OK, "ok\n")
+    }
+}
+
+async fn metrics_text(State(admin): State<Admin>) -> Response {
+    match admin.metrics.text() {
+        Ok(text) => {
+            ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
+        }
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+/// Keeps the readiness current until cancelled: ready once Kafka has answered and the topic has at least the
+/// partitions that records are sent to, no longer ready when it has been silent for some time.
+pub async fn keep_ready(
+    producer: Arc<dyn Produce>,
+    partitions: u32,
+    readiness: Readiness,
+    metrics: Metrics,
+    stop: CancellationToken,
+) {
+    let mut ticks = interval(CHECK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut answered: Option<Instant> = None;
+    let mut said = None;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        let finding = tokio::select! {
+            () = stop.cancelled() => return,
+            found = producer.partitions(CHECK_WITHIN) => match found {
+                Ok(found) if found < partitions => Some(format!("the topic has {found} partitions, not {partitions}")),
+                Ok(_) => None,
+                Err(error) => Some(error.to_string()),
+            },
+        };
+        if finding.is_none() {
+            answered = Some(Instant::now());
+        }
+        readiness.set(answered.is_some_and(|at| at.elapsed() < PATIENCE));
+        metrics.kafka_reachable.set(i64::from(finding.is_none()));
+        if said.as_ref() != Some(&finding) {
+            match &finding {
+                None => tracing::info!("Kafka answers and the topic is as configured"),
+                Some(why) => tracing::warn!(why, "requests cannot be stored"),
+            }
+            said = Some(finding);
+        }
+    }
+}

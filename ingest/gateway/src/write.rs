@@ -1,0 +1,330 @@
+//! `POST /api/v1/write`: the steps of a request and its answer. I/O.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
+    RETRY_AFTER, WWW_AUTHENTICATE,
+};
+use axum::http::{Response, StatusCode};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use understudy_kafka::{Produce, SendError};
+use understudy_model::Tenant;
+use understudy_model::rules::TimeWindow;
+use understudy_tenant::TokenDirectory;
+
+use crate::admission::{Budget, Exhausted, Reservation};
+use crate::batch::{self, Batch, BatchError, BatchRules};
+use crate::limits::Limits;
+use crate::metrics::Metrics;
+use crate::quota::Quota;
+use crate::{snappy, wire};
+
+/// What all requests share.
+#[derive(Clone)]
+pub struct Gateway {
+    /// Who may come in.
+    pub tokens: TokenDirectory,
+    /// Where records go.
+    pub producer: Arc<dyn Produce>,
+    /// How many partitions the topic has.
+    pub partitions: u32,
+    /// What a request may cost.
+    pub limits: Arc<Limits>,
+    /// The memory that is left.
+    pub budget: Budget,
+    /// Samples per second of each tenant.
+    pub quota: Arc<Quota>,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Cancelled when the gateway is about to stop: answers then ask clients for a new connection.
+    pub draining: CancellationToken,
+}
+
+/// How a request ended. Each has one status code.
+#[derive(Debug, Clone, PartialEq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub enum Outcome {
+    /// 204: Kafka has everything.
+    Stored,
+    /// 400: Kafka has the good part; this was refused.
+    PartlyStored(String),
+    /// 400: not a remote-write request; nothing was kept.
+    Malformed(String),
+    /// 401: no valid token.
+    Unauthorized,
+    /// 408: the body did not come in time.
+    BodyTimeout,
+    /// 413: over a size limit.
+    TooLarge(String),
+    /// 415: not a protocol that is spoken here.
+    Unsupported(String),
+    /// 429: over the tenant's own quota.
+    OverQuota(Duration),
+    /// 503: no memory for it now.
+    Overloaded,
+    /// 503: Kafka did not confirm everything.
+    Unconfirmed(String),
+    /// 500: a mistake of ours; clients repeat it.
+    Failed(String),
+}
+
+impl Outcome {
+    /// The name in metrics.
+    pub fn label(&self) -> &'static str {
+        self.into()
+    }
+
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Stored => StatusCode::NO_CONTENT,
+            Self::PartlyStored(_) | Self::Malformed(_) => StatusCode::BAD_REQUEST,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Unsupported(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::OverQuota(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Overloaded | Self::Unconfirmed(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Stored => String::new(),
+            Self::PartlyStored(text)
+            | Self::Malformed(text)
+            | Self::TooLarge(text)
+            | Self::Unsupported(text)
+            | Self::Unconfirmed(text)
+            | Self::Failed(text) => format!("{text}\n"),
+            Self::Unauthorized => "a valid bearer token is needed\n".to_owned(),
+            Self::BodyTimeout => "the body did not arrive in time\n".to_owned(),
+            Self::OverQuota(_) => "the tenant sends more samples per second than it may\n".to_owned(),
+            Self::Overloaded => "no memory for this request now, send it again\n".to_owned(),
+        }
+    }
+
+    /// When to come back. Short, because Kafka has everything that was answered 2xx and senders buffer the rest.
+    fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::OverQuota(wait) => Some(wait.as_secs_f64().ceil().max(1.0) as u64),
+            Self::Overloaded | Self::Unconfirmed(_) => Some(1),
+            _ => None,
+        }
+    }
+
+    fn into_response(self, close: bool) -> Response<Body> {
+        let mut response = Response::new(Body::from(self.text()));
+        *response.status_mut() = self.status();
+        let headers = response.headers_mut();
+        if self.status() != StatusCode::NO_CONTENT {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        }
+        if let Some(seconds) = self.retry_after() {
+            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self == Self::Unauthorized {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if close || self == Self::BodyTimeout {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+/// The handler.
+pub async fn write(State(gateway): State<Gateway>, request: Request) -> Response<Body> {
+    let started = Instant::now();
+    let outcome = match gateway.take(request).await {
+        Ok(outcome) | Err(outcome) => outcome,
+    };
+    match &outcome {
+        Outcome::Failed(why) => tracing::error!(why, "a request failed by a mistake of ours"),
+        Outcome::Unconfirmed(why) => tracing::warn!(why, "a request was not confirmed"),
+        _ => {}
+    }
+    gateway.metrics.answered(&outcome, started.elapsed().as_secs_f64());
+    gateway.metrics.inflight_bytes.set(i64::try_from(gateway.budget.used_bytes()).unwrap_or(i64::MAX));
+    outcome.into_response(gateway.draining.is_cancelled())
+}
+
+impl Gateway {
+    /// The steps. `Err` ends early, `Ok` went the whole way; both are answers.
+    async fn take(&self, request: Request) -> Result<Outcome, Outcome> {
+        let headers = request.headers();
+        let tenant = self.authenticate(headers).ok_or(Outcome::Unauthorized)?;
+        check_protocol(headers)?;
+        let mut reservation = self.budget.reserve_nothing();
+        let body = self.read_body(request, &mut reservation).await?;
+        let (survey, batch) = self.batch(tenant.clone(), body, &mut reservation).await?;
+        self.metrics.ignored("metadata", survey.metadata as u64);
+        self.metrics.ignored("exemplar", batch.exemplars);
+        let Batch { records, samples, rejections, .. } = batch;
+        if !records.is_empty() {
+            let produced = Instant::now();
+            let deadline = produced + self.limits.produce_timeout;
+            self.producer.send(records, deadline).await.map_err(unconfirmed)?;
+            self.metrics.stored(tenant.as_str(), samples, produced.elapsed().as_secs_f64());
+        }
+        // Only now: a request that is repeated because Kafka failed must not count its bad part twice.
+        for (reason, count) in rejections.iter() {
+            self.metrics.rejected(tenant.as_str(), reason.reason(), count);
+        }
+        if rejections.is_empty() {
+            return Ok(Outcome::Stored);
+        }
+        let refused = rejections.total();
+        Ok(Outcome::PartlyStored(format!("{samples} samples were stored, {refused} were refused: {rejections}")))
+    }
+
+    /// The tenant of the one token that the request shows.
+    fn authenticate(&self, headers: &HeaderMap) -> Option<Tenant> {
+        self.tokens.tenant_of_header(only(headers, &AUTHORIZATION).ok()??)
+    }
+
+    /// Reads the compressed body: reserved before it is taken, limited in size and in time.
+    async fn read_body(&self, request: Request, reservation: &mut Reservation) -> Result<Bytes, Outcome> {
+        let most = self.limits.compressed_bytes;
+        let too_large = || Outcome::TooLarge(format!("the compressed body has more than {most} bytes"));
+        // hyper has checked the number and removes it where the body is chunked.
+        let declared = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let declared: usize = declared.unwrap_or(0);
+        if declared > most {
+            return Err(too_large());
+        }
+        reservation.grow(declared).map_err(|Exhausted| Outcome::Overloaded)?;
+        let mut reserved = declared;
+        let mut body = BytesMut::with_capacity(declared);
+        let mut stream = request.into_body();
+        let deadline = Instant::now() + self.limits.body_timeout;
+        loop {
+            let idle = Instant::now() + self.limits.body_idle_timeout;
+            let frame = match tokio::time::timeout_at(deadline.min(idle), stream.frame()).await {
+                Err(_) => return Err(Outcome::BodyTimeout),
+                Ok(None) => return Ok(body.freeze()),
+                Ok(Some(Err(error))) => return Err(Outcome::Malformed(format!("the body broke off: {error}"))),
+                Ok(Some(Ok(frame))) => frame,
+            };
+            let Ok(data) = frame.into_data() else { continue };
+            if body.len() + data.len() > most {
+                return Err(too_large());
+            }
+            let needed = body.len() + data.len();
+            if needed > reserved {
+                // In steps as large as what is there, as the buffer grows.
+                let more = (needed - reserved).max(reserved.min(most - reserved));
+                reservation.grow(more).map_err(|Exhausted| Outcome::Overloaded)?;
+                reserved += more;
+            }
+            body.extend_from_slice(&data);
+        }
+    }
+
+    /// Decompresses, decodes, checks and encodes, away from the threads that serve connections.
+    async fn batch(
+        &self,
+        tenant: Tenant,
+        body: Bytes,
+        reservation: &mut Reservation,
+    ) -> Result<(wire::Survey, Batch), Outcome> {
+        let declared = snappy::declared_length(&body, self.limits.decompressed_bytes).map_err(refused)?;
+        reservation.grow(declared).map_err(|Exhausted| Outcome::Overloaded)?;
+        let (survey, body) = blocking(move || {
+            let body = Bytes::from(snappy::decompress(&body, declared).map_err(refused)?);
+            let survey = wire::survey(&body).map_err(|error| malformed(&BatchError::from(error)))?;
+            Ok((survey, body))
+        })
+        .await?;
+        for (what, found, most) in
+            [("series", survey.series, self.limits.series), ("samples", survey.total.samples, self.limits.samples)]
+        {
+            if found > most {
+                return Err(Outcome::TooLarge(format!("the request has {found} {what}, at most {most} are allowed")));
+            }
+        }
+        self.quota.take(&tenant, survey.total.samples, std::time::Instant::now()).map_err(Outcome::OverQuota)?;
+        let working = batch::working_memory(body.len(), &survey);
+        reservation.grow(working).map_err(|Exhausted| Outcome::Overloaded)?;
+        let rules = self.rules();
+        let batch = blocking(move || batch::make(&tenant, &body, &rules).map_err(|error| malformed(&error))).await?;
+        Ok((survey, batch))
+    }
+
+    fn rules(&self) -> BatchRules {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let ms = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        let window = TimeWindow {
+            earliest_ms: ms(now).saturating_sub(ms(self.limits.sample_age)),
+            latest_ms: ms(now).saturating_add(ms(self.limits.sample_ahead)),
+        };
+        BatchRules { labels: self.limits.labels, window, partitions: self.partitions }
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Outcome> + Send + 'static) -> Result<T, Outcome> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(panic) => Err(Outcome::Failed(panic.to_string())),
+    }
+}
+
+/// Remote write 1.0 and nothing else. A sender that speaks several falls back when it is told 415.
+fn check_protocol(headers: &HeaderMap) -> Result<(), Outcome> {
+    let unsupported = |why: String| Outcome::Unsupported(why);
+    let header = |name: &HeaderName| {
+        only(headers, name).map_err(|()| unsupported(format!("{name} occurs twice or is not readable")))
+    };
+    let content_type = header(&CONTENT_TYPE)?.ok_or_else(|| unsupported("content-type is missing".to_owned()))?;
+    let mut parts = content_type.split(';').map(str::trim);
+    let media = parts.next().unwrap_or_default();
+    if !media.eq_ignore_ascii_case("application/x-protobuf") {
+        return Err(unsupported(format!("content-type must be application/x-protobuf, not {media:?}")));
+    }
+    for parameter in parts {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        if name.trim().eq_ignore_ascii_case("proto") && value.trim() != "prometheus.WriteRequest" {
+            return Err(unsupported(format!("only prometheus.WriteRequest is taken, not {value:?}")));
+        }
+    }
+    match header(&CONTENT_ENCODING)? {
+        Some(encoding) if encoding.eq_ignore_ascii_case("snappy") => Ok(()),
+        Some(encoding) => Err(unsupported(format!("content-encoding must be snappy, not {encoding:?}"))),
+        None => Err(unsupported("content-encoding must be snappy".to_owned())),
+    }
+}
+
+/// The value of a header that may occur once. `Err` if it occurs more often or is not plain text.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, ()> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => value.to_str().map(Some).map_err(|_| ()),
+        (Some(_), Some(_)) => Err(()),
+    }
+}
+
+fn refused(refused: snappy::Refused) -> Outcome {
+    match refused {
+        snappy::Refused::TooLarge { .. } => Outcome::TooLarge(refused.to_string()),
+        snappy::Refused::Malformed(_) => Outcome::Malformed(refused.to_string()),
+    }
+}
+
+fn malformed(error: &BatchError) -> Outcome {
+    match error {
+        BatchError::Malformed(_) => Outcome::Malformed(error.to_string()),
+        BatchError::Encode(source) => Outcome::Failed(format!("{error}: {source}")),
+    }
+}
+
+fn unconfirmed(error: SendError) -> Outcome {
+    Outcome::Unconfirmed(format!("not stored, send it again: {error}"))
+}
