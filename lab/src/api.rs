@@ -114,7 +114,7 @@ impl Api {
         let url = format!("{}{path}?watch=1&timeoutSeconds=300", api_url());
         let mut command = self.curl();
         command.args(["-N", "--fail", "--max-time", "330", &url]);
-        let mut child = command.stdout(Stdio::piped()).spawn().context("cannot run `curl`")?;
+        let mut child = run::tied(&command).stdout(Stdio::piped()).spawn().context("cannot run `curl`")?;
         let mut reader = BufReader::new(child.stdout.take().expect("stdout was asked for"));
         let mut line = Vec::new();
         while reader.read_until(b'\n', &mut line)? > 0 {

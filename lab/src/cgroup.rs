@@ -1,4 +1,4 @@
-//! The nodes' cgroups, in every hierarchy of cgroup v1.
+//! The nodes' cgroups, in every hierarchy of cgroup v1, and what runc adds to a unified one beside them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,16 +12,26 @@ const ROOT: &str = "/sys/fs/cgroup";
 
 /// All v1 hierarchies that are mounted, by their mount points.
 pub fn hierarchies() -> Vec<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    v1_mounts(&mounts)
+    mounts_of(&mount_table(), "cgroup")
 }
 
-fn v1_mounts(mounts: &str) -> Vec<PathBuf> {
+/// The v1 hierarchies and a unified one.
+fn everywhere() -> Vec<PathBuf> {
+    let mut all = hierarchies();
+    all.extend(mounts_of(&mount_table(), "cgroup2"));
+    all
+}
+
+fn mount_table() -> String {
+    fs::read_to_string("/proc/self/mounts").unwrap_or_default()
+}
+
+fn mounts_of(mounts: &str, kind: &str) -> Vec<PathBuf> {
     let mut found: Vec<_> = mounts
         .lines()
         .filter_map(|line| {
             let fields: Vec<_> = line.split(' ').collect();
-            (fields.get(2) == Some(&"cgroup")).then(|| PathBuf::from(fields[1]))
+            (fields.get(2) == Some(&kind)).then(|| PathBuf::from(fields[1]))
         })
         .filter(|path| path.starts_with(ROOT))
         .collect();
@@ -64,7 +74,7 @@ pub fn ensure(cgroup: &str) -> Result<()> {
 /// Removes the lab's cgroups everywhere; its processes must be gone. Waits a little for the kernel to notice that they are.
 pub fn remove_all() -> Result<()> {
     let end = Instant::now() + Duration::from_secs(10);
-    for root in hierarchies() {
+    for root in everywhere() {
         let dir = root.join(CGROUP);
         while dir.exists() {
             match remove_tree(&dir) {
@@ -108,7 +118,7 @@ pub fn find(controller: &str, part: &str) -> Vec<PathBuf> {
 /// Ids of the processes in the lab's cgroups.
 pub fn processes() -> Vec<i32> {
     let mut found = Vec::new();
-    let mut open: Vec<_> = hierarchies().into_iter().map(|h| h.join(CGROUP)).collect();
+    let mut open: Vec<_> = everywhere().into_iter().map(|h| h.join(CGROUP)).collect();
     while let Some(dir) = open.pop() {
         let list = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
         found.extend(list.split_whitespace().filter_map(|p| p.parse::<i32>().ok()));
@@ -140,6 +150,6 @@ mod tests {
     fn only_v1_hierarchies_count() {
         let mounts = "tmpfs /sys/fs/cgroup tmpfs rw 0 0\ncgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n\
                       cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\ncgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n";
-        assert_eq!(v1_mounts(mounts), [PathBuf::from("/sys/fs/cgroup/cpu")]);
+        assert_eq!(mounts_of(mounts, "cgroup"), [PathBuf::from("/sys/fs/cgroup/cpu")]);
     }
 }

@@ -10,10 +10,9 @@ use clap::{Args, Parser, Subcommand};
 use crate::fault::{self, Kind, Target};
 use crate::image::Added;
 use crate::import::{self, Base};
-use crate::lab::Lab;
 use crate::paths::{Paths, cache_dir};
 use crate::progress::Ui;
-use crate::{down, node_init, product, provisioner, state, status, up};
+use crate::{down, journey, node_init, product, provisioner, state, status, up};
 
 const STATE_DIR: &str = "/var/lib/understudy-lab";
 
@@ -47,6 +46,8 @@ enum Command {
     Fault(FaultArgs),
     /// Take all faults out and start what was killed.
     Heal,
+    #[command(flatten)]
+    Journey(journey::Command),
     /// The first process of a node.
     #[command(hide = true)]
     NodeInit {
@@ -114,13 +115,14 @@ pub fn run() -> Result<ExitCode> {
                 return Ok(ExitCode::FAILURE);
             }
         }
-        Command::Images => product::build_images(&Lab::open(&paths, &ui)?)?,
-        Command::Image(args) => import_one(&Lab::open(&paths, &ui)?, args)?,
+        Command::Images => product::build_images(&paths, &ui)?,
+        Command::Image(args) => import_one(&paths, &ui, args)?,
         Command::Fault(args) => {
             let target = target(&args)?;
             fault::inject(&paths, &ui, args.kind, &target, args.limit)?;
         }
         Command::Heal => fault::heal(&paths, &ui)?,
+        Command::Journey(command) => return journey::run(command, &paths, &ui),
         Command::NodeInit { node } => node_init::run(&paths, node)?,
         Command::ProvisionVolumes => provisioner::run(&paths)?,
     }
@@ -138,16 +140,16 @@ fn paths(state_dir: Option<PathBuf>) -> Paths {
     }
 }
 
-fn import_one(lab: &Lab<'_>, args: ImageArgs) -> Result<()> {
-    let nodes = import::need_nodes(lab)?;
+fn import_one(paths: &Paths, ui: &Ui, args: ImageArgs) -> Result<()> {
+    let nodes = import::need_nodes(paths)?;
     let added: Vec<_> = args.added.iter().map(|a| Added::parse(a)).collect::<Result<_>>()?;
-    let mut image = import::image(lab.paths, lab.ui, &args.name, args.base, added)?;
+    let mut image = import::image(paths, ui, &args.name, args.base, added)?;
     image.entrypoint = args.entrypoint;
     image.env.extend(args.env);
     image.user = args.user;
     let prepared = image.prepare()?;
-    if import::import(lab, &prepared, nodes)? == 0 {
-        lab.ui.say(&format!("every node has {} already", prepared.name()));
+    if import::import(paths, ui, &prepared, &nodes)? == 0 {
+        ui.say(&format!("every node has {} already", prepared.name()));
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -17,8 +18,21 @@ use crate::topology::{MAX_NODES, Node};
 use crate::{cgroup, fault, machine, net, node, node_init, process, run, volume};
 
 /// What the lab keeps in its state directory; nothing else there is ever deleted.
-const OWN: [&str; 11] =
-    ["nodes", "volumes", "etcd", "kafka", "s3", "pki", "config", "logs", "faults.json", "faults.lock", "state.json"];
+const OWN: [&str; 13] = [
+    "bin",
+    "nodes",
+    "volumes",
+    "etcd",
+    "kafka",
+    "s3",
+    "pki",
+    "config",
+    "logs",
+    "faults.json",
+    "faults.lock",
+    "images.lock",
+    "state.json",
+];
 
 /// Takes the lab down.
 pub fn down(paths: &Paths, ui: &Ui) -> Result<()> {
@@ -30,6 +44,7 @@ pub fn down(paths: &Paths, ui: &Ui) -> Result<()> {
     // Something that stands still in the kernel cannot be killed, so it is set going first.
     fault::release_all(paths, &lab.state)?;
     kill_all(&lab)?;
+    ui.say("processes: gone");
     take_mounts_away(paths)?;
     take_loop_devices_away(paths)?;
     for index in 1..=MAX_NODES {
@@ -46,6 +61,7 @@ pub fn down(paths: &Paths, ui: &Ui) -> Result<()> {
     for dir in &lab.state.dot_labs {
         remove(&PathBuf::from(dir))?;
     }
+    ui.say("mounts, devices, network, cgroups: gone");
     for name in OWN {
         remove(&paths.state.join(name))?;
     }
@@ -121,12 +137,15 @@ fn clear_netns_dir() {
     }
 }
 
+/// A helper of a killed command may still be writing for a moment, so a directory that fills up again gets another try.
 fn remove(path: &Path) -> Result<()> {
-    let result = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
-    match result {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(e).with_context(|| format!("cannot remove {}", path.display()))
+    let end = Instant::now() + Duration::from_secs(5);
+    loop {
+        let result = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+        match result {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(e) if e.kind() == ErrorKind::DirectoryNotEmpty && Instant::now() < end => {}
+            other => return other.with_context(|| format!("cannot remove {}", path.display())),
         }
-        _ => Ok(()),
     }
 }

@@ -1,7 +1,7 @@
 //! Puts images into every node's containerd, and knows which images the lab makes.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -9,10 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::artifacts::{self, COREDNS, DEBIAN, PAUSE, ROOTFS};
 use crate::image::{Added, Image, Layer, Prepared};
-use crate::lab::Lab;
 use crate::paths::Paths;
 use crate::progress::Ui;
-use crate::state::{read_json, write_json};
+use crate::state::{Lock, State, read_json, write_json};
 use crate::topology::Node;
 use crate::{addons, node, run};
 
@@ -79,10 +78,11 @@ fn record(paths: &Paths, node: &Node) -> PathBuf {
 }
 
 /// Imports an image into the nodes that lack it, all at once. Returns how many lacked it.
-pub fn import(lab: &Lab<'_>, image: &Prepared, nodes: &[Node]) -> Result<usize> {
+pub fn import(paths: &Paths, ui: &Ui, image: &Prepared, nodes: &[Node]) -> Result<usize> {
+    let _lock = Lock::take(&paths.state, "images.lock", |text| ui.say(text))?;
     let mut lacking = Vec::new();
     for node in nodes {
-        let known: Imported = read_json(&record(lab.paths, node))?.unwrap_or_default();
+        let known: Imported = read_json(&record(paths, node))?.unwrap_or_default();
         if known.0.get(image.name()).is_none_or(|id| id != image.id()) {
             lacking.push(node);
         }
@@ -90,9 +90,9 @@ pub fn import(lab: &Lab<'_>, image: &Prepared, nodes: &[Node]) -> Result<usize> 
     if lacking.is_empty() {
         return Ok(0);
     }
-    let step = lab.ui.step(&format!("import {} into {} nodes", image.name(), lacking.len()), None);
+    let step = ui.step(&format!("import {} into {} nodes", image.name(), lacking.len()), None);
     std::thread::scope(|scope| {
-        let jobs: Vec<_> = lacking.iter().map(|n| scope.spawn(|| import_into(lab.paths, image, n))).collect();
+        let jobs: Vec<_> = lacking.iter().map(|n| scope.spawn(|| import_into(paths, image, n))).collect();
         jobs.into_iter().try_for_each(|job| job.join().map_err(|_| anyhow!("an import panicked"))?)
     })?;
     step.done();
@@ -100,11 +100,16 @@ pub fn import(lab: &Lab<'_>, image: &Prepared, nodes: &[Node]) -> Result<usize> 
 }
 
 fn import_into(paths: &Paths, image: &Prepared, node: &Node) -> Result<()> {
-    let context = || format!("cannot import {} into {}", image.name(), node.name());
-    let socket = paths.containerd_socket(&node.name());
+    stream(&paths.containerd_socket(&node.name()), image)
+        .with_context(|| format!("cannot import {} into {}", image.name(), node.name()))?;
+    remember(paths, node, image)
+}
+
+/// Imports an image into the containerd behind a socket.
+pub fn stream(socket: &Path, image: &Prepared) -> Result<()> {
     let mut command = run::sh("ctr --address");
-    command.arg(&socket).args(["--namespace", "k8s.io", "images", "import", "-"]);
-    let mut child = command
+    command.arg(socket).args(["--namespace", "k8s.io", "images", "import", "-"]);
+    let mut child = run::tied(&command)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -114,9 +119,13 @@ fn import_into(paths: &Paths, image: &Prepared, node: &Node) -> Result<()> {
         image.write(std::io::BufWriter::with_capacity(1 << 20, child.stdin.take().expect("stdin was asked for")));
     let output = child.wait_with_output()?;
     if !output.status.success() {
-        return Err(anyhow!(String::from_utf8_lossy(&output.stderr).trim().to_owned())).with_context(context);
+        bail!("{}", String::from_utf8_lossy(&output.stderr).trim());
     }
-    sent.with_context(context)?;
+    sent
+}
+
+/// Writes down that the node has the image.
+pub fn remember(paths: &Paths, node: &Node, image: &Prepared) -> Result<()> {
     let path = record(paths, node);
     let mut known: Imported = read_json(&path)?.unwrap_or_default();
     known.0.insert(image.name().to_owned(), image.id().to_owned());
@@ -136,9 +145,10 @@ pub fn imported(paths: &Paths, nodes: &[Node]) -> Result<Vec<String>> {
 }
 
 /// A lab without nodes has nowhere to import to.
-pub fn need_nodes<'a>(lab: &'a Lab<'_>) -> Result<&'a [Node]> {
-    if lab.state.nodes.is_empty() || !lab.state.nodes.iter().all(|n| lab.state.is_alive(&node::process_name(n))) {
+pub fn need_nodes(paths: &Paths) -> Result<Vec<Node>> {
+    let state = State::load(paths)?;
+    if state.nodes.is_empty() || !state.nodes.iter().all(|n| state.is_alive(&node::process_name(n))) {
         bail!("the lab is not up, or a node is down: run `cargo lab up`");
     }
-    Ok(&lab.state.nodes)
+    Ok(state.nodes)
 }

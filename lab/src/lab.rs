@@ -1,18 +1,20 @@
 //! What every command of the lab works with: paths, progress, the state file and the processes in it.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
 
 use crate::api::Api;
 use crate::paths::Paths;
 use crate::process::{self, Process};
 use crate::progress::Ui;
-use crate::state::{Lock, State};
+use crate::state::{Lock, State, write_atomic};
 
 /// An open lab, held by one command at a time.
 #[derive(Debug)]
@@ -59,6 +61,21 @@ impl<'a> Lab<'a> {
         self.state.save(self.paths)?;
         self.repairs.push(format!("{} {name}", if again { "restarted" } else { "started" }));
         Ok(true)
+    }
+
+    /// This program, where the lab's long-running parts run it from: a checkout may be rebuilt or deleted under them.
+    pub fn own_program(&self) -> PathBuf {
+        self.paths.state.join("bin").join("lab")
+    }
+
+    /// Puts this program where [`Self::own_program`] says.
+    pub fn install_own_program(&self) -> Result<()> {
+        let (own, target) = (fs::read("/proc/self/exe").context("cannot read this program")?, self.own_program());
+        if fs::read(&target).is_ok_and(|old| old == own) {
+            return Ok(());
+        }
+        write_atomic(&target, &own)?;
+        Ok(fs::set_permissions(&target, fs::Permissions::from_mode(0o755))?)
     }
 
     /// The process, if it runs.

@@ -52,7 +52,7 @@ pub fn ensure(lab: &mut Lab<'_>, node: &Node, all: &[Node]) -> Result<bool> {
     make_host_dirs(lab)?;
     write_config(lab, node)?;
     net::make_node(node, all)?;
-    let command = switch_on(lab, node)?;
+    let command = switch_on(lab, node);
     lab.ensure_process(&process_name(node), &command, &[])
 }
 
@@ -70,12 +70,15 @@ fn make_host_dirs(lab: &mut Lab<'_>) -> Result<()> {
 }
 
 /// The process whose SIGKILL takes the whole node away at once: the parent of the node's first process.
-fn switch_on(lab: &Lab<'_>, node: &Node) -> Result<Command> {
-    let exe = std::env::current_exe().context("cannot find this program")?;
+fn switch_on(lab: &Lab<'_>, node: &Node) -> Command {
     let mut command = run::cmd(["nsenter", &format!("--net={}", node.netns_path())]);
     command.args(["unshare", "--mount", "--propagation", "slave", "--pid", "--fork", "--mount-proc", "--kill-child"]);
-    command.arg(exe).arg("--state-dir").arg(&lab.paths.state).args(["node-init", "--node", &node.index.to_string()]);
-    Ok(command)
+    command.arg(lab.own_program()).arg("--state-dir").arg(&lab.paths.state).args([
+        "node-init",
+        "--node",
+        &node.index.to_string(),
+    ]);
+    command
 }
 
 fn write_config(lab: &Lab<'_>, node: &Node) -> Result<()> {

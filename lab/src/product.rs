@@ -6,7 +6,8 @@ use anyhow::{Context, Result};
 
 use crate::image::Added;
 use crate::import::{self, Base};
-use crate::lab::Lab;
+use crate::paths::Paths;
+use crate::progress::Ui;
 use crate::run;
 
 /// Packages whose programs are linked dynamically and run on the base image.
@@ -22,36 +23,36 @@ pub fn image_name() -> String {
 }
 
 /// Builds the programs and puts the image into every node.
-pub fn build_images(lab: &Lab<'_>) -> Result<()> {
-    let nodes = import::need_nodes(lab)?;
-    let mut dynamic = cargo(lab);
+pub fn build_images(paths: &Paths, ui: &Ui) -> Result<()> {
+    let nodes = import::need_nodes(paths)?;
+    let mut dynamic = cargo(paths);
     dynamic.args(DYNAMIC.iter().flat_map(|p| ["--package", p]));
-    build(lab, "build the product (release)", dynamic)?;
-    let mut fixed = cargo(lab);
+    build(paths, ui, "build the product (release)", dynamic)?;
+    let mut fixed = cargo(paths);
     fixed.args(["--package", STATIC, "--target", TARGET]).env("RUSTFLAGS", "-C target-feature=+crt-static");
-    build(lab, "build the instance manager (release, static)", fixed)?;
-    let target = target_dir(lab)?;
+    build(paths, ui, "build the instance manager (release, static)", fixed)?;
+    let target = target_dir(paths)?;
     let mut files: Vec<_> = DYNAMIC.iter().map(|p| (target.join("release").join(p), *p)).collect();
     files.push((target.join(TARGET).join("release").join(STATIC), STATIC));
     let added =
         files.into_iter().map(|(source, name)| Added { source, target: format!("/usr/local/bin/{name}") }).collect();
-    let image = import::image(lab.paths, lab.ui, &image_name(), Base::Debian, added)?.prepare()?;
-    if import::import(lab, &image, nodes)? == 0 {
-        lab.ui.say(&format!("every node has {} already", image.name()));
+    let image = import::image(paths, ui, &image_name(), Base::Debian, added)?.prepare()?;
+    if import::import(paths, ui, &image, &nodes)? == 0 {
+        ui.say(&format!("every node has {} already", image.name()));
     }
     Ok(())
 }
 
-fn cargo(lab: &Lab<'_>) -> Command {
+fn cargo(paths: &Paths) -> Command {
     let mut command = run::cmd([std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())]);
-    command.args(["build", "--release", "--locked"]).current_dir(&lab.paths.checkout);
+    command.args(["build", "--release", "--locked"]).current_dir(&paths.checkout);
     command
 }
 
-fn build(lab: &Lab<'_>, what: &str, command: Command) -> Result<()> {
-    let step = lab.ui.step(what, None);
-    let log = lab.paths.logs().join("cargo-build.log");
-    std::fs::create_dir_all(lab.paths.logs())?;
+fn build(paths: &Paths, ui: &Ui, what: &str, command: Command) -> Result<()> {
+    let step = ui.step(what, None);
+    let log = paths.logs().join("cargo-build.log");
+    std::fs::create_dir_all(paths.logs())?;
     let mut crates = 0;
     run::watched(&command, &log, |line| {
         if line.trim_start().starts_with("Compiling ") {
@@ -63,10 +64,10 @@ fn build(lab: &Lab<'_>, what: &str, command: Command) -> Result<()> {
     Ok(())
 }
 
-fn target_dir(lab: &Lab<'_>) -> Result<std::path::PathBuf> {
+fn target_dir(paths: &Paths) -> Result<std::path::PathBuf> {
     let mut command = run::cmd([std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())]);
     let text =
-        run::output(command.args(["metadata", "--no-deps", "--format-version", "1"]).current_dir(&lab.paths.checkout))?;
+        run::output(command.args(["metadata", "--no-deps", "--format-version", "1"]).current_dir(&paths.checkout))?;
     let metadata: serde_json::Value = serde_json::from_str(&text)?;
     Ok(metadata["target_directory"].as_str().context("cargo metadata names no target directory")?.into())
 }

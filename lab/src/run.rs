@@ -26,16 +26,23 @@ pub fn sh(line: &str) -> Command {
     cmd(line.split_whitespace())
 }
 
-/// Runs to the end; an exit code other than zero is an error that carries what the program said.
+/// Runs to the end; an exit code other than zero is an error that carries what the program said. Killed with this process.
 pub fn output(command: &mut Command) -> Result<String> {
+    let output = tied(command).output().with_context(|| missing(command))?;
+    checked(command, output)
+}
+
+/// As [`output`], but the program ends by itself whatever becomes of this process: a package manager must not be cut short.
+pub fn output_uncut(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| missing(command))?;
     checked(command, output)
 }
 
 /// As [`output`], with `input` on standard input.
 pub fn output_with(command: &mut Command, input: &[u8]) -> Result<String> {
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().with_context(|| missing(command))?;
+    let mut tied = tied(command);
+    tied.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = tied.spawn().with_context(|| missing(command))?;
     let mut stdin = child.stdin.take().expect("stdin was asked for");
     let sent = std::thread::scope(|scope| {
         let writer = scope.spawn(move || stdin.write_all(input));
@@ -52,23 +59,16 @@ pub fn output_with(command: &mut Command, input: &[u8]) -> Result<String> {
 
 /// Whether the program ran and exited with zero. What it prints is dropped.
 pub fn succeeds(command: &mut Command) -> bool {
-    command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
+    tied(command).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())
 }
 
 /// Runs to the end in a process tree of its own that dies with this process, also by SIGKILL. Each line of its output goes to
 /// `log` and to `line`.
 pub fn watched(command: &Command, log: &Path, mut line: impl FnMut(&str)) -> Result<()> {
-    let mut wrapped = sh("setpriv --pdeathsig KILL unshare --mount --pid --fork --kill-child --mount-proc sh -c");
-    wrapped.arg("exec \"$@\" 2>&1").arg("sh").arg(command.get_program()).args(command.get_args());
-    for (key, value) in command.get_envs() {
-        match value {
-            Some(value) => wrapped.env(key, value),
-            None => wrapped.env_remove(key),
-        };
-    }
-    if let Some(dir) = command.get_current_dir() {
-        wrapped.current_dir(dir);
-    }
+    let mut inner = sh("unshare --mount --pid --fork --kill-child --mount-proc sh -c");
+    inner.arg("exec \"$@\" 2>&1").arg("sh").arg(command.get_program()).args(command.get_args());
+    copy_surroundings(command, &mut inner);
+    let mut wrapped = tied(&inner);
     let mut child = wrapped.stdout(Stdio::piped()).stdin(Stdio::null()).spawn().with_context(|| missing(command))?;
     let mut file = std::fs::File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
     let mut tail = std::collections::VecDeque::new();
@@ -95,6 +95,26 @@ pub fn watched(command: &Command, log: &Path, mut line: impl FnMut(&str)) -> Res
         );
     }
     Ok(())
+}
+
+/// The same command, killed when the thread that runs it ends.
+pub fn tied(command: &Command) -> Command {
+    let mut tied = sh("setpriv --pdeathsig KILL");
+    tied.arg(command.get_program()).args(command.get_args());
+    copy_surroundings(command, &mut tied);
+    tied
+}
+
+fn copy_surroundings(from: &Command, to: &mut Command) {
+    for (key, value) in from.get_envs() {
+        match value {
+            Some(value) => to.env(key, value),
+            None => to.env_remove(key),
+        };
+    }
+    if let Some(dir) = from.get_current_dir() {
+        to.current_dir(dir);
+    }
 }
 
 fn checked(command: &Command, output: Output) -> Result<String> {

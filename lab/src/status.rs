@@ -8,7 +8,7 @@ use crate::paths::Paths;
 use crate::state::State;
 use crate::topology::{API_PORT, ETCD_PORT, HOST, KAFKA_PORT, Node, S3_PORT};
 use crate::volume;
-use crate::{fault, import, kafka, node, provisioner, s3};
+use crate::{fault, import, kafka, node, process, provisioner, s3};
 
 /// One line of the table.
 #[derive(Debug, PartialEq, Eq)]
@@ -70,6 +70,7 @@ fn row(state: &State, name: &str, version: &str, answers: bool, place: String) -
     let alive = state.is_alive(name);
     let word = match (alive, answers) {
         (false, _) => "DEAD",
+        (true, _) if is_stopped(state, name) => "STOPPED",
         (true, false) => "NO ANSWER",
         (true, true) => "running",
     };
@@ -84,6 +85,10 @@ fn node_row(state: &State, node: &Node, ready: bool) -> Row {
     };
     let place = format!("{}  zone {}  pods {}", node.address(), node.zone, node.pod_cidr());
     Row { part: node.name(), version: KUBERNETES.to_owned(), state: word, pid: pid(state, &node.name()), place }
+}
+
+fn is_stopped(state: &State, name: &str) -> bool {
+    state.processes.get(name).and_then(|p| process::stat(p.pid)).is_some_and(|s| s.state == 'T')
 }
 
 fn pid(state: &State, name: &str) -> String {

@@ -3,14 +3,16 @@
 use std::os::unix::fs::symlink;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 
 use crate::artifacts::{self, HELM, KUBERNETES};
 use crate::lab::Lab;
 use crate::paths::Paths;
 use crate::progress::{Ui, clock};
 use crate::topology::{HOST, MAX_NODES, Node, S3_ACCESS, S3_PORT, S3_SECRET, kafka_bootstrap};
-use crate::{addons, api, control_plane, import, kafka, machine, net, node, pki, provisioner, run, s3, state, volume};
+use crate::{
+    addons, api, control_plane, import, kafka, machine, net, node, pki, provisioner, run, s3, state, template, volume,
+};
 
 /// Number of nodes when nobody says otherwise.
 const NODES: u8 = 4;
@@ -59,6 +61,7 @@ fn choose_nodes(lab: &mut Lab<'_>, wanted: Option<u8>) -> Result<()> {
 fn converge(lab: &mut Lab<'_>) -> Result<()> {
     let nodes = lab.state.nodes.clone();
     machine::raise_limits(lab)?;
+    lab.install_own_program()?;
     net::ensure_bridge()?;
     pki::ensure(lab.paths)?;
     volume::ensure_shared(lab.paths)?;
@@ -70,12 +73,15 @@ fn converge(lab: &mut Lab<'_>) -> Result<()> {
     tell(lab, "control plane", began);
 
     let began = Instant::now();
-    let provisioner = provisioner_command(lab)?;
+    let provisioner = provisioner_command(lab);
     lab.ensure_process(provisioner::PROCESS, &provisioner, &[&version_of_provisioner()])?;
     s3::ensure(lab)?;
     addons::ensure(lab)?;
+    let mut images = import::system_images(lab.paths, lab.ui)?;
+    images.push(import::mysql_image(lab.paths, lab.ui)?);
     let mut started = Vec::new();
     for node in &nodes {
+        template::fill(lab.paths, lab.ui, &images, node)?;
         if node::ensure(lab, node, &nodes)? {
             started.push(node.clone());
         }
@@ -84,10 +90,8 @@ fn converge(lab: &mut Lab<'_>) -> Result<()> {
     for node in &started {
         wait_containerd(lab, node)?;
     }
-    let mut images = import::system_images(lab.paths, lab.ui)?;
-    images.push(import::mysql_image(lab.paths, lab.ui)?);
     for image in &images {
-        if import::import(lab, image, &nodes)? > 0 {
+        if import::import(lab.paths, lab.ui, image, &nodes)? > 0 {
             lab.repairs.push(format!("imported {}", image.name()));
         }
     }
@@ -117,11 +121,10 @@ fn wait_containerd(lab: &Lab<'_>, node: &Node) -> Result<()> {
     })
 }
 
-fn provisioner_command(lab: &Lab<'_>) -> Result<std::process::Command> {
-    let exe = std::env::current_exe().context("cannot find this program")?;
-    let mut command = run::cmd([exe]);
+fn provisioner_command(lab: &Lab<'_>) -> std::process::Command {
+    let mut command = run::cmd([lab.own_program()]);
     command.arg("--state-dir").arg(&lab.paths.state).arg("provision-volumes");
-    Ok(command)
+    command
 }
 
 /// Raised when the provisioner changes in a way that matters to a running lab.

@@ -46,8 +46,8 @@ pub fn install_packages(ui: &Ui) -> Result<()> {
         return Ok(());
     }
     let step = ui.step(&format!("install Debian packages: {}", missing.join(" ")), None);
-    run::output(run::sh("apt-get update -q").env("DEBIAN_FRONTEND", "noninteractive"))?;
-    run::output(
+    run::output_uncut(run::sh("apt-get update -q").env("DEBIAN_FRONTEND", "noninteractive"))?;
+    run::output_uncut(
         run::sh("apt-get install -y -q --no-install-recommends")
             .args(&missing)
             .env("DEBIAN_FRONTEND", "noninteractive"),
