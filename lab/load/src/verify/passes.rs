@@ -1,0 +1,160 @@
+//! Reading all chapters, and again those in which acknowledged samples are missing, until none is or the bound is met. I/O.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use futures::StreamExt;
+use tokio::time::{Instant, sleep};
+
+use super::compare::{Chapter, Findings, chapters};
+use crate::ledger::book::Book;
+use crate::query::Query;
+
+/// Reads at once.
+const AT_ONCE: usize = 4;
+/// Pause between two passes.
+const BETWEEN: Duration = Duration::from_secs(1);
+
+/// What all passes together found.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Of the last reading of each chapter.
+    pub findings: Findings,
+    /// How long acknowledged samples were missing, from the first pass on; None: until the bound.
+    pub settled_after: Option<Duration>,
+    /// What the service said last about how fresh each shard is.
+    pub fresh_until: Option<String>,
+}
+
+struct Reading {
+    index: usize,
+    findings: Findings,
+    fresh_until: Option<String>,
+}
+
+/// Reads until every acknowledged sample is there, at most `wait` long. An answer that cannot be had within that bound is
+/// an error: nothing may be said then.
+pub async fn read_back(book: &Book, query: &Query, wait: Duration) -> anyhow::Result<Outcome> {
+    let chapters = chapters(book);
+    let began = Instant::now();
+    let mut found: Vec<Option<Findings>> = vec![None; chapters.len()];
+    let mut fresh_until = None;
+    let mut pending: Vec<usize> = (0..chapters.len()).collect();
+    let mut earlier: Option<(Instant, u64)> = None;
+    loop {
+        let is_first = earlier.is_none();
+        let failure = pass(book, query, &chapters, &pending, is_first, &mut found, &mut fresh_until).await;
+        pending.retain(|index| found[*index].as_ref().is_none_or(|findings| findings.acked_missing > 0));
+        if pending.is_empty() {
+            break;
+        }
+        let missing = found.iter().flatten().map(|findings| findings.acked_missing).sum();
+        if began.elapsed() >= wait {
+            if let Some(failure) = failure {
+                return Err(failure.context("chapters of the run could not be read"));
+            }
+            return Ok(Outcome { findings: sum(&found), settled_after: None, fresh_until });
+        }
+        let now = (Instant::now(), missing);
+        show_waiting(now, earlier.replace(now), wait.saturating_sub(began.elapsed()), pending.len(), failure.as_ref());
+        sleep(BETWEEN).await;
+    }
+    let settled = began.elapsed();
+    if earlier.is_some() {
+        // What arrived while waiting may also have arrived twice, in chapters that were complete before.
+        let all: Vec<usize> = (0..chapters.len()).collect();
+        found.fill(None);
+        if let Some(failure) = pass(book, query, &chapters, &all, true, &mut found, &mut fresh_until).await {
+            return Err(failure.context("chapters of the run could not be read again"));
+        }
+    }
+    Ok(Outcome { findings: sum(&found), settled_after: Some(settled), fresh_until })
+}
+
+/// Reads chapters; returns the last failure, if any.
+async fn pass(
+    book: &Book,
+    query: &Query,
+    chapters: &[Chapter],
+    pending: &[usize],
+    show: bool,
+    found: &mut [Option<Findings>],
+    fresh_until: &mut Option<String>,
+) -> Option<anyhow::Error> {
+    let mut readings =
+        futures::stream::iter(pending).map(|index| read(book, query, chapters, *index)).buffer_unordered(AT_ONCE);
+    let mut failure = None;
+    let mut shown = Instant::now();
+    let mut done = 0;
+    while let Some(reading) = readings.next().await {
+        match reading {
+            Ok(reading) => {
+                found[reading.index] = Some(reading.findings);
+                *fresh_until = reading.fresh_until.or(fresh_until.take());
+            }
+            Err(problem) => failure = Some(problem),
+        }
+        done += 1;
+        if show && shown.elapsed() >= Duration::from_secs(2) {
+            shown = Instant::now();
+            eprintln!("  read {done} of {} chapters", pending.len());
+        }
+    }
+    failure
+}
+
+async fn read(book: &Book, query: &Query, chapters: &[Chapter], index: usize) -> anyhow::Result<Reading> {
+    let chapter = &chapters[index];
+    let stretch = &chapter.stretch;
+    let instance = &book.run.instances[stretch.group as usize];
+    let labels = [("__name__", stretch.metric), ("instance", instance.as_str()), ("run", book.run.id.as_str())];
+    let answer = query.read(stretch.range_ms, &labels, None).await;
+    let answer = answer.with_context(|| format!("read {} of {instance}", stretch.metric))?;
+    let findings = chapter.compare(book, &answer.series, answer.merged);
+    Ok(Reading { index, findings, fresh_until: answer.fresh_until })
+}
+
+fn sum(found: &[Option<Findings>]) -> Findings {
+    let mut total = Findings::default();
+    found.iter().flatten().for_each(|findings| total.add(findings));
+    total
+}
+
+fn show_waiting(
+    now: (Instant, u64),
+    before: Option<(Instant, u64)>,
+    left: Duration,
+    chapters: usize,
+    failure: Option<&anyhow::Error>,
+) {
+    let eta = before.and_then(|before| eta(before.1, now.1, now.0 - before.0));
+    let eta = eta.map_or("no estimate".to_owned(), |eta| format!("about {} s to go", eta.as_secs()));
+    let failure = failure.map_or(String::new(), |failure| format!("; last error: {failure:#}"));
+    let (missing, left) = (now.1, left.as_secs());
+    eprintln!(
+        "  {missing} acknowledged samples not there yet in {chapters} chapters, {eta}, giving up in {left} s{failure}"
+    );
+}
+
+/// How long until nothing is missing, at the pace since the last pass; None without progress.
+fn eta(before: u64, now: u64, within: Duration) -> Option<Duration> {
+    let arrived = before.checked_sub(now).filter(|arrived| *arrived > 0)?;
+    Some(within.mul_f64(now as f64 / arrived as f64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_estimate_follows_the_pace_and_is_not_made_without_one() {
+        for (name, before, now, expected) in [
+            ("half of it in a second", 100, 50, Some(1)),
+            ("a tenth in a second", 100, 90, Some(9)),
+            ("no progress", 100, 100, None),
+            ("more than before", 100, 120, None),
+        ] {
+            assert_eq!(eta(before, now, Duration::from_secs(1)), expected.map(Duration::from_secs), "{name}");
+        }
+    }
+}

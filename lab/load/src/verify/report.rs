@@ -1,0 +1,452 @@
+//! The figures of a run, for a person and for a program. Pure.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Serialize;
+
+use super::compare::Findings;
+use crate::gaps::{Gap, Start, longest, quantile, worst};
+use crate::ledger::Outcome;
+use crate::ledger::book::Book;
+
+/// All figures.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// The run's name.
+    pub run: String,
+    /// Counted samples per second asked for; canaries come on top.
+    pub rate: u64,
+    /// From the first send to the last.
+    pub sending_seconds: f64,
+    /// Whether the ledger has its last line; without it the run was cut off, and its figures end there.
+    pub ledger_complete: bool,
+    /// Samples.
+    #[serde(flatten)]
+    pub samples: Samples,
+    /// Acknowledged and not to be found, or not with every bit. Must be 0.
+    pub lost: u64,
+    /// Found more than once, beyond what this tool's own retries explain. Must be 0.
+    pub doubled: u64,
+    /// Found and never sent. Must be 0.
+    pub alien: u64,
+    /// How long samples were still missing when the verification began; None: until its bound.
+    pub settled_after_seconds: Option<f64>,
+    /// Length of [`Self::ack_gap`].
+    pub ack_gap_seconds: Option<f64>,
+    /// Length of the longest write gap of all shards watched.
+    pub write_gap_seconds: Option<f64>,
+    /// Length of [`Self::visible_gap`].
+    pub visible_gap_seconds: Option<f64>,
+    /// Longest time without an acknowledgement.
+    pub ack_gap: Option<Gap>,
+    /// Seconds from send to acknowledgement.
+    pub ack_delay: Option<Spread>,
+    /// Batches that needed more than one attempt.
+    pub batches_retried: u64,
+    /// Per shard that was watched.
+    pub shards: BTreeMap<String, ShardReport>,
+    /// Longest time in which the newest readable sample of some group did not advance, over all groups.
+    pub visible_gap: Option<Gap>,
+    /// How old the newest readable sample was when it became readable, in seconds.
+    pub visible_delay: Option<Spread>,
+    /// Reads of the newest sample that failed.
+    pub visible_failures: u64,
+    /// Time in which this tool itself did not run; it is not counted as a gap.
+    pub own_pauses: Pauses,
+    /// What the service said last about how fresh each shard is.
+    pub fresh_until: Option<String>,
+    /// A few samples that are not as they should be.
+    pub oddities: Vec<String>,
+}
+
+/// Numbers of samples, canaries included.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Samples {
+    /// In all batches that were sent.
+    pub sent: u64,
+    /// Acknowledged.
+    pub acknowledged: u64,
+    /// Not answered.
+    pub unknown: u64,
+    /// Not answered, and found.
+    pub unknown_found: u64,
+    /// Answered 4xx.
+    pub refused: u64,
+    /// Answered 4xx, and found.
+    pub refused_found: u64,
+    /// Due when too much was unanswered, so not sent; in batches.
+    pub skipped_batches: u64,
+    /// Acknowledged, and found with other bits; part of what is lost.
+    pub wrong: u64,
+    /// Stored more than once and given once; those that own retries explain included.
+    pub merged: u64,
+    /// Found, and due when the ledger was cut off.
+    pub unrecorded: u64,
+}
+
+/// What was seen of one shard.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShardReport {
+    /// Longest time between two commits seen.
+    pub write_gap: Gap,
+    /// Longest time in which the newest readable sample of some group of this shard did not advance.
+    pub visible_gap: Option<Gap>,
+    /// Changes of primary, as `replica@epoch`.
+    pub primaries: Vec<String>,
+    /// Records stored again after them.
+    pub replayed: i64,
+    /// Reads of the stored offsets.
+    pub reads: u64,
+    /// Those that failed.
+    pub failed_reads: u64,
+}
+
+/// A distribution, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Spread {
+    /// Median.
+    pub p50: f64,
+    /// 99 of 100 are not above it.
+    pub p99: f64,
+    /// The highest.
+    pub max: f64,
+}
+
+/// Stretches in which this tool did not run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pauses {
+    /// How many.
+    pub count: u64,
+    /// All together.
+    pub seconds: f64,
+    /// The longest.
+    pub longest_seconds: f64,
+}
+
+impl Report {
+    /// Whether the promise was kept.
+    pub fn is_clean(&self) -> bool {
+        self.lost == 0 && self.doubled == 0 && self.alien == 0
+    }
+
+    /// What the ledger says about a run; nothing has been read back yet.
+    pub fn of(book: &Book) -> Self {
+        let window = book.window();
+        let gap = |moments: &[u64], start| window.map(|window| longest(moments, window, start, &book.pauses));
+        let visible = |groups: &mut dyn Iterator<Item = u64>| {
+            let gaps = groups.filter_map(|group| {
+                let moments: Vec<u64> = book.became_visible(group).into_iter().map(|(at, _)| at).collect();
+                gap(&moments, Start::AtFirstMoment)
+            });
+            worst(gaps)
+        };
+        let watches_visible = !book.visible.is_empty() || book.visible_failures > 0;
+        let shards: BTreeMap<String, ShardReport> = book
+            .shards
+            .iter()
+            .filter_map(|(name, watched)| {
+                let mut primaries: Vec<String> = watched.primaries.iter().map(|(_, p, e)| format!("{p}@{e}")).collect();
+                primaries.dedup();
+                let home = book.homes.get(name);
+                let report = ShardReport {
+                    write_gap: gap(&watched.commits(), Start::AtFirstMoment)?,
+                    visible_gap: home.and_then(|groups| visible(&mut groups.iter().copied())),
+                    primaries,
+                    replayed: watched.replayed(),
+                    reads: watched.observations.len() as u64 + watched.failures,
+                    failed_reads: watched.failures,
+                };
+                Some((name.clone(), report))
+            })
+            .collect();
+        let write_gaps = shards.values().map(|shard| shard.write_gap.seconds);
+        let write_gap_seconds = write_gaps.max_by(f64::total_cmp);
+        let ack_gap = gap(&book.acknowledgements(), Start::AtWindow);
+        let visible_gap = watches_visible.then(|| visible(&mut (0..book.run.groups()))).flatten();
+        let delays = (0..book.run.groups()).flat_map(|group| book.became_visible(group)).map(|(_, delay)| delay);
+        let lengths = || book.pauses.iter().map(|(from, to)| (to - from.min(to)) as f64 / 1e6);
+        Self {
+            run: book.run.id.clone(),
+            rate: book.run.rate,
+            sending_seconds: window.map_or(0.0, |window| (window.until - window.from) as f64 / 1e6),
+            ledger_complete: book.complete,
+            samples: Samples {
+                sent: book.batches.values().map(|sending| sending.samples).sum(),
+                acknowledged: book.samples(Outcome::Acked),
+                unknown: book.samples(Outcome::Unknown),
+                refused: book.samples(Outcome::Refused),
+                skipped_batches: book.skipped,
+                ..Samples::default()
+            },
+            lost: 0,
+            doubled: 0,
+            alien: 0,
+            settled_after_seconds: None,
+            ack_gap_seconds: ack_gap.map(|gap| gap.seconds),
+            write_gap_seconds,
+            visible_gap_seconds: visible_gap.map(|gap| gap.seconds),
+            ack_gap,
+            ack_delay: Spread::of(book.ack_delays()),
+            batches_retried: book.batches.values().filter(|sending| sending.deliveries() > 1).count() as u64,
+            shards,
+            visible_gap,
+            visible_delay: Spread::of(delays.collect()),
+            visible_failures: book.visible_failures,
+            own_pauses: Pauses {
+                count: book.pauses.len() as u64,
+                seconds: lengths().sum(),
+                longest_seconds: lengths().fold(0.0, f64::max),
+            },
+            fresh_until: None,
+            oddities: Vec::new(),
+        }
+    }
+
+    /// Adds what was read back.
+    pub fn with_findings(mut self, findings: &Findings, settled_after_seconds: Option<f64>) -> Self {
+        self.lost = findings.acked_missing + findings.wrong;
+        self.doubled = findings.doubled;
+        self.alien = findings.alien;
+        self.settled_after_seconds = settled_after_seconds;
+        self.samples.unknown_found = findings.unknown_found;
+        self.samples.refused_found = findings.refused_found;
+        self.samples.wrong = findings.wrong;
+        self.samples.merged = findings.merged;
+        self.samples.unrecorded = findings.unrecorded;
+        let line = |oddity: &super::compare::Oddity| format!("{} at {}", oddity.what, oddity.timestamp_ms);
+        self.oddities = findings.oddities.iter().map(line).collect();
+        self
+    }
+}
+
+impl Report {
+    /// Adds what the service said about how fresh it is.
+    pub fn with_freshness(mut self, fresh_until: Option<String>) -> Self {
+        self.fresh_until = fresh_until;
+        self
+    }
+
+    /// Without the lines that only reading back can fill.
+    pub fn before_reading_back(&self) -> impl fmt::Display + '_ {
+        Unread(self)
+    }
+}
+
+/// A report whose figures of what was found mean nothing yet.
+struct Unread<'a>(&'a Report);
+
+impl fmt::Display for Unread<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.write_sent(f)?;
+        self.0.write_gaps(f)
+    }
+}
+
+impl Spread {
+    fn of(mut values: Vec<f64>) -> Option<Self> {
+        let p50 = quantile(&mut values, 0.5)?;
+        Some(Self { p50, p99: quantile(&mut values, 0.99)?, max: quantile(&mut values, 1.0)? })
+    }
+}
+
+impl Report {
+    fn write_sent(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let samples = &self.samples;
+        let cut = if self.ledger_complete { "" } else { "  (the ledger was cut off)" };
+        writeln!(f, "run {}: {} samples/s for {:.0} s{cut}", self.run, self.rate, self.sending_seconds)?;
+        writeln!(f, "  sent          {:>12}", samples.sent)?;
+        writeln!(f, "  acknowledged  {:>12}", samples.acknowledged)?;
+        writeln!(f, "  unknown       {:>12}", samples.unknown)?;
+        if samples.refused > 0 {
+            writeln!(f, "  refused       {:>12}", samples.refused)?;
+        }
+        if samples.skipped_batches > 0 {
+            writeln!(f, "  not sent      {:>12}  batches: too many were unanswered", samples.skipped_batches)?;
+        }
+        Ok(())
+    }
+
+    fn write_found(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let samples = &self.samples;
+        if samples.unknown > 0 {
+            writeln!(f, "  unknown found {:>12}", samples.unknown_found)?;
+        }
+        if samples.refused > 0 {
+            writeln!(f, "  refused found {:>12}", samples.refused_found)?;
+        }
+        if samples.unrecorded > 0 {
+            writeln!(f, "  unrecorded    {:>12}  found, due when the ledger was cut off", samples.unrecorded)?;
+        }
+        writeln!(f, "  lost          {:>12}  of which found with other bits: {}", self.lost, samples.wrong)?;
+        writeln!(f, "  doubled       {:>12}  merged by the service: {}", self.doubled, samples.merged)?;
+        if self.alien > 0 {
+            writeln!(f, "  never sent    {:>12}  and found all the same", self.alien)?;
+        }
+        match self.settled_after_seconds {
+            Some(seconds) => writeln!(f, "  everything acknowledged was readable after {seconds:.1} s of reading"),
+            None => writeln!(f, "  acknowledged samples were still missing when the waiting ended"),
+        }
+    }
+
+    fn write_gaps(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_gap(f, "ack gap", self.ack_gap.as_ref())?;
+        for (name, shard) in &self.shards {
+            write_gap(f, &format!("write gap {name}"), Some(&shard.write_gap))?;
+            if shard.visible_gap.is_some() {
+                write_gap(f, &format!("visible gap {name}"), shard.visible_gap.as_ref())?;
+            }
+        }
+        write_gap(f, "visible gap", self.visible_gap.as_ref())?;
+        write_spread(f, "ack delay", self.ack_delay)?;
+        write_spread(f, "visible after", self.visible_delay)?;
+        for (name, shard) in &self.shards {
+            let (primaries, replayed) = (shard.primaries.join(" -> "), shard.replayed);
+            writeln!(f, "  {name}: primary {primaries}; {replayed} records stored again")?;
+        }
+        if self.own_pauses.count > 0 {
+            let Pauses { count, seconds, longest_seconds } = self.own_pauses;
+            writeln!(
+                f,
+                "  this tool did not run {count} times, {seconds:.2} s in all, {longest_seconds:.2} s at most"
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_sent(f)?;
+        self.write_found(f)?;
+        self.write_gaps(f)?;
+        self.oddities.iter().try_for_each(|oddity| writeln!(f, "  ! {oddity}"))
+    }
+}
+
+fn write_gap(f: &mut fmt::Formatter<'_>, name: &str, gap: Option<&Gap>) -> fmt::Result {
+    let Some(gap) = gap else { return writeln!(f, "  {name:<28} not watched") };
+    write!(f, "  {name:<28} {:>7.3} s  at {:.1} s", gap.seconds, gap.from)?;
+    if gap.at_most_seconds > gap.seconds {
+        write!(f, ", up to {:.3} s with the tool's own pauses", gap.at_most_seconds)?;
+    }
+    writeln!(f, "{}", if gap.open { ", not over when the watching ended" } else { "" })
+}
+
+fn write_spread(f: &mut fmt::Formatter<'_>, name: &str, spread: Option<Spread>) -> fmt::Result {
+    let Some(Spread { p50, p99, max }) = spread else { return Ok(()) };
+    writeln!(f, "  {name:<28} p50 {p50:.3} s, p99 {p99:.3} s, max {max:.3} s")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::{FORMAT, Record, Stamp};
+    use crate::plan::Run;
+    use crate::plan::tests::small;
+
+    fn at(ms: u64) -> Stamp {
+        Stamp(ms * 1000, small().start_ms + ms as i64)
+    }
+
+    /// 10 s of a run in which the primary of shard s-0 is gone from 4 s to 7 s; shard s-1 goes on. Groups 0 to 3 are on
+    /// s-0, the others on s-1. The tool itself stands still from 8 s to 8.5 s.
+    fn ledger() -> Vec<Record> {
+        let run = small();
+        let mut records = vec![Record::Run { format: FORMAT, run: run.clone(), at: at(0) }];
+        for (shard, groups) in [("s-0", [0, 1, 2, 3]), ("s-1", [4, 5, 6, 7])] {
+            records.push(Record::Where { shard: shard.into(), groups: groups.into(), at: at(0) });
+        }
+        for tick in 0..100 {
+            let now = run.due_ms(tick);
+            for batch in run.batches(tick) {
+                let samples = run.samples(batch);
+                let sum = format!("{:016x}", Run::checksum(&samples));
+                records.push(Record::Sent { batch, samples: samples.len() as u64, sum, at: at(now) });
+                records.push(Record::Done { batch, outcome: Outcome::Acked, attempts: 1, at: at(now + 10) });
+            }
+        }
+        records.push(Record::Pause { from: at(8000), at: at(8500) });
+        for step in 1..=110 {
+            let now = step * 100;
+            if (8000..8500).contains(&now) {
+                continue;
+            }
+            let is_out = (4000..7000).contains(&now);
+            for shard in ["s-0", "s-1"] {
+                let is_behind = shard == "s-0" && is_out;
+                let replica = if shard == "s-0" && now >= 7000 { "b" } else { "a" };
+                let epoch = if replica == "b" { 2 } else { 1 };
+                let (shard, asked) = (shard.to_owned(), at(now - 5));
+                records.push(if is_behind {
+                    Record::StoredFailed { shard, replica: replica.into(), why: "refused".into(), at: at(now) }
+                } else {
+                    let offsets =
+                        [("t/0".to_owned(), if replica == "b" { step as i64 - 2 } else { step as i64 })].into();
+                    Record::Stored { shard, replica: replica.into(), epoch, offsets, asked, at: at(now) }
+                });
+            }
+            let groups = (0..8).filter(|group| *group >= 4 || !is_out);
+            let newest = groups.map(|group| (group, run.start_ms + now as i64 - 300)).collect();
+            records.push(Record::Visible { newest, asked: at(now - 5), at: at(now) });
+        }
+        records.push(Record::End { at: at(11_500) });
+        records
+    }
+
+    fn report() -> Report {
+        Report::of(&Book::read(ledger().into_iter().map(Ok)).unwrap())
+    }
+
+    #[test]
+    fn each_gap_is_that_of_its_shard_and_own_pauses_are_taken_out() {
+        let report = report();
+        // The first answer of the new primary at 7.0 s is no commit, the one at 7.1 s is.
+        let gap = |shard: &str| report.shards[shard].write_gap;
+        assert_eq!((gap("s-0").seconds, gap("s-0").from), (3.2, 3.9));
+        assert_eq!((gap("s-1").seconds, gap("s-1").from), (0.1, 0.2));
+        assert_eq!(report.write_gap_seconds, Some(3.2));
+        let visible = |shard: &str| report.shards[shard].visible_gap.unwrap().seconds;
+        assert_eq!((visible("s-0"), visible("s-1")), (3.1, 0.1));
+        assert_eq!(report.visible_gap_seconds, Some(3.1));
+        assert!((report.ack_gap_seconds.unwrap() - 0.1).abs() < 1e-9);
+        assert_eq!((report.own_pauses.count, report.own_pauses.seconds), (1, 0.5));
+        assert_eq!(report.shards["s-0"].failed_reads, 30);
+    }
+
+    #[test]
+    fn nothing_lost_nothing_doubled_nothing_alien_is_clean_and_anything_else_is_not() {
+        let missing = Findings { acked_missing: 1, ..Findings::default() };
+        let wrong = Findings { wrong: 1, ..Findings::default() };
+        let doubled = Findings { doubled: 1, ..Findings::default() };
+        let alien = Findings { alien: 1, ..Findings::default() };
+        let explained = Findings { merged: 7, unknown_missing: 3, unrecorded: 2, ..Findings::default() };
+        for (findings, clean) in [(missing, false), (wrong, false), (doubled, false), (alien, false), (explained, true)]
+        {
+            assert_eq!(report().with_findings(&findings, None).is_clean(), clean, "{findings:?}");
+        }
+    }
+
+    #[test]
+    fn the_keys_that_programs_rely_on_are_at_the_top() {
+        let value = serde_json::to_value(report()).unwrap();
+        let keys =
+            ["acknowledged", "unknown", "lost", "doubled", "ackGapSeconds", "writeGapSeconds", "visibleGapSeconds"];
+        for key in keys {
+            assert!(value[key].is_number(), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_run_without_a_watcher_has_no_write_gap_instead_of_a_good_one() {
+        let records = ledger().into_iter().filter(|record| matches!(record, Record::Run { .. } | Record::Sent { .. }));
+        let report = Report::of(&Book::read(records.map(Ok)).unwrap());
+        assert_eq!((report.write_gap_seconds, report.visible_gap_seconds), (None, None));
+        assert!(report.ack_gap.unwrap().open);
+    }
+}
