@@ -1,1 +1,30 @@
-//! End-to-end tests.
+//! What the end-to-end tests share: a namespace of their own, waiting for a condition, faults from outside, the ledger.
+//!
+//! The tests see the product as a user does: through its resources, its HTTP ports and the faults of the lab. They need a cluster
+//! with both charts installed; `cargo lab test --tier e2e` gives them one and sets the environment that [`cluster`] reads.
+
+pub mod chance;
+pub mod cluster;
+pub mod fault;
+pub mod ledger;
+pub mod manifest;
+pub mod namespace;
+pub mod operators;
+pub mod prometheus;
+pub mod record;
+pub mod remote_read;
+pub mod see;
+pub mod sql;
+pub mod stage;
+pub mod wait;
+
+use std::sync::LazyLock;
+
+use anyhow::Result;
+
+/// Runs one test to its end. All tests share one runtime, because a client dies with the runtime that made it.
+pub fn run<T>(test: impl Future<Output = Result<T>>) -> Result<T> {
+    static RUNTIME: LazyLock<tokio::runtime::Runtime> =
+        LazyLock::new(|| tokio::runtime::Runtime::new().expect("threads can be started"));
+    RUNTIME.block_on(test)
+}

@@ -1,0 +1,145 @@
+//! Whether the record of a change of primary is complete (invariant I5). Pure.
+
+use anyhow::{Context, Result, ensure};
+use understudy_api::v1alpha1::{Failover, FailoverKind, FailoverPhase, FailoverResult, FailoverStatus};
+
+/// What a complete record of a failover holds, whether or not it was planned: each step in its order.
+const UNPLANNED: [&str; 7] = ["Detected", "Claimed", "Reprobed", "Promoted", "Routed", "Condemned", "Rebuilt"];
+const PLANNED: [&str; 4] = ["Claimed", "Fenced", "Promoted", "Routed"];
+
+/// What the test knows to be true.
+#[derive(Clone, Debug)]
+pub struct Truth<'a> {
+    /// The primary before.
+    pub from: &'a str,
+    /// The primary after.
+    pub to: &'a str,
+    /// The epoch of `to`.
+    pub epoch: i64,
+    /// Whether a consumer writes into the shard, so that offsets and a write gap exist.
+    pub consumed: bool,
+}
+
+/// Fails with the first thing that is missing or wrong.
+pub fn check(record: &Failover, truth: &Truth<'_>) -> Result<()> {
+    let name = record.metadata.name.as_deref().unwrap_or("a record without a name");
+    let status = record.status.as_ref().with_context(|| format!("{name} has no status"))?;
+    check_status(record.spec.kind, status, truth)
+        .with_context(|| format!("the record {name} is not complete: {status:?}"))
+}
+
+fn check_status(kind: FailoverKind, status: &FailoverStatus, truth: &Truth<'_>) -> Result<()> {
+    ensure!(status.phase == FailoverPhase::Closed, "its phase is {}", status.phase);
+    ensure!(status.result == Some(FailoverResult::Succeeded), "its result is {:?}", status.result);
+    ensure!(status.from.as_deref() == Some(truth.from), "from is not {}", truth.from);
+    ensure!(status.to.as_deref() == Some(truth.to), "to is not {}", truth.to);
+    ensure!(status.epoch == Some(truth.epoch), "the epoch is not {}", truth.epoch);
+    ensure!(status.cause.as_ref().is_some_and(|c| !c.is_empty()), "it names no cause");
+    ensure!(status.message.as_ref().is_some_and(|m| !m.is_empty()), "it has no message for a person");
+    let (began, ended) = (status.started_at.as_ref(), status.finished_at.as_ref());
+    ensure!(began.is_some() && ended.is_some() && began <= ended, "it has no beginning or no end");
+
+    let planned = kind == FailoverKind::Switchover;
+    in_order(status, if planned { &PLANNED } else { &UNPLANNED })?;
+    ensure!(
+        status.candidates.iter().any(|c| c.replica == truth.to && c.rejected.is_none()),
+        "the one that was taken is no candidate"
+    );
+    if !planned {
+        ensure!(status.votes.len() >= 2, "fewer than two observers voted");
+        ensure!(!status.evidence.is_empty(), "it holds no evidence");
+        let rebuild = status.rebuild.as_ref().context("it says nothing about the replacement")?;
+        ensure!(
+            rebuild.replica.as_deref().is_some_and(|r| r != truth.from && r != truth.to),
+            "the replacement has no name of its own"
+        );
+        ensure!(
+            rebuild.finished_at.is_some() && rebuild.seconds.is_some_and(|s| s > 0.0),
+            "the replacement has no end"
+        );
+    }
+    if truth.consumed {
+        ensure!(!status.offsets_after.is_empty(), "the offsets on the new primary are missing");
+        ensure!(planned || !status.offsets_before.is_empty(), "the offsets on the old primary are missing");
+        ensure!(status.write_gap_seconds.is_some_and(|g| g >= 0.0), "the write gap is missing");
+        ensure!(planned || status.replayed_records.is_some_and(|r| r >= 0), "the replayed records are missing");
+    }
+    Ok(())
+}
+
+fn in_order(status: &FailoverStatus, steps: &[&str]) -> Result<()> {
+    let mut entries = status.timeline.iter();
+    for step in steps {
+        ensure!(entries.any(|e| e.step == *step), "the timeline has no {step} where it belongs");
+    }
+    ensure!(status.timeline.is_sorted_by(|a, b| a.elapsed_ms <= b.elapsed_ms), "the timeline goes backwards");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn complete() -> Value {
+        let entry =
+            |(i, step): (usize, &&str)| json!({"step": step, "at": "2026-01-01T00:00:00.000001Z", "elapsedMs": i * 10});
+        let vote = |who: &str| json!({"observer": who, "says": "refused", "ageMs": 3});
+        json!({
+            "phase": "Closed", "result": "Succeeded", "cause": "ProcessExited", "message": "why", "from": "a", "to": "b", "epoch": 2,
+            "startedAt": "2026-01-01T00:00:00.000001Z", "finishedAt": "2026-01-01T00:00:09.000001Z",
+            "timeline": UNPLANNED.iter().enumerate().map(entry).collect::<Vec<_>>(),
+            "votes": [vote("operator"), vote("peer c")],
+            "evidence": [{"observer": "operator", "subject": "a", "fact": "refused", "ageMs": 3}],
+            "candidates": [{"replica": "b"}, {"replica": "c", "rejected": "fewer transactions"}],
+            "offsetsBefore": [{"consumer": "s", "topic": "t", "partition": 0, "nextOffset": 9}],
+            "offsetsAfter": [{"consumer": "s", "topic": "t", "partition": 0, "nextOffset": 8}],
+            "writeGapSeconds": 1.5, "replayedRecords": 1,
+            "rebuild": {"replica": "d", "finishedAt": "2026-01-01T00:00:09.000001Z", "seconds": 9.0},
+        })
+    }
+
+    fn verdict(status: Value) -> Result<()> {
+        let truth = Truth { from: "a", to: "b", epoch: 2, consumed: true };
+        check_status(FailoverKind::Failover, &serde_json::from_value(status).unwrap(), &truth)
+    }
+
+    #[test]
+    fn a_complete_record_passes() {
+        verdict(complete()).unwrap();
+    }
+
+    #[test]
+    fn each_missing_part_is_found() {
+        for path in [
+            "result",
+            "cause",
+            "message",
+            "from",
+            "to",
+            "epoch",
+            "startedAt",
+            "finishedAt",
+            "timeline",
+            "votes",
+            "evidence",
+            "candidates",
+            "offsetsBefore",
+            "offsetsAfter",
+            "writeGapSeconds",
+            "replayedRecords",
+            "rebuild",
+        ] {
+            let mut status = complete();
+            status.as_object_mut().unwrap().remove(path);
+            assert!(verdict(status).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn steps_in_the_wrong_order_are_found() {
+        let mut status = complete();
+        status["timeline"].as_array_mut().unwrap().swap(1, 3);
+        assert!(verdict(status).is_err());
+    }
+}

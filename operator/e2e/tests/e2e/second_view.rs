@@ -1,0 +1,1 @@
+//! A view that is not the product's own, through a failover.
