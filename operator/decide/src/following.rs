@@ -2,12 +2,12 @@
 //!
 //! Nothing here waits for a replica: each order goes out by itself, and a sick replica delays nobody else's.
 
-use understudy_wire::ReplicaName;
 use understudy_wire::evidence::{Millis, Phase, Server};
 use understudy_wire::order::{Build, Follow, Origin, Peers};
+use understudy_wire::{GtidSet, ReplicaName};
 
 use crate::decision::{Draft, Order, OrderKind, Reason, Step};
-use crate::failover::candidate::{errant, source_of};
+use crate::failover::candidate::errant;
 use crate::failover::snapshot::{MANAGER_PORT, OrderFact, Replica, Snapshot, with_port};
 
 /// How soon an order that was not carried out is given again.
@@ -144,7 +144,9 @@ fn donor(s: &Snapshot, name: &ReplicaName, primary: &ReplicaName, d: &Draft) -> 
         Some(standby) => taken(standby),
         None if !standbys.is_empty() => Donor::Wait("every donor is busy"),
         None if is_busy(primary) => Donor::Wait("the primary is being cloned, and there is no other copy"),
-        None if s.fresh_report(primary).is_some_and(|(server, _)| server.serving == Some(s.status.epoch)) => taken(primary),
+        None if s.fresh_report(primary).is_some_and(|(server, _)| server.serving == Some(s.status.epoch)) => {
+            taken(primary)
+        }
         None => Donor::Wait("no copy is there to be cloned"),
     }
 }
@@ -152,9 +154,10 @@ fn donor(s: &Snapshot, name: &ReplicaName, primary: &ReplicaName, d: &Draft) -> 
 /// Whether a standby is an intact copy: it replicates, keeps up, and has no transaction of its own.
 pub(crate) fn is_good_copy(s: &Snapshot, primary: &ReplicaName, standby: &ReplicaName) -> bool {
     let Some((server, age)) = s.fresh_report(standby) else { return false };
-    let current = server.replication.as_ref().is_some_and(|read| {
-        read.value.delay.is_none_or(|delay| delay + read.age + age <= DONOR_DELAY)
-    });
+    let current = server
+        .replication
+        .as_ref()
+        .is_some_and(|read| read.value.delay.is_none_or(|delay| delay + read.age + age <= DONOR_DELAY));
     replicates(s, server) && current && errant_against(s, primary, standby).is_none()
 }
 
@@ -162,24 +165,12 @@ pub(crate) fn is_good_copy(s: &Snapshot, primary: &ReplicaName, standby: &Replic
 ///
 /// Compared only with a primary that is seen serving under the present epoch: by then it has dealt with its relay log, so
 /// what it lacks from others it will never get.
-pub(crate) fn errant_against(
-    s: &Snapshot,
-    primary: &ReplicaName,
-    standby: &ReplicaName,
-) -> Option<understudy_wire::GtidSet> {
-    let t = &s.policy.thresholds;
+pub(crate) fn errant_against(s: &Snapshot, primary: &ReplicaName, standby: &ReplicaName) -> Option<GtidSet> {
     let (server, _) = s.fresh_report(standby)?;
     let executed = &server.executed.as_ref()?.value;
-    let (head, head_age) = s.fresh_report(primary)?;
-    let head_read = head.executed.as_ref().filter(|read| read.age + head_age <= t.fresh)?;
-    if head.serving != Some(s.status.epoch) || s.memory.office_known <= t.fresh {
+    let (head, _) = s.fresh_report(primary)?;
+    if head.serving != Some(s.status.epoch) || s.memory.office_known <= s.policy.thresholds.fresh {
         return None;
     }
-    let mut own = executed.subtract(&head_read.value);
-    if let Some(source) = source_of(s, primary) {
-        own = own.subtract(&own.of(source));
-    }
-    let nobody_elses = errant(s, Some(primary), standby, executed);
-    let own = if nobody_elses.is_empty() { own } else { own.union(&nobody_elses) };
-    (!own.is_empty()).then_some(own)
+    Some(errant(s, Some(primary), standby, executed)).filter(|errant| !errant.is_empty())
 }

@@ -37,9 +37,10 @@ fn silent_nodes(s: &Snapshot) -> BTreeSet<String> {
     for (name, replica) in &s.replicas {
         let condemned_on = replica.condemned.as_ref().and_then(|condemned| condemned.node.as_deref());
         let Some(node) = s.node_of(name).or(condemned_on) else { continue };
-        let lost = replica.condemned.as_ref().is_some_and(|condemned| {
-            matches!(condemned.reason.as_str(), "Lost" | "Unreachable")
-        });
+        let lost = replica
+            .condemned
+            .as_ref()
+            .is_some_and(|condemned| matches!(condemned.reason.as_str(), "Lost" | "Unreachable"));
         if s.fresh_report(name).is_some() {
             heard.insert(node.to_owned());
         } else if lost || s.own_report(name).is_some_and(|(_, age)| age > t.fresh + t.gone_after) {

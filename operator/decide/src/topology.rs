@@ -15,7 +15,10 @@ use crate::view::role_of;
 
 /// Makes what is missing. Safe at any time, a change of primary included.
 pub(crate) fn grow(s: &Snapshot, d: &mut Draft) {
-    for (name, replica) in s.cast() {
+    // A condemned primary stays on stage until another has taken over.
+    let on_stage =
+        |name: &ReplicaName, replica: &Replica| replica.condemned.is_none() || s.status.primary.as_ref() == Some(name);
+    for (name, replica) in s.replicas.iter().filter(|(name, replica)| on_stage(name, replica)) {
         match (&replica.volume, &replica.pod) {
             (Fact::Absent, _) => {
                 d.step(Step::MakeVolume { replica: name.clone() });
@@ -81,7 +84,9 @@ pub fn name_for(s: &Snapshot, server_id: u32) -> ReplicaName {
 
 /// FNV-1a with a final mix, 64 bit: stable for ever, unlike the standard library's hashers.
 fn fnv1a(bytes: &[u8]) -> u64 {
-    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+    let hash = bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
     let mixed = (hash ^ hash >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
     mixed ^ mixed >> 33
 }
@@ -108,14 +113,26 @@ fn condemn_old_primary(s: &Snapshot, primary: &ReplicaName, d: &mut Draft) {
     let cause = change.cause.clone().unwrap_or_else(|| "unknown".into());
     let message = format!("{primary} took over under epoch {}: {cause}", change.epoch);
     let epoch = Some(change.epoch);
-    let step = Step::Condemn { replica: old.clone(), uid: replica.uid.clone(), reason: Sentence::FailedOver, message: message.clone(), epoch };
+    let step = Step::Condemn {
+        replica: old.clone(),
+        uid: replica.uid.clone(),
+        reason: Sentence::FailedOver,
+        message: message.clone(),
+        epoch,
+    };
     if d.step(step) {
         d.note_about(Reason::ReplicaCondemned, old, format!("{old} is replaced: {message}"));
     }
 }
 
 /// Why a standby should be replaced, if it should.
-fn sentence(s: &Snapshot, a: &Assessment, primary: &ReplicaName, name: &ReplicaName, replica: &Replica) -> Option<(Sentence, String)> {
+fn sentence(
+    s: &Snapshot,
+    a: &Assessment,
+    primary: &ReplicaName,
+    name: &ReplicaName,
+    replica: &Replica,
+) -> Option<(Sentence, String)> {
     let t = &s.policy.thresholds;
     let Some((server, age)) = s.fresh_report(name) else { return lost(s, a, primary, name, replica) };
     if let Some(own) = errant_against(s, primary, name) {
@@ -139,7 +156,8 @@ fn broken(after: Millis, server: &Server, age: Millis) -> Option<(Sentence, Stri
     }
     let replication = &server.replication.as_ref()?.value;
     // The applier stops at the first transaction that it cannot apply; the source has purged what the receiver needs (1236).
-    let purged = replication.receive_error.as_deref().filter(|error| error.contains("1236") || error.contains("purged"));
+    let purged =
+        replication.receive_error.as_deref().filter(|error| error.contains("1236") || error.contains("purged"));
     let error = replication.apply_error.as_deref().filter(|_| !replication.applying).or(purged)?;
     // The manager repeats a last error for as long as it stands; the LSN says how long nothing has been applied.
     let idle = server.lsn.as_ref().is_none_or(|lsn| lsn.age + age >= after);
@@ -147,7 +165,13 @@ fn broken(after: Millis, server: &Server, age: Millis) -> Option<(Sentence, Stri
 }
 
 /// A standby whose manager is silent. A silence that may be the operator's own is nobody's fault.
-fn lost(s: &Snapshot, a: &Assessment, primary: &ReplicaName, name: &ReplicaName, replica: &Replica) -> Option<(Sentence, String)> {
+fn lost(
+    s: &Snapshot,
+    a: &Assessment,
+    primary: &ReplicaName,
+    name: &ReplicaName,
+    replica: &Replica,
+) -> Option<(Sentence, String)> {
     let t = &s.policy.thresholds;
     let pod = replica.pod.present()?;
     let heard = s.own_report(name).is_some();
@@ -158,7 +182,8 @@ fn lost(s: &Snapshot, a: &Assessment, primary: &ReplicaName, name: &ReplicaName,
     }
     if pod.unschedulable.is_some() && !heard {
         let avoided = replica.avoid_nodes.iter().any(|node| s.nodes.get(node).is_some_and(|node| node.schedulable));
-        return avoided.then(|| (Sentence::Unplaceable, "the nodes it avoids are well again, and no other has room".into()));
+        return avoided
+            .then(|| (Sentence::Unplaceable, "the nodes it avoids are well again, and no other has room".into()));
     }
     let primary_is_heard = s.fresh_report(primary).is_some() && a.verdict.commits();
     let many = s.fleet.managers >= 4 && s.fleet.silent * 2 > s.fleet.managers;
@@ -170,17 +195,35 @@ fn lost(s: &Snapshot, a: &Assessment, primary: &ReplicaName, name: &ReplicaName,
 
 /// Intact copies of the shard besides `but`: the serving primary and every good standby.
 fn copies_besides(s: &Snapshot, primary: &ReplicaName, but: &ReplicaName) -> usize {
-    let serves = |name: &ReplicaName| s.fresh_report(name).is_some_and(|(server, _)| server.serving == Some(s.status.epoch));
+    let serves =
+        |name: &ReplicaName| s.fresh_report(name).is_some_and(|(server, _)| server.serving == Some(s.status.epoch));
     let others = s.cast().filter(|(name, _)| *name != but);
     others.filter(|(name, _)| if *name == primary { serves(name) } else { is_good_copy(s, primary, name) }).count()
 }
 
-fn condemn(s: &Snapshot, primary: &ReplicaName, (name, replica): (&ReplicaName, &Replica), sentence: Sentence, why: String, d: &mut Draft) {
+fn condemn(
+    s: &Snapshot,
+    primary: &ReplicaName,
+    (name, replica): (&ReplicaName, &Replica),
+    sentence: Sentence,
+    why: String,
+    d: &mut Draft,
+) {
     if copies_besides(s, primary, name) == 0 {
-        d.note_about(Reason::LastCopyKept, name, format!("{name} should be replaced ({why}), but it may be the last good copy"));
+        d.note_about(
+            Reason::LastCopyKept,
+            name,
+            format!("{name} should be replaced ({why}), but it may be the last good copy"),
+        );
         return;
     }
-    let step = Step::Condemn { replica: name.clone(), uid: replica.uid.clone(), reason: sentence, message: why.clone(), epoch: None };
+    let step = Step::Condemn {
+        replica: name.clone(),
+        uid: replica.uid.clone(),
+        reason: sentence,
+        message: why.clone(),
+        epoch: None,
+    };
     if d.step(step) {
         d.note_about(Reason::ReplicaCondemned, name, format!("{name} is replaced: {why}"));
     }
@@ -192,9 +235,10 @@ fn scale_down(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft
     if surplus == 0 || !a.verdict.commits() || d.is_taken() {
         return;
     }
-    let least = s.cast().filter(|(name, _)| *name != primary).min_by_key(|(name, replica)| {
-        (is_good_copy(s, primary, name), std::cmp::Reverse(replica.server_id))
-    });
+    let least = s
+        .cast()
+        .filter(|(name, _)| *name != primary)
+        .min_by_key(|(name, replica)| (is_good_copy(s, primary, name), std::cmp::Reverse(replica.server_id)));
     let Some((name, replica)) = least else { return };
     let good_left = s.cast().filter(|(other, _)| *other != name && *other != primary);
     let good_left = good_left.filter(|(other, _)| is_good_copy(s, primary, other)).count();
@@ -203,7 +247,14 @@ fn scale_down(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft
         d.note_about(Reason::LastCopyKept, name, "not scaled down: no other standby is intact");
         return;
     }
-    condemn(s, primary, (name, replica), Sentence::ScaledDown, format!("{} replicas are asked for", s.policy.replicas), d);
+    condemn(
+        s,
+        primary,
+        (name, replica),
+        Sentence::ScaledDown,
+        format!("{} replicas are asked for", s.policy.replicas),
+        d,
+    );
 }
 
 /// What is left of a condemned replica: first its pod, much later its volume, at last its object.
@@ -233,7 +284,11 @@ fn take_away(s: &Snapshot, primary: &ReplicaName, name: &ReplicaName, replica: &
     let Some(ready_at) = ready_at else {
         if d.step(Step::StartQuarantine { replica: name.clone() }) {
             let ttl = s.policy.quarantine_seconds;
-            d.note_about(Reason::VolumeQuarantined, name, format!("redundancy is back: the volume of {name} is kept for {ttl} s more"));
+            d.note_about(
+                Reason::VolumeQuarantined,
+                name,
+                format!("redundancy is back: the volume of {name} is kept for {ttl} s more"),
+            );
         }
         return;
     };

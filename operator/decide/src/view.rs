@@ -34,7 +34,11 @@ pub(crate) fn view(s: &Snapshot, a: &Assessment, doing: Option<String>) -> View 
     View {
         ready: replicas.iter().filter(|replica| replica.ready).count(),
         promotable: replicas.iter().filter(|replica| replica.promotable).count(),
-        redundant: s.status.primary.as_ref().is_some_and(|primary| s.status.transition.is_none() && is_redundant(s, primary)),
+        redundant: s
+            .status
+            .primary
+            .as_ref()
+            .is_some_and(|primary| s.status.transition.is_none() && is_redundant(s, primary)),
         doing,
         replicas,
     }

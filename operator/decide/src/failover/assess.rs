@@ -124,7 +124,8 @@ impl Assessment {
     /// What was seen and by whom, in one line.
     pub fn message(&self) -> String {
         let mut parts = vec![self.own.clone()];
-        for (what, ballots) in [("accused", &self.votes), ("committed", &self.vetoes), ("not counted", &self.abstained)] {
+        for (what, ballots) in [("accused", &self.votes), ("committed", &self.vetoes), ("not counted", &self.abstained)]
+        {
             if !ballots.is_empty() {
                 let said: Vec<_> = ballots.iter().map(|b| format!("{}: {}", b.observer, b.says)).collect();
                 parts.push(format!("{what} by {}", said.join(", ")));
@@ -139,7 +140,8 @@ pub fn assess(s: &Snapshot, subject: &ReplicaName) -> Assessment {
     let case = Case::hear(s, subject);
     let (verdict, class, since) = conclude(&case);
     let fresh = case.thresholds.fresh;
-    let accused = |t: &Testimony| t.accuses.as_ref().map(|a| (format!("{} at {}", Said(&a.error), Named(a.stage)), a.since));
+    let accused =
+        |t: &Testimony| t.accuses.as_ref().map(|a| (format!("{} at {}", Said(&a.error), Named(a.stage)), a.since));
     let committed = |t: &Testimony| t.committed.filter(|age| *age <= fresh).map(|age| ("commits".to_owned(), age));
     let abstained = |t: &Testimony| t.abstains.as_ref().map(|why| (Said(why).to_string(), 0));
     Assessment {

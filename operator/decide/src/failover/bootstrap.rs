@@ -26,7 +26,8 @@ pub(crate) fn plan(s: &Snapshot, d: &mut Draft) {
 
 /// Whether anything says that this shard has ever had a primary. Then nobody initialises, whatever the status says.
 fn may_hold_data(s: &Snapshot) -> bool {
-    let served = s.status.bootstrap.as_ref().is_some_and(|bootstrap| bootstrap.completed) || s.status.last_change.is_some();
+    let served =
+        s.status.bootstrap.as_ref().is_some_and(|bootstrap| bootstrap.completed) || s.status.last_change.is_some();
     served || s.replicas.iter().any(|(name, replica)| is_a_copy(s, name, replica))
 }
 
@@ -100,7 +101,8 @@ pub(crate) fn again(s: &Snapshot, name: &ReplicaName, why: &str, d: &mut Draft) 
     match s.replicas.get(name) {
         Some(replica) if replica.condemned.is_none() => match s.fresh_report(name).map(|(server, _)| &server.phase) {
             Some(Phase::Running) => {
-                let failed = told_again.is_some_and(|o| matches!(o.outcome, OrderOutcome::Failed(_)) && o.sent >= RETRY);
+                let failed =
+                    told_again.is_some_and(|o| matches!(o.outcome, OrderOutcome::Failed(_)) && o.sent >= RETRY);
                 if failed && let Some(transition) = &s.status.transition {
                     let apply_relay_log_within = s.policy.thresholds.apply_relay_log_within;
                     let order = understudy_wire::order::Promote { epoch: transition.epoch, apply_relay_log_within };

@@ -181,29 +181,39 @@ pub fn examine(
     })
 }
 
-/// What this replica has executed and nobody else can have given it.
+/// What this replica has executed and should not have.
 ///
-/// Its last word of the old primary is always a little old, so transactions from there are no reason for suspicion; neither
-/// are those that another replica has as well.
+/// First, transactions that it committed itself and that nobody else is known to have: a standby takes no writes. Second,
+/// what did not come from the old primary and the old primary lacked while it was in office: it will have been written
+/// there again from Kafka. The last word of the old primary is always a little old, so its own transactions never count.
 pub fn errant(s: &Snapshot, old: Option<&ReplicaName>, name: &ReplicaName, executed: &GtidSet) -> GtidSet {
-    let mut others = GtidSet::new();
+    let mut errant = written_alone(s, name, executed);
+    if let Some(old) = old.filter(|old| *old != name)
+        && let Some((head, received)) = s.own_report(old)
+        && let Some(read) = &head.executed
+        && let Some(source) = source_of(s, old)
+        && read.age + received < s.memory.office_known
+    {
+        let lacks = executed.subtract(&read.value);
+        errant = errant.union(&lacks.subtract(&lacks.of(source)));
+    }
+    errant
+}
+
+/// Transactions with this replica's own mark that nobody else is known to have. Without anybody to compare with, none.
+fn written_alone(s: &Snapshot, name: &ReplicaName, executed: &GtidSet) -> GtidSet {
+    let Some(source) = source_of(s, name).filter(|_| s.status.primary.as_ref() != Some(name)) else {
+        return GtidSet::new();
+    };
+    let mut others = None::<GtidSet>;
+    let mut known = |set: &GtidSet| others = Some(others.take().unwrap_or_default().union(set));
     for (other, replica) in s.replicas.iter().filter(|(other, _)| *other != name) {
-        if let Some(known) = &replica.last_executed {
-            others = others.union(known);
-        }
+        replica.last_executed.iter().for_each(&mut known);
         let Some((server, _)) = s.own_report(other) else { continue };
-        if let Some(read) = &server.executed {
-            others = others.union(&read.value);
-        }
-        if let Some(read) = &server.replication {
-            others = others.union(&read.value.received);
-        }
+        server.executed.iter().for_each(|read| known(&read.value));
+        server.replication.iter().for_each(|read| known(&read.value.received));
     }
-    let mut own = executed.subtract(&others);
-    if let Some(source) = old.and_then(|old| source_of(s, old)) {
-        own = own.subtract(&own.of(source));
-    }
-    own
+    others.map(|others| executed.of(source).subtract(&others)).unwrap_or_default()
 }
 
 /// What a replica has executed, as last heard.

@@ -108,7 +108,10 @@ fn held_back(s: &Snapshot, d: &mut Draft) -> bool {
     if let Some(at) = since
         && s.now.as_millisecond().saturating_sub(at.as_millisecond()) < cooldown
     {
-        d.note(Reason::Cooldown, format!("the last change of primary was at {at}: only HARD evidence counts until the cooldown is over"));
+        d.note(
+            Reason::Cooldown,
+            format!("the last change of primary was at {at}: only HARD evidence counts until the cooldown is over"),
+        );
         return true;
     }
     let fleet = s.fleet;
@@ -122,26 +125,29 @@ fn held_back(s: &Snapshot, d: &mut Draft) -> bool {
     false
 }
 
-/// No replica may be promoted. If this is the last copy and its server ended, it is started again where it is.
+/// No replica may be promoted. Servers that ended are started again where they are: each may hold the last copy.
 pub(crate) fn nobody_else(s: &Snapshot, primary: &ReplicaName, ranking: &Ranking, d: &mut Draft) {
     let reason = if ranking.retention_violated() { Reason::RetentionViolated } else { Reason::NoCandidate };
     d.doing("waiting for a replica that can be promoted");
     d.note(reason, format!("nobody can take over from {primary}: {}", ranking.words()));
-    let ended = match s.fresh_report(primary) {
-        Some((server, received)) => match server.phase {
-            Phase::Exited { age, .. } => age + received,
-            _ => return,
-        },
-        None => return,
-    };
-    let pod = s.replicas.get(primary).and_then(|replica| replica.pod.present());
-    if let Some(pod) = pod
-        && !pod.terminating
-        && ended >= LAST_COPY_PATIENCE
-        && s.memory.awake >= LAST_COPY_PATIENCE
-        && d.step(Step::DeletePod { replica: primary.clone(), uid: pod.uid.clone(), restart: true })
-    {
-        d.note_about(Reason::LastCopyRestarted, primary, format!("{primary} may be the last copy: its pod is started again on its volume"));
+    if s.memory.awake < LAST_COPY_PATIENCE {
+        return;
+    }
+    let in_office = |name: &ReplicaName| s.status.primary.as_ref() == Some(name);
+    for (name, replica) in s.replicas.iter().filter(|(name, replica)| replica.condemned.is_none() || in_office(name)) {
+        let ended = match s.fresh_report(name) {
+            Some((server, received)) => match server.phase {
+                Phase::Exited { age, .. } => age + received,
+                _ => continue,
+            },
+            None => continue,
+        };
+        if let Some(pod) = replica.pod.present().filter(|pod| !pod.terminating && ended >= LAST_COPY_PATIENCE)
+            && d.step(Step::DeletePod { replica: name.clone(), uid: pod.uid.clone(), restart: true })
+        {
+            let message = format!("{name} may be the last copy: its pod is started again on its volume");
+            d.note_about(Reason::LastCopyRestarted, name, message);
+        }
     }
 }
 
@@ -240,7 +246,8 @@ pub(crate) fn claim(s: &Snapshot, a: &Assessment, change: Change, ranking: Ranki
             let sign = Entry::ago(Milestone::FirstSign, epoch, a.since).saying(a.own.clone());
             entries.insert(0, sign);
         }
-        let decided = Entry::now(Milestone::Decided, epoch).saying(format!("{cause}, first sign {} ago", Seconds(a.since)));
+        let decided =
+            Entry::now(Milestone::Decided, epoch).saying(format!("{cause}, first sign {} ago", Seconds(a.since)));
         entries.insert(entries.len() - 1, decided);
     }
     d.records.push(RecordUpdate {

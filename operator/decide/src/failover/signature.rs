@@ -109,7 +109,9 @@ fn process_exited(case: &Case<'_>) -> Option<Finding> {
 
 fn data_lost(case: &Case<'_>) -> Option<Finding> {
     match case.own {
-        Own::Fresh(Server { phase: Phase::Empty | Phase::Unusable { .. } | Phase::Building, .. }, _) if settled(case) => {
+        Own::Fresh(Server { phase: Phase::Empty | Phase::Unusable { .. } | Phase::Building, .. }, _)
+            if settled(case) =>
+        {
             Finding::of_accusers(0, case.first_accused(), 0)
         }
         _ => None,

@@ -238,7 +238,7 @@ pub struct Replica {
     /// Its pod.
     pub pod: Fact<Pod>,
     /// Its volume claim.
-    pub volume: Fact<Volume>,
+    pub volume: Fact<VolumeClaim>,
     /// `server_uuid` as last reported, kept in the Replica's status.
     pub server_uuid: Option<String>,
     /// Executed transactions as last written to the Replica's status; old, and better than nothing after a restart.
@@ -281,7 +281,7 @@ pub struct Pod {
 
 /// A volume claim.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Volume {
+pub struct VolumeClaim {
     /// UID of the object.
     pub uid: String,
     /// Whether its deletion was asked for.

@@ -79,6 +79,8 @@ pub struct Case<'a> {
     pub thresholds: &'a Thresholds,
     /// Its manager.
     pub own: Own<'a>,
+    /// Age of the last commit that its manager saw succeed.
+    pub own_commit: Option<Millis>,
     /// Everybody else.
     pub testimonies: Vec<Testimony>,
     /// How long the subject has been in office, as far as this process knows.
@@ -92,6 +94,13 @@ impl<'a> Case<'a> {
             Some((server, age)) => Own::Fresh(server, age),
             None => Own::Silent(s.silent_for(subject)),
         };
+        // The manager's own commits veto like anybody's. Its failures are no second voice: it is the first.
+        let beside = s.reports.iter().filter(|received| is_own(&received.report.observer, subject));
+        let own_commit = beside
+            .flat_map(|received| received.report.evidence.iter().map(move |evidence| (evidence, received.age)))
+            .filter(|(evidence, _)| evidence.subject == *subject)
+            .filter_map(|(evidence, age)| Some(evidence.probe.as_ref()?.committed? + age))
+            .min();
         let others: Vec<_> = s.reports.iter().filter(|received| !is_own(&received.report.observer, subject)).collect();
         let nodes: BTreeSet<_> = others.iter().filter_map(|received| received.node.as_deref()).collect();
         let by_node = nodes.len() > 1;
@@ -101,12 +110,12 @@ impl<'a> Case<'a> {
             .filter(|(_, evidence)| evidence.subject == *subject)
             .filter_map(|(received, evidence)| hear_one(received, evidence, by_node, &s.policy.thresholds))
             .collect();
-        Self { thresholds: &s.policy.thresholds, own, testimonies, office_known: s.memory.office_known }
+        Self { thresholds: &s.policy.thresholds, own, own_commit, testimonies, office_known: s.memory.office_known }
     }
 
     /// Age of the newest commit that anybody saw succeed.
     pub fn newest_commit(&self) -> Option<Millis> {
-        self.testimonies.iter().filter_map(|t| t.committed).min()
+        self.testimonies.iter().filter_map(|t| t.committed).chain(self.own_commit).min()
     }
 
     /// Since when at least `needed` other domains accuse, counting the accusations that `counts` lets through.

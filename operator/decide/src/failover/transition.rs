@@ -9,12 +9,12 @@ use understudy_wire::order::{FenceOrder, Promote};
 use understudy_wire::{GtidSet, ReplicaName};
 
 use super::assess::{Assessment, Cause, SKEW};
+use super::bootstrap;
 use super::candidate::rank;
 use super::plan::{Change, claim, nobody_else};
 use super::record::{self, Entry, Milestone, RecordUpdate};
 use super::snapshot::{Kind, OrderOutcome, ReprobeOutcome, Snapshot, Transition};
 use super::testimony::Case;
-use super::bootstrap;
 use crate::decision::{Draft, Order, OrderKind, Reason, Step};
 
 /// How often a target is told again before the next one is taken.
@@ -43,9 +43,15 @@ pub(crate) fn go_on(s: &Snapshot, a: &Assessment, t: &Transition, d: &mut Draft)
     }
 }
 
-/// Whether the target is known to take writes under the claimed epoch.
+/// Whether the target is known to take writes under the claimed epoch. A first primary that was given up stays so: another
+/// replica may have been allowed to initialise since.
 fn serves(s: &Snapshot, t: &Transition) -> bool {
-    let answered = s.order(&t.to, OrderKind::Promote, t.epoch).is_some_and(|o| matches!(o.outcome, OrderOutcome::Done(_)));
+    let given_up = s.replicas.get(&t.to).is_none_or(|replica| replica.condemned.is_some());
+    if t.kind == Kind::Bootstrap && given_up {
+        return false;
+    }
+    let answered =
+        s.order(&t.to, OrderKind::Promote, t.epoch).is_some_and(|o| matches!(o.outcome, OrderOutcome::Done(_)));
     answered || s.fresh_report(&t.to).is_some_and(|(server, _)| server.serving == Some(t.epoch))
 }
 
@@ -99,7 +105,10 @@ fn failover(s: &Snapshot, a: &Assessment, t: &Transition, d: &mut Draft) {
         match reprobe(s, t, old, d) {
             Reprobed::Wait => return,
             Reprobed::Lives => {
-                d.note(Reason::NearMiss, format!("{old} committed after epoch {} was claimed: it is confirmed", t.epoch));
+                d.note(
+                    Reason::NearMiss,
+                    format!("{old} committed after epoch {} was claimed: it is confirmed", t.epoch),
+                );
                 let change = Change::new(Kind::Confirm, old, old, "NearMiss").of_incident(t.record.as_ref());
                 return claim(s, a, change, Default::default(), d);
             }
@@ -197,7 +206,11 @@ fn next_candidate(s: &Snapshot, a: &Assessment, t: &Transition, why: &str, d: &m
     let ranking = rank(s, Some(old), &[&t.to]);
     match ranking.choose(None).map(|candidate| candidate.name.clone()) {
         Some(next) => {
-            d.note_about(Reason::CandidateFailed, &t.to, format!("{} did not become primary ({why}): {next} is next", t.to));
+            d.note_about(
+                Reason::CandidateFailed,
+                &t.to,
+                format!("{} did not become primary ({why}): {next} is next", t.to),
+            );
             let kind = if next == *old { Kind::Confirm } else { Kind::Failover };
             let cause = t.cause.as_deref().unwrap_or("CandidateFailed");
             let change = Change::new(kind, old, &next, cause).of_incident(t.record.as_ref());

@@ -1,0 +1,279 @@
+//! The verdict, case by case.
+
+mod support;
+
+use support::*;
+use understudy_decide::{Cause, Verdict, assess};
+use understudy_wire::evidence::*;
+
+fn verdict(scene: &Scene) -> Verdict {
+    assess(&scene.0, &name("a")).verdict
+}
+
+#[test]
+fn each_signature_gives_its_verdict() {
+    type Case = (&'static str, fn(&mut Scene), Verdict);
+    let cases: &[Case] = &[
+        ("all well", |_| {}, Verdict::Healthy),
+        ("mysqld killed 50 ms ago and everybody refused", |s| s.kill_primary(50), Verdict::Gone(Cause::ProcessExited)),
+        (
+            "the manager alone says that mysqld ended",
+            |s| s.server("a", |server| server.phase = Phase::Exited { code: Some(1), signal: None, age: 500 }),
+            Verdict::Healthy,
+        ),
+        (
+            "the manager alone says so, and nobody has committed since",
+            |s| {
+                s.server("a", |server| server.phase = Phase::Exited { code: Some(1), signal: None, age: 50 });
+            },
+            Verdict::Suspect(Cause::ProcessExited),
+        ),
+        (
+            "one more domain bears it out",
+            |s| {
+                s.server("a", |server| server.phase = Phase::Exited { code: Some(1), signal: None, age: 150 });
+                s.says(&operator(), "a", Some(refused(20)), None);
+            },
+            Verdict::Gone(Cause::ProcessExited),
+        ),
+        ("the node went away 3.5 s ago", |s| s.lose_node(3_500), Verdict::Gone(Cause::Unreachable)),
+        ("the node went away 2.2 s ago", |s| s.lose_node(2_200), Verdict::Suspect(Cause::Unreachable)),
+        (
+            "the manager is silent and only one other cannot reach it",
+            |s| {
+                s.silent("a", 10_000);
+                s.says(&operator(), "a", Some(unreachable(9_000)), None);
+            },
+            Verdict::ObserverPartition,
+        ),
+        ("the manager is silent and everybody commits", |s| s.silent("a", 60_000), Verdict::Healthy),
+        (
+            "only the operator cannot reach it",
+            |s| s.says(&operator(), "a", Some(unreachable(30_000)), None),
+            Verdict::ObserverPartition,
+        ),
+        (
+            "two domains cannot reach it, the manager is well, and a consumer commits",
+            |s| {
+                s.says(&operator(), "a", Some(unreachable(30_000)), None);
+                s.says(&manager("b"), "a", Some(unreachable(30_000)), None);
+            },
+            Verdict::ObserverPartition,
+        ),
+        (
+            "nobody can reach it and its manager says that it runs",
+            |s| s.all_say(&unreachable(30_000)),
+            Verdict::Suspect(Cause::Unexplained),
+        ),
+        (
+            "one observer's pause is nobody's death",
+            |s| {
+                s.silent("a", 4_000);
+                s.all_say(&unreachable(3_000));
+                for observer in [manager("b"), manager("c"), consumer(), operator()] {
+                    s.report(&observer).report.own_gap = 3_000;
+                }
+            },
+            Verdict::Unknown,
+        ),
+        (
+            "a refusal counts even from who was paused",
+            |s| {
+                s.kill_primary(100);
+                for observer in [manager("b"), manager("c"), consumer(), operator()] {
+                    s.report(&observer).report.own_gap = 3_000;
+                }
+            },
+            Verdict::Gone(Cause::ProcessExited),
+        ),
+        (
+            "old reports accuse nobody",
+            |s| {
+                s.silent("a", 4_000);
+                s.all_say(&unreachable(3_000));
+                for observer in [manager("b"), manager("c"), consumer(), operator()] {
+                    s.report(&observer).age = 5_000;
+                }
+            },
+            Verdict::Unknown,
+        ),
+        (
+            "the operator has just woken up: nobody counts as silent",
+            |s| {
+                s.lose_node(3_500);
+                s.0.memory.awake = 500;
+            },
+            Verdict::Suspect(Cause::Unreachable),
+        ),
+        (
+            "two observers on one node are one voice",
+            |s| {
+                s.silent("a", 10_000);
+                s.0.reports.retain(|r| r.report.observer != consumer() && r.report.observer != operator());
+                s.says(&manager("b"), "a", Some(unreachable(9_000)), None);
+                s.says(&manager("c"), "a", Some(unreachable(9_000)), None);
+                s.report(&manager("c")).node = Some("node-2".into());
+                s.says(&operator(), "a", None, None);
+            },
+            Verdict::Suspect(Cause::Unreachable),
+        ),
+        (
+            "on a cluster of one node the kinds of observer are the domains",
+            |s| {
+                s.lose_node(3_500);
+                for observer in [manager("b"), manager("c"), consumer(), operator()] {
+                    s.report(&observer).node = Some("node-1".into());
+                }
+            },
+            Verdict::Gone(Cause::Unreachable),
+        ),
+        (
+            "restarted by itself and read-only",
+            |s| {
+                s.server("a", |server| {
+                    server.serving = None;
+                    server.read_only = Some(true);
+                });
+                s.all_say(&fails(Stage::Commit, ProbeError::ReadOnly, 1_000));
+            },
+            Verdict::Gone(Cause::Restarted),
+        ),
+        (
+            "restarted and in crash recovery",
+            |s| {
+                s.server("a", |server| server.phase = Phase::Starting);
+                s.all_say(&refused(300));
+            },
+            Verdict::Gone(Cause::Restarted),
+        ),
+        (
+            "what the manager says of an office that has just begun is from before",
+            |s| {
+                s.0.memory.office_known = 300;
+                s.server("a", |server| server.read_only = Some(true));
+                s.all_say(&fails(Stage::Commit, ProbeError::ReadOnly, 800));
+            },
+            Verdict::Healthy,
+        ),
+        (
+            "an empty volume where the primary was",
+            |s| {
+                s.server("a", |server| server.phase = Phase::Empty);
+                s.all_say(&refused(300));
+            },
+            Verdict::Gone(Cause::DataLost),
+        ),
+        (
+            "the volume answers EIO",
+            |s| {
+                s.server("a", |server| server.fsync = Some(Fsync { error: Some("EIO".into()), ..Fsync::default() }));
+                s.all_say(&fails(Stage::Commit, ProbeError::Timeout, 1_000));
+            },
+            Verdict::Stuck(Cause::VolumeFailed),
+        ),
+        (
+            "the pod stops and the server with it",
+            |s| {
+                s.server("a", |server| server.phase = Phase::Stopping);
+                s.all_say(&refused(1_000));
+            },
+            Verdict::Gone(Cause::PodStopped),
+        ),
+        (
+            "stopped for 3.5 s",
+            |s| {
+                s.server("a", |server| server.process_state = Some('T'));
+                s.all_say(&fails(Stage::Greeting, ProbeError::Timeout, 3_500));
+            },
+            Verdict::Stuck(Cause::Stopped),
+        ),
+        (
+            "stopped for 2 s",
+            |s| {
+                s.server("a", |server| server.process_state = Some('T'));
+                s.all_say(&fails(Stage::Greeting, ProbeError::Timeout, 2_000));
+            },
+            Verdict::Suspect(Cause::Stopped),
+        ),
+        (
+            "the volume hangs for 6 s",
+            |s| {
+                s.server("a", |server| {
+                    server.fsync = Some(Fsync { succeeded: Some(6_500), in_flight: Some(6_200), ..Fsync::default() });
+                    server.lsn = Some(Aged { age: 6_300, value: 1 });
+                });
+                s.all_say(&fails(Stage::Commit, ProbeError::Timeout, 5_500));
+            },
+            Verdict::Stuck(Cause::VolumeStalled),
+        ),
+        (
+            "nothing moves for 9 s on a volume that is well",
+            |s| {
+                s.server("a", |server| server.lsn = Some(Aged { age: 9_500, value: 1 }));
+                s.all_say(&fails(Stage::Commit, ProbeError::Timeout, 9_000));
+            },
+            Verdict::Stuck(Cause::Deadlocked),
+        ),
+        (
+            "commits time out and the LSN moves: load, not death",
+            |s| s.all_say(&fails(Stage::Commit, ProbeError::Timeout, 20_000)),
+            Verdict::Suspect(Cause::Unexplained),
+        ),
+        (
+            "out of connections",
+            |s| s.all_say(&fails(Stage::Auth, ProbeError::TooManyConnections, 20_000)),
+            Verdict::Saturated,
+        ),
+        (
+            "the heartbeat waits for a lock",
+            |s| {
+                s.all_say(&fails(Stage::Commit, ProbeError::Server { code: 1205, message: "lock wait".into() }, 20_000))
+            },
+            Verdict::Saturated,
+        ),
+        ("commits take long", |s| s.all_say(&Probe { commit_took: Some(1_800), ..commits() }), Verdict::Slow),
+        ("a failure of half a second is nothing yet", |s| s.all_say(&unreachable(500)), Verdict::Healthy),
+        ("nobody says anything", |s| s.0.reports.clear(), Verdict::Unknown),
+    ];
+    for (case, spoil, expected) in cases {
+        let mut scene = Scene::well();
+        spoil(&mut scene);
+        assert_eq!(verdict(&scene), *expected, "{case}: {}", assess(&scene.0, &name("a")).message());
+    }
+}
+
+#[test]
+fn one_fresh_commit_vetoes_every_signature() {
+    let deaths: &[fn(&mut Scene)] = &[
+        |s| s.kill_primary(1_500),
+        |s| s.lose_node(5_000),
+        |s| {
+            s.server("a", |server| server.process_state = Some('T'));
+            s.all_say(&fails(Stage::Greeting, ProbeError::Timeout, 5_000));
+        },
+        |s| {
+            s.server("a", |server| server.phase = Phase::Starting);
+            s.all_say(&refused(5_000));
+        },
+    ];
+    for (at, death) in deaths.iter().enumerate() {
+        let mut scene = Scene::well();
+        death(&mut scene);
+        assert!(verdict(&scene).is_dead(), "death {at} without the commit");
+        scene.says(&consumer(), "a", Some(Probe { committed: Some(200), ..Probe::default() }), None);
+        assert!(!verdict(&scene).is_dead(), "death {at} with it: {:?}", verdict(&scene));
+    }
+}
+
+#[test]
+fn the_message_says_who_saw_what() {
+    let mut scene = Scene::well();
+    scene.kill_primary(400);
+    let message = assess(&scene.0, &name("a")).message();
+    assert_eq!(
+        message,
+        "its manager says mysqld was ended by signal 9 0.4 s ago; accused by peer m-b: refused at tcp, peer m-c: refused at tcp, \
+         consumer store-m-0: refused at tcp, operator understudy-0: refused at tcp; committed by peer m-b: commits, \
+         peer m-c: commits, consumer store-m-0: commits, operator understudy-0: commits"
+    );
+}

@@ -1,0 +1,69 @@
+//! Drives `plan` against a model of replicas, nodes, observers and an operator that dies between any two steps.
+//!
+//! `UNDERSTUDY_SEEDS` is how many seeds are tried (10,000 without it), `UNDERSTUDY_SEED` tries one and prints its trace.
+//! A failing seed is run again and prints its trace: everything that happened, in order, so that it can be replayed.
+
+mod operator;
+mod random;
+mod world;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use world::World;
+
+const SEEDS: u64 = 10_000;
+
+/// Runs one seed: a time of faults, then a time in which everything must become well again.
+fn run(seed: u64, traced: bool) -> Result<World, (String, World)> {
+    let mut world = World::new(seed, traced);
+    match world.live_through() {
+        Ok(()) => Ok(world),
+        Err(broken) => Err((broken, world)),
+    }
+}
+
+#[test]
+fn no_run_of_faults_breaks_an_invariant_and_every_one_ends_well() {
+    if let Some(seed) = std::env::var("UNDERSTUDY_SEED").ok().and_then(|seed| seed.parse().ok()) {
+        match run(seed, true) {
+            Ok(world) => println!("{}\nseed {seed} ends well", world.trace()),
+            Err((broken, world)) => panic!("{}\nseed {seed}: {broken}", world.trace()),
+        }
+        return;
+    }
+    let seeds = std::env::var("UNDERSTUDY_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(SEEDS);
+    let next = AtomicU64::new(0);
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    let totals = std::thread::scope(|scope| {
+        let work = || {
+            let mut counts = world::Counts::default();
+            loop {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                if seed >= seeds {
+                    return counts;
+                }
+                match run(seed, false) {
+                    Ok(world) => counts.add(&world.counts),
+                    Err((broken, _)) => {
+                        next.store(seeds, Ordering::Relaxed);
+                        let trace = run(seed, true).map_or_else(|(_, world)| world.trace(), |world| world.trace());
+                        panic!("{trace}\nseed {seed}: {broken}\nagain: UNDERSTUDY_SEED={seed}");
+                    }
+                }
+            }
+        };
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let mut totals = world::Counts::default();
+        for worker in workers {
+            totals.add(&worker.join().expect("a seed failed, see above"));
+        }
+        totals
+    });
+    println!("{seeds} seeds: {totals:?}");
+    // A model in which nothing happens proves nothing.
+    if seeds >= 1_000 {
+        assert!(totals.failovers > seeds / 4, "too few failovers: {totals:?}");
+        assert!(totals.switchovers > 0 && totals.confirms > 0 && totals.crashes > 0, "{totals:?}");
+        assert!(totals.second_candidates > 0 && totals.volumes_deleted > 0, "{totals:?}");
+    }
+}
