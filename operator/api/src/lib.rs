@@ -3,6 +3,7 @@
 //! The YAML under `crds/` is generated from here by `understudy crds --write crds`; a test fails when it is stale.
 
 pub mod conditions;
+pub mod crds;
 pub mod labels;
 pub mod names;
 mod schema;

@@ -95,7 +95,7 @@ pub(super) fn two() -> i32 {
 pub struct ViewSpec {
     /// The image; its own entry point is run.
     #[schemars(length(max = 512))]
-    #[x_kube(validation = Rule::new("self.matches('^[^[:space:]]+$')").message("view.image must name an image"))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-zA-Z0-9][-a-zA-Z0-9._:/@]*$')").message("view.image must name an image"))]
     pub image: String,
     /// The MySQL schema that the view owns; it may write nowhere else.
     #[schemars(length(max = 64))]

@@ -39,6 +39,7 @@ use super::{
     printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].message", priority = 1)
 )]
 #[x_kube(validation = Rule::new("self.shards <= self.kafka.partitions").message("there are more shards than partitions, so some would get no data; give fewer shards or, on a new Datastore, more partitions"))]
+#[x_kube(validation = Rule::new("!has(self.query) || has(self.query.tokens) || has(self.gateway)").message("query needs tokens: give query.tokens, or a gateway whose tokens it can share"))]
 #[x_kube(validation = Rule::new("!has(self.consumer.pausedPartitions) || self.consumer.pausedPartitions.all(p, p >= 0 && p < self.kafka.partitions)").message("consumer.pausedPartitions names a partition that the topic does not have; partitions are 0 to kafka.partitions - 1"))]
 #[serde(rename_all = "camelCase")]
 pub struct DatastoreSpec {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
+use kube::core::{Message, Rule};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -81,12 +82,12 @@ fn three() -> i32 {
 pub struct MysqlSpec {
     /// A stock MySQL image, 8.4 or later.
     #[schemars(length(max = 512))]
-    #[x_kube(validation = Rule::new("self.matches('^[^[:space:]]+$')").message("image must name an image, such as mysql:8.4"))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-zA-Z0-9][-a-zA-Z0-9._:/@]*$')").message("mysql.image must name an image, such as mysql:8.4"))]
     pub image: String,
     /// Server variables to set. Those that the operator relies on cannot be set.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::short_texts")]
-    #[x_kube(validation = Rule::new(ALLOWED_CONFIG_RULE).message(ALLOWED_CONFIG_MESSAGE))]
+    #[x_kube(validation = only_allowed_config())]
     #[x_kube(validation = Rule::new("self.all(k, self[k].matches('^[A-Za-z0-9_.,:+-]{1,128}$'))").message("values of mysql.config are one word of letters, digits and . , : + - _, such as 2G or ON"))]
     pub config: BTreeMap<String, String>,
     /// Requests and limits of the mysql container.
@@ -139,8 +140,16 @@ pub const ALLOWED_CONFIG: &[&str] = &[
     "wait_timeout",
 ];
 
-const ALLOWED_CONFIG_RULE: &str = "self.all(k, k in ['back_log', 'binlog_cache_size', 'binlog_transaction_compression', 'innodb_adaptive_flushing', 'innodb_adaptive_hash_index', 'innodb_buffer_pool_instances', 'innodb_buffer_pool_size', 'innodb_flush_neighbors', 'innodb_io_capacity', 'innodb_io_capacity_max', 'innodb_log_buffer_size', 'innodb_lru_scan_depth', 'innodb_max_dirty_pages_pct', 'innodb_page_cleaners', 'innodb_print_all_deadlocks', 'innodb_purge_threads', 'innodb_read_io_threads', 'innodb_redo_log_capacity', 'innodb_sort_buffer_size', 'innodb_write_io_threads', 'interactive_timeout', 'join_buffer_size', 'long_query_time', 'max_allowed_packet', 'max_connections', 'max_execution_time', 'max_heap_table_size', 'net_read_timeout', 'net_write_timeout', 'performance_schema_max_digest_length', 'read_buffer_size', 'read_rnd_buffer_size', 'replica_parallel_workers', 'slow_query_log', 'sort_buffer_size', 'table_definition_cache', 'table_open_cache', 'temptable_max_ram', 'thread_cache_size', 'tmp_table_size', 'wait_timeout'])";
-const ALLOWED_CONFIG_MESSAGE: &str = "mysql.config names a variable that may not be set: only sizes, timeouts and I/O rates may, none that changes durability, replication or access (list: `kubectl explain shard.spec.mysql.config`)";
+fn allowed_config() -> String {
+    format!("['{}']", ALLOWED_CONFIG.join("', '"))
+}
+
+fn only_allowed_config() -> Rule {
+    let allowed = allowed_config();
+    Rule::new(format!("self.all(k, k in {allowed})")).message(Message::Expression(format!(
+        "'mysql.config may not set ' + self.filter(k, !(k in {allowed})).join(', ') + ': only sizes, timeouts and rates may be set, nothing that changes durability, replication or access'"
+    )))
+}
 
 /// The volumes of a shard's replicas.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -461,6 +470,15 @@ pub struct ReplicaSummary {
 pub struct LastFailover {
     /// Name of its record.
     pub name: String,
+    /// What kind of change.
+    #[serde(default)]
+    pub kind: TransitionKind,
+    /// The epoch under which the new primary took office.
+    #[serde(default)]
+    pub epoch: i64,
+    /// The primary before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
     /// When the new primary took over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time: Option<Time>,

@@ -1,0 +1,103 @@
+//! Every example is what its kind allows: known fields only, types that parse, no rule broken.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use support::{Base, breaches, schema};
+
+fn files(folder: &Path, into: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files(&path, into);
+        } else if path.extension().is_some_and(|e| e == "yaml") {
+            into.push(path);
+        }
+    }
+}
+
+/// Our objects in every example, with the file each is from.
+fn objects() -> Vec<(PathBuf, Base, Value)> {
+    let mut paths = Vec::new();
+    files(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../examples"), &mut paths);
+    let mut objects = Vec::new();
+    for path in paths {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let documents: Vec<Value> =
+            serde_saphyr::from_multiple(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        for document in documents {
+            let is_ours = document["apiVersion"].as_str().is_some_and(|v| v.starts_with("understudy.dev/"));
+            if is_ours {
+                let kind = document["kind"].as_str().unwrap();
+                objects.push((
+                    path.clone(),
+                    Base::of(kind).unwrap_or_else(|| panic!("{}: {kind}", path.display())),
+                    document,
+                ));
+            }
+        }
+    }
+    objects
+}
+
+/// Fields that the schema does not know; the API server would drop them.
+fn unknown_fields(schema: &Value, value: &Value, at: &str, into: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let path = format!("{at}.{name}");
+                match (&schema["properties"][name], &schema["additionalProperties"]) {
+                    (Value::Null, Value::Null) => into.push(path),
+                    (Value::Null, any) => unknown_fields(any, value, &path, into),
+                    (known, _) => unknown_fields(known, value, &path, into),
+                }
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| unknown_fields(&schema["items"], item, at, into)),
+        _ => {}
+    }
+}
+
+#[test]
+fn examples_parse() {
+    let objects = objects();
+    assert!(objects.len() >= 4, "{} objects found", objects.len());
+    for (path, kind, object) in objects {
+        let spec = object["spec"].clone();
+        let parsed = match kind {
+            Base::Datastore => serde_json::from_value::<understudy_api::v1alpha1::DatastoreSpec>(spec).err(),
+            Base::Shard => serde_json::from_value::<understudy_api::v1alpha1::ShardSpec>(spec).err(),
+            Base::Replica => serde_json::from_value::<understudy_api::v1alpha1::ReplicaSpec>(spec).err(),
+            Base::Consumer => serde_json::from_value::<understudy_api::v1alpha1::ConsumerSpec>(spec).err(),
+            Base::Failover => serde_json::from_value::<understudy_api::v1alpha1::FailoverSpec>(spec).err(),
+        };
+        assert!(parsed.is_none(), "{}: {}", path.display(), parsed.unwrap());
+    }
+}
+
+#[test]
+fn examples_have_no_unknown_field() {
+    for (path, kind, object) in objects() {
+        let mut unknown = Vec::new();
+        unknown_fields(&schema(kind)["properties"]["spec"], &object["spec"], "spec", &mut unknown);
+        assert!(unknown.is_empty(), "{}: {unknown:?}", path.display());
+    }
+}
+
+#[test]
+fn examples_break_no_rule() {
+    for (path, kind, object) in objects() {
+        let breaches = breaches(kind, &object, None);
+        assert!(breaches.is_empty(), "{}: {breaches:?}", path.display());
+    }
+}
+
+#[test]
+fn a_misspelt_field_would_be_noticed() {
+    let mut unknown = Vec::new();
+    let spec = serde_json::json!({ "mysql": { "image": "a", "confg": {} }, "storage": { "size": "1Gi" } });
+    unknown_fields(&schema(Base::Shard)["properties"]["spec"], &spec, "spec", &mut unknown);
+    assert_eq!(unknown, ["spec.mysql.confg"]);
+}

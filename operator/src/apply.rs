@@ -1,0 +1,368 @@
+//! How objects are written: server-side, with one field manager per use, and not at all when nothing would change. I/O.
+//!
+//! What was applied is remembered for ten minutes: an equal object is not sent again unless the live one was changed by
+//! somebody else or is gone. So a stable cluster costs no writes, and what somebody changed by hand is set right.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
+use kube::core::NamespaceResourceScope;
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::metrics::{Metrics, Write};
+
+/// The label that everything made by the operator has; watches select by it.
+pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "understudy");
+
+/// One field manager per use: two uses that apply the same object must not drop each other's fields.
+pub mod manager {
+    /// Children of a Datastore.
+    pub const DATASTORE: &str = "understudy-datastore";
+    /// Children of a Consumer.
+    pub const CONSUMER: &str = "understudy-consumer";
+    /// The operator's part of a Consumer's status.
+    pub const CONSUMER_STATUS: &str = "understudy-consumer-status";
+    /// Secrets, configuration and Services of a Shard.
+    pub const FURNISH: &str = "understudy-furnish";
+    /// Replicas, pods and volumes of a Shard.
+    pub const SHARD: &str = "understudy-shard";
+    /// Role labels, moved when a replica's role changes.
+    pub const ROLE: &str = "understudy-role";
+    /// Status written whole.
+    pub const STATUS: &str = "understudy-status";
+}
+
+const CALL: Duration = Duration::from_secs(10);
+const REMEMBERED: Duration = Duration::from_secs(600);
+
+/// Why an object could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The API server answered with an error.
+    #[error("cannot {verb} {kind} {name}")]
+    Api {
+        /// What was tried.
+        verb: &'static str,
+        /// The object's kind.
+        kind: String,
+        /// The object's name.
+        name: String,
+        /// The answer.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// The API server did not answer.
+    #[error("cannot {verb} {kind} {name}: no answer within {CALL:?}")]
+    Deadline {
+        /// What was tried.
+        verb: &'static str,
+        /// The object's kind.
+        kind: String,
+        /// The object's name.
+        name: String,
+    },
+    /// An object of this name exists and belongs to somebody else.
+    #[error("{kind} {name} exists and is not ours; rename or remove it")]
+    NotOurs {
+        /// The object's kind.
+        kind: String,
+        /// The object's name.
+        name: String,
+    },
+}
+
+impl ApplyError {
+    /// Whether somebody else wrote first; the next pass sees what, so it is a normal outcome.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Api { source, .. } if matches!(&**source, kube::Error::Api(status) if status.is_conflict()))
+    }
+
+    /// Whether there is no such object.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Api { source, .. } if matches!(&**source, kube::Error::Api(status) if status.is_not_found()))
+    }
+
+    /// Whether an object of this name is already there.
+    pub fn is_already_exists(&self) -> bool {
+        matches!(self, Self::Api { source, .. } if matches!(&**source, kube::Error::Api(status) if status.is_already_exists()))
+    }
+}
+
+/// What is known of the live object that is about to be applied.
+#[derive(Clone, Debug)]
+pub enum Live {
+    /// Its kind is not watched.
+    Unwatched,
+    /// It is not there, as far as its watch knows.
+    Absent,
+    /// It is there.
+    Present {
+        /// `metadata.generation`, of kinds that have one.
+        generation: Option<i64>,
+        /// `metadata.resourceVersion`.
+        version: Option<String>,
+    },
+}
+
+impl Live {
+    /// From a cache.
+    pub fn of(meta: Option<&ObjectMeta>) -> Self {
+        match meta {
+            None => Self::Absent,
+            Some(meta) => Self::Present { generation: meta.generation, version: meta.resource_version.clone() },
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    manager: &'static str,
+    kind: String,
+    namespace: String,
+    name: String,
+}
+
+#[derive(Debug)]
+struct Memory {
+    hash: u64,
+    at: Instant,
+    generation: Option<i64>,
+    version: Option<String>,
+}
+
+impl Memory {
+    fn still_holds(&self, hash: u64, live: &Live, now: Instant) -> bool {
+        let unchanged = match live {
+            Live::Unwatched => true,
+            Live::Absent => false,
+            Live::Present { generation: Some(generation), .. } => self.generation == Some(*generation),
+            Live::Present { generation: None, version } => self.version == *version,
+        };
+        self.hash == hash && unchanged && now.duration_since(self.at) < REMEMBERED
+    }
+}
+
+/// Writes objects.
+#[derive(Clone)]
+pub struct Applier {
+    client: Client,
+    metrics: Arc<Metrics>,
+    memory: Arc<Mutex<HashMap<Key, Memory>>>,
+}
+
+impl fmt::Debug for Applier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Applier").finish_non_exhaustive()
+    }
+}
+
+/// What an object must be to be written here.
+pub trait Writable:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Serialize + DeserializeOwned + Clone + fmt::Debug
+{
+}
+
+impl<K> Writable for K where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Serialize + DeserializeOwned + Clone + fmt::Debug
+{
+}
+
+impl Applier {
+    /// `client` should not retry by itself: calls have deadlines, and the next pass tries again.
+    pub fn new(client: Client, metrics: Arc<Metrics>) -> Self {
+        Self { client, metrics, memory: Arc::default() }
+    }
+
+    /// The client, for what has no method here.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// The objects of a kind in a namespace.
+    pub fn api<K: Writable>(&self, namespace: &str) -> Api<K> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// Applies an object server-side, taking over fields that others set. Whether anything was sent.
+    pub async fn apply<K: Writable>(&self, manager: &'static str, object: &K, live: Live) -> Result<bool, ApplyError> {
+        let value = serde_json::to_value(object).unwrap_or(Value::Null);
+        self.apply_as::<K>(manager, &object.namespace().unwrap_or_default(), &object.name_any(), value, live).await
+    }
+
+    /// The same for an object given as JSON, which may leave out fields that the type always has.
+    pub async fn apply_as<K: Writable>(
+        &self,
+        manager: &'static str,
+        namespace: &str,
+        name: &str,
+        mut value: Value,
+        live: Live,
+    ) -> Result<bool, ApplyError> {
+        value["apiVersion"] = json!(K::api_version(&()));
+        value["kind"] = json!(K::kind(&()));
+        let hash = xxh3_64(value.to_string().as_bytes());
+        let key =
+            Key { manager, kind: K::kind(&()).into_owned(), namespace: namespace.to_owned(), name: name.to_owned() };
+        let now = Instant::now();
+        {
+            let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+            if memory.get(&key).is_some_and(|memory| memory.still_holds(hash, &live, now)) {
+                return Ok(false);
+            }
+        }
+        let params = PatchParams::apply(manager).force();
+        let patch = Patch::Apply(&value);
+        let written: K =
+            self.call::<K, _>("apply", name, self.api::<K>(namespace).patch(name, &params, &patch)).await?;
+        let memory = Memory {
+            hash,
+            at: now,
+            generation: written.meta().generation,
+            version: written.meta().resource_version.clone(),
+        };
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner).insert(key, memory);
+        Ok(true)
+    }
+
+    /// Applies a part of an object's status server-side.
+    pub async fn apply_status<K: Writable>(
+        &self,
+        manager: &'static str,
+        object: &K,
+        status: &impl Serialize,
+    ) -> Result<(), ApplyError> {
+        let name = object.name_any();
+        let value = json!({
+            "apiVersion": K::api_version(&()),
+            "kind": K::kind(&()),
+            "metadata": { "name": name },
+            "status": status,
+        });
+        let params = PatchParams::apply(manager).force();
+        let api = self.api::<K>(&object.namespace().unwrap_or_default());
+        self.call::<K, _>("status", &name, api.patch_status(&name, &params, &Patch::Apply(&value))).await.map(drop)
+    }
+
+    /// Writes the whole status over exactly the version that `object` has; a conflict is an error of its own kind.
+    pub async fn replace_status<K: Writable>(&self, object: &K) -> Result<K, ApplyError> {
+        let name = object.name_any();
+        let api = self.api::<K>(&object.namespace().unwrap_or_default());
+        let params = PostParams { field_manager: Some(manager::STATUS.to_owned()), ..PostParams::default() };
+        self.call::<K, _>("status", &name, api.replace_status(&name, &params, object)).await
+    }
+
+    /// Creates an object; one of this name being there is an error of its own kind.
+    pub async fn create<K: Writable>(&self, manager: &'static str, object: &K) -> Result<K, ApplyError> {
+        let name = object.name_any();
+        let params = PostParams { field_manager: Some(manager.to_owned()), ..PostParams::default() };
+        let api = self.api::<K>(&object.namespace().unwrap_or_default());
+        self.call::<K, _>("create", &name, api.create(&params, object)).await
+    }
+
+    /// Reads an object past every cache.
+    pub async fn get<K: Writable>(&self, namespace: &str, name: &str) -> Result<Option<K>, ApplyError> {
+        self.timed::<K, _>("get", name, self.api::<K>(namespace).get_opt(name)).await
+    }
+
+    /// Deletes exactly the object that was seen: same uid, same version. Its being gone already is success.
+    pub async fn delete<K: Writable>(&self, seen: &K, grace: Option<u32>) -> Result<(), ApplyError> {
+        let name = seen.name_any();
+        let params = DeleteParams {
+            grace_period_seconds: grace,
+            propagation_policy: Some(PropagationPolicy::Background),
+            preconditions: Some(Preconditions { uid: seen.uid(), resource_version: seen.resource_version() }),
+            ..DeleteParams::default()
+        };
+        let api = self.api::<K>(&seen.namespace().unwrap_or_default());
+        match self.call::<K, _>("delete", &name, api.delete(&name, &params)).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_not_found() => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn call<K: Writable, T>(
+        &self,
+        verb: &'static str,
+        name: &str,
+        call: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<T, ApplyError> {
+        self.metrics.writes.get_or_create(&Write { kind: K::kind(&()).into_owned(), verb }).inc();
+        self.timed::<K, _>(verb, name, call).await
+    }
+
+    async fn timed<K: Writable, T>(
+        &self,
+        verb: &'static str,
+        name: &str,
+        call: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<T, ApplyError> {
+        let (kind, name) = (K::kind(&()).into_owned(), name.to_owned());
+        match tokio::time::timeout(CALL, call).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(source)) => Err(ApplyError::Api { verb, kind, name, source: Box::new(source) }),
+            Err(_) => Err(ApplyError::Deadline { verb, kind, name }),
+        }
+    }
+}
+
+/// When something was last looked at, for what is looked at now and then only.
+#[derive(Clone, Debug, Default)]
+pub struct Recent {
+    looked: Arc<Mutex<HashMap<String, Instant>>>,
+}
+
+impl Recent {
+    /// Whether it was not looked at within this time. The name should change with whatever makes an earlier look void.
+    pub fn is_due(&self, what: &str, every: Duration) -> bool {
+        let looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        looked.get(what).is_none_or(|at| at.elapsed() >= every)
+    }
+
+    /// Notes that it was looked at now.
+    pub fn looked(&self, what: String) {
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        looked.retain(|_, at| at.elapsed() < Duration::from_secs(24 * 3600));
+        looked.insert(what, Instant::now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn memory(generation: Option<i64>, version: &str, at: Instant) -> Memory {
+        Memory { hash: 1, at, generation, version: Some(version.to_owned()) }
+    }
+
+    fn present(generation: Option<i64>, version: &str) -> Live {
+        Live::Present { generation, version: Some(version.to_owned()) }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_object_is_sent_again_only_when_something_changed() {
+        let now = Instant::now();
+        let later = now + REMEMBERED;
+        for (case, memory, hash, live, at, holds) in [
+            ("nothing changed", memory(Some(3), "9", now), 1, present(Some(3), "12"), now, true),
+            ("we want something else", memory(Some(3), "9", now), 2, present(Some(3), "9"), now, false),
+            ("somebody changed it", memory(Some(3), "9", now), 1, present(Some(4), "12"), now, false),
+            ("somebody deleted it", memory(Some(3), "9", now), 1, Live::Absent, now, false),
+            ("a kind without generations", memory(None, "9", now), 1, present(None, "9"), now, true),
+            ("changed, without generations", memory(None, "9", now), 1, present(None, "10"), now, false),
+            ("not watched", memory(None, "9", now), 1, Live::Unwatched, now, true),
+            ("long ago", memory(None, "9", now), 1, Live::Unwatched, later, false),
+        ] {
+            assert_eq!(memory.still_holds(hash, &live, at), holds, "{case}");
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! The children of a Consumer, from its spec. Pure.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{EnvVar, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt;
+use understudy_api::v1alpha1::KafkaTopic;
+use understudy_api::{Consumer, Datastore, labels, names};
+
+use super::super::datastore::{credentials, follow_routes, rule, secret};
+use super::super::shard::build::owner_of;
+use super::super::workload::{Port, Workload, value};
+use crate::apply::MANAGED_BY;
+use crate::context::Context;
+
+const CREDENTIALS: &str = "/etc/understudy/credentials";
+const TLS: &str = "/etc/understudy/tls";
+/// The MySQL account of consumers.
+const ACCOUNT: &str = "understudy_consumer";
+
+/// What a Consumer reads and where to, whether it says so itself or its Datastore does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// The shards, in order.
+    pub shards: Vec<String>,
+    /// The topic.
+    pub kafka: KafkaTopic,
+    /// Partitions of the topic, as far as a Datastore says.
+    pub partitions: Option<i32>,
+}
+
+/// Something that the spec names is not there.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Missing {
+    /// No such Datastore.
+    #[error("there is no Datastore {0} in this namespace")]
+    Datastore(String),
+    /// Shards without a topic; the rules of the kind do not let this through.
+    #[error("there is neither a datastore nor a topic to read from")]
+    Topic,
+}
+
+/// What the Consumer reads and where to.
+pub fn resolve(consumer: &Consumer, datastore: Option<&Datastore>) -> Result<Resolved, Missing> {
+    let spec = &consumer.spec;
+    match (&spec.datastore, datastore) {
+        (Some(_), Some(datastore)) => {
+            let kafka = &datastore.spec.kafka;
+            let own = KafkaTopic { bootstrap_servers: kafka.bootstrap_servers.clone(), topic: kafka.topic.clone() };
+            let shards = 0..datastore.spec.shards;
+            Ok(Resolved {
+                shards: shards.map(|index| names::shard_of(&datastore.name_any(), index)).collect(),
+                partitions: spec.kafka.is_none().then_some(kafka.partitions),
+                kafka: spec.kafka.clone().unwrap_or(own),
+            })
+        }
+        (Some(name), None) => Err(Missing::Datastore(name.clone())),
+        (None, _) => Ok(Resolved {
+            shards: spec.shards.clone().unwrap_or_default(),
+            kafka: spec.kafka.clone().ok_or(Missing::Topic)?,
+            partitions: None,
+        }),
+    }
+}
+
+/// Labels of everything that belongs to a Consumer.
+pub fn labels(consumer: &Consumer) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::from([
+        (MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned()),
+        (labels::CONSUMER.to_owned(), consumer.name_any()),
+    ]);
+    if let Some(datastore) = &consumer.spec.datastore {
+        all.insert(labels::DATASTORE.to_owned(), datastore.clone());
+    }
+    all
+}
+
+/// Name of the ServiceAccount, the Role and its binding.
+fn account(consumer: &Consumer) -> String {
+    format!("{}-consumer", consumer.name_any())
+}
+
+/// What the pods may do at the API server: follow routes, and report on their own Consumer.
+pub fn rights(consumer: &Consumer) -> (ServiceAccount, Role, RoleBinding) {
+    let metadata = ObjectMeta {
+        name: Some(account(consumer)),
+        namespace: consumer.namespace(),
+        labels: Some(labels(consumer)),
+        owner_references: owner_of(consumer).map(|owner| vec![owner]),
+        ..ObjectMeta::default()
+    };
+    let report = rule(&["consumers/status"], &["get", "patch"], Some(consumer.name_any()));
+    super::super::datastore::rights(metadata, vec![follow_routes(), report])
+}
+
+/// The workload for one shard.
+pub fn workload(consumer: &Consumer, resolved: &Resolved, shard: &str, context: &Context) -> Workload {
+    let spec = &consumer.spec;
+    let settings = &context.settings;
+    let mut selector = labels(consumer);
+    selector.remove(MANAGED_BY.0);
+    selector.insert(labels::SHARD.to_owned(), shard.to_owned());
+    Workload {
+        name: names::consumer_workload(&consumer.name_any(), shard),
+        namespace: consumer.namespace(),
+        owner: owner_of(consumer),
+        component: "consumer",
+        selector,
+        replicas: spec.replicas,
+        image: spec.view.as_ref().map_or_else(|| settings.image.clone(), |view| view.image.clone()),
+        pull_policy: settings.image_pull_policy.clone(),
+        // A view of one's own is its image's own entry point.
+        command: spec.view.is_none().then(|| "/usr/local/bin/understudy-consumer".to_owned()),
+        environment: environment(consumer, resolved, shard),
+        ports: vec![Port { name: "evidence", number: 8450 }, Port { name: "admin", number: 8451 }],
+        mounts: vec![
+            (credentials(&[shard.to_owned()], ACCOUNT), CREDENTIALS.to_owned()),
+            (secret("tls", &names::tls_secret(&consumer.name_any())), TLS.to_owned()),
+        ],
+        service_account: Some(account(consumer)),
+        resources: spec.resources.clone(),
+        template: spec.pod_template.clone(),
+    }
+}
+
+fn environment(consumer: &Consumer, resolved: &Resolved, shard: &str) -> Vec<EnvVar> {
+    let spec = &consumer.spec;
+    let list = |partitions: &[i32]| partitions.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let schema = spec.view.as_ref().map_or("store", |view| &view.schema);
+    let mut variables = vec![
+        value("UNDERSTUDY_CONSUMER", consumer.name_any()),
+        value("UNDERSTUDY_GROUP", spec.group.clone().unwrap_or_else(|| consumer.name_any())),
+        value("UNDERSTUDY_SHARD", shard),
+        value("UNDERSTUDY_SCHEMA", schema),
+        value("UNDERSTUDY_KAFKA_BOOTSTRAP", &resolved.kafka.bootstrap_servers),
+        value("UNDERSTUDY_TOPIC", &resolved.kafka.topic),
+        value("UNDERSTUDY_BATCH_MAX_RECORDS", spec.batch.max_records.to_string()),
+        value("UNDERSTUDY_BATCH_MAX_BYTES", spec.batch.max_bytes.to_string()),
+        value("UNDERSTUDY_BATCH_MAX_DELAY_MS", spec.batch.max_delay_ms.to_string()),
+        value("UNDERSTUDY_PAUSED", spec.paused.to_string()),
+        value("UNDERSTUDY_PAUSED_PARTITIONS", list(&spec.paused_partitions)),
+        value("UNDERSTUDY_CREDENTIALS_DIR", CREDENTIALS),
+        value("UNDERSTUDY_TLS_DIR", TLS),
+        value("UNDERSTUDY_EVIDENCE_LISTEN", "0.0.0.0:8450"),
+        value("UNDERSTUDY_ADMIN_LISTEN", "0.0.0.0:8451"),
+    ];
+    match &spec.datastore {
+        Some(datastore) => variables.push(value("UNDERSTUDY_DATASTORE", datastore)),
+        None => variables.push(value("UNDERSTUDY_SHARDS", resolved.shards.join(","))),
+    }
+    if let Some(partitions) = resolved.partitions {
+        variables.push(value("UNDERSTUDY_PARTITIONS", partitions.to_string()));
+    }
+    for (name, setting) in spec.view.iter().flat_map(|view| &view.settings) {
+        variables.push(value(&format!("UNDERSTUDY_VIEW_{name}"), setting));
+    }
+    variables
+}

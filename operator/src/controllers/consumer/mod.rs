@@ -1,0 +1,200 @@
+//! Consumer: one workload per shard, its rights, its certificate, and the sum of what its pods report. I/O.
+
+mod build;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use kube::ResourceExt;
+use understudy_api::{Consumer, Datastore, names};
+
+use self::build::Resolved;
+use self::status::Observed;
+use super::furnish::secrets::{self, SecretError};
+use super::queue::{Again, Controller, Failure};
+use crate::apply::{ApplyError, Live, Writable, manager};
+use crate::cache::{Cache, Held, Kind, Touched};
+use crate::context::Context;
+use crate::events::Reason;
+
+/// A pass over a Consumer for which nothing changes.
+const AGAIN: Duration = Duration::from_secs(300);
+
+/// Which step of a pass failed.
+#[derive(Debug, thiserror::Error, strum::IntoStaticStr)]
+enum ConsumerError {
+    #[error("certificate of the consumer")]
+    Certificate(#[source] SecretError),
+    #[error("rights of the consumer")]
+    Rights(#[source] ApplyError),
+    #[error("workload {name} of the consumer")]
+    Workload {
+        name: String,
+        #[source]
+        source: ApplyError,
+    },
+    #[error("status of the consumer")]
+    Status(#[source] ApplyError),
+}
+
+impl Failure for ConsumerError {
+    fn label(&self) -> &'static str {
+        self.into()
+    }
+
+    fn is_conflict(&self) -> bool {
+        match self {
+            Self::Certificate(error) => error.is_conflict(),
+            Self::Rights(error) | Self::Workload { source: error, .. } | Self::Status(error) => error.is_conflict(),
+        }
+    }
+}
+
+/// Starts the controller.
+pub fn start(context: &Context) {
+    Controller { kind: Kind::Consumer, cache: context.caches.consumers.clone(), concerns, pass }.start(context);
+}
+
+fn concerns(touched: &Touched, context: &Context) -> Vec<(String, String)> {
+    let here = |name: &str| vec![(touched.namespace.clone(), name.to_owned())];
+    let that = |wanted: &dyn Fn(&Consumer) -> bool| {
+        let consumers = context.caches.consumers.within(&touched.namespace);
+        let concerned = consumers.iter().filter(|consumer| wanted(consumer));
+        concerned.map(|consumer| (touched.namespace.clone(), consumer.name_any())).collect()
+    };
+    match (touched.kind, &touched.owner) {
+        (Kind::Consumer, _) if !touched.deleted => here(&touched.name),
+        (Kind::Deployment | Kind::PodDisruptionBudget, Some((kind, name))) if kind == "Consumer" => here(name),
+        (Kind::Datastore, _) => that(&|consumer| consumer.spec.datastore.as_ref() == Some(&touched.name)),
+        (Kind::Shard, _) => that(&|consumer| {
+            consumer.spec.datastore.is_some() && consumer.spec.datastore == touched.datastore
+                || consumer.spec.shards.as_ref().is_some_and(|shards| shards.contains(&touched.name))
+        }),
+        _ => Vec::new(),
+    }
+}
+
+fn pass(consumer: Held<Consumer>, context: &Context) -> BoxFuture<'_, Result<Again, ConsumerError>> {
+    async move {
+        if consumer.metadata.deletion_timestamp.is_some() {
+            return Ok(AGAIN);
+        }
+        Pass { consumer: &consumer, context }.run().await.map(|()| AGAIN)
+    }
+    .boxed()
+}
+
+struct Pass<'a> {
+    consumer: &'a Consumer,
+    context: &'a Context,
+}
+
+impl Pass<'_> {
+    fn namespace(&self) -> String {
+        self.consumer.namespace().unwrap_or_default()
+    }
+
+    async fn run(&self) -> Result<(), ConsumerError> {
+        let datastore = self.datastore();
+        let resolved = match build::resolve(self.consumer, datastore.as_deref()) {
+            Ok(resolved) => resolved,
+            Err(missing) => {
+                self.context.events.say(self.consumer, Reason::DatastoreMissing, missing.to_string());
+                return self.report(Observed::missing(missing.to_string())).await;
+            }
+        };
+        if !datastore.as_ref().is_some_and(|datastore| datastore.spec.paused) {
+            self.apply_all(&resolved).await?;
+        }
+        self.report(self.observed(&resolved)).await
+    }
+
+    fn datastore(&self) -> Option<Held<Datastore>> {
+        self.context.caches.datastores.get(&self.namespace(), self.consumer.spec.datastore.as_deref()?)
+    }
+
+    async fn apply_all(&self, resolved: &Resolved) -> Result<(), ConsumerError> {
+        let what = format!("certificate of {}", self.consumer.uid().unwrap_or_default());
+        if self.context.recent.is_due(&what, AGAIN) {
+            let san = names::consumer_san(&self.consumer.name_any());
+            secrets::ensure_certificate(self.consumer, &san, &build::labels(self.consumer), self.context)
+                .await
+                .map_err(ConsumerError::Certificate)?;
+            self.context.recent.looked(what);
+        }
+        let (account, role, binding) = build::rights(self.consumer);
+        let applier = &self.context.applier;
+        let rights = async {
+            applier.apply::<ServiceAccount>(manager::CONSUMER, &account, Live::Unwatched).await?;
+            applier.apply::<Role>(manager::CONSUMER, &role, Live::Unwatched).await?;
+            applier.apply::<RoleBinding>(manager::CONSUMER, &binding, Live::Unwatched).await
+        };
+        rights.await.map_err(ConsumerError::Rights)?;
+        for shard in &resolved.shards {
+            let workload = build::workload(self.consumer, resolved, shard, self.context);
+            let failed = |source| ConsumerError::Workload { name: workload.name.clone(), source };
+            let caches = &self.context.caches;
+            self.apply(&caches.deployments, &workload.deployment()).await.map_err(failed)?;
+            self.apply(&caches.budgets, &workload.budget()).await.map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    async fn apply<K: Writable + 'static>(&self, cache: &Cache<K>, object: &K) -> Result<(), ApplyError> {
+        let live = cache.get(&self.namespace(), &object.name_any());
+        if let Some(live) = &live {
+            let uid = self.consumer.uid();
+            if !live.owner_references().iter().any(|owner| Some(&owner.uid) == uid.as_ref()) {
+                return Err(ApplyError::NotOurs { kind: K::kind(&()).into_owned(), name: object.name_any() });
+            }
+        }
+        let live = Live::of(live.as_ref().map(|live| live.meta()));
+        self.context.applier.apply(manager::CONSUMER, object, live).await.map(drop)
+    }
+
+    fn observed(&self, resolved: &Resolved) -> Observed {
+        let caches = &self.context.caches;
+        let (namespace, name) = (self.namespace(), self.consumer.name_any());
+        let mut observed = Observed { partitions: resolved.partitions, ..Observed::default() };
+        for shard in &resolved.shards {
+            let status = caches.shards.get(&namespace, shard);
+            if status.is_none() {
+                observed.missing.push(shard.clone());
+            }
+            let verdict = status.and_then(|shard| Some(shard.status.as_ref()?.verdict.as_ref()?.state));
+            let deployment = caches.deployments.get(&namespace, &names::consumer_workload(&name, shard));
+            let pods = deployment.map(|deployment| super::datastore::pods(&deployment));
+            observed.workloads.push((shard.clone(), pods, verdict.unwrap_or_default()));
+        }
+        observed
+    }
+
+    async fn report(&self, observed: Observed) -> Result<(), ConsumerError> {
+        let events = &self.context.events;
+        if !observed.missing.is_empty() {
+            let note = format!("no Shard {}", observed.missing.join(", "));
+            events.say(self.consumer, Reason::ShardMissing, note);
+        }
+        if let Some(unknown) = observed.unknown_partition(self.consumer) {
+            events.say(self.consumer, Reason::UnknownPartition, unknown);
+        }
+        let before = self.consumer.status.clone().unwrap_or_default();
+        let after = status::of(self.consumer, &observed, k8s_openapi::jiff::Timestamp::now());
+        // What the pods write is theirs alone.
+        let ours = |status: &understudy_api::v1alpha1::ConsumerStatus| understudy_api::v1alpha1::ConsumerStatus {
+            partitions: Vec::new(),
+            ..status.clone()
+        };
+        if ours(&before) == after {
+            return Ok(());
+        }
+        let applier = &self.context.applier;
+        applier.apply_status(manager::CONSUMER_STATUS, self.consumer, &after).await.map_err(ConsumerError::Status)
+    }
+}

@@ -1,0 +1,117 @@
+//! The operator's part of a Consumer's status: the sum of what its pods report. Pure.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use understudy_api::Consumer;
+use understudy_api::conditions::{self, Claim};
+use understudy_api::v1alpha1::{ConsumerStatus, ConsumerWorkload, PartitionState, PartitionStatus, VerdictState};
+
+use super::super::datastore::Pods;
+
+/// What was observed in a pass.
+#[derive(Clone, Debug, Default)]
+pub struct Observed {
+    /// Each shard with its workload's pods, if there are any yet, and the verdict on its primary.
+    pub workloads: Vec<(String, Option<Pods>, VerdictState)>,
+    /// Shards that the spec names and that are not there.
+    pub missing: Vec<String>,
+    /// Partitions of the topic, when known.
+    pub partitions: Option<i32>,
+    /// Why nothing could be done at all.
+    pub stopped: Option<String>,
+}
+
+impl Observed {
+    /// Nothing could be done.
+    pub fn missing(what: String) -> Self {
+        Self { stopped: Some(what), ..Self::default() }
+    }
+
+    /// A partition that the spec names and the topic does not have.
+    pub fn unknown_partition(&self, consumer: &Consumer) -> Option<String> {
+        let partitions = self.partitions?;
+        let unknown = consumer.spec.paused_partitions.iter().find(|partition| **partition >= partitions)?;
+        Some(format!("pausedPartitions names partition {unknown}, and the topic has 0 to {}", partitions - 1))
+    }
+}
+
+/// The operator's part of the status; `partitions` stays empty, it is the pods'.
+pub fn of(consumer: &Consumer, observed: &Observed, now: Timestamp) -> ConsumerStatus {
+    let before = consumer.status.clone().unwrap_or_default();
+    let reported = &before.partitions;
+    let (ready, desired) = observed
+        .workloads
+        .iter()
+        .filter_map(|(_, pods, _)| *pods)
+        .fold((0, 0), |(ready, desired), pods| (ready + pods.ready.min(pods.desired), desired + pods.desired));
+    let wrong = wrong(consumer, observed, reported, ready, desired);
+    let mut status = ConsumerStatus {
+        observed_generation: consumer.metadata.generation,
+        partitions: Vec::new(),
+        workloads: observed.workloads.iter().map(workload).collect(),
+        ready: Some(format!("{ready}/{desired}")),
+        message: Some(wrong.join("; ")).filter(|message| !message.is_empty()),
+        conditions: before.conditions.clone(),
+        ..ConsumerStatus::default()
+    };
+    if !reported.is_empty() {
+        let running = reported.iter().filter(|partition| partition.state == PartitionState::Running).count();
+        let lag = reported.iter().map(|partition| partition.lag_seconds).fold(0.0, f64::max);
+        status.running = Some(format!("{running}/{}", reported.len()));
+        status.lag_records = Some(reported.iter().map(|partition| partition.lag_records).sum());
+        status.lag_seconds = Some(lag);
+        status.lag = Some(seconds(lag));
+    }
+    let claim = match wrong.first() {
+        None => Claim::yes(conditions::READY, "AllReady", "every shard is read into"),
+        Some(_) => Claim::no(conditions::READY, "NotAllReady", wrong.join("; ")),
+    };
+    conditions::set(&mut status.conditions, claim, consumer.metadata.generation, &Time(now));
+    status
+}
+
+/// Seconds for a person: tenths below ten.
+fn seconds(seconds: f64) -> String {
+    match seconds {
+        s if s < 0.05 => "0s".to_owned(),
+        s if s < 10.0 => format!("{s:.1}s"),
+        s if s < 600.0 => format!("{s:.0}s"),
+        s => format!("{:.0}m", s / 60.0),
+    }
+}
+
+fn workload((shard, pods, verdict): &(String, Option<Pods>, VerdictState)) -> ConsumerWorkload {
+    ConsumerWorkload {
+        shard: shard.clone(),
+        ready: pods.map_or(0, |pods| pods.ready),
+        desired: pods.map_or(0, |pods| pods.desired),
+        verdict: *verdict,
+    }
+}
+
+fn wrong(
+    consumer: &Consumer,
+    observed: &Observed,
+    reported: &[PartitionStatus],
+    ready: i32,
+    desired: i32,
+) -> Vec<String> {
+    let mut wrong: Vec<String> = observed.stopped.iter().cloned().collect();
+    if !observed.missing.is_empty() {
+        wrong.push(format!("no Shard {}", observed.missing.join(", ")));
+    }
+    wrong.extend(observed.unknown_partition(consumer));
+    // One pod per shard does the work; the others only make its loss short.
+    let idle = observed.workloads.iter().filter(|(_, pods, _)| pods.is_none_or(|pods| pods.ready == 0));
+    let idle: Vec<_> = idle.map(|(shard, ..)| shard.as_str()).collect();
+    if !idle.is_empty() {
+        wrong.push(format!("no ready pod for {}", idle.join(", ")));
+    } else if ready < desired {
+        wrong.push(format!("{ready} of {desired} pods ready"));
+    }
+    for partition in reported.iter().filter(|partition| partition.state == PartitionState::Stuck) {
+        let why = partition.message.as_deref().unwrap_or("no reason given");
+        wrong.push(format!("partition {} of {} is stuck: {why}", partition.partition, partition.shard));
+    }
+    wrong
+}

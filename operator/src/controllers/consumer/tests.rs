@@ -1,0 +1,110 @@
+//! What a Consumer's children and status are, case by case.
+
+use k8s_openapi::jiff::Timestamp;
+use serde_json::{Value, json};
+use understudy_api::conditions;
+use understudy_api::v1alpha1::{ConsumerStatus, VerdictState};
+use understudy_api::{Consumer, Datastore};
+
+use super::super::datastore::Pods;
+use super::build::{Missing, resolve};
+use super::status::{self, Observed};
+
+fn consumer(spec: Value) -> Consumer {
+    serde_json::from_value(json!({
+        "apiVersion": "understudy.dev/v1alpha1", "kind": "Consumer",
+        "metadata": { "name": "metrics-store", "namespace": "prod", "uid": "11111111-0000", "generation": 2 },
+        "spec": spec,
+    }))
+    .unwrap()
+}
+
+fn datastore() -> Datastore {
+    serde_json::from_value(json!({
+        "apiVersion": "understudy.dev/v1alpha1", "kind": "Datastore",
+        "metadata": { "name": "metrics", "namespace": "prod" },
+        "spec": {
+            "shards": 2,
+            "shardTemplate": { "mysql": { "image": "m" }, "storage": { "size": "1Gi" } },
+            "kafka": { "bootstrapServers": "kafka:9092", "topic": "metrics", "partitions": 4 },
+        },
+    }))
+    .unwrap()
+}
+
+fn partition(number: i32, state: &str, records: i64, seconds: f64) -> Value {
+    json!({
+        "partition": number, "shard": "metrics-0", "state": state, "lagRecords": records, "lagSeconds": seconds,
+        "message": "duplicate key",
+    })
+}
+
+fn observed(ready: i32) -> Observed {
+    let pods = Some(Pods { ready, desired: 2 });
+    Observed {
+        workloads: vec![("metrics-0".to_owned(), pods, VerdictState::Healthy)],
+        partitions: Some(4),
+        ..Observed::default()
+    }
+}
+
+fn of(spec: Value, reported: Vec<Value>, observed: &Observed) -> ConsumerStatus {
+    let mut consumer = consumer(spec);
+    consumer.status = Some(serde_json::from_value(json!({ "partitions": reported })).unwrap());
+    status::of(&consumer, observed, Timestamp::UNIX_EPOCH)
+}
+
+fn message(status: &ConsumerStatus) -> &str {
+    status.message.as_deref().unwrap_or_default()
+}
+
+#[test]
+fn a_consumer_of_a_datastore_reads_its_topic_into_its_shards() {
+    let resolved = resolve(&consumer(json!({ "datastore": "metrics" })), Some(&datastore())).unwrap();
+    assert_eq!(resolved.shards, ["metrics-0", "metrics-1"]);
+    assert_eq!(resolved.kafka.topic, "metrics");
+    assert_eq!(resolved.partitions, Some(4));
+}
+
+#[test]
+fn a_consumer_with_a_topic_of_its_own_does_not_know_its_partitions() {
+    let spec = json!({ "datastore": "metrics", "kafka": { "bootstrapServers": "k:1", "topic": "events" } });
+    let resolved = resolve(&consumer(spec), Some(&datastore())).unwrap();
+    assert_eq!((resolved.kafka.topic.as_str(), resolved.partitions), ("events", None));
+}
+
+#[test]
+fn a_consumer_of_a_missing_datastore_says_which() {
+    let missing = resolve(&consumer(json!({ "datastore": "metrics" })), None).unwrap_err();
+    assert_eq!(missing, Missing::Datastore("metrics".to_owned()));
+}
+
+#[test]
+fn lag_is_that_of_the_partition_furthest_behind() {
+    let reported = vec![partition(0, "Running", 10, 0.2), partition(1, "Fenced", 500, 7.25)];
+    let status = of(json!({ "datastore": "metrics" }), reported, &observed(2));
+    assert_eq!(status.running.as_deref(), Some("1/2"));
+    assert_eq!(status.lag_records, Some(510));
+    assert_eq!(status.lag.as_deref(), Some("7.2s"));
+    assert!(status.partitions.is_empty(), "the partitions are the pods' to write");
+}
+
+#[test]
+fn what_is_wrong_is_said() {
+    let paused_nowhere = json!({ "datastore": "metrics", "pausedPartitions": [1, 7] });
+    let plain = json!({ "datastore": "metrics" });
+    let missing = Observed { missing: vec!["metrics-1".to_owned()], ..observed(2) };
+    for (case, spec, reported, observed, says) in [
+        ("all is well", plain.clone(), vec![], observed(2), ""),
+        ("a pod is missing", plain.clone(), vec![], observed(1), "1 of 2 pods ready"),
+        ("nobody reads", plain.clone(), vec![], observed(0), "no ready pod for metrics-0"),
+        ("an unknown partition", paused_nowhere, vec![], observed(2), "partition 7"),
+        ("a shard is missing", plain.clone(), vec![], missing, "no Shard metrics-1"),
+        ("a partition is stuck", plain, vec![partition(3, "Stuck", 1, 1.0)], observed(2), "is stuck: duplicate key"),
+    ] {
+        let status = of(spec, reported, &observed);
+        assert!(message(&status).contains(says), "{case}: {}", message(&status));
+        let ready = conditions::holds(&status.conditions, conditions::READY);
+        assert_eq!(ready, says.is_empty(), "{case}");
+    }
+}

@@ -1,0 +1,324 @@
+//! Datastore: its shards, its topic, which partition feeds which shard, and its ingest services. I/O.
+//!
+//! A pass applies what the spec asks for and writes the status on change. Brokers that do not answer stop nothing but what
+//! needs them: the condition says so, and shards and services are made all the same.
+
+mod build;
+mod placement;
+mod status;
+#[cfg(test)]
+mod tests;
+mod topic;
+
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Secret, Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use kube::ResourceExt;
+use understudy_api::v1alpha1::DatastoreStatus;
+use understudy_api::{Consumer, Datastore, Shard, names};
+use understudy_kafka::AdminError;
+
+pub(super) use self::build::{credentials, follow_routes, rights, rule, secret};
+pub(super) use self::status::{Pods, pods};
+
+use self::placement::Placing;
+use self::status::{Observed, SecretFact};
+use super::queue::{Again, Controller, Failure};
+use super::workload::Workload;
+use crate::apply::{ApplyError, Live, Writable, manager};
+use crate::cache::{Cache, Held, Kind, Touched};
+use crate::context::Context;
+use crate::events::Reason;
+
+/// A pass over a Datastore for which nothing changes.
+const AGAIN: Duration = Duration::from_secs(300);
+/// A pass over one that waits for something that is not watched.
+const SOON: Duration = Duration::from_secs(10);
+
+/// Which step of a pass failed.
+#[derive(Debug, thiserror::Error, strum::IntoStaticStr)]
+pub(super) enum DatastoreError {
+    #[error("shard {name} of the datastore")]
+    Shard {
+        name: String,
+        #[source]
+        source: ApplyError,
+    },
+    #[error("ends of the topic")]
+    Ends(#[source] AdminError),
+    #[error("consumer of the datastore")]
+    Consumer(#[source] ApplyError),
+    #[error("gateway of the datastore")]
+    Gateway(#[source] ApplyError),
+    #[error("query service of the datastore")]
+    Query(#[source] ApplyError),
+    #[error("tokens of the datastore")]
+    Tokens(#[source] ApplyError),
+    #[error("status of the datastore")]
+    Status(#[source] ApplyError),
+}
+
+impl Failure for DatastoreError {
+    fn label(&self) -> &'static str {
+        self.into()
+    }
+
+    fn is_conflict(&self) -> bool {
+        match self {
+            Self::Ends(_) => false,
+            Self::Shard { source: error, .. }
+            | Self::Consumer(error)
+            | Self::Gateway(error)
+            | Self::Query(error)
+            | Self::Tokens(error)
+            | Self::Status(error) => error.is_conflict(),
+        }
+    }
+}
+
+/// Starts the controller.
+pub fn start(context: &Context) {
+    Controller { kind: Kind::Datastore, cache: context.caches.datastores.clone(), concerns, pass }.start(context);
+}
+
+fn concerns(touched: &Touched, _: &Context) -> Vec<(String, String)> {
+    let name = match (touched.kind, &touched.owner) {
+        (Kind::Datastore, _) if !touched.deleted => &touched.name,
+        (_, Some((kind, name))) if kind == "Datastore" => name,
+        _ => return Vec::new(),
+    };
+    vec![(touched.namespace.clone(), name.clone())]
+}
+
+fn pass(datastore: Held<Datastore>, context: &Context) -> BoxFuture<'_, Result<Again, DatastoreError>> {
+    async move {
+        if datastore.metadata.deletion_timestamp.is_some() {
+            return Ok(AGAIN);
+        }
+        Pass { datastore: &datastore, context }.run().await
+    }
+    .boxed()
+}
+
+struct Pass<'a> {
+    datastore: &'a Datastore,
+    context: &'a Context,
+}
+
+impl Pass<'_> {
+    fn namespace(&self) -> String {
+        self.datastore.namespace().unwrap_or_default()
+    }
+
+    fn status(&self) -> DatastoreStatus {
+        self.datastore.status.clone().unwrap_or_default()
+    }
+
+    async fn run(&self) -> Result<Again, DatastoreError> {
+        // Shards come first and even when paused: this is how they learn that they are.
+        self.apply_shards().await?;
+        if self.datastore.spec.paused {
+            return self.report(self.observed(None, Placing::Keep, SecretFact::Unknown)).await.map(|()| AGAIN);
+        }
+        let topic = topic::look(self.datastore, self.context).await;
+        let placing = self.place(&topic).await?;
+        self.apply_consumer().await?;
+        self.apply_gateway().await?;
+        self.apply_query().await?;
+        let secrets = self.look_for_tokens().await?;
+        let settled = topic.is_ready(self.datastore) && placing.is_settled() && secrets == SecretFact::Present;
+        self.report(self.observed(topic.fact(), placing, secrets)).await?;
+        Ok(if settled { AGAIN } else { SOON })
+    }
+
+    async fn apply_shards(&self) -> Result<(), DatastoreError> {
+        let namespace = self.namespace();
+        for index in 0..self.datastore.spec.shards {
+            let name = names::shard_of(&self.datastore.name_any(), index);
+            let live = self.context.caches.shards.get(&namespace, &name);
+            let meta = live.as_ref().map(|shard| &shard.metadata);
+            let failed = |source| DatastoreError::Shard { name: name.clone(), source };
+            self.must_be_ours(&self.context.caches.shards, &name).map_err(failed)?;
+            let object = build::shard(self.datastore, index);
+            let applier = &self.context.applier;
+            let sent = applier.apply_as::<Shard>(manager::DATASTORE, &namespace, &name, object, Live::of(meta)).await;
+            if sent.map_err(failed)? && meta.is_none() {
+                self.context.events.say(self.datastore, Reason::ShardCreated, format!("made Shard {name}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Objects of a name of ours that somebody else made are not taken over.
+    fn must_be_ours<K: Writable + 'static>(&self, cache: &Cache<K>, name: &str) -> Result<(), ApplyError> {
+        let Some(live) = cache.get(&self.namespace(), name) else { return Ok(()) };
+        let uid = self.datastore.uid();
+        let ours = live.owner_references().iter().any(|owner| Some(&owner.uid) == uid.as_ref());
+        if ours {
+            return Ok(());
+        }
+        Err(ApplyError::NotOurs { kind: K::kind(&()).into_owned(), name: name.to_owned() })
+    }
+
+    async fn place(&self, topic: &topic::Look) -> Result<Placing, DatastoreError> {
+        let status = self.status();
+        let spec = &self.datastore.spec;
+        let name = self.datastore.name_any();
+        let serves = |index: i32| {
+            let shard = self.context.caches.shards.get(&self.namespace(), &names::shard_of(&name, index));
+            shard.is_some_and(|shard| shard.status.as_ref().is_some_and(|status| status.primary.is_some()))
+        };
+        let placing = placement::plan(&name, spec.shards, spec.kafka.partitions, &status, serves);
+        match placing {
+            Placing::NeedEnds if topic.exists() => {
+                let first = topic::ends(self.datastore, self.context).await.map_err(DatastoreError::Ends)?;
+                tokio::time::sleep(placement::MEASURE).await;
+                let second = topic::ends(self.datastore, self.context).await.map_err(DatastoreError::Ends)?;
+                Ok(placement::grow(&name, spec.shards, spec.kafka.partitions, &status, &first, &second))
+            }
+            other => Ok(other),
+        }
+    }
+
+    async fn apply_consumer(&self) -> Result<(), DatastoreError> {
+        let consumer = build::consumer(self.datastore);
+        let cache = &self.context.caches.consumers;
+        self.must_be_ours(cache, &consumer.name_any()).map_err(DatastoreError::Consumer)?;
+        self.apply(cache, &consumer).await.map_err(DatastoreError::Consumer)
+    }
+
+    async fn apply_gateway(&self) -> Result<(), DatastoreError> {
+        let outcome = match build::gateway(self.datastore, self.context) {
+            Some(workload) => self.apply_workload(&workload).await,
+            None => self.remove_workload(&build::gateway_name(self.datastore)).await,
+        };
+        outcome.map_err(DatastoreError::Gateway)
+    }
+
+    async fn apply_query(&self) -> Result<(), DatastoreError> {
+        let name = build::query_name(self.datastore);
+        let Some(workload) = build::query(self.datastore, self.context) else {
+            return self.remove_workload(&name).await.map_err(DatastoreError::Query);
+        };
+        let (account, role, binding) = build::query_rights(self.datastore, &workload);
+        let applier = &self.context.applier;
+        let rights = async {
+            applier.apply::<ServiceAccount>(manager::DATASTORE, &account, Live::Unwatched).await?;
+            applier.apply::<Role>(manager::DATASTORE, &role, Live::Unwatched).await?;
+            applier.apply::<RoleBinding>(manager::DATASTORE, &binding, Live::Unwatched).await?;
+            self.apply_workload(&workload).await
+        };
+        rights.await.map_err(DatastoreError::Query)
+    }
+
+    async fn apply_workload(&self, workload: &Workload) -> Result<(), ApplyError> {
+        let caches = &self.context.caches;
+        self.must_be_ours(&caches.deployments, &workload.name)?;
+        self.must_be_ours(&caches.services, &workload.name)?;
+        self.apply(&caches.deployments, &workload.deployment()).await?;
+        self.apply(&caches.services, &workload.service()).await?;
+        self.apply(&caches.budgets, &workload.budget()).await
+    }
+
+    async fn apply<K: Writable + 'static>(&self, cache: &Cache<K>, object: &K) -> Result<(), ApplyError> {
+        let live = cache.get(&self.namespace(), &object.name_any());
+        let live = Live::of(live.as_ref().map(|live| live.meta()));
+        self.context.applier.apply(manager::DATASTORE, object, live).await.map(drop)
+    }
+
+    /// Takes away what an earlier spec asked for.
+    async fn remove_workload(&self, name: &str) -> Result<(), ApplyError> {
+        let caches = &self.context.caches;
+        self.remove::<Deployment>(&caches.deployments, name).await?;
+        self.remove::<Service>(&caches.services, name).await?;
+        self.remove::<PodDisruptionBudget>(&caches.budgets, name).await
+    }
+
+    async fn remove<K: Writable + 'static>(&self, cache: &Cache<K>, name: &str) -> Result<(), ApplyError> {
+        match cache.get(&self.namespace(), name) {
+            Some(live) if self.must_be_ours(cache, name).is_ok() => self.context.applier.delete::<K>(&live, None).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the Secrets that the spec names are there. They are not watched, so a missing one is looked for again soon.
+    async fn look_for_tokens(&self) -> Result<SecretFact, DatastoreError> {
+        let mut missing = Vec::new();
+        for name in build::token_secrets(self.datastore) {
+            let what = format!("tokens {}/{name}", self.namespace());
+            if !self.context.recent.is_due(&what, AGAIN) {
+                continue;
+            }
+            let found = self.context.applier.get::<Secret>(&self.namespace(), &name).await;
+            match found.map_err(DatastoreError::Tokens)? {
+                Some(_) => self.context.recent.looked(what),
+                None => missing.push(name),
+            }
+        }
+        if missing.is_empty() {
+            return Ok(SecretFact::Present);
+        }
+        Ok(SecretFact::Missing(missing.join(", ")))
+    }
+
+    fn observed(&self, topic: Option<topic::Fact>, placing: Placing, secrets: SecretFact) -> Observed {
+        let caches = &self.context.caches;
+        let (namespace, name) = (self.namespace(), self.datastore.name_any());
+        let shards = (0..self.datastore.spec.shards)
+            .map(|index| names::shard_of(&name, index))
+            .map(|name| (caches.shards.get(&namespace, &name).and_then(|shard| shard.status.clone()), name))
+            .map(|(status, name)| (name, status))
+            .collect();
+        let consumer: Option<Held<Consumer>> = caches.consumers.get(&namespace, &names::consumer_of(&name));
+        let workload =
+            |name: String| caches.deployments.get(&namespace, &name).map(|deployment| status::pods(&deployment));
+        Observed {
+            shards,
+            consumer: consumer.and_then(|consumer| consumer.status.clone()),
+            gateway: workload(build::gateway_name(self.datastore)),
+            query: workload(build::query_name(self.datastore)),
+            topic,
+            placing,
+            secrets,
+        }
+    }
+
+    async fn report(&self, observed: Observed) -> Result<(), DatastoreError> {
+        self.say(&observed);
+        let before = self.status();
+        let after = status::of(self.datastore, observed, k8s_openapi::jiff::Timestamp::now());
+        if after == before {
+            return Ok(());
+        }
+        let mut datastore = self.datastore.clone();
+        datastore.status = Some(after);
+        self.context.applier.replace_status(&datastore).await.map(drop).map_err(DatastoreError::Status)
+    }
+
+    fn say(&self, observed: &Observed) {
+        let events = &self.context.events;
+        if self.datastore.spec.paused {
+            events.say(self.datastore, Reason::Paused, "spec.paused is set: nothing is done until it is taken away");
+        }
+        match &observed.placing {
+            Placing::Write { entries, .. } => {
+                let note = format!("{} placements added", entries.len());
+                events.say(self.datastore, Reason::PlacementChanged, note);
+            }
+            Placing::Wait { shards } => {
+                let note = format!("new data goes to the new shards once they have a primary: {}", shards.join(", "));
+                events.say(self.datastore, Reason::PlacementWaits, note);
+            }
+            Placing::Keep | Placing::NeedEnds => {}
+        }
+        if let SecretFact::Missing(names) = &observed.secrets {
+            let note = format!("Secret {names} is not there; pods that mount it wait for it");
+            events.say(self.datastore, Reason::SecretMissing, note);
+        }
+    }
+}

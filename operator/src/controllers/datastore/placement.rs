@@ -1,0 +1,165 @@
+//! Which shard a partition feeds, from which offset on. Pure.
+//!
+//! Entries are only ever added. At first partition p feeds shard p modulo the shards, from offset 0. When there are more
+//! shards, the partitions that belong to another shard by the same rule move, each at an offset that is a little ahead: the
+//! consumer that reads the partition now must know of the move before it gets there, so it is put ten seconds of the present
+//! traffic beyond the end.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use understudy_api::names;
+use understudy_api::v1alpha1::{DatastoreStatus, Placement};
+
+/// Between the two looks at the ends that tell how fast they move.
+pub const MEASURE: Duration = Duration::from_secs(1);
+/// How many times what came in during [`MEASURE`] a move is put ahead.
+const AHEAD: i64 = 10;
+/// What a move is put ahead at least, in records.
+const LEAST: i64 = 20;
+
+/// What to do about the placements.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Placing {
+    /// They are as they should be.
+    Keep,
+    /// The new shards cannot take data yet.
+    Wait {
+        /// Those without a primary.
+        shards: Vec<String>,
+    },
+    /// The ends of the partitions must be known first.
+    NeedEnds,
+    /// Add these.
+    Write {
+        /// New entries.
+        entries: Vec<Placement>,
+        /// How many shards the topic is then spread over.
+        shards: i32,
+    },
+}
+
+impl Placing {
+    /// Whether nothing is left to do after this.
+    pub fn is_settled(&self) -> bool {
+        matches!(self, Self::Keep | Self::Write { .. })
+    }
+}
+
+/// What to do, as far as it can be told without asking the brokers.
+pub fn plan(
+    datastore: &str,
+    shards: i32,
+    partitions: i32,
+    status: &DatastoreStatus,
+    serves: impl Fn(i32) -> bool,
+) -> Placing {
+    if status.placements.is_empty() {
+        let entries = (0..partitions)
+            .map(|partition| Placement {
+                partition,
+                from_offset: 0,
+                shard: names::shard_of(datastore, partition % shards),
+            })
+            .collect();
+        return Placing::Write { entries, shards };
+    }
+    if status.placed_shards >= shards {
+        return Placing::Keep;
+    }
+    let waiting: Vec<_> = (status.placed_shards..shards)
+        .filter(|index| !serves(*index))
+        .map(|index| names::shard_of(datastore, index))
+        .collect();
+    if waiting.is_empty() { Placing::NeedEnds } else { Placing::Wait { shards: waiting } }
+}
+
+/// The entries that spread the topic over more shards, from the ends seen at two moments [`MEASURE`] apart. A partition whose
+/// end is not known leaves everything for the next pass.
+pub fn grow(
+    datastore: &str,
+    shards: i32,
+    partitions: i32,
+    status: &DatastoreStatus,
+    first: &BTreeMap<i32, i64>,
+    second: &BTreeMap<i32, i64>,
+) -> Placing {
+    let mut entries = Vec::new();
+    for partition in 0..partitions {
+        let shard = names::shard_of(datastore, partition % shards);
+        let last = status.placements.iter().filter(|entry| entry.partition == partition).max();
+        if last.is_some_and(|last| last.shard == shard) {
+            continue;
+        }
+        let (Some(before), Some(end)) = (first.get(&partition), second.get(&partition)) else {
+            return Placing::NeedEnds;
+        };
+        let ahead = end + ((end - before).max(0) * AHEAD).max(LEAST);
+        // Never before an entry that is there: offsets of a partition only go up.
+        let from_offset = last.map_or(ahead, |last| ahead.max(last.from_offset + 1));
+        entries.push(Placement { partition, from_offset, shard });
+    }
+    Placing::Write { entries, shards }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn placed(shards: i32, partitions: i32) -> DatastoreStatus {
+        let Placing::Write { entries, shards } = plan("m", shards, partitions, &DatastoreStatus::default(), |_| true)
+        else {
+            panic!("the first placements need nothing")
+        };
+        DatastoreStatus { placements: entries, placed_shards: shards, ..DatastoreStatus::default() }
+    }
+
+    fn ends(offsets: &[i64]) -> BTreeMap<i32, i64> {
+        (0..).zip(offsets.iter().copied()).collect()
+    }
+
+    #[test]
+    fn at_first_each_partition_feeds_one_shard_from_the_beginning() {
+        let status = placed(2, 5);
+        let shards: Vec<_> = status.placements.iter().map(|entry| entry.shard.as_str()).collect();
+        assert_eq!(shards, ["m-0", "m-1", "m-0", "m-1", "m-0"]);
+        assert!(status.placements.iter().all(|entry| entry.from_offset == 0));
+    }
+
+    #[test]
+    fn placements_that_fit_are_left_alone() {
+        assert_eq!(plan("m", 2, 4, &placed(2, 4), |_| false), Placing::Keep);
+    }
+
+    #[test]
+    fn new_shards_get_data_only_once_they_have_a_primary() {
+        let status = placed(2, 6);
+        let waiting = plan("m", 4, 6, &status, |index| index != 3);
+        assert_eq!(waiting, Placing::Wait { shards: vec!["m-3".to_owned()] });
+        assert_eq!(plan("m", 4, 6, &status, |_| true), Placing::NeedEnds);
+    }
+
+    #[test]
+    fn only_partitions_that_change_their_shard_move_and_they_move_ahead_of_the_end() {
+        let status = placed(2, 4);
+        let grown = grow("m", 3, 4, &status, &ends(&[5, 5, 100, 100]), &ends(&[5, 5, 150, 101]));
+        let Placing::Write { entries, shards } = grown else { panic!("{grown:?}") };
+        assert_eq!(shards, 3);
+        let moved: Vec<_> = entries.iter().map(|e| (e.partition, e.from_offset, e.shard.as_str())).collect();
+        assert_eq!(moved, [(2, 150 + 500, "m-2"), (3, 101 + 20, "m-0")]);
+    }
+
+    #[test]
+    fn an_unknown_end_moves_nothing() {
+        assert_eq!(grow("m", 3, 4, &placed(2, 4), &ends(&[1, 1]), &ends(&[1, 1])), Placing::NeedEnds);
+    }
+
+    #[test]
+    fn the_offsets_of_a_partition_only_go_up() {
+        let mut status = placed(2, 3);
+        status.placements.push(Placement { partition: 2, from_offset: 1000, shard: "m-1".to_owned() });
+        let grown = grow("m", 3, 3, &status, &ends(&[0, 0, 0]), &ends(&[0, 0, 0]));
+        let Placing::Write { entries, .. } = grown else { panic!("{grown:?}") };
+        assert_eq!((entries[0].partition, entries[0].from_offset), (2, 1001));
+    }
+}

@@ -1,0 +1,216 @@
+//! What a Datastore's status says, from what was observed. Pure.
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use understudy_api::Datastore;
+use understudy_api::conditions::{self, Claim};
+use understudy_api::v1alpha1::{
+    ConsumerStatus, DatastoreStatus, ShardStatus, VerdictState, WorkloadStatus, WorstVerdict,
+};
+
+use super::placement::Placing;
+use super::topic::Fact;
+
+/// The topic is as the spec asks.
+pub const TOPIC_READY: &str = "TopicReady";
+/// The Secrets that the spec names are there.
+pub const SECRETS_READY: &str = "SecretsReady";
+
+/// Whether the Secrets that the spec names are there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretFact {
+    /// All of them.
+    Present,
+    /// These are not.
+    Missing(String),
+    /// Nobody looked.
+    Unknown,
+}
+
+/// Pods of a Deployment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pods {
+    /// Ready ones, of the present version.
+    pub ready: i32,
+    /// Asked for.
+    pub desired: i32,
+}
+
+impl Pods {
+    fn text(self) -> WorkloadStatus {
+        WorkloadStatus { ready: format!("{}/{}", self.ready, self.desired) }
+    }
+
+    fn complete(self) -> bool {
+        self.ready >= self.desired
+    }
+}
+
+/// The pods of a Deployment, as its status tells.
+pub fn pods(deployment: &Deployment) -> Pods {
+    let desired = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
+    let status = deployment.status.as_ref();
+    Pods { ready: status.and_then(|status| status.ready_replicas).unwrap_or(0), desired }
+}
+
+/// What was observed in a pass.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// Each shard asked for, with its status if it has one.
+    pub shards: Vec<(String, Option<ShardStatus>)>,
+    /// The consumer's status, if it has one.
+    pub consumer: Option<ConsumerStatus>,
+    /// The gateway's pods, if there is one.
+    pub gateway: Option<Pods>,
+    /// The query service's pods, if there is one.
+    pub query: Option<Pods>,
+    /// What was found of the topic; `None` when the last finding stands.
+    pub topic: Option<Fact>,
+    /// What is done about the placements.
+    pub placing: Placing,
+    /// Whether the Secrets are there.
+    pub secrets: SecretFact,
+}
+
+/// The status after this pass.
+pub fn of(datastore: &Datastore, observed: Observed, now: Timestamp) -> DatastoreStatus {
+    let mut status = datastore.status.clone().unwrap_or_default();
+    status.observed_generation = datastore.metadata.generation;
+    if let Placing::Write { entries, shards } = &observed.placing {
+        status.placements.extend(entries.iter().cloned());
+        status.placements.sort();
+        status.placed_shards = *shards;
+    }
+    let ready = observed.shards.iter().filter(|(_, status)| is_ready(status.as_ref())).count();
+    status.shards_ready = Some(format!("{ready}/{}", observed.shards.len()));
+    status.worst = Some(worst(&observed.shards));
+    status.gateway = datastore.spec.gateway.as_ref().and(observed.gateway).map(Pods::text);
+    status.query = datastore.spec.query.as_ref().and(observed.query).map(Pods::text);
+    let consumer = observed.consumer.as_ref();
+    status.consumer = consumer.and_then(|status| status.ready.clone()).map(|ready| WorkloadStatus { ready });
+    status.delay = consumer.and_then(|status| status.lag.clone());
+    status.delay_seconds = consumer.and_then(|status| status.lag_seconds);
+    for claim in claims(datastore, &observed, ready) {
+        conditions::set(&mut status.conditions, claim, datastore.metadata.generation, &Time(now));
+    }
+    status
+}
+
+fn is_ready(status: Option<&ShardStatus>) -> bool {
+    status.is_some_and(|status| conditions::holds(&status.conditions, conditions::READY))
+}
+
+/// How bad a verdict is; the order in which a person wants to hear of them.
+fn badness(state: VerdictState) -> u8 {
+    match state {
+        VerdictState::Healthy => 0,
+        VerdictState::ObserverPartition => 1,
+        VerdictState::Unknown => 2,
+        VerdictState::Slow => 3,
+        VerdictState::Saturated => 4,
+        VerdictState::Suspect => 5,
+        VerdictState::Stuck => 6,
+        VerdictState::Gone => 7,
+    }
+}
+
+fn worst(shards: &[(String, Option<ShardStatus>)]) -> WorstVerdict {
+    let verdict = |status: &Option<ShardStatus>| {
+        status
+            .as_ref()
+            .and_then(|status| status.verdict.as_ref())
+            .map_or(VerdictState::Unknown, |verdict| verdict.state)
+    };
+    let worst = shards.iter().map(|(name, status)| (verdict(status), name)).max_by_key(|(state, _)| badness(*state));
+    match worst {
+        None | Some((VerdictState::Healthy, _)) => WorstVerdict { state: VerdictState::Healthy, shard: None },
+        Some((state, name)) => WorstVerdict { state, shard: Some(name.clone()) },
+    }
+}
+
+fn claims(datastore: &Datastore, observed: &Observed, shards_ready: usize) -> Vec<Claim> {
+    let mut claims = Vec::new();
+    match &observed.topic {
+        None => {}
+        Some(Fact::Ready) => {
+            claims.push(Claim::yes(TOPIC_READY, "AsAskedFor", format!("topic {}", datastore.spec.kafka.topic)));
+        }
+        Some(Fact::Differs(how)) => claims.push(Claim::no(TOPIC_READY, "TopicDiffers", how.clone())),
+        Some(Fact::Unreachable(why)) => claims.push(Claim::unknown(TOPIC_READY, "KafkaUnreachable", why.clone())),
+    }
+    match &observed.secrets {
+        SecretFact::Present => claims.push(Claim::yes(SECRETS_READY, "Present", "")),
+        SecretFact::Missing(names) => {
+            claims.push(Claim::no(SECRETS_READY, "SecretMissing", format!("Secret {names} is not there")));
+        }
+        SecretFact::Unknown => {}
+    }
+    if datastore.spec.paused {
+        claims.push(Claim::no(conditions::PROGRESSING, "Paused", "spec.paused is set"));
+        return claims;
+    }
+    let wanting = wanting(datastore, observed, shards_ready);
+    if wanting.is_empty() {
+        claims.push(Claim::yes(conditions::READY, "AllReady", "all shards and services are ready"));
+        claims.push(Claim::no(conditions::PROGRESSING, "Settled", ""));
+    } else {
+        let message = wanting.join("; ");
+        claims.push(Claim::no(conditions::READY, "NotAllReady", message.clone()));
+        claims.push(Claim::yes(conditions::PROGRESSING, "NotAllReady", message));
+    }
+    claims.push(degraded(observed));
+    claims
+}
+
+/// What is not as it should be, for a person.
+fn wanting(datastore: &Datastore, observed: &Observed, shards_ready: usize) -> Vec<String> {
+    let mut wanting = Vec::new();
+    if shards_ready < observed.shards.len() {
+        let names =
+            observed.shards.iter().filter(|(_, status)| !is_ready(status.as_ref())).map(|(name, _)| name.as_str());
+        wanting.push(format!("not ready: {}", names.collect::<Vec<_>>().join(", ")));
+    }
+    let spec = &datastore.spec;
+    for (name, asked, pods) in
+        [("gateway", spec.gateway.is_some(), observed.gateway), ("query", spec.query.is_some(), observed.query)]
+    {
+        match pods {
+            _ if !asked => {}
+            Some(pods) if pods.complete() => {}
+            Some(pods) => wanting.push(format!("{name} {}", pods.text().ready)),
+            None => wanting.push(format!("{name} is being made")),
+        }
+    }
+    match &observed.consumer {
+        Some(status) if conditions::holds(&status.conditions, conditions::READY) => {}
+        Some(status) => wanting.push(format!("consumer {}", status.ready.as_deref().unwrap_or("is being made"))),
+        None => wanting.push("consumer is being made".to_owned()),
+    }
+    if let SecretFact::Missing(names) = &observed.secrets {
+        wanting.push(format!("Secret {names} is not there"));
+    }
+    if let Some(Fact::Unreachable(why)) = &observed.topic {
+        wanting.push(format!("kafka: {why}"));
+    }
+    if let Placing::Wait { shards } = &observed.placing {
+        wanting.push(format!("no data goes to {} yet", shards.join(", ")));
+    }
+    wanting
+}
+
+fn degraded(observed: &Observed) -> Claim {
+    let degraded: Vec<_> = observed
+        .shards
+        .iter()
+        .filter(|(_, status)| {
+            status.as_ref().is_some_and(|status| conditions::holds(&status.conditions, conditions::DEGRADED))
+        })
+        .map(|(name, _)| name.as_str())
+        .collect();
+    match (&observed.topic, degraded.is_empty()) {
+        (Some(Fact::Differs(how)), _) => Claim::yes(conditions::DEGRADED, "TopicDiffers", how.clone()),
+        (_, false) => Claim::yes(conditions::DEGRADED, "ShardsDegraded", degraded.join(", ")),
+        (_, true) => Claim::no(conditions::DEGRADED, "AsAskedFor", ""),
+    }
+}

@@ -1,0 +1,172 @@
+//! What a Datastore's children and status are, case by case.
+
+use k8s_openapi::jiff::Timestamp;
+use serde_json::{Value, json};
+use understudy_api::Datastore;
+use understudy_api::conditions;
+use understudy_api::v1alpha1::{ConsumerStatus, ShardStatus, VerdictState};
+
+use super::placement::Placing;
+use super::status::{Observed, Pods, SecretFact, TOPIC_READY};
+use super::topic::Fact;
+use super::*;
+
+fn datastore(spec: Value) -> Datastore {
+    let mut object = json!({
+        "apiVersion": "understudy.dev/v1alpha1", "kind": "Datastore",
+        "metadata": { "name": "metrics", "namespace": "prod", "uid": "11111111-0000", "generation": 3 },
+        "spec": {
+            "shards": 2,
+            "shardTemplate": { "mysql": { "image": "mysql:9.7.4" }, "storage": { "size": "10Gi" } },
+            "kafka": { "bootstrapServers": "kafka:9092", "topic": "metrics", "partitions": 4 },
+            "gateway": { "tokens": { "name": "metrics-tokens" } },
+            "query": {},
+        },
+    });
+    for (key, value) in spec.as_object().unwrap() {
+        object["spec"][key] = value.clone();
+    }
+    serde_json::from_value(object).unwrap()
+}
+
+fn shard_status(ready: bool, verdict: &str) -> ShardStatus {
+    serde_json::from_value(json!({
+        "verdict": { "state": verdict },
+        "conditions": [{
+            "type": "Ready", "status": if ready { "True" } else { "False" }, "reason": "R", "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }],
+    }))
+    .unwrap()
+}
+
+fn observed() -> Observed {
+    let consumer: ConsumerStatus = serde_json::from_value(json!({
+        "ready": "4/4", "lag": "0s", "lagSeconds": 0.0,
+        "conditions": [{
+            "type": "Ready", "status": "True", "reason": "R", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }],
+    }))
+    .unwrap();
+    Observed {
+        shards: vec![
+            ("metrics-0".to_owned(), Some(shard_status(true, "Healthy"))),
+            ("metrics-1".to_owned(), Some(shard_status(true, "Healthy"))),
+        ],
+        consumer: Some(consumer),
+        gateway: Some(Pods { ready: 2, desired: 2 }),
+        query: Some(Pods { ready: 2, desired: 2 }),
+        topic: Some(Fact::Ready),
+        placing: Placing::Keep,
+        secrets: SecretFact::Present,
+    }
+}
+
+fn condition<'a>(status: &'a DatastoreStatus, kind: &str) -> (&'a str, &'a str) {
+    let found = status.conditions.iter().find(|condition| condition.type_ == kind).unwrap();
+    (&found.status, &found.message)
+}
+
+#[test]
+fn a_shard_takes_what_the_template_says() {
+    let shard = build::shard(&datastore(json!({ "deletionPolicy": "Delete" })), 1);
+    let parsed: understudy_api::v1alpha1::ShardSpec = serde_json::from_value(shard["spec"].clone()).unwrap();
+    assert_eq!(parsed.mysql.image, "mysql:9.7.4");
+    assert_eq!(parsed.kafka.unwrap().topic, "metrics");
+    assert_eq!(shard["metadata"]["name"], "metrics-1");
+    assert_eq!(shard["metadata"]["labels"]["understudy.dev/datastore"], "metrics");
+    assert_eq!(shard["metadata"]["ownerReferences"][0]["kind"], "Datastore");
+    assert_eq!(shard["spec"]["deletionPolicy"], "Delete");
+}
+
+#[test]
+fn the_levers_of_one_shard_stay_a_persons_until_the_datastore_pulls_them() {
+    let shard = build::shard(&datastore(json!({})), 0);
+    assert_eq!((&shard["spec"]["paused"], &shard["spec"]["failover"]["mode"]), (&Value::Null, &Value::Null));
+    let pulled = build::shard(&datastore(json!({ "paused": true })), 0);
+    assert_eq!(pulled["spec"]["paused"], true);
+    let mut manual = datastore(json!({}));
+    manual.spec.shard_template.failover.mode = understudy_api::v1alpha1::FailoverMode::Manual;
+    assert_eq!(build::shard(&manual, 0)["spec"]["failover"]["mode"], "Manual");
+}
+
+#[test]
+fn tokens_are_named_once_however_many_services_use_them() {
+    assert_eq!(build::token_secrets(&datastore(json!({}))), ["metrics-tokens"]);
+    let apart = datastore(json!({ "query": { "tokens": { "name": "readers" } } }));
+    assert_eq!(build::token_secrets(&apart), ["metrics-tokens", "readers"]);
+    let neither = datastore(json!({ "query": null, "gateway": null }));
+    assert!(build::token_secrets(&neither).is_empty());
+}
+
+#[test]
+fn a_service_gets_the_password_of_its_own_account_only() {
+    let volume = build::credentials(&["metrics-0".to_owned(), "metrics-1".to_owned()], "understudy_reader");
+    insta::assert_yaml_snapshot!("reader_credentials", volume);
+}
+
+#[test]
+fn a_datastore_is_ready_when_all_its_parts_are() {
+    let status = status::of(&datastore(json!({})), observed(), Timestamp::UNIX_EPOCH);
+    assert_eq!(condition(&status, conditions::READY).0, "True");
+    assert_eq!(condition(&status, TOPIC_READY).0, "True");
+    assert_eq!(status.shards_ready.as_deref(), Some("2/2"));
+    assert_eq!(status.worst.unwrap().state, VerdictState::Healthy);
+    assert_eq!(status.delay.as_deref(), Some("0s"));
+    assert_eq!(status.observed_generation, Some(3));
+}
+
+#[test]
+fn what_is_wanting_is_named() {
+    type Change = fn(&mut Observed);
+    let cases: [(&str, Change, &str); 6] = [
+        ("a shard", |o| o.shards[1].1 = Some(shard_status(false, "Gone")), "not ready: metrics-1"),
+        ("a shard without status", |o| o.shards[0].1 = None, "not ready: metrics-0"),
+        ("a gateway pod", |o| o.gateway = Some(Pods { ready: 1, desired: 2 }), "gateway 1/2"),
+        ("the consumer", |o| o.consumer = None, "consumer is being made"),
+        ("the tokens", |o| o.secrets = SecretFact::Missing("metrics-tokens".to_owned()), "Secret metrics-tokens"),
+        ("the brokers", |o| o.topic = Some(Fact::Unreachable("no answer".to_owned())), "kafka: no answer"),
+    ];
+    for (case, change, says) in cases {
+        let mut observed = observed();
+        change(&mut observed);
+        let status = status::of(&datastore(json!({})), observed, Timestamp::UNIX_EPOCH);
+        let (ready, message) = condition(&status, conditions::READY);
+        assert!(ready == "False" && message.contains(says), "{case}: {ready} {message}");
+    }
+}
+
+#[test]
+fn the_worst_verdict_names_its_shard() {
+    let mut observed = observed();
+    observed.shards[0].1 = Some(shard_status(true, "Slow"));
+    observed.shards[1].1 = Some(shard_status(false, "Stuck"));
+    let worst = status::of(&datastore(json!({})), observed, Timestamp::UNIX_EPOCH).worst.unwrap();
+    assert_eq!((worst.state, worst.shard.as_deref()), (VerdictState::Stuck, Some("metrics-1")));
+}
+
+#[test]
+fn a_status_that_says_the_same_is_the_same() {
+    let mut datastore = datastore(json!({}));
+    let first = status::of(&datastore, observed(), Timestamp::UNIX_EPOCH);
+    datastore.status = Some(first.clone());
+    let later = Timestamp::from_second(1000).unwrap();
+    assert_eq!(status::of(&datastore, observed(), later), first);
+    let no_look = Observed { topic: None, ..observed() };
+    assert_eq!(status::of(&datastore, no_look, later), first);
+}
+
+#[test]
+fn placements_are_added_to_and_kept_in_order() {
+    let mut datastore = datastore(json!({}));
+    let placing = placement::plan("metrics", 2, 4, &DatastoreStatus::default(), |_| true);
+    let first = status::of(&datastore, Observed { placing, ..observed() }, Timestamp::UNIX_EPOCH);
+    assert_eq!((first.placements.len(), first.placed_shards), (4, 2));
+    datastore.status = Some(first);
+    let entry = understudy_api::v1alpha1::Placement { partition: 0, from_offset: 50, shard: "metrics-2".to_owned() };
+    let placing = Placing::Write { entries: vec![entry], shards: 3 };
+    let second = status::of(&datastore, Observed { placing, ..observed() }, Timestamp::UNIX_EPOCH);
+    let of_0: Vec<_> = second.placements.iter().filter(|entry| entry.partition == 0).map(|e| e.from_offset).collect();
+    assert_eq!(of_0, [0, 50]);
+    assert_eq!(second.placed_shards, 3);
+}

@@ -1,0 +1,107 @@
+//! The topic of a Datastore: made, looked at now and then, and what to say about it. I/O.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use kube::ResourceExt;
+use understudy_api::{Datastore, conditions};
+use understudy_kafka::AdminError;
+
+use super::status::TOPIC_READY;
+use crate::context::Context;
+use crate::controllers::queue::chain;
+use crate::events::Reason;
+use crate::topics::{Found, Wanted};
+
+/// A topic that is as it should be is looked at this often.
+const EVERY: Duration = Duration::from_secs(300);
+
+/// What is known of the topic after a look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fact {
+    /// It is as the spec asks.
+    Ready,
+    /// It is there, and differs.
+    Differs(String),
+    /// The brokers gave no answer, or refused.
+    Unreachable(String),
+}
+
+/// The outcome of a look, or that none was due.
+#[derive(Clone, Debug)]
+pub struct Look(Option<Fact>);
+
+impl Look {
+    /// What was found; `None` when the last finding stands.
+    pub fn fact(&self) -> Option<Fact> {
+        self.0.clone()
+    }
+
+    /// Whether the topic is there.
+    pub fn exists(&self) -> bool {
+        !matches!(self.0, Some(Fact::Unreachable(_)))
+    }
+
+    /// Whether it need not be looked at again soon.
+    pub fn is_ready(&self, datastore: &Datastore) -> bool {
+        match &self.0 {
+            Some(fact) => *fact == Fact::Ready,
+            None => datastore.status.as_ref().is_some_and(|status| conditions::holds(&status.conditions, TOPIC_READY)),
+        }
+    }
+}
+
+/// Makes the topic if it is missing and looks at it, if that is due.
+pub async fn look(datastore: &Datastore, context: &Context) -> Look {
+    let generation = datastore.metadata.generation.unwrap_or_default();
+    let what = format!("topic of {}/{generation}", datastore.uid().unwrap_or_default());
+    if !context.recent.is_due(&what, EVERY) {
+        return Look(None);
+    }
+    let fact = match context.topics.ensure(&wanted(datastore)).await {
+        Ok(found) => {
+            if found.created {
+                let note = format!("made topic {}", datastore.spec.kafka.topic);
+                context.events.say(datastore, Reason::TopicCreated, note);
+            }
+            of_found(&found)
+        }
+        Err(error) => Fact::Unreachable(chain(&error)),
+    };
+    match &fact {
+        Fact::Ready => context.recent.looked(what),
+        Fact::Differs(how) => {
+            context.recent.looked(what);
+            context.events.say(datastore, Reason::TopicDiffers, how.clone());
+        }
+        Fact::Unreachable(why) => context.events.say(datastore, Reason::KafkaUnreachable, why.clone()),
+    }
+    Look(Some(fact))
+}
+
+fn of_found(found: &Found) -> Fact {
+    let mut differences = found.differences.clone();
+    if !found.leaderless.is_empty() {
+        differences.push(format!("partitions without a leader: {:?}", found.leaderless));
+    }
+    if differences.is_empty() { Fact::Ready } else { Fact::Differs(differences.join("; ")) }
+}
+
+/// The ends of the topic's partitions.
+pub async fn ends(datastore: &Datastore, context: &Context) -> Result<BTreeMap<i32, i64>, AdminError> {
+    let kafka = &datastore.spec.kafka;
+    context.topics.ends(&kafka.bootstrap_servers, &kafka.topic).await
+}
+
+fn wanted(datastore: &Datastore) -> Wanted {
+    let kafka = &datastore.spec.kafka;
+    let hours = u64::try_from(kafka.retention_hours).unwrap_or(1);
+    Wanted {
+        bootstrap: kafka.bootstrap_servers.clone(),
+        topic: kafka.topic.clone(),
+        partitions: kafka.partitions,
+        replication: kafka.replication_factor,
+        min_insync: kafka.min_insync_replicas,
+        retention: Duration::from_secs(hours * 3600),
+    }
+}

@@ -1,0 +1,103 @@
+//! What stands around the replicas of a shard: passwords, certificate, configuration, Services, disruption budget. I/O.
+//!
+//! None of it is on the way of a failover, so it is no business of the shard's stage: this controller makes it from the Shard
+//! and looks again now and then. Pods wait for what they mount.
+
+pub mod secrets;
+
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use kube::ResourceExt;
+use understudy_api::{Shard, names};
+
+use self::secrets::SecretError;
+use super::queue::{Again, Controller, Failure};
+use super::shard::build;
+use crate::apply::{ApplyError, Live, manager};
+use crate::cache::{Held, Kind, Touched};
+use crate::context::Context;
+
+/// Certificates are looked at this often; they live for months.
+const AGAIN: Duration = Duration::from_secs(600);
+
+/// Which step of a pass failed.
+#[derive(Debug, thiserror::Error, strum::IntoStaticStr)]
+enum FurnishError {
+    #[error("credentials of the shard")]
+    Credentials(#[source] SecretError),
+    #[error("certificate of the shard")]
+    Certificate(#[source] SecretError),
+    #[error("configuration of the shard")]
+    Config(#[source] ApplyError),
+    #[error("services of the shard")]
+    Service(#[source] ApplyError),
+    #[error("disruption budget of the shard")]
+    Budget(#[source] ApplyError),
+}
+
+impl Failure for FurnishError {
+    fn label(&self) -> &'static str {
+        self.into()
+    }
+
+    fn is_conflict(&self) -> bool {
+        match self {
+            Self::Credentials(error) | Self::Certificate(error) => error.is_conflict(),
+            Self::Config(error) | Self::Service(error) | Self::Budget(error) => error.is_conflict(),
+        }
+    }
+}
+
+/// Starts the controller.
+pub fn start(context: &Context) {
+    Controller { kind: Kind::Shard, cache: context.caches.shards.clone(), concerns, pass }.start(context);
+}
+
+fn concerns(touched: &Touched, _: &Context) -> Vec<(String, String)> {
+    let name = match (touched.kind, &touched.owner) {
+        (Kind::Shard, _) if !touched.deleted => &touched.name,
+        (Kind::Service | Kind::PodDisruptionBudget, Some((kind, name))) if kind == "Shard" => name,
+        _ => return Vec::new(),
+    };
+    vec![(touched.namespace.clone(), name.clone())]
+}
+
+fn pass(shard: Held<Shard>, context: &Context) -> BoxFuture<'_, Result<Again, FurnishError>> {
+    async move {
+        if shard.metadata.deletion_timestamp.is_some() || shard.spec.paused {
+            return Ok(AGAIN);
+        }
+        furnish(&shard, context).await?;
+        Ok(AGAIN)
+    }
+    .boxed()
+}
+
+async fn furnish(shard: &Shard, context: &Context) -> Result<(), FurnishError> {
+    let name = shard.name_any();
+    let namespace = shard.namespace().unwrap_or_default();
+    let applier = &context.applier;
+    // Secrets are not watched, so that the operator needs no right to list them; they are read now and then instead.
+    let what =
+        format!("secrets of {}/{}", shard.uid().unwrap_or_default(), shard.metadata.generation.unwrap_or_default());
+    if context.recent.is_due(&what, AGAIN) {
+        secrets::ensure_credentials(shard, context).await.map_err(FurnishError::Credentials)?;
+        let san = names::shard_san(&name);
+        secrets::ensure_certificate(shard, &san, &build::shard_labels(shard), context)
+            .await
+            .map_err(FurnishError::Certificate)?;
+        context.recent.looked(what);
+    }
+    applier.apply(manager::FURNISH, &build::config_map(shard), Live::Unwatched).await.map_err(FurnishError::Config)?;
+    for service in [build::primary_service(shard), build::standbys_service(shard)] {
+        let live = context.caches.services.get(&namespace, &service.name_any());
+        let live = Live::of(live.as_ref().map(|service| &service.metadata));
+        applier.apply(manager::FURNISH, &service, live).await.map_err(FurnishError::Service)?;
+    }
+    let live = context.caches.budgets.get(&namespace, &name);
+    let live = Live::of(live.as_ref().map(|budget| &budget.metadata));
+    applier.apply(manager::FURNISH, &build::budget(shard), live).await.map_err(FurnishError::Budget)?;
+    Ok(())
+}

@@ -1,0 +1,245 @@
+//! Passwords, made once, and certificates, made anew before they end. I/O.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::{Resource, ResourceExt};
+use serde_json::json;
+use understudy_api::v1alpha1::DeletionPolicy;
+use understudy_api::{Shard, names};
+use understudy_link::issue::{Facts, IssueError, Pem};
+
+use super::super::shard::build::{owner_of, shard_labels};
+use crate::apply::{ApplyError, Live, manager};
+use crate::authority::LEAF;
+use crate::context::Context;
+use crate::events::Reason;
+
+/// The MySQL accounts of a shard; each is a key of the Secret.
+pub const ACCOUNTS: [&str; 5] =
+    ["understudy_admin", "understudy_repl", "understudy_probe", "understudy_consumer", "understudy_reader"];
+/// Characters of a password: 192 bits.
+const PASSWORD: usize = 32;
+
+/// What went wrong with a Secret.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// It could not be read or written.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// No certificate could be made.
+    #[error("no certificate for {name}")]
+    Issue {
+        /// For whom.
+        name: String,
+        /// Why.
+        #[source]
+        source: IssueError,
+    },
+    /// The system gave no random numbers.
+    #[error("the system gave no random numbers")]
+    Random,
+    /// The passwords of a shard that has accounts already are gone.
+    #[error("secret {secret} is gone, and new passwords would not be those of the MySQL accounts; put it back")]
+    Gone {
+        /// Which Secret.
+        secret: String,
+    },
+    /// A password is missing in a shard that has accounts already.
+    #[error("secret {secret} lacks {missing}; put the password of that MySQL account back")]
+    Incomplete {
+        /// Which Secret.
+        secret: String,
+        /// Which keys.
+        missing: String,
+    },
+}
+
+impl SecretError {
+    /// Whether another write came first.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Apply(error) if error.is_conflict())
+    }
+}
+
+/// Makes the passwords of a shard if there are none. What is there is never changed: accounts in MySQL have these passwords,
+/// and so have the volumes that outlive a shard. Hence the Secret lives as long as the volumes do.
+pub async fn ensure_credentials(shard: &Shard, context: &Context) -> Result<(), SecretError> {
+    let (namespace, name) = (shard.namespace().unwrap_or_default(), names::credentials_secret(&shard.name_any()));
+    let found: Option<Secret> = context.applier.get(&namespace, &name).await?;
+    match found {
+        Some(secret) => complete(&secret)?,
+        None if has_accounts(shard) => return Err(SecretError::Gone { secret: name }),
+        None => {
+            let secret = credentials(shard, &name)?;
+            match context.applier.create(manager::FURNISH, &secret).await {
+                Ok(_) => {
+                    context.events.say(shard, Reason::CredentialsCreated, format!("passwords are in Secret {name}"))
+                }
+                // Another instance was first; the next pass reads what it made.
+                Err(error) if error.is_already_exists() => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    let owner = match shard.spec.deletion_policy {
+        DeletionPolicy::Delete => owner_of(shard),
+        DeletionPolicy::Retain => None,
+    };
+    let metadata = json!({ "metadata": {
+        "name": name,
+        "labels": shard_labels(shard),
+        "ownerReferences": owner.into_iter().collect::<Vec<_>>(),
+    }});
+    context.applier.apply_as::<Secret>(manager::FURNISH, &namespace, &name, metadata, Live::Unwatched).await?;
+    Ok(())
+}
+
+/// Whether MySQL has accounts already, with passwords that only the Secret knew.
+fn has_accounts(shard: &Shard) -> bool {
+    shard.status.as_ref().is_some_and(|status| {
+        status.primary.is_some() || status.bootstrap.as_ref().is_some_and(|bootstrap| bootstrap.completed)
+    })
+}
+
+fn complete(secret: &Secret) -> Result<(), SecretError> {
+    let has =
+        |account: &str| secret.data.as_ref().is_some_and(|data| data.get(account).is_some_and(|p| !p.0.is_empty()));
+    let missing: Vec<_> = ACCOUNTS.into_iter().filter(|account| !has(account)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(SecretError::Incomplete { secret: secret.name_any(), missing: missing.join(", ") })
+}
+
+fn credentials(shard: &Shard, name: &str) -> Result<Secret, SecretError> {
+    let mut data = BTreeMap::new();
+    for account in ACCOUNTS {
+        data.insert(account.to_owned(), ByteString(password()?.into_bytes()));
+    }
+    Ok(Secret {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            namespace: shard.namespace(),
+            labels: Some(shard_labels(shard)),
+            ..ObjectMeta::default()
+        },
+        type_: Some("Opaque".to_owned()),
+        data: Some(data),
+        ..Secret::default()
+    })
+}
+
+fn password() -> Result<String, SecretError> {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut bytes = [0; PASSWORD];
+    let random = rustls::crypto::ring::default_provider().secure_random;
+    random.fill(&mut bytes).map_err(|_| SecretError::Random)?;
+    Ok(bytes.map(|byte| char::from(ALPHABET[usize::from(byte % 64)])).iter().collect())
+}
+
+/// Puts a certificate for `san` into the Secret `NAME-tls` of its owner, and a new one there before it ends.
+pub async fn ensure_certificate<K>(
+    owner: &K,
+    san: &str,
+    labels: &BTreeMap<String, String>,
+    context: &Context,
+) -> Result<(), SecretError>
+where
+    K: Resource<DynamicType = ()>,
+{
+    let (namespace, name) = (owner.namespace().unwrap_or_default(), names::tls_secret(&owner.name_any()));
+    let found: Option<Secret> = context.applier.get(&namespace, &name).await?;
+    let now = SystemTime::now();
+    if found.as_ref().is_some_and(|secret| is_good(secret, san, context.authority.cert(), now)) {
+        return Ok(());
+    }
+    let pem = context
+        .authority
+        .issue(&[san], now, LEAF)
+        .map_err(|source| SecretError::Issue { name: san.to_owned(), source })?;
+    let secret = Secret {
+        metadata: ObjectMeta {
+            name: Some(name.clone()),
+            namespace: Some(namespace),
+            labels: Some(labels.clone()),
+            owner_references: owner_of(owner).map(|owner| vec![owner]),
+            ..ObjectMeta::default()
+        },
+        type_: Some("kubernetes.io/tls".to_owned()),
+        data: Some(pem_data(&pem)),
+        ..Secret::default()
+    };
+    context.applier.apply(manager::FURNISH, &secret, Live::Absent).await?;
+    context.events.say(owner, Reason::CertificateIssued, format!("certificate for {san} is in Secret {name}"));
+    Ok(())
+}
+
+fn pem_data(pem: &Pem) -> BTreeMap<String, ByteString> {
+    [("ca.crt", &pem.ca), ("tls.crt", &pem.cert), ("tls.key", &pem.key)]
+        .map(|(key, text)| (key.to_owned(), ByteString(text.clone().into_bytes())))
+        .into()
+}
+
+/// Whether the Secret holds a certificate for this name, of this authority, that is not due to be replaced.
+fn is_good(secret: &Secret, san: &str, authority: &str, now: SystemTime) -> bool {
+    let text = |key: &str| {
+        let bytes = secret.data.as_ref().and_then(|data| data.get(key));
+        bytes.and_then(|bytes| std::str::from_utf8(&bytes.0).ok()).unwrap_or_default()
+    };
+    let facts = Facts::of_pem(text("tls.crt"));
+    text("ca.crt") == authority
+        && !text("tls.key").is_empty()
+        && facts.is_ok_and(|facts| facts.names.iter().any(|name| name == san) && !facts.is_due(now))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use understudy_link::Authority;
+
+    use super::*;
+
+    #[test]
+    fn passwords_are_long_and_differ() {
+        let (one, other) = (password().unwrap(), password().unwrap());
+        assert_eq!(one.len(), PASSWORD);
+        assert_ne!(one, other);
+    }
+
+    #[test]
+    fn a_secret_without_a_password_is_not_filled_in_silently() {
+        let mut secret = Secret {
+            data: Some(ACCOUNTS.map(|account| (account.to_owned(), ByteString(b"x".to_vec()))).into()),
+            ..Secret::default()
+        };
+        assert!(complete(&secret).is_ok());
+        secret.data.as_mut().unwrap().remove("understudy_repl");
+        assert!(complete(&secret).unwrap_err().to_string().contains("lacks understudy_repl"));
+    }
+
+    #[test]
+    fn a_certificate_is_kept_only_while_it_is_good() {
+        let now = SystemTime::now();
+        let authority = Authority::generate("understudy", now).unwrap();
+        let other = Authority::generate("other", now).unwrap();
+        let issue = |authority: &Authority, name: &str| Secret {
+            data: Some(pem_data(&authority.issue(&[name], now, LEAF).unwrap())),
+            ..Secret::default()
+        };
+        let day = Duration::from_secs(24 * 3600);
+        for (case, secret, after, good) in [
+            ("new", issue(&authority, "a.example"), 0, true),
+            ("near its end", issue(&authority, "a.example"), 70, false),
+            ("for another", issue(&authority, "b.example"), 0, false),
+            ("of another authority", issue(&other, "a.example"), 0, false),
+            ("empty", Secret::default(), 0, false),
+        ] {
+            assert_eq!(is_good(&secret, "a.example", authority.cert(), now + after * day), good, "{case}");
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! One module a kind. Each takes its part of the changes and does nothing while another instance leads.
+
+pub mod consumer;
+pub mod datastore;
+pub mod furnish;
+pub mod queue;
+pub mod shard;
+pub mod workload;
+
+use crate::context::Context;
+
+/// Starts every controller.
+pub fn start(context: &Context) {
+    datastore::start(context);
+    consumer::start(context);
+    furnish::start(context);
+}

@@ -1,0 +1,217 @@
+//! What turns changes of the cluster into passes over objects: one at a time per object, several objects at once. I/O.
+//!
+//! It is kube's own scheduler, fed from the shared caches instead of from watches of its own.
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::future::BoxFuture;
+use futures::{Stream, StreamExt, stream};
+use kube::core::DeserializeGuard;
+use kube::runtime::controller::{Action, Config, ReconcileReason, ReconcileRequest, applier};
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{Resource, ResourceExt};
+use tokio::sync::broadcast::error::RecvError;
+
+use crate::backoff::Backoff;
+use crate::cache::{Cache, Change, Held, Kind, Touched};
+use crate::context::Context;
+use crate::events::Reason;
+use crate::metrics::{OfKind, Outcome};
+
+/// Objects of a kind that are passed over at once.
+const AT_ONCE: u16 = 8;
+/// Changes that come faster than this are taken together.
+const TOGETHER: Duration = Duration::from_millis(100);
+
+/// When to pass over the object again though nothing changed.
+pub type Again = Duration;
+
+/// A pass over an object that failed.
+pub trait Failure: Error + Send + Sync + 'static {
+    /// The step that failed, from a closed set.
+    fn label(&self) -> &'static str;
+    /// Whether another write came first: the next pass sees it, and nobody needs to know.
+    fn is_conflict(&self) -> bool {
+        false
+    }
+}
+
+/// A controller of one kind.
+pub struct Controller<K: Resource<DynamicType = ()> + Clone + 'static, E> {
+    /// The kind.
+    pub kind: Kind,
+    /// Its objects.
+    pub cache: Cache<K>,
+    /// Which of its objects, by namespace and name, a change concerns.
+    pub concerns: fn(&Touched, &Context) -> Vec<(String, String)>,
+    /// One pass.
+    pub pass: for<'a> fn(Held<K>, &'a Context) -> BoxFuture<'a, Result<Again, E>>,
+}
+
+impl<K, E> Controller<K, E>
+where
+    K: Resource<DynamicType = ()> + Clone + fmt::Debug + Send + Sync + 'static,
+    E: Failure,
+{
+    /// Runs until the context is stopped.
+    pub fn start(self, context: &Context) {
+        let queue = self.queue(context);
+        let store = self.cache.store();
+        let passes = Arc::new(Passes {
+            context: context.clone(),
+            kind: self.kind,
+            pass: self.pass,
+            backoff: Backoff::default(),
+        });
+        let controlled = applier(
+            |object: Arc<DeserializeGuard<K>>, passes: Arc<Passes<K, E>>| {
+                Box::pin(async move { Ok::<_, Infallible>(passes.over(object).await) })
+            },
+            |_, error: &Infallible, _| match *error {},
+            passes,
+            store,
+            queue,
+            Config::default().concurrency(AT_ONCE).debounce(TOGETHER),
+        );
+        let (stop, kind) = (context.stop.clone(), self.kind);
+        context.tasks.spawn(async move {
+            let passes = controlled.for_each(|outcome| async move {
+                if let Err(error) = outcome {
+                    // The object went away between being queued and being looked up.
+                    tracing::debug!(%kind, %error, "no pass");
+                }
+            });
+            stop.run_until_cancelled(passes).await;
+        });
+    }
+
+    /// What to pass over: everything at first, after a gap, and when this instance begins to lead; else what changes concern.
+    fn queue(
+        &self,
+        context: &Context,
+    ) -> impl Stream<Item = Result<ReconcileRequest<DeserializeGuard<K>>, Infallible>> + Send + 'static {
+        let source = Source {
+            context: context.clone(),
+            kind: self.kind,
+            store: self.cache.store(),
+            changes: context.caches.changes(),
+            concerns: self.concerns,
+            begun: false,
+        };
+        stream::unfold(source, |mut source| async move { Some((source.next().await, source)) })
+            .flat_map(|objects| stream::iter(objects.into_iter().map(Ok)))
+    }
+}
+
+struct Source<K: Resource<DynamicType = ()> + Clone + 'static> {
+    context: Context,
+    kind: Kind,
+    store: Store<DeserializeGuard<K>>,
+    changes: tokio::sync::broadcast::Receiver<Change>,
+    concerns: fn(&Touched, &Context) -> Vec<(String, String)>,
+    begun: bool,
+}
+
+type Request<K> = ReconcileRequest<DeserializeGuard<K>>;
+
+impl<K: Resource<DynamicType = ()> + Clone + 'static> Source<K> {
+    async fn next(&mut self) -> Vec<Request<K>> {
+        if !std::mem::replace(&mut self.begun, true) {
+            return self.all();
+        }
+        tokio::select! {
+            change = self.changes.recv() => match change {
+                Ok(Change::Touched(touched)) => self.concerned(&touched),
+                Ok(Change::Resynced(kind)) if kind == self.kind => self.all(),
+                Ok(Change::Resynced(_)) => Vec::new(),
+                Err(RecvError::Lagged(missed)) => {
+                    tracing::info!(kind = %self.kind, missed, "behind the changes, looking at everything");
+                    self.all()
+                }
+                Err(RecvError::Closed) => std::future::pending().await,
+            },
+            going_on = self.context.leading.changed() => match going_on {
+                true if self.context.leading.is_leading() => self.all(),
+                true => Vec::new(),
+                false => std::future::pending().await,
+            },
+        }
+    }
+
+    fn concerned(&self, touched: &Touched) -> Vec<Request<K>> {
+        let objects = (self.concerns)(touched, &self.context);
+        objects.into_iter().map(|(namespace, name)| request(ObjectRef::new(&name).within(&namespace))).collect()
+    }
+
+    fn all(&self) -> Vec<Request<K>> {
+        self.store.state().iter().map(|object| request(ObjectRef::from_obj(&**object))).collect()
+    }
+}
+
+fn request<K: Resource<DynamicType = ()> + Clone>(obj_ref: ObjectRef<DeserializeGuard<K>>) -> Request<K> {
+    ReconcileRequest { obj_ref, reason: ReconcileReason::Unknown }
+}
+
+struct Passes<K: Clone, E> {
+    context: Context,
+    kind: Kind,
+    pass: for<'a> fn(Held<K>, &'a Context) -> BoxFuture<'a, Result<Again, E>>,
+    backoff: Backoff<(String, String)>,
+}
+
+impl<K, E> Passes<K, E>
+where
+    K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
+    E: Failure,
+{
+    async fn over(&self, object: Arc<DeserializeGuard<K>>) -> Action {
+        let Some(held) = Held::new(object.clone()) else { return Action::await_change() };
+        if !self.context.leading.is_leading() {
+            return Action::await_change();
+        }
+        let key = (object.namespace().unwrap_or_default(), object.name_any());
+        let started = Instant::now();
+        let outcome = (self.pass)(held, &self.context).await;
+        self.count(started, outcome.as_ref().err().map_or("ok", Failure::label));
+        match outcome {
+            Ok(again) => {
+                self.backoff.succeeded(&key);
+                Action::requeue(again)
+            }
+            Err(error) if error.is_conflict() => {
+                tracing::debug!(kind = %self.kind, object = %key.1, error = %chain(&error), "another write came first");
+                Action::requeue(TOGETHER)
+            }
+            Err(error) => {
+                self.context.events.say(&*object, Reason::ReconcileFailed, chain(&error));
+                Action::requeue(self.backoff.failed(key))
+            }
+        }
+    }
+
+    fn count(&self, started: Instant, outcome: &'static str) {
+        let metrics = &self.context.metrics;
+        let kind = self.kind.into();
+        metrics.reconciles.get_or_create(&Outcome { kind, outcome }).inc();
+        metrics.reconcile_seconds.get_or_create(&OfKind { kind }).observe(started.elapsed().as_secs_f64());
+    }
+}
+
+/// An error with everything that caused it, in one line.
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.ends_with(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+        cause = error.source();
+    }
+    text
+}

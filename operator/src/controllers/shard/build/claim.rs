@@ -1,0 +1,39 @@
+//! The volume of a replica. Pure.
+
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimSpec, VolumeResourceRequirements};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt;
+use understudy_api::v1alpha1::{DeletionPolicy, Role};
+use understudy_api::{Replica, Shard};
+
+use super::{owner_of, replica_labels};
+
+/// The volume of a replica, of the replica's name. Only the policy `Delete` gives it an owner, and never the Replica: losing
+/// a Replica object must not lose data.
+pub fn claim(shard: &Shard, replica: &Replica, role: Role) -> PersistentVolumeClaim {
+    let owner = match shard.spec.deletion_policy {
+        DeletionPolicy::Delete => owner_of(shard),
+        DeletionPolicy::Retain => None,
+    };
+    let storage = &shard.spec.storage;
+    PersistentVolumeClaim {
+        metadata: ObjectMeta {
+            name: Some(replica.name_any()),
+            namespace: shard.namespace(),
+            labels: Some(replica_labels(shard, &replica.name_any(), role)),
+            owner_references: owner.map(|owner| vec![owner]),
+            ..ObjectMeta::default()
+        },
+        spec: Some(PersistentVolumeClaimSpec {
+            access_modes: Some(vec!["ReadWriteOnce".to_owned()]),
+            storage_class_name: storage.storage_class_name.clone(),
+            resources: Some(VolumeResourceRequirements {
+                requests: Some([("storage".to_owned(), Quantity(storage.size.clone()))].into()),
+                ..VolumeResourceRequirements::default()
+            }),
+            ..PersistentVolumeClaimSpec::default()
+        }),
+        ..PersistentVolumeClaim::default()
+    }
+}

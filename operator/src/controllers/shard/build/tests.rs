@@ -1,0 +1,123 @@
+//! What a shard's objects are, case by case.
+
+use serde_json::{Value, json};
+use understudy_api::{Replica, Shard};
+
+use super::*;
+
+fn shard(spec: Value) -> Shard {
+    let mut object = json!({
+        "apiVersion": "understudy.dev/v1alpha1", "kind": "Shard",
+        "metadata": {
+            "name": "metrics-0", "namespace": "prod", "uid": "11111111-0000",
+            "labels": { "understudy.dev/datastore": "metrics" },
+        },
+        "spec": { "mysql": { "image": "mysql:9.7.4" }, "storage": { "size": "10Gi" } },
+    });
+    for (key, value) in spec.as_object().unwrap() {
+        object["spec"][key] = value.clone();
+    }
+    serde_json::from_value(object).unwrap()
+}
+
+fn replica(avoid: &[&str]) -> Replica {
+    serde_json::from_value(json!({
+        "apiVersion": "understudy.dev/v1alpha1", "kind": "Replica",
+        "metadata": { "name": "metrics-0-k7x2", "namespace": "prod", "uid": "22222222-0000" },
+        "spec": { "shard": "metrics-0", "serverId": 7, "avoidNodes": avoid },
+    }))
+    .unwrap()
+}
+
+fn surroundings() -> Surroundings {
+    Surroundings {
+        image: "understudy:0.1.0".to_owned(),
+        pull_policy: "IfNotPresent".to_owned(),
+        api_server: Some("10.96.0.1:443".to_owned()),
+    }
+}
+
+#[test]
+fn a_pod_is_what_it_was_when_it_was_reviewed() {
+    let shard = shard(json!({ "mysql": {
+        "image": "mysql:9.7.4",
+        "config": { "innodb_buffer_pool_size": "128M" },
+        "resources": { "requests": { "cpu": 1, "memory": "1Gi" } },
+    }}));
+    insta::assert_yaml_snapshot!("pod", pod(&shard, &replica(&["node-3"]), Role::Spare, &surroundings()));
+}
+
+#[test]
+fn everything_around_a_shard_is_what_it_was_when_it_was_reviewed() {
+    let shard = shard(json!({}));
+    insta::assert_yaml_snapshot!("config", config_map(&shard));
+    insta::assert_yaml_snapshot!("primary_service", primary_service(&shard));
+    insta::assert_yaml_snapshot!("standbys_service", standbys_service(&shard));
+    insta::assert_yaml_snapshot!("budget", budget(&shard));
+}
+
+#[test]
+fn a_volume_is_deleted_with_its_shard_only_when_the_policy_says_so_and_never_with_its_replica() {
+    let kept = claim(&shard(json!({ "deletionPolicy": "Retain" })), &replica(&[]), Role::Spare);
+    assert_eq!(kept.metadata.owner_references, None);
+    let deleted = claim(&shard(json!({ "deletionPolicy": "Delete" })), &replica(&[]), Role::Spare);
+    let owners = deleted.metadata.owner_references.unwrap();
+    assert_eq!(owners.iter().map(|owner| owner.kind.as_str()).collect::<Vec<_>>(), ["Shard"]);
+}
+
+#[test]
+fn the_last_word_in_the_configuration_is_the_operators() {
+    let shard = shard(json!({ "mysql": { "image": "m", "config": { "max_connections": "90", "sync_binlog": "0" } } }));
+    let text = config_map(&shard).data.unwrap().remove(config_file()).unwrap();
+    let value = |name: &str| {
+        let lines = text.lines().filter_map(|line| line.split_once(" = "));
+        lines.filter(|(found, _)| *found == name).map(|(_, value)| value.to_owned()).next_back()
+    };
+    assert_eq!(value("sync_binlog").as_deref(), Some("1"));
+    assert_eq!(value("max_connections").as_deref(), Some("90"));
+    assert_eq!(text.matches("max_connections").count(), 1);
+}
+
+#[test]
+fn a_pod_avoids_nodes_in_every_alternative_that_the_spec_allows() {
+    let shard = shard(json!({ "podTemplate": { "affinity": { "nodeAffinity": {
+        "requiredDuringSchedulingIgnoredDuringExecution": { "nodeSelectorTerms": [
+            { "matchExpressions": [{ "key": "disk", "operator": "In", "values": ["ssd"] }] },
+            { "matchExpressions": [{ "key": "disk", "operator": "In", "values": ["nvme"] }] },
+        ]},
+    }}}}));
+    let pod = pod(&shard, &replica(&["a", "b"]), Role::Spare, &surroundings());
+    let affinity = pod.spec.unwrap().affinity.unwrap().node_affinity.unwrap();
+    let terms = affinity.required_during_scheduling_ignored_during_execution.unwrap().node_selector_terms;
+    assert_eq!(terms.len(), 2);
+    for term in terms {
+        assert_eq!(term.match_expressions.unwrap().len(), 1);
+        let avoided: Vec<_> = term.match_fields.unwrap().into_iter().flat_map(|field| field.values.unwrap()).collect();
+        assert_eq!(avoided, ["a", "b"]);
+    }
+}
+
+#[test]
+fn a_fingerprint_changes_with_what_needs_a_new_pod_and_with_nothing_else() {
+    let before = fingerprint(&shard(json!({})));
+    for (case, spec, same) in [
+        ("more replicas", json!({ "replicas": 5 }), true),
+        ("paused", json!({ "paused": true }), true),
+        ("another image", json!({ "mysql": { "image": "mysql:9.8.0" } }), false),
+        ("a setting", json!({ "mysql": { "image": "mysql:9.7.4", "config": { "max_connections": "9" } } }), false),
+    ] {
+        assert_eq!(fingerprint(&shard(spec)) == before, same, "{case}");
+    }
+}
+
+#[test]
+fn a_person_cannot_take_over_our_labels_on_a_pod() {
+    let shard = shard(json!({ "podTemplate": { "labels": { "understudy.dev/role": "primary", "team": "storage" } } }));
+    let labels = pod(&shard, &replica(&[]), Role::Spare, &surroundings()).metadata.labels.unwrap();
+    assert_eq!(labels["understudy.dev/role"], "spare");
+    assert_eq!(labels["team"], "storage");
+}
+
+fn config_file() -> &'static str {
+    super::config::FILE
+}

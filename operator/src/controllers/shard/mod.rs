@@ -1,0 +1,3 @@
+//! Shard: its replicas, and who of them is primary.
+
+pub mod build;

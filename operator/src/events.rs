@@ -1,0 +1,320 @@
+//! What the operator says on objects, as Kubernetes Events: one table of reasons, one bounded queue. I/O.
+//!
+//! Every decision has a reason here, a decision not to act included. The same thing said again within ten minutes is
+//! counted on the first Event rather than said anew. Nothing waits for an Event to be written.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::events::v1::{Event, EventSeries};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client, Resource};
+use serde_json::json;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Why something was done, or not done. The names are stable: people and alerts match on them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::Display, strum::IntoStaticStr, strum::EnumIter)]
+pub enum Reason {
+    // Of any object.
+    /// The object does not parse; nothing is done for it.
+    Malformed,
+    /// The spec says to stop every action.
+    Paused,
+    /// The spec says to go on again.
+    Resumed,
+    /// A pass over the object failed and is tried again.
+    ReconcileFailed,
+
+    // Datastore and Consumer.
+    /// The topic was made.
+    TopicCreated,
+    /// The topic is not as the spec asks; it is not changed.
+    TopicDiffers,
+    /// The brokers do not answer.
+    KafkaUnreachable,
+    /// A Secret that the spec names is not there.
+    SecretMissing,
+    /// A Shard was made.
+    ShardCreated,
+    /// Partitions were placed on shards.
+    PlacementChanged,
+    /// New shards get no data yet.
+    PlacementWaits,
+    /// A Shard of this Datastore is beyond the number asked for; it is kept.
+    ShardKept,
+    /// The spec names a partition that the topic does not have.
+    UnknownPartition,
+    /// The Datastore that the spec names is not there.
+    DatastoreMissing,
+    /// A Shard that the spec names is not there.
+    ShardMissing,
+
+    // Secrets and certificates.
+    /// Passwords were made; this happens once in a shard's life.
+    CredentialsCreated,
+    /// Volumes of an earlier shard of this name exist, and so do its passwords; they are used again.
+    CredentialsReused,
+    /// A certificate was signed.
+    CertificateIssued,
+
+    // Shard: building and scaling.
+    /// One replica was named as the one that may initialise its volume.
+    BootstrapIntended,
+    /// The shard has its first primary.
+    Bootstrapped,
+    /// A replica was made.
+    ReplicaCreated,
+    /// A replica became a standby.
+    ReplicaJoined,
+    /// A replica was taken away because fewer are asked for.
+    ReplicaRemoved,
+    /// A replica is to be replaced.
+    ReplicaCondemned,
+    /// A replica is being cloned.
+    BuildStarted,
+    /// A build failed and is tried again, elsewhere or anew.
+    BuildFailed,
+    /// The shard has as many intact copies as its spec asks for.
+    RedundancyRestored,
+    /// A replaced replica's volume is kept for now.
+    VolumeQuarantined,
+    /// A volume stays because the deletion policy says so.
+    VolumeRetained,
+    /// A volume was deleted.
+    VolumeDeleted,
+    /// A volume was made larger.
+    VolumeGrown,
+
+    // Shard: verdicts and changes of primary.
+    /// The state of the primary changed.
+    VerdictChanged,
+    /// A failover was begun.
+    FailoverStarted,
+    /// A failover has a new primary.
+    FailoverSucceeded,
+    /// A failover could not be completed.
+    FailoverFailed,
+    /// A failover is needed and is not begun; the message says why.
+    FailoverWithheld,
+    /// The old primary turned out to live and was confirmed.
+    NearMiss,
+    /// A switchover was begun.
+    SwitchoverStarted,
+    /// A switchover has a new primary.
+    SwitchoverSucceeded,
+    /// A switchover was refused or given up; the message says why.
+    SwitchoverRefused,
+    /// The old primary was made to refuse writes.
+    PrimaryFenced,
+    /// The old primary could not be reached; its epoch is over all the same.
+    PrimaryUnreachable,
+    /// No standby can be promoted.
+    NoCandidate,
+    /// The topic no longer has what the candidate still needs.
+    RetentionExceeded,
+    /// Too much happens at once for soft evidence to count.
+    BreakerOpen,
+}
+
+/// How serious it is: `Warning` asks for a person's eyes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Severity {
+    /// Things take their course.
+    Normal,
+    /// Look at it.
+    Warning,
+}
+
+impl Reason {
+    /// The severity that goes with it.
+    pub fn severity(self) -> Severity {
+        match self {
+            Self::Malformed
+            | Self::ReconcileFailed
+            | Self::TopicDiffers
+            | Self::KafkaUnreachable
+            | Self::SecretMissing
+            | Self::PlacementWaits
+            | Self::ShardKept
+            | Self::UnknownPartition
+            | Self::DatastoreMissing
+            | Self::ShardMissing
+            | Self::BuildFailed
+            | Self::ReplicaCondemned
+            | Self::FailoverStarted
+            | Self::FailoverFailed
+            | Self::FailoverWithheld
+            | Self::NearMiss
+            | Self::SwitchoverRefused
+            | Self::PrimaryUnreachable
+            | Self::NoCandidate
+            | Self::RetentionExceeded
+            | Self::BreakerOpen => Severity::Warning,
+            _ => Severity::Normal,
+        }
+    }
+}
+
+/// The same thing said again within this time is only counted.
+const AGAIN: Duration = Duration::from_secs(600);
+/// A count is written at most this often.
+const COUNT_EVERY: Duration = Duration::from_secs(60);
+const QUEUE: usize = 512;
+const CALL: Duration = Duration::from_secs(5);
+/// The API server takes no longer note.
+const NOTE: usize = 1000;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Said {
+    uid: String,
+    reason: Reason,
+    note: String,
+}
+
+struct Saying {
+    about: ObjectReference,
+    said: Said,
+    at: Timestamp,
+}
+
+/// Says things on objects without ever waiting.
+#[derive(Clone)]
+pub struct Events {
+    queue: mpsc::Sender<Saying>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl Events {
+    /// The handle, and the task that writes until stopped.
+    pub fn new(client: Client, instance: String, stop: CancellationToken) -> (Self, impl Future<Output = ()> + Send) {
+        let (queue, sayings) = mpsc::channel(QUEUE);
+        let writer = Writer { client, instance, known: HashMap::new() };
+        (Self { queue, dropped: Arc::default() }, writer.run(sayings, stop))
+    }
+
+    /// Says something on an object.
+    pub fn say<K: Resource<DynamicType = ()>>(&self, object: &K, reason: Reason, note: impl Into<String>) {
+        self.say_on(object.object_ref(&()), reason, note);
+    }
+
+    /// Says something on an object that is only referred to.
+    pub fn say_on(&self, about: ObjectReference, reason: Reason, note: impl Into<String>) {
+        let mut note: String = note.into();
+        if let Some((end, _)) = note.char_indices().nth(NOTE) {
+            note.truncate(end);
+        }
+        let object = about.name.as_deref().unwrap_or_default();
+        let namespace = about.namespace.as_deref().unwrap_or_default();
+        let kind = about.kind.as_deref().unwrap_or_default();
+        match reason.severity() {
+            Severity::Warning => tracing::warn!(%reason, kind, namespace, object, "{note}"),
+            Severity::Normal => tracing::info!(%reason, kind, namespace, object, "{note}"),
+        }
+        let said = Said { uid: about.uid.clone().unwrap_or_default(), reason, note };
+        if self.queue.try_send(Saying { about, said, at: Timestamp::now() }).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Events that were not written because the queue was full.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// One that only logs: for tests.
+    pub fn to_nobody() -> Self {
+        Self { queue: mpsc::channel(1).0, dropped: Arc::default() }
+    }
+}
+
+struct Known {
+    name: String,
+    first: Instant,
+    counted: Instant,
+    count: i32,
+}
+
+struct Writer {
+    client: Client,
+    instance: String,
+    known: HashMap<Said, Known>,
+}
+
+impl Writer {
+    async fn run(mut self, mut sayings: mpsc::Receiver<Saying>, stop: CancellationToken) {
+        while let Some(Some(saying)) = stop.run_until_cancelled(sayings.recv()).await {
+            self.write(saying).await;
+        }
+    }
+
+    async fn write(&mut self, saying: Saying) {
+        let now = Instant::now();
+        self.known.retain(|_, known| now.duration_since(known.first) < AGAIN);
+        let namespace = saying.about.namespace.clone().unwrap_or_else(|| "default".to_owned());
+        let api: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
+        let outcome = if let Some(known) = self.known.get_mut(&saying.said) {
+            known.count = known.count.saturating_add(1);
+            if now.duration_since(known.counted) < COUNT_EVERY {
+                return;
+            }
+            known.counted = now;
+            let series = EventSeries { count: known.count, last_observed_time: MicroTime(saying.at) };
+            let patch = Patch::Merge(json!({ "series": series }));
+            let params = PatchParams::default();
+            tokio::time::timeout(CALL, api.patch(&known.name, &params, &patch)).await.map(|answer| answer.map(drop))
+        } else {
+            let event = self.event(&saying);
+            let name = event.metadata.name.clone().unwrap_or_default();
+            self.known.insert(saying.said.clone(), Known { name, first: now, counted: now, count: 1 });
+            let params = PostParams::default();
+            tokio::time::timeout(CALL, api.create(&params, &event)).await.map(|answer| answer.map(drop))
+        };
+        match outcome {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, reason = %saying.said.reason, "event not written"),
+            Err(_) => tracing::debug!(reason = %saying.said.reason, "event not written in time"),
+        }
+    }
+
+    fn event(&self, saying: &Saying) -> Event {
+        let object = saying.about.name.as_deref().unwrap_or("unknown");
+        Event {
+            metadata: ObjectMeta {
+                name: Some(format!("{object}.{:x}", saying.at.as_nanosecond())),
+                ..ObjectMeta::default()
+            },
+            action: Some(saying.said.reason.to_string()),
+            reason: Some(saying.said.reason.to_string()),
+            note: Some(saying.said.note.clone()),
+            type_: Some(format!("{:?}", saying.said.reason.severity())),
+            event_time: Some(MicroTime(saying.at)),
+            regarding: Some(saying.about.clone()),
+            reporting_controller: Some("understudy.dev/operator".to_owned()),
+            reporting_instance: Some(self.instance.clone()),
+            ..Event::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use strum::IntoEnumIterator;
+
+    use super::*;
+
+    #[test]
+    fn reasons_are_what_the_api_server_takes() {
+        for reason in Reason::iter() {
+            let name = reason.to_string();
+            assert!(name.len() <= 128 && name.chars().all(|c| c.is_ascii_alphanumeric()), "{name}");
+            assert!(name.starts_with(|c: char| c.is_ascii_uppercase()), "{name}");
+        }
+    }
+}

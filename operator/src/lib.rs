@@ -1,0 +1,27 @@
+//! The operator's shell: it watches, holds the lease, and carries out what the pure core decides.
+//!
+//! - [`settings`], [`telemetry`], [`runtime`]: how it starts and stops
+//! - [`cache`]: what is known of the cluster, by watching
+//! - [`lease`]: which instance acts
+//! - [`apply`]: how objects are written; [`backoff`]: when a failed one is tried again
+//! - [`events`], [`metrics`], [`admin`]: what it says about itself
+//! - [`authority`]: the certificate authority of the installation
+//! - [`topics`]: the Kafka topics of Datastores
+//! - [`controllers`]: one module a kind
+
+pub mod admin;
+pub mod apply;
+pub mod authority;
+pub mod backoff;
+pub mod cache;
+pub mod context;
+pub mod controllers;
+pub mod events;
+pub mod lease;
+pub mod metrics;
+pub mod runtime;
+pub mod settings;
+pub mod telemetry;
+pub mod topics;
+
+pub use context::Context;

@@ -1,0 +1,90 @@
+//! What the operator counts about itself. Pure, but for the counters.
+
+use std::sync::{Mutex, PoisonError};
+
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+/// A kind, from a closed set.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OfKind {
+    /// Its name.
+    pub kind: &'static str,
+}
+
+/// The outcome of a pass over an object.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Outcome {
+    /// The object's kind.
+    pub kind: &'static str,
+    /// `ok`, or the step that failed.
+    pub outcome: &'static str,
+}
+
+/// A request to the API server that writes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Write {
+    /// The kind written.
+    pub kind: String,
+    /// `apply`, `status`, `create`, `delete`.
+    pub verb: &'static str,
+}
+
+/// The operator's own metrics; parts with more of their own add them to the registry.
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    /// Passes over objects.
+    pub reconciles: Family<Outcome, Counter>,
+    /// How long they took.
+    pub reconcile_seconds: Family<OfKind, Histogram>,
+    /// Writes to the API server.
+    pub writes: Family<Write, Counter>,
+    /// Versions of objects that did not parse.
+    pub malformed: Family<OfKind, Counter>,
+    /// 1 while this instance acts.
+    pub leading: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("understudy_operator");
+        let metrics = (
+            Family::<Outcome, Counter>::default(),
+            Family::<OfKind, Histogram>::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 2.0, 14))),
+            Family::<Write, Counter>::default(),
+            Family::<OfKind, Counter>::default(),
+            Gauge::default(),
+        );
+        registry.register("reconciles", "Passes over objects by outcome", metrics.0.clone());
+        registry.register("reconcile_seconds", "Duration of passes over objects", metrics.1.clone());
+        registry.register("api_writes", "Writing requests to the API server", metrics.2.clone());
+        registry.register("malformed_objects", "Versions of objects that did not parse", metrics.3.clone());
+        registry.register("leading", "1 while this instance acts", metrics.4.clone());
+        Self {
+            registry: Mutex::new(registry),
+            reconciles: metrics.0,
+            reconcile_seconds: metrics.1,
+            writes: metrics.2,
+            malformed: metrics.3,
+            leading: metrics.4,
+        }
+    }
+}
+
+impl Metrics {
+    /// Adds metrics of a part.
+    pub fn register(&self, add: impl FnOnce(&mut Registry)) {
+        add(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Everything in OpenMetrics' text form.
+    pub fn render(&self) -> Result<String, std::fmt::Error> {
+        let mut out = String::new();
+        text::encode(&mut out, &self.registry.lock().unwrap_or_else(PoisonError::into_inner))?;
+        Ok(out)
+    }
+}
