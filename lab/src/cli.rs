@@ -115,7 +115,7 @@ pub fn run() -> Result<ExitCode> {
                 return Ok(ExitCode::FAILURE);
             }
         }
-        Command::Images => product::build_images(&paths, &ui)?,
+        Command::Images => product::build_images(&paths, &ui).map(drop)?,
         Command::Image(args) => import_one(&paths, &ui, args)?,
         Command::Fault(args) => {
             let target = target(&args)?;

@@ -110,6 +110,11 @@ impl Prepared {
         &self.name
     }
 
+    /// The same content under another name and tag.
+    pub fn named(self, name: &str) -> Self {
+        Self { name: name.to_owned(), ..self }
+    }
+
     /// Streams the docker-archive.
     pub fn write(&self, out: impl Write) -> Result<()> {
         let mut archive = tar::Builder::new(out);

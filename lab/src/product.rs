@@ -1,5 +1,6 @@
 //! The product's own image: one image with all its programs.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -12,35 +13,44 @@ use crate::run;
 
 /// Packages whose programs are linked dynamically and run on the base image.
 const DYNAMIC: [&str; 4] = ["understudy", "understudy-gateway", "understudy-consumer", "understudy-query"];
+/// The lab's own heavy program. Built with the product, so that what they share is compiled once.
+const LOAD: &str = "understudy-lab-load";
 /// The program that runs inside a stock MySQL image, whatever libraries that has.
 const STATIC: &str = "understudy-instance";
 /// A target named aloud keeps build scripts and macros apart from the static program.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// Name of the product's image.
-pub fn image_name() -> String {
-    format!("understudy:{}", env!("CARGO_PKG_VERSION"))
-}
-
-/// Builds the programs and puts the image into every node.
-pub fn build_images(paths: &Paths, ui: &Ui) -> Result<()> {
+/// Builds the programs and puts the image into every node. Its name, whose tag changes with what is in it: so a rebuilt product is
+/// rolled out, and an equal one is not.
+pub fn build_images(paths: &Paths, ui: &Ui) -> Result<String> {
     let nodes = import::need_nodes(paths)?;
-    let mut dynamic = cargo(paths);
-    dynamic.args(DYNAMIC.iter().flat_map(|p| ["--package", p]));
-    build(paths, ui, "build the product (release)", dynamic)?;
+    let target = build_dynamic(paths, ui)?;
     let mut fixed = cargo(paths);
     fixed.args(["--package", STATIC, "--target", TARGET]).env("RUSTFLAGS", "-C target-feature=+crt-static");
     build(paths, ui, "build the instance manager (release, static)", fixed)?;
-    let target = target_dir(paths)?;
     let mut files: Vec<_> = DYNAMIC.iter().map(|p| (target.join("release").join(p), *p)).collect();
     files.push((target.join(TARGET).join("release").join(STATIC), STATIC));
     let added =
         files.into_iter().map(|(source, name)| Added { source, target: format!("/usr/local/bin/{name}") }).collect();
-    let image = import::image(paths, ui, &image_name(), Base::Debian, added)?.prepare()?;
+    let image = import::image(paths, ui, "understudy", Base::Debian, added)?.prepare()?;
+    let tag = format!("understudy:{}-{}", env!("CARGO_PKG_VERSION"), &image.id()[..12]);
+    let image = image.named(&tag);
     if import::import(paths, ui, &image, &nodes)? == 0 {
-        ui.say(&format!("every node has {} already", image.name()));
+        ui.say(&format!("every node has {tag} already"));
     }
-    Ok(())
+    Ok(tag)
+}
+
+/// Path of the program behind `cargo lab load` and `cargo lab verify`, built if need be.
+pub fn build_load(paths: &Paths, ui: &Ui) -> Result<PathBuf> {
+    Ok(build_dynamic(paths, ui)?.join("release").join(LOAD))
+}
+
+fn build_dynamic(paths: &Paths, ui: &Ui) -> Result<PathBuf> {
+    let mut command = cargo(paths);
+    command.args(DYNAMIC.iter().chain([&LOAD]).flat_map(|p| ["--package", p]));
+    build(paths, ui, "build the product (release)", command)?;
+    target_dir(paths)
 }
 
 fn cargo(paths: &Paths) -> Command {
@@ -64,7 +74,7 @@ fn build(paths: &Paths, ui: &Ui, what: &str, command: Command) -> Result<()> {
     Ok(())
 }
 
-fn target_dir(paths: &Paths) -> Result<std::path::PathBuf> {
+fn target_dir(paths: &Paths) -> Result<PathBuf> {
     let mut command = run::cmd([std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())]);
     let text =
         run::output(command.args(["metadata", "--no-deps", "--format-version", "1"]).current_dir(&paths.checkout))?;

@@ -16,11 +16,11 @@ use super::load::{Outcome, Running};
 use super::store::{Store, is_whole};
 use super::story::{Milestone, Story};
 use super::watch::Watches;
-use super::{build, test};
+use super::test;
 use crate::fault::{self, Kind, Target};
 use crate::paths::Paths;
 use crate::progress::Ui;
-use crate::state;
+use crate::{product, state};
 
 /// What is repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -109,7 +109,7 @@ fn faults(options: &Options, runs: usize, paths: &Paths, ui: &Ui) -> Result<Exit
     let access = Access::lab(paths);
     let store = Store { access: &access, namespace: options.namespace.clone(), name: options.datastore.clone() };
     let token = store.known_token()?.context("there is no Datastore of the lab: run `cargo lab demo` first")?;
-    let program = build::load(paths, ui)?;
+    let program = product::build_load(paths, ui)?;
     let dir = paths.dot_lab().join("bench");
     let name = options.what.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned());
     let mut rows = Vec::new();

@@ -13,7 +13,7 @@ use super::load::{Outcome, Running};
 use super::store::{Store, is_whole, name_in};
 use super::story::{Milestone, Story};
 use super::watch::Watches;
-use super::{build, fault, install, prometheus};
+use super::{fault, install, prometheus};
 use crate::artifacts;
 use crate::paths::Paths;
 use crate::product;
@@ -64,7 +64,7 @@ pub fn run(options: &Options, paths: &Paths, ui: &Ui) -> Result<ExitCode> {
             "with a cluster of your own, give --image (the product, where its nodes can pull it) and --example (a Datastore that names your Kafka)"
         ),
     };
-    let program = build::load(paths, ui)?;
+    let program = product::build_load(paths, ui)?;
     let access = Access::of(&options.cluster, paths)?;
     install::charts(&access, paths, ui, &image)?;
     let store = make_store(options, &access, paths, ui)?;
@@ -81,8 +81,7 @@ pub fn run(options: &Options, paths: &Paths, ui: &Ui) -> Result<ExitCode> {
 fn build_lab(paths: &Paths, ui: &Ui) -> Result<String> {
     up::up(paths, ui, None)?;
     prometheus::build_image(paths, ui)?;
-    product::build_images(paths, ui)?;
-    Ok(product::image_name())
+    product::build_images(paths, ui)
 }
 
 fn make_store<'a>(options: &Options, access: &'a Access, paths: &Paths, ui: &Ui) -> Result<Store<'a>> {

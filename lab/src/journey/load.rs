@@ -10,12 +10,11 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 
 use super::access::{Access, ClusterOptions, Reached};
-use super::build;
 use super::store::Store;
 use crate::api::wait;
 use crate::paths::Paths;
 use crate::progress::Ui;
-use crate::run;
+use crate::{product, run};
 
 /// Which Datastore, and with which token.
 #[derive(Debug, Clone, Args)]
@@ -77,6 +76,8 @@ pub struct Outcome {
     pub lost: u64,
     /// Samples stored more than once.
     pub doubled: u64,
+    /// Samples that can be read and were never sent.
+    pub alien: u64,
     /// Longest time in which no send was acknowledged.
     pub ack_gap_seconds: Option<f64>,
     /// Longest time between two commits.
@@ -88,13 +89,13 @@ pub struct Outcome {
 impl Outcome {
     /// Nothing acknowledged is missing, nothing is there twice.
     pub fn is_exact(&self) -> bool {
-        self.acknowledged > 0 && self.lost == 0 && self.doubled == 0
+        self.acknowledged > 0 && self.lost == 0 && self.doubled == 0 && self.alien == 0
     }
 }
 
 /// Hands over to the program; signals of the terminal reach it.
 pub fn load(options: &LoadOptions, paths: &Paths, ui: &Ui) -> Result<ExitCode> {
-    let program = build::load(paths, ui)?;
+    let program = product::build_load(paths, ui)?;
     let access = Access::of(&options.store.cluster, paths)?;
     let store = options.store.store(&access);
     let target = Target::find(&program, &store, options.store.token(&store)?)?;
@@ -103,7 +104,7 @@ pub fn load(options: &LoadOptions, paths: &Paths, ui: &Ui) -> Result<ExitCode> {
 
 /// As [`load`], for reading back.
 pub fn verify(options: &VerifyOptions, paths: &Paths, ui: &Ui) -> Result<ExitCode> {
-    let program = build::load(paths, ui)?;
+    let program = product::build_load(paths, ui)?;
     let access = Access::of(&options.store.cluster, paths)?;
     let store = options.store.store(&access);
     let target = Target::find(&program, &store, options.store.token(&store)?)?;
@@ -164,7 +165,10 @@ impl Target {
     }
 
     fn common(&self, mut command: Command, ledger: &Path) -> Command {
-        command.args(["--query", &self.query.urls[0]]).arg("--ledger").arg(ledger);
+        for url in &self.query.urls {
+            command.args(["--query", url]);
+        }
+        command.arg("--ledger").arg(ledger);
         // Not as an argument, which everybody on the machine can read.
         command.env("UNDERSTUDY_TOKEN", &self.token);
         command
@@ -237,11 +241,9 @@ impl Drop for Running {
     }
 }
 
-/// The number after `acknowledged` in a line of progress.
+/// The number before `samples acknowledged` in a line of progress.
 fn acknowledged(line: &str) -> Option<u64> {
-    let rest = line.split_once("acknowledged")?.1.trim_start_matches([' ', ':', '=']);
-    let digits: String = rest.chars().take_while(|c| c.is_ascii_digit() || *c == ',').filter(|c| *c != ',').collect();
-    digits.parse().ok()
+    line.split_once(" samples acknowledged")?.0.split_whitespace().last()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -250,7 +252,10 @@ mod tests {
 
     #[test]
     fn the_count_is_read_from_a_line_of_progress() {
-        for (line, want) in [("sent 60,000, acknowledged 59,500, unknown 0", Some(59_500)), ("starting", None)] {
+        for (line, want) in [
+            ("    12 s  59500 samples acknowledged, 0 batches unanswered", Some(59_500)),
+            ("sending 1000 samples a second", None),
+        ] {
             assert_eq!(acknowledged(line), want, "{line}");
         }
     }

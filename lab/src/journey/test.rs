@@ -128,10 +128,10 @@ fn e2e(options: &Options, paths: &Paths, ui: &Ui, failed: &mut Vec<String>) -> R
 pub fn prepare(paths: &Paths, ui: &Ui) -> Result<Vec<(&'static str, String)>> {
     up::up(paths, ui, None)?;
     prometheus::build_image(paths, ui)?;
-    product::build_images(paths, ui)?;
-    let load = build::load(paths, ui)?;
+    let image = product::build_images(paths, ui)?;
+    let load = product::build_load(paths, ui)?;
     let access = Access::lab(paths);
-    install::charts(&access, paths, ui, &product::image_name())?;
+    install::charts(&access, paths, ui, &image)?;
     let this: PathBuf = std::env::current_exe().context("cannot find this program")?;
     let text = |path: PathBuf| path.display().to_string();
     Ok(vec![
