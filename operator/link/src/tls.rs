@@ -12,6 +12,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::issue::Pem;
@@ -59,12 +60,13 @@ struct Loaded {
 #[derive(Clone, Debug)]
 pub struct Identity {
     loaded: Arc<RwLock<Arc<Loaded>>>,
+    replaced: watch::Sender<u64>,
 }
 
 impl Identity {
     /// Takes an identity from memory.
     pub fn from_pem(pem: Pem) -> Result<Self, TlsError> {
-        Ok(Self { loaded: Arc::new(RwLock::new(Arc::new(load(pem)?))) })
+        Ok(Self { loaded: Arc::new(RwLock::new(Arc::new(load(pem)?))), replaced: watch::channel(0).0 })
     }
 
     /// Takes an identity from `ca.crt`, `tls.crt` and `tls.key` in a directory.
@@ -79,7 +81,13 @@ impl Identity {
         }
         let loaded = Arc::new(load(pem)?);
         *self.loaded.write().unwrap_or_else(PoisonError::into_inner) = loaded;
+        self.replaced.send_modify(|n| *n += 1);
         Ok(true)
+    }
+
+    /// Changes whenever a new certificate was put in place.
+    pub fn replacements(&self) -> watch::Receiver<u64> {
+        self.replaced.subscribe()
     }
 
     /// Follows the files of a directory until stopped. While they are unreadable or do not fit, the last good ones stay.

@@ -1,0 +1,212 @@
+//! The instance API over mutual TLS: orders from the operator only, evidence for everybody with a certificate. I/O.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
+use axum::http::StatusCode;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use axum::{Json, Router};
+use futures::StreamExt;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+use understudy_link::evidence::Publisher;
+use understudy_link::names;
+use understudy_link::server::{Peer, operator_only};
+use understudy_wire::order::{Build, FenceOrder, Follow, Origin, Peers, Promote, Refusal};
+use understudy_wire::stacks::Stacks;
+
+use crate::build::Plan;
+use crate::config::Config;
+use crate::contact::{HELLO, OperatorStreams};
+use crate::facts::{Life, Shared};
+use crate::fence::Body as Mysqld;
+use crate::orders::{Desk, Done, Work};
+
+/// Orders are small.
+const MAX_ORDER: usize = 256 * 1024;
+const STACKS_WITHIN: Duration = Duration::from_secs(1);
+
+/// What the routes need.
+#[derive(Clone)]
+pub struct Api {
+    /// What is known.
+    pub shared: Arc<Shared>,
+    /// The pod's settings.
+    pub config: Arc<Config>,
+    /// Takes orders for the server.
+    pub desk: Desk,
+    /// Takes the order to fill the volume.
+    pub builds: mpsc::Sender<Plan>,
+    /// mysqld's process.
+    pub body: Arc<dyn Mysqld>,
+    /// The operator's open streams.
+    pub streams: OperatorStreams,
+}
+
+/// All routes.
+pub fn routes(api: Api, evidence: Publisher) -> Router {
+    let evidence = evidence.routes().layer(axum::middleware::from_fn_with_state(api.streams.clone(), count_operator));
+    let orders = Router::new()
+        .route("/v1/build", post(build))
+        .route("/v1/follow", post(follow))
+        .route("/v1/promote", post(promote))
+        .route("/v1/fence", post(fence))
+        .route("/v1/peers", put(peers))
+        .route("/v1/stacks", get(stacks))
+        .layer(DefaultBodyLimit::max(MAX_ORDER))
+        .layer(axum::middleware::from_fn(operator_only))
+        .with_state(api.clone());
+    Router::new().route(HELLO, get(hello)).with_state(api).merge(evidence).merge(orders)
+}
+
+/// A refusal as an answer: 409 with the refusal as its body.
+struct Refused(Refusal);
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        (StatusCode::CONFLICT, Json(self.0)).into_response()
+    }
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self(refusal)
+    }
+}
+
+/// An order as JSON; what is none is refused with 400 and the reason.
+struct Order<T>(T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Order<T> {
+    type Rejection = (StatusCode, String);
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Self::Rejection> {
+        let parsed = Json::<T>::from_request(request, state).await;
+        parsed.map(|Json(order)| Self(order)).map_err(|e: JsonRejection| (StatusCode::BAD_REQUEST, e.body_text()))
+    }
+}
+
+type Answer<T> = Result<Json<T>, Refused>;
+
+#[derive(Serialize)]
+struct Hello {
+    replica: String,
+}
+
+async fn hello(State(api): State<Api>) -> Json<Hello> {
+    Json(Hello { replica: api.shared.me.to_string() })
+}
+
+async fn build(State(api): State<Api>, Order(order): Order<Build>) -> Answer<()> {
+    let not_mine = |reason: String| Refused(Refusal::NotMine { reason });
+    if order.replica != api.shared.me {
+        return Err(not_mine(format!("the order is for {}", order.replica)));
+    }
+    let plan = match order.origin {
+        Origin::Initialise { intent } => {
+            if intent.replica != api.shared.me || intent.shard_uid != api.config.shard_uid {
+                return Err(not_mine(format!(
+                    "the intent is for {} of the shard with UID {}",
+                    intent.replica, intent.shard_uid
+                )));
+            }
+            Plan::Initialise
+        }
+        Origin::Clone { donor, address } => {
+            let address: SocketAddr = address.parse().map_err(|_| not_mine(format!("{address:?} is no ip:port")))?;
+            Plan::Clone { donor, address }
+        }
+    };
+    api.desk.learn(order.epoch)?;
+    let starts = api.shared.update(|facts| match &facts.life {
+        Life::Empty if !facts.stopping => {
+            facts.life = Life::Building;
+            Ok(true)
+        }
+        Life::Building | Life::Starting | Life::Running => Ok(false),
+        Life::Unusable(reason) => Err(Refusal::WrongPhase { reason: reason.clone() }),
+        life => Err(Refusal::WrongPhase { reason: format!("the volume cannot be filled now: {life:?}") }),
+    })?;
+    if starts && api.builds.try_send(plan).is_err() {
+        api.shared.update(|facts| facts.life = Life::Empty);
+        return Err(Refused(Refusal::Failed {
+            step: "build".to_owned(),
+            reason: "the last build is still ending".to_owned(),
+        }));
+    }
+    Ok(Json(()))
+}
+
+async fn follow(State(api): State<Api>, Order(order): Order<Follow>) -> Answer<()> {
+    submit(&api, Work::Follow(order), |done| matches!(done, Done::Followed).then_some(())).await
+}
+
+async fn promote(State(api): State<Api>, Order(order): Order<Promote>) -> Answer<understudy_wire::order::Promoted> {
+    let promoted = |done| if let Done::Promoted(promoted) = done { Some(promoted) } else { None };
+    submit(&api, Work::Promote(order), promoted).await
+}
+
+async fn fence(State(api): State<Api>, Order(order): Order<FenceOrder>) -> Answer<understudy_wire::order::Fenced> {
+    let fenced = |done| if let Done::Fenced(fenced) = done { Some(fenced) } else { None };
+    submit(&api, Work::Fence(order), fenced).await
+}
+
+async fn submit<T>(api: &Api, work: Work, answer: impl FnOnce(Done) -> Option<T>) -> Answer<T> {
+    // On a task of its own: the order is carried out even when the one who gave it goes away.
+    let desk = api.desk.clone();
+    let failed = |reason: &str| Refused(Refusal::Failed { step: "order".to_owned(), reason: reason.to_owned() });
+    let done =
+        tokio::spawn(async move { desk.submit(work).await }).await.map_err(|_| failed("the manager is stopping"))??;
+    answer(done).map(Json).ok_or_else(|| failed("another order was carried out in its place"))
+}
+
+async fn peers(State(api): State<Api>, Order(order): Order<Peers>) -> Answer<()> {
+    api.desk.learn(order.epoch)?;
+    let primary_is_me = order.primary.as_ref().is_some_and(|(name, _)| *name == api.shared.me);
+    let epoch = order.epoch;
+    let serving = api.shared.update(|facts| {
+        facts.peers = Some(order);
+        facts.serving(&api.shared.me)
+    });
+    api.shared.tell();
+    if !primary_is_me && serving.is_some_and(|serving| serving < epoch) {
+        api.desk.submit(Work::Superseded(epoch)).await?;
+    }
+    Ok(Json(()))
+}
+
+async fn stacks(State(api): State<Api>) -> Result<Json<Stacks>, StatusCode> {
+    let (done, taken) = tokio::sync::oneshot::channel();
+    let body = api.body.clone();
+    // The kernel may keep a reader of /proc waiting; this thread is given up then.
+    let started = std::thread::Builder::new()
+        .name("stacks".to_owned())
+        .spawn(move || drop(done.send(body.stacks(STACKS_WITHIN))));
+    started.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+    match tokio::time::timeout(2 * STACKS_WITHIN, taken).await {
+        Ok(Ok(stacks)) => Ok(Json(stacks)),
+        _ => Err(StatusCode::GATEWAY_TIMEOUT),
+    }
+}
+
+/// Counts a stream of the operator for as long as its body lives.
+async fn count_operator(State(streams): State<OperatorStreams>, peer: Peer, request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    if !peer.is(names::OPERATOR) {
+        return response;
+    }
+    let open = streams.open();
+    let (parts, body) = response.into_parts();
+    let lines = body.into_data_stream().inspect(move |_| {
+        // Moves the count into the body, which ends with the connection.
+        let _open = &open;
+    });
+    Response::from_parts(parts, Body::from_stream(lines))
+}

@@ -1,0 +1,88 @@
+//! Readings of the own server and of its process, each with its deadline; the last good value stays with its age. I/O.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::time::{Interval, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use understudy_mysql::{Instance, SqlError};
+
+use crate::facts::{EVERY, Life, Shared};
+use crate::host::Host;
+use crate::proc;
+
+const WITHIN: Duration = Duration::from_secs(1);
+
+fn turns() -> Interval {
+    let mut turns = tokio::time::interval(EVERY);
+    turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    turns
+}
+
+/// The manager's own loop: it measures its pauses and nothing else.
+pub async fn pulse(shared: Arc<Shared>, stop: CancellationToken) {
+    let mut turns = turns();
+    while stop.run_until_cancelled(turns.tick()).await.is_some() {
+        shared.tick(Instant::now());
+    }
+}
+
+/// Status and epoch. `server` is a connection that nobody else uses.
+pub async fn status(shared: Arc<Shared>, server: Arc<dyn Instance>, stop: CancellationToken) {
+    let mut turns = turns();
+    while stop.run_until_cancelled(turns.tick()).await.is_some() {
+        if shared.read(|facts| facts.life != Life::Running) {
+            continue;
+        }
+        if let Err(e) = read_status(&shared, &*server).await {
+            tracing::debug!(error = %e, "server not read");
+        }
+    }
+}
+
+async fn read_status(shared: &Shared, server: &dyn Instance) -> Result<(), SqlError> {
+    let status = server.status(WITHIN).await?;
+    let row = server.epoch(WITHIN).await?;
+    let now = Instant::now();
+    shared.update(|facts| {
+        facts.take_status(status, now);
+        // A promotion that ended while this was being read knows better.
+        if row.as_ref().map(|row| row.epoch) >= facts.epoch_row.as_ref().map(|row| row.epoch) {
+            facts.take_epoch_row(row);
+        }
+    });
+    Ok(())
+}
+
+/// Replication and stored offsets, apart from the status because replication that is being stopped makes its reading wait.
+pub async fn replication(shared: Arc<Shared>, server: Arc<dyn Instance>, stop: CancellationToken) {
+    let mut turns = turns();
+    while stop.run_until_cancelled(turns.tick()).await.is_some() {
+        if shared.read(|facts| facts.life != Life::Running) {
+            continue;
+        }
+        if let Err(e) = read_replication(&shared, &*server).await {
+            tracing::debug!(error = %e, "replication not read");
+        }
+    }
+}
+
+async fn read_replication(shared: &Shared, server: &dyn Instance) -> Result<(), SqlError> {
+    let replication = server.replication(WITHIN).await?;
+    shared.update(|facts| facts.replication = Some((Instant::now(), replication)));
+    let offsets = server.offsets(WITHIN).await?;
+    shared.update(|facts| facts.offsets = Some((Instant::now(), offsets)));
+    Ok(())
+}
+
+/// State of the process, in a thread of its own because even the kernel may keep a reader waiting. Ends with the process.
+pub fn process(shared: Arc<Shared>, host: Arc<Host>) -> std::io::Result<()> {
+    std::thread::Builder::new().name("process".to_owned()).spawn(move || {
+        loop {
+            let process = host.process().filter(|p| p.exit().is_none()).and_then(|p| proc::state(p.pid()));
+            shared.update(|facts| facts.process = process);
+            std::thread::sleep(EVERY);
+        }
+    })?;
+    Ok(())
+}

@@ -1,0 +1,80 @@
+//! What the kernel says of mysqld: state of the process and its threads. Reads `/proc`; never what needs the process's help.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use understudy_wire::stacks::{Stacks, Thread};
+
+/// State of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessState {
+    /// One letter (R, S, D, T, Z ...) of the main thread.
+    pub main: char,
+    /// Threads in uninterruptible sleep.
+    pub threads_in_d: u32,
+}
+
+/// Reads the state of a process; None when there is none.
+pub fn state(pid: u32) -> Option<ProcessState> {
+    let (_, main) = stat(&format!("/proc/{pid}/stat"))?;
+    let threads_in_d = threads(pid)
+        .filter(|id| stat(&format!("/proc/{pid}/task/{id}/stat")).is_some_and(|(_, state)| state == 'D'))
+        .count();
+    Some(ProcessState { main, threads_in_d: u32::try_from(threads_in_d).unwrap_or(u32::MAX) })
+}
+
+/// What each thread does, as far as it can be read within the bound.
+pub fn stacks(pid: u32, within: Duration) -> Stacks {
+    let begun = Instant::now();
+    let mut taken = Stacks { complete: true, ..Stacks::default() };
+    for id in threads(pid) {
+        if begun.elapsed() >= within {
+            taken.complete = false;
+            break;
+        }
+        let of = |name: &str| fs::read_to_string(format!("/proc/{pid}/task/{id}/{name}")).unwrap_or_default();
+        // A thread that ended between the listing and here is no thread any more.
+        let Some((name, state)) = stat(&format!("/proc/{pid}/task/{id}/stat")) else { continue };
+        let waits_in = Some(of("wchan")).filter(|w| w != "0").unwrap_or_default();
+        taken.threads.push(Thread { id, name, state, waits_in, stack: of("stack") });
+    }
+    taken.took = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    taken
+}
+
+fn threads(pid: u32) -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+fn stat(path: &str) -> Option<(String, char)> {
+    parse_stat(&fs::read_to_string(path).ok()?)
+}
+
+/// Name and state out of a `stat` line. A name may hold anything, a closing bracket too.
+fn parse_stat(line: &str) -> Option<(String, char)> {
+    let (before, after) = line.rsplit_once(')')?;
+    let (_, name) = before.split_once('(')?;
+    Some((name.to_owned(), after.trim_start().chars().next()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_brackets_does_not_hide_the_state() {
+        assert_eq!(parse_stat("7 (my) D (sqld) T 1 7"), Some(("my) D (sqld".to_owned(), 'T')));
+        assert_eq!(parse_stat("7 mysqld"), None);
+    }
+
+    #[test]
+    fn this_very_process_can_be_seen() {
+        let me = std::process::id();
+        assert!(matches!(state(me).unwrap().main, 'R' | 'S'));
+        let stacks = stacks(me, Duration::from_secs(5));
+        assert!(stacks.complete && stacks.threads.iter().any(|t| t.id == me));
+        assert!(!super::stacks(me, Duration::ZERO).complete);
+        assert_eq!(state(u32::MAX), None);
+    }
+}

@@ -1,0 +1,61 @@
+//! Promotion: stop receiving, deal with what was received within its bound, take writes, write the epoch. I/O.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use understudy_mysql::instance::EpochRow;
+use understudy_mysql::{Instance, SqlError};
+use understudy_wire::order::{Promote, Promoted, Refusal};
+
+use crate::facts::Shared;
+
+const READ_WITHIN: Duration = Duration::from_secs(2);
+/// Stopping the applier waits for the transaction that it is in.
+const STEP_WITHIN: Duration = Duration::from_secs(5);
+
+/// Makes this server the primary under the order's epoch. Doing it again under the same epoch changes nothing.
+pub async fn promote(shared: &Shared, server: &dyn Instance, order: &Promote) -> Result<Promoted, Refusal> {
+    let status = step("read status", server.status(READ_WITHIN).await)?;
+    let stored = step("read epoch", server.epoch(READ_WITHIN).await)?;
+    let row = EpochRow { epoch: order.epoch, primary: shared.me.clone() };
+    if let Some(stored) = stored.as_ref().filter(|stored| stored.epoch > order.epoch) {
+        let known = shared.update(|facts| {
+            facts.known = facts.known.max(stored.epoch);
+            facts.known
+        });
+        return Err(Refusal::StaleEpoch { given: order.epoch, known });
+    }
+    if let Some(replication) = step("read replication", server.replication(READ_WITHIN).await)? {
+        step("stop receiving", server.stop_receiving(STEP_WITHIN).await)?;
+        let bound = Duration::from_millis(order.apply_relay_log_within);
+        if !step("apply what was received", server.wait_executed(&replication.received, bound).await)? {
+            // Kafka still has what these transactions hold; waiting on would only make the gap longer.
+            tracing::warn!(?bound, received = %replication.received, "not everything received was applied within its bound, the rest is discarded");
+        }
+        step("forget source", server.forget_source(STEP_WITHIN).await)?;
+    }
+    if status.read_only {
+        step("take writes", server.take_writes(STEP_WITHIN).await)?;
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+    step("write epoch", server.write_epoch(&row, i64::try_from(now).unwrap_or(i64::MAX), STEP_WITHIN).await)?;
+
+    let status = step("read status", server.status(READ_WITHIN).await)?;
+    let executed = status.executed.clone();
+    shared.update(|facts| {
+        let now = Instant::now();
+        facts.take_status(status, now);
+        facts.take_epoch_row(Some(row));
+        facts.replication = Some((now, None));
+        facts.fence = None;
+    });
+    Ok(Promoted { epoch: order.epoch, executed })
+}
+
+fn step<T>(step: &str, outcome: Result<T, SqlError>) -> Result<T, Refusal> {
+    outcome.map_err(|e| match e {
+        SqlError::OlderEpoch { given, stored } => {
+            Refusal::StaleEpoch { given: understudy_wire::Epoch(given), known: understudy_wire::Epoch(stored) }
+        }
+        e => Refusal::Failed { step: step.to_owned(), reason: e.to_string() },
+    })
+}

@@ -1,0 +1,1 @@
+//! Three managers with real servers: bootstrap, clone, follow, promote, fence.
