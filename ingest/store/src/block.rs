@@ -350,7 +350,8 @@ mod tests {
 
         #[test]
         fn any_bytes_are_safe_to_decode(codec in 0_u8..2, bytes in prop::collection::vec(any::<u8>(), 0..400)) {
-            let _ = Block::decode(codec, &bytes, 0).map(|block| block.samples_len());
+            let samples = Block::decode(codec, &bytes, 0).map_or(0, |block| block.samples_len());
+            prop_assert!(samples <= MAX_SAMPLES);
         }
 
         #[test]
@@ -359,7 +360,8 @@ mod tests {
             let mut encoded = Block::encode(&scrape).unwrap();
             let at = at % encoded.body.len();
             encoded.body[at] ^= 1 << bit;
-            let _ = Block::decode(encoded.codec, &encoded.body, 77).map(|block| block.iter().count());
+            let samples = Block::decode(encoded.codec, &encoded.body, 77).map_or(0, |block| block.samples_len());
+            prop_assert!(samples <= MAX_SAMPLES);
         }
     }
 }

@@ -1,0 +1,208 @@
+//! The records that one transaction will hold. Pure, but for the clock it is given.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::view::{Decoded, Placed, Record, Reject};
+
+/// When a batch is complete, whichever is met first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Records of the topic.
+    pub records: usize,
+    /// Bytes of the topic.
+    pub bytes: usize,
+    /// Rows that the view expects to write. A single record may have more.
+    pub weight: usize,
+    /// Time from the first record.
+    pub delay: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { records: 500, bytes: 4 << 20, weight: 20_000, delay: Duration::from_millis(200) }
+    }
+}
+
+/// Something to put aside, and whether that is done.
+#[derive(Clone, Debug)]
+pub struct Letter {
+    /// The record as it goes to the dead-letter topic.
+    pub record: Record,
+    /// A word from a closed set.
+    pub reason: &'static str,
+    /// For a person.
+    pub detail: String,
+    /// The dead-letter topic has it.
+    pub delivered: bool,
+}
+
+/// Records that are taken and not committed.
+#[derive(Debug)]
+pub struct Batch<I> {
+    items: Vec<Placed<I>>,
+    letters: Vec<Letter>,
+    records: usize,
+    bytes: usize,
+    weight: usize,
+    opened: Option<Instant>,
+    /// Time of the last record of each partition, in milliseconds since 1970, as the record has it.
+    last_ms: BTreeMap<i32, i64>,
+}
+
+impl<I> Default for Batch<I> {
+    fn default() -> Self {
+        Self {
+            items: Vec::new(),
+            letters: Vec::new(),
+            records: 0,
+            bytes: 0,
+            weight: 0,
+            opened: None,
+            last_ms: BTreeMap::new(),
+        }
+    }
+}
+
+impl<I> Batch<I> {
+    /// Takes what became of the next record.
+    pub fn push(&mut self, record: Record, decoded: Decoded<I>, now: Instant) {
+        self.opened.get_or_insert(now);
+        self.records += 1;
+        self.bytes += record.value.len() + record.key.len();
+        self.weight += decoded.weight;
+        if let Some(at) = record.timestamp_ms {
+            self.last_ms.insert(record.partition, at);
+        }
+        for reject in decoded.rejects {
+            self.letters.push(letter(&record, reject));
+        }
+        if let Some(item) = decoded.item {
+            self.items.push(Placed { record, item });
+        }
+    }
+
+    /// Moves an item that cannot be applied to what is put aside.
+    pub fn reject(&mut self, index: usize, reason: &'static str, detail: String) {
+        if index < self.items.len() {
+            let placed = self.items.remove(index);
+            self.letters.push(letter(&placed.record, Reject { reason, detail, value: None }));
+        }
+    }
+
+    /// Whether nothing was taken.
+    pub fn is_empty(&self) -> bool {
+        self.records == 0
+    }
+
+    /// Whether it must be committed before more is taken.
+    pub fn is_full(&self, limits: Limits) -> bool {
+        self.records >= limits.records || self.bytes >= limits.bytes || self.weight >= limits.weight
+    }
+
+    /// When it must be committed; None while it is empty.
+    pub fn due(&self, limits: Limits) -> Option<Instant> {
+        self.opened.map(|at| at + limits.delay)
+    }
+
+    /// What is to be applied, in the order of the log for each partition.
+    pub fn items(&self) -> &[Placed<I>] {
+        &self.items
+    }
+
+    /// What is to be put aside.
+    pub fn letters(&mut self) -> &mut [Letter] {
+        &mut self.letters
+    }
+
+    /// Records that were taken.
+    pub fn records(&self) -> usize {
+        self.records
+    }
+
+    /// Bytes of them.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The time of the last record of a partition.
+    pub fn last_ms(&self, partition: i32) -> Option<i64> {
+        self.last_ms.get(&partition).copied()
+    }
+
+    /// The time of the oldest record, by the records' own times.
+    pub fn first_ms(&self, partition: i32) -> Option<i64> {
+        let of = |placed: &&Placed<I>| placed.record.partition == partition;
+        self.items.iter().find(of).and_then(|placed| placed.record.timestamp_ms)
+    }
+}
+
+fn letter(record: &Record, reject: Reject) -> Letter {
+    let mut record = record.clone();
+    if let Some(value) = reject.value {
+        record.value = value;
+    }
+    Letter { record, reason: reject.reason, detail: reject.detail, delivered: false }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn record(offset: i64, bytes: usize) -> Record {
+        Record {
+            generation: 0,
+            topic: "t".into(),
+            partition: 0,
+            offset,
+            timestamp_ms: Some(1000 + offset),
+            key: Bytes::new(),
+            value: Bytes::from(vec![b'x'; bytes]),
+            headers: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_batch_is_complete_by_records_bytes_or_rows() {
+        let limits = Limits { records: 3, bytes: 100, weight: 10, delay: Duration::from_millis(5) };
+        for (case, pushed, full) in [
+            ("nothing", &[][..], false),
+            ("below all", &[(10, 1), (10, 1)], false),
+            ("records", &[(1, 0), (1, 0), (1, 0)], true),
+            ("bytes", &[(50, 0), (50, 0)], true),
+            ("rows", &[(1, 9), (1, 1)], true),
+        ] {
+            let mut batch = Batch::default();
+            let now = Instant::now();
+            for (offset, (bytes, weight)) in pushed.iter().enumerate() {
+                batch.push(record(offset as i64, *bytes), Decoded::item((), *weight), now);
+            }
+            assert_eq!(batch.is_full(limits), full, "{case}");
+            assert_eq!(batch.due(limits), (!pushed.is_empty()).then_some(now + limits.delay), "{case}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_applied_is_put_aside_whole_or_in_part() {
+        let mut batch = Batch::default();
+        let now = Instant::now();
+        batch.push(record(0, 4), Decoded::<u8>::reject("bad", "no"), now);
+        let part = Reject { reason: "late", detail: String::new(), value: Some(Bytes::from_static(b"part")) };
+        batch.push(record(1, 4), Decoded { item: Some(1), weight: 1, rejects: vec![part] }, now);
+        batch.push(record(2, 4), Decoded::item(2, 1), now);
+        batch.reject(1, "refused", "by the view".into());
+        let letters: Vec<_> =
+            batch.letters().iter().map(|l| (l.record.offset, l.reason, l.record.value.clone())).collect();
+        let whole = Bytes::from_static(b"xxxx");
+        assert_eq!(
+            letters,
+            [(0, "bad", whole.clone()), (1, "late", Bytes::from_static(b"part")), (2, "refused", whole)]
+        );
+        assert_eq!(batch.items().iter().map(|p| p.item).collect::<Vec<_>>(), [1]);
+        assert_eq!((batch.records(), batch.last_ms(0)), (3, Some(1002)));
+    }
+}

@@ -1,0 +1,116 @@
+//! The topic, as the driver needs it: told where to read, asked where it begins and ends. I/O.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use understudy_kafka::{Admin, Position, Reader, ReaderError};
+use understudy_wire::evidence::LogRange;
+
+use crate::facts::Facts;
+use crate::status::{Partition, Snapshot};
+
+/// Where records come from. Kafka, or a test's own.
+#[async_trait]
+pub trait Log: Send + Sync + 'static {
+    /// Reads from exactly these positions; the generation that the records carry from now on.
+    async fn assign(&self, positions: Vec<Position>) -> Result<u64, ReaderError>;
+}
+
+#[async_trait]
+impl Log for Arc<Reader> {
+    async fn assign(&self, positions: Vec<Position>) -> Result<u64, ReaderError> {
+        Reader::assign(self, positions).await
+    }
+}
+
+/// How often lag tools are told how far we are.
+const HINT_EVERY: Duration = Duration::from_secs(5);
+
+/// Tells lag tools how far the active pod is, until stopped. Nothing of ours ever reads it back.
+pub async fn keep_hinting(reader: Arc<Reader>, board: watch::Receiver<Snapshot>, stop: CancellationToken) {
+    while stop.run_until_cancelled(tokio::time::sleep(HINT_EVERY)).await.is_some() {
+        let stored = |p: &Partition| p.next_offset.map(|offset| Position { partition: p.partition, offset });
+        let positions: Vec<Position> = {
+            let snapshot = board.borrow();
+            if snapshot.active { snapshot.partitions.iter().filter_map(stored).collect() } else { Vec::new() }
+        };
+        if !positions.is_empty()
+            && let Err(e) = reader.hint(positions).await
+        {
+            tracing::debug!(error = %e, "hint for lag tools not given");
+        }
+    }
+}
+
+/// Both ends of one partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    /// The earliest offset that can be read.
+    pub earliest: i64,
+    /// The offset that the next record will get.
+    pub end: i64,
+    /// When the broker was asked: every record acknowledged before is below `end`.
+    pub asked: Instant,
+    /// The same in milliseconds since 1970.
+    pub asked_ms: i64,
+}
+
+/// Both ends of each partition; empty until first heard.
+pub type Ends = BTreeMap<i32, End>;
+
+/// How often the ends are asked for.
+pub const ASK_EVERY: Duration = Duration::from_secs(2);
+/// How long an answer may take.
+const ASK_WITHIN: Duration = Duration::from_secs(4);
+
+/// Asks for the ends of the topic until stopped. While no broker answers the last ones stay, with their age.
+pub async fn keep_asking(
+    admin: Admin,
+    topic: String,
+    ends: watch::Sender<Ends>,
+    facts: Arc<Facts>,
+    stop: CancellationToken,
+) {
+    let mut silent = false;
+    loop {
+        let (asked, asked_ms) = (Instant::now(), now_ms());
+        match stop.run_until_cancelled(admin.watermarks(&topic, ASK_WITHIN)).await {
+            None => return,
+            Some(Ok(marks)) => {
+                if std::mem::take(&mut silent) {
+                    tracing::info!(topic, "the ends of the topic are known again");
+                }
+                let heard: Ends = marks
+                    .into_iter()
+                    .map(|(p, mark)| (p, End { earliest: mark.earliest, end: mark.end, asked, asked_ms }))
+                    .collect();
+                facts.heard(heard.iter().map(|(p, end)| range(&topic, *p, end)).collect());
+                ends.send_replace(heard);
+            }
+            Some(Err(e)) => {
+                if !std::mem::replace(&mut silent, true) {
+                    tracing::warn!(topic, error = %e, "the ends of the topic could not be read; the last ones known stay");
+                }
+            }
+        }
+        if stop.run_until_cancelled(tokio::time::sleep_until(asked + ASK_EVERY)).await.is_none() {
+            return;
+        }
+    }
+}
+
+fn range(topic: &str, partition: i32, end: &End) -> (LogRange, std::time::Instant) {
+    let range = LogRange { topic: topic.to_owned(), partition, earliest: end.earliest, end: end.end, age: 0 };
+    (range, end.asked.into_std())
+}
+
+/// Milliseconds since 1970.
+pub fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

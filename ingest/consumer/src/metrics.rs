@@ -1,0 +1,164 @@
+//! What a consumer counts. Names are contracts: `ingest/docs/consumer.md` lists them.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+use crate::status::{PartitionState, Snapshot};
+
+/// The label of what is counted by partition.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PartitionLabel {
+    partition: i32,
+}
+
+/// The label of what is counted by reason.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ReasonLabel {
+    reason: &'static str,
+}
+
+/// All metrics of a consumer. Clones count together.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    registry: Arc<Registry>,
+    records: Counter,
+    bytes: Counter,
+    batches: Counter,
+    /// Transactions with nothing in them but the beat.
+    pub canaries: Counter,
+    /// From START TRANSACTION to the answer to COMMIT.
+    pub commit_seconds: Histogram,
+    dead_letters: Family<ReasonLabel, Counter>,
+    /// Transactions that found another epoch or owner.
+    pub fenced: Counter,
+    /// Times that the log was read again from what was stored.
+    pub rewinds: Counter,
+    /// Steps that the primary did not answer, or answered with an error.
+    pub failures: Counter,
+    /// Connections that were opened.
+    pub connections: Counter,
+    /// Times that the route was another.
+    pub routes: Counter,
+    /// Times that a batch could not be stored although the server was well.
+    pub holds: Counter,
+    /// Times that a partition was found unable to go on.
+    pub faults: Counter,
+    active: Gauge,
+    epoch: Gauge,
+    stuck: Gauge,
+    lag_records: Family<PartitionLabel, Gauge>,
+    lag_seconds: Family<PartitionLabel, Gauge<f64, AtomicU64>>,
+    next_offset: Family<PartitionLabel, Gauge>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("understudy_consumer");
+        let mut counter = |name: &str, help: &str| {
+            let counter = Counter::default();
+            registry.register(name, help, counter.clone());
+            counter
+        };
+        let records = counter("records", "Records stored, those put aside included");
+        let bytes = counter("bytes", "Bytes of records stored");
+        let batches = counter("batches", "Transactions that stored records");
+        let canaries = counter("canaries", "Transactions that stored nothing but the beat");
+        let fenced = counter("fenced", "Transactions that found another epoch or owner");
+        let rewinds = counter("rewinds", "Times that the topic was read again from what was stored");
+        let failures = counter("failures", "Steps that the primary did not carry out");
+        let connections = counter("connections", "Connections opened to a primary");
+        let routes = counter("routes", "Changes of the route to the primary");
+        let holds = counter("holds", "Times that a batch could not be stored by a primary that is well");
+        let faults = counter("faults", "Times that a partition was found unable to go on");
+        let commit_seconds = Histogram::new(exponential_buckets(0.001, 2.0, 13));
+        registry.register("commit_seconds", "Time of a committed transaction", commit_seconds.clone());
+        let dead_letters = Family::default();
+        registry.register("dead_letters", "Records, or parts of them, put aside", Family::clone(&dead_letters));
+        let mut gauge = |name: &str, help: &str| {
+            let gauge = Gauge::default();
+            registry.register(name, help, gauge.clone());
+            gauge
+        };
+        let active = gauge("active", "Whether this pod is the one that stores records: 1 or 0");
+        let epoch = gauge("epoch", "Epoch of the route that is followed");
+        let stuck = gauge("stuck_partitions", "Partitions that cannot go on");
+        let lag_records = Family::<PartitionLabel, Gauge>::default();
+        registry.register("lag_records", "Records of the topic not yet stored", lag_records.clone());
+        let lag_seconds = Family::<PartitionLabel, Gauge<f64, AtomicU64>>::default();
+        registry.register("lag_seconds", "Age of the oldest record not yet stored", lag_seconds.clone());
+        let next_offset = Family::<PartitionLabel, Gauge>::default();
+        registry.register("next_offset", "Offset of the next record to store", next_offset.clone());
+        Self {
+            registry: Arc::new(registry),
+            records,
+            bytes,
+            batches,
+            canaries,
+            commit_seconds,
+            dead_letters,
+            fenced,
+            rewinds,
+            failures,
+            connections,
+            routes,
+            holds,
+            faults,
+            active,
+            epoch,
+            stuck,
+            lag_records,
+            lag_seconds,
+            next_offset,
+        }
+    }
+}
+
+impl Metrics {
+    /// A transaction with records is committed.
+    pub fn stored(&self, records: usize, bytes: usize) {
+        self.batches.inc();
+        self.records.inc_by(records as u64);
+        self.bytes.inc_by(bytes as u64);
+    }
+
+    /// A record, or a part of one, is in the dead-letter topic.
+    pub fn put_aside(&self, reason: &'static str) {
+        self.dead_letters.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// Takes over what is shown elsewhere.
+    pub fn show(&self, snapshot: &Snapshot) {
+        self.active.set(i64::from(snapshot.active));
+        self.epoch.set(snapshot.epoch.map_or(0, |epoch| i64::try_from(epoch).unwrap_or(i64::MAX)));
+        let stuck = snapshot.partitions.iter().filter(|p| p.state == PartitionState::Stuck).count();
+        self.stuck.set(i64::try_from(stuck).unwrap_or(i64::MAX));
+        if !snapshot.active {
+            // Whoever is active knows them; old numbers would contradict.
+            self.lag_records.clear();
+            self.lag_seconds.clear();
+            self.next_offset.clear();
+            return;
+        }
+        for partition in &snapshot.partitions {
+            let label = PartitionLabel { partition: partition.partition };
+            self.lag_records.get_or_create(&label).set(partition.lag_records);
+            self.lag_seconds.get_or_create(&label).set(partition.lag_seconds);
+            self.next_offset.get_or_create(&label).set(partition.next_offset.unwrap_or(0));
+        }
+    }
+
+    /// In OpenMetrics text.
+    pub fn text(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}

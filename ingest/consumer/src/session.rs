@@ -1,0 +1,294 @@
+//! One connection to one primary: looks at the rows that decide, takes ownership, commits. I/O.
+//!
+//! Each transaction locks the owner row first, so two consumers never wait for each other in a circle, then reads the epoch under a shared
+//! lock, so that a promotion of this server is either before it or after it, then locks the offsets. What it finds is judged by
+//! [`crate::guard`].
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use understudy_sql::{Conn, Db, Insert, Limits, Login, StepError, Value};
+use understudy_wire::Epoch;
+use understudy_wire::evidence::{ProbeError, Stage};
+
+use crate::guard::{Diverged, Fenced, Guard, OwnerRow, Term, check_epoch, check_offsets};
+use crate::route::Route;
+use crate::view::{Placed, Tx, View, ViewError};
+
+/// Deadlines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deadlines {
+    /// From the first packet to a usable connection.
+    pub connect: Duration,
+    /// Each statement of a transaction, COMMIT included.
+    pub step: Duration,
+    /// Each statement of the view's preparation, DDL included.
+    pub prepare: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(2), step: Duration::from_secs(2), prepare: Duration::from_secs(10) }
+    }
+}
+
+/// A connection's own settings. Idle time-outs are short so that a consumer that froze in the middle of a transaction does not keep its
+/// locks from its successor; autocommit stays on outside of transactions.
+const SETTINGS: &str = "SET SESSION wait_timeout = 3, SESSION net_read_timeout = 3, SESSION net_write_timeout = 3, \
+     SESSION innodb_lock_wait_timeout = 1, SESSION lock_wait_timeout = 5, \
+     SESSION transaction_isolation = 'READ-COMMITTED', SESSION autocommit = 1, \
+     SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', SESSION time_zone = '+00:00'";
+
+const SURVEY: &str = "SELECT e.epoch, o.owner, o.term, o.beat FROM understudy.epoch e \
+     LEFT JOIN understudy.consumer_owner o ON o.consumer = ? WHERE e.id = 1";
+const LOCK_OWNER: &str = "SELECT owner, term, beat FROM understudy.consumer_owner WHERE consumer = ? FOR UPDATE";
+const LOCK_EPOCH: &str = "SELECT epoch FROM understudy.epoch WHERE id = 1 FOR SHARE";
+const MAKE_OWNER: &str = "INSERT INTO understudy.consumer_owner (consumer, owner, term, beat) VALUES (?, '', 0, 0) \
+     ON DUPLICATE KEY UPDATE consumer = consumer";
+const TAKE_OWNER: &str = "UPDATE understudy.consumer_owner SET owner = ?, term = ?, beat = beat + 1 WHERE consumer = ?";
+const FREE_OWNER: &str =
+    "UPDATE understudy.consumer_owner SET owner = '', beat = beat + 1 WHERE consumer = ? AND owner = ? AND term = ?";
+const BEAT: &str = "UPDATE understudy.consumer_owner SET beat = beat + 1 WHERE consumer = ?";
+const OFFSETS: &str =
+    "SELECT partition_id, next_offset, updated_ms FROM understudy.consumer_offset WHERE consumer = ? AND topic = ?";
+const LOCK_OFFSETS: &str = "SELECT partition_id, next_offset FROM understudy.consumer_offset \
+     WHERE consumer = ? AND topic = ? FOR UPDATE";
+const PUT_OFFSETS: Insert<'static> = Insert {
+    head: "INSERT INTO understudy.consumer_offset \
+           (consumer, topic, partition_id, next_offset, epoch, term, updated_ms) VALUES",
+    columns: 7,
+    tail: "AS new ON DUPLICATE KEY UPDATE next_offset = new.next_offset, epoch = new.epoch, term = new.term, \
+           updated_ms = new.updated_ms",
+};
+
+/// Whose rows these are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Names {
+    /// The consumer, as in the columns.
+    pub consumer: String,
+    /// The topic.
+    pub topic: String,
+}
+
+/// What the rows that decide say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Survey {
+    /// None when the server has none.
+    pub epoch: Option<Epoch>,
+    /// None when the consumer never wrote here.
+    pub owner: Option<OwnerRow>,
+}
+
+/// A stored offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// The offset of the next record.
+    pub next_offset: i64,
+    /// Everything acknowledged before this time is stored; milliseconds since 1970.
+    pub complete_until_ms: i64,
+}
+
+/// What a transaction writes for one partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// What must be stored before; None for nothing.
+    pub expected: Option<i64>,
+    /// What is stored after.
+    pub stored: Stored,
+}
+
+/// Why nothing was committed, or why it is not known whether.
+#[derive(Debug, thiserror::Error)]
+pub enum TxError {
+    /// The rows say no; nothing was written.
+    #[error(transparent)]
+    Fenced(#[from] Fenced),
+    /// The offsets are not as this process left them; nothing was written.
+    #[error(transparent)]
+    Diverged(#[from] Diverged),
+    /// The view could not do its part; nothing was written.
+    #[error(transparent)]
+    View(ViewError),
+    /// A step of the core's own failed. After COMMIT the outcome is not known.
+    #[error(transparent)]
+    Step(#[from] StepError),
+}
+
+/// An open connection.
+#[derive(Debug)]
+pub struct Session {
+    conn: Conn,
+    deadlines: Deadlines,
+    limits: Limits,
+}
+
+type OwnerColumns = (String, u64, u64);
+
+impl Session {
+    /// Connects to the primary of a route.
+    pub async fn open(route: &Route, login: &Login, deadlines: Deadlines) -> Result<Self, StepError> {
+        let conn = understudy_sql::open(route.address, login, SETTINGS, deadlines.connect).await?;
+        let mut session = Self { conn, deadlines, limits: Limits::default() };
+        let packet: Option<u64> =
+            session.db(Stage::Select).first("packet size", "SELECT @@max_allowed_packet", ()).await?;
+        // Half of what the server takes, so that counting bytes roughly is exact enough.
+        let packet = (packet.unwrap_or(4 << 20) / 2) as usize;
+        let packet = packet.min(understudy_sql::open::MAX_PACKET / 2);
+        session.limits = Limits { packet, bytes: session.limits.bytes.min(packet), ..session.limits };
+        Ok(session)
+    }
+
+    /// Reads the rows that decide.
+    pub async fn survey(&mut self, names: &Names) -> Result<Survey, StepError> {
+        type Columns = (u64, Option<String>, Option<u64>, Option<u64>);
+        let found: Option<Columns> = self.db(Stage::Select).first("survey", SURVEY, (&names.consumer,)).await?;
+        let Some((epoch, owner, term, beat)) = found else { return Ok(Survey { epoch: None, owner: None }) };
+        let owner = match (owner, term, beat) {
+            (Some(owner), Some(term), Some(beat)) => Some(OwnerRow { owner, term: Term(term), beat }),
+            _ => None,
+        };
+        Ok(Survey { epoch: Some(Epoch(epoch)), owner })
+    }
+
+    /// Takes the owner row if it still is as seen. None when somebody else was there meanwhile.
+    pub async fn claim(
+        &mut self,
+        names: &Names,
+        owner: &str,
+        seen: &OwnerRow,
+        epoch: Epoch,
+    ) -> Result<Option<Term>, TxError> {
+        let mut db = self.db(Stage::Commit);
+        db.exec("make owner row", MAKE_OWNER, (&names.consumer,)).await?;
+        db.text("begin", "START TRANSACTION").await?;
+        let row = lock_owner(&mut db, names).await?;
+        if let Err(fenced) = check_epoch(epoch, lock_epoch(&mut db).await?) {
+            rollback(&mut db).await?;
+            return Err(fenced.into());
+        }
+        if row.as_ref() != Some(seen) {
+            rollback(&mut db).await?;
+            return Ok(None);
+        }
+        let term = Term(seen.term.0 + 1);
+        db.exec("take owner row", TAKE_OWNER, (owner, term.0, &names.consumer)).await?;
+        db.text("commit", "COMMIT").await?;
+        Ok(Some(term))
+    }
+
+    /// Makes the owner row free, so that another takes it without waiting.
+    pub async fn release(&mut self, names: &Names, guard: &Guard) -> Result<(), StepError> {
+        let params = (&names.consumer, guard.owner.as_str(), guard.term.0);
+        self.db(Stage::Commit).exec("free owner row", FREE_OWNER, params).await.map(drop)
+    }
+
+    /// The stored offsets.
+    pub async fn offsets(&mut self, names: &Names) -> Result<BTreeMap<i32, Stored>, StepError> {
+        let rows: Vec<(i32, i64, i64)> =
+            self.db(Stage::Select).rows("read offsets", OFFSETS, (&names.consumer, &names.topic)).await?;
+        let stored =
+            |(partition, next_offset, complete_until_ms)| (partition, Stored { next_offset, complete_until_ms });
+        Ok(rows.into_iter().map(stored).collect())
+    }
+
+    /// Lets the view prepare, outside of a transaction.
+    pub async fn prepare<V: View>(&mut self, view: &mut V, items: &[Placed<V::Item>]) -> Result<(), ViewError> {
+        let mut db = Db::new(&mut self.conn, self.deadlines.prepare, Stage::Commit, self.limits);
+        view.prepare(&mut db, items).await
+    }
+
+    /// The transaction. With no items and no progress it is a canary: it proves that this process owns and the server commits.
+    pub async fn commit<V: View>(
+        &mut self,
+        names: &Names,
+        guard: &Guard,
+        progress: &BTreeMap<i32, Progress>,
+        view: &mut V,
+        items: &[Placed<V::Item>],
+    ) -> Result<(), TxError> {
+        self.db(Stage::Commit).text("begin", "START TRANSACTION").await?;
+        if let Err(e) = self.write(names, guard, progress, view, items).await {
+            return Err(undo(&mut self.db(Stage::Commit), e).await);
+        }
+        self.db(Stage::Commit).text("commit", "COMMIT").await?;
+        Ok(())
+    }
+
+    /// All that happens between START TRANSACTION and COMMIT.
+    async fn write<V: View>(
+        &mut self,
+        names: &Names,
+        guard: &Guard,
+        progress: &BTreeMap<i32, Progress>,
+        view: &mut V,
+        items: &[Placed<V::Item>],
+    ) -> Result<(), TxError> {
+        let mut db = self.db(Stage::Commit);
+        let row = lock_owner(&mut db, names).await?;
+        guard.check(lock_epoch(&mut db).await?, row.as_ref())?;
+        if !progress.is_empty() {
+            let rows: Vec<(i32, i64)> = db.rows("lock offsets", LOCK_OFFSETS, (&names.consumer, &names.topic)).await?;
+            let expected = progress.iter().map(|(p, progress)| (*p, progress.expected)).collect();
+            check_offsets(&expected, &rows.into_iter().collect())?;
+        }
+        if !items.is_empty() {
+            view.apply(&mut Tx::new(self.db(Stage::Commit)), items).await.map_err(TxError::View)?;
+        }
+        let mut db = self.db(Stage::Commit);
+        if !progress.is_empty() {
+            let rows = progress.iter().map(|(partition, progress)| offset_row(names, guard, *partition, progress));
+            db.insert("move offsets", &PUT_OFFSETS, rows.collect()).await?;
+        }
+        let beat = db.exec("beat", BEAT, (&names.consumer,)).await?;
+        if beat.affected != 1 || !beat.in_transaction {
+            let message = format!("it changed {} rows, in transaction: {}", beat.affected, beat.in_transaction);
+            return Err(StepError { step: "beat", stage: Stage::Commit, error: ProbeError::Other { message } }.into());
+        }
+        Ok(())
+    }
+
+    fn db(&mut self, stage: Stage) -> Db<'_> {
+        Db::new(&mut self.conn, self.deadlines.step, stage, self.limits)
+    }
+}
+
+fn offset_row(names: &Names, guard: &Guard, partition: i32, progress: &Progress) -> Vec<Value> {
+    vec![
+        Value::from(names.consumer.as_str()),
+        Value::from(names.topic.as_str()),
+        Value::from(partition),
+        Value::from(progress.stored.next_offset),
+        Value::from(guard.epoch.0),
+        Value::from(guard.term.0),
+        Value::from(progress.stored.complete_until_ms),
+    ]
+}
+
+async fn lock_owner(db: &mut Db<'_>, names: &Names) -> Result<Option<OwnerRow>, StepError> {
+    let row: Option<OwnerColumns> = db.first("lock owner row", LOCK_OWNER, (&names.consumer,)).await?;
+    Ok(row.map(|(owner, term, beat)| OwnerRow { owner, term: Term(term), beat }))
+}
+
+async fn lock_epoch(db: &mut Db<'_>) -> Result<Option<Epoch>, StepError> {
+    let epoch: Option<u64> = db.first("lock epoch", LOCK_EPOCH, ()).await?;
+    Ok(epoch.map(Epoch))
+}
+
+async fn rollback(db: &mut Db<'_>) -> Result<(), StepError> {
+    db.text("roll back", "ROLLBACK").await.map(drop)
+}
+
+/// Rolls back after an error, unless the connection is of no more use: then the server does it.
+async fn undo(db: &mut Db<'_>, error: TxError) -> TxError {
+    let usable = match &error {
+        TxError::Step(step) | TxError::View(ViewError::Step(step)) => step.is_answer(),
+        _ => true,
+    };
+    if !usable {
+        return error;
+    }
+    match rollback(db).await {
+        Ok(()) => error,
+        Err(lost) => TxError::Step(lost),
+    }
+}

@@ -1,0 +1,317 @@
+//! The time-series view: frames into the store of `understudy-store`. I/O through the core's connection only.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use understudy_model::frame::Codec;
+use understudy_model::rules::TimeWindow;
+use understudy_model::{Frame, SeriesId, Tenant};
+use understudy_sql::{Db, Value};
+use understudy_store::catalogue::{INSERT_LABEL, INSERT_SERIES, tenant_value};
+use understudy_store::pack::{self, LandingInsert};
+use understudy_store::{Acceptance, KnownSeries, Range, SeriesRow, schema, window};
+
+use crate::view::{Decoded, Placed, Record, Reject, Tx, View, ViewError};
+
+/// Series looked up in one statement.
+const LOOK_UP: usize = 1024;
+/// Series remembered to be in the catalogue, by default.
+pub const KNOWN_SERIES: usize = 500_000;
+
+/// Stores frames.
+#[derive(Debug)]
+pub struct TimeSeries {
+    acceptance: Acceptance,
+    known: KnownSeries,
+    /// Tables that are there; None until they were looked at.
+    tables: Option<BTreeSet<Range>>,
+    /// Series that the next transaction puts into the catalogue.
+    fresh: Vec<SeriesRow>,
+}
+
+/// A frame, and what of it is taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Samples {
+    frame: Frame,
+    window: Option<TimeWindow>,
+}
+
+impl TimeSeries {
+    /// Takes samples as near to their record's time as `acceptance` says; remembers about `known` series.
+    pub fn new(acceptance: Acceptance, known: usize) -> Self {
+        Self { acceptance, known: KnownSeries::new(known), tables: None, fresh: Vec::new() }
+    }
+
+    fn weigh(&mut self, frame: &Frame) -> usize {
+        let unknown = frame.series().filter(|series| !self.known.contains(frame.tenant(), series.id));
+        let catalogue: usize = unknown.map(|series| series.labels.len() + 1).sum();
+        1 + catalogue + frame.samples_len() / 100
+    }
+
+    /// Makes sure that the tables of these ranges are there.
+    async fn make_tables(&mut self, db: &mut Db<'_>, ranges: BTreeSet<Range>) -> Result<(), ViewError> {
+        let tables = match &mut self.tables {
+            Some(tables) => tables,
+            None => {
+                let found: Vec<String> = db.rows("list tables", schema::TABLES, ()).await?;
+                // Asked before told: a statement that changes nothing would still be written to the log of every replica.
+                if !["series", "series_label"].iter().all(|table| found.iter().any(|name| name == table)) {
+                    for statement in schema::base() {
+                        db.text("create tables", &statement).await?;
+                    }
+                }
+                self.tables.insert(found.iter().filter_map(|name| Range::from_table(name)).collect())
+            }
+        };
+        for range in ranges.difference(&tables.clone()) {
+            db.text("create landing table", &schema::landing(*range)).await?;
+            tables.insert(*range);
+            tracing::info!(table = %range.table(), "landing table made");
+        }
+        Ok(())
+    }
+
+    /// Finds out which of the unknown series are in the catalogue; the others are fresh.
+    async fn look_up(
+        &mut self,
+        db: &mut Db<'_>,
+        unknown: BTreeMap<Tenant, BTreeMap<SeriesId, SeriesRow>>,
+    ) -> Result<(), ViewError> {
+        self.fresh.clear();
+        for (tenant, mut series) in unknown {
+            let ids: Vec<SeriesId> = series.keys().copied().collect();
+            for ids in ids.chunks(LOOK_UP) {
+                for id in found(db, &tenant, ids).await? {
+                    self.known.insert(&tenant, id);
+                    series.remove(&id);
+                }
+            }
+            self.fresh.extend(series.into_values());
+        }
+        Ok(())
+    }
+}
+
+impl Default for TimeSeries {
+    fn default() -> Self {
+        Self::new(Acceptance::default(), KNOWN_SERIES)
+    }
+}
+
+async fn found(db: &mut Db<'_>, tenant: &Tenant, ids: &[SeriesId]) -> Result<Vec<SeriesId>, ViewError> {
+    let Some(last) = ids.last() else { return Ok(Vec::new()) };
+    // A power of two of marks, so that few distinct statements are prepared; the last id is listed again.
+    let marks = ids.len().next_power_of_two();
+    let sql = format!(
+        "SELECT series_id FROM `store`.`series` WHERE tenant = ? AND series_id IN ({})",
+        vec!["?"; marks].join(",")
+    );
+    let listed = ids.iter().chain(std::iter::repeat(last)).take(marks);
+    let mut params = vec![tenant_value(tenant)];
+    params.extend(listed.map(|id| Value::Bytes(id.0.to_vec())));
+    let rows: Vec<Vec<u8>> = db.rows("look up series", &sql, params).await?;
+    let id = |bytes: Vec<u8>| {
+        bytes
+            .try_into()
+            .map(SeriesId)
+            .map_err(|_| ViewError::Other("an id in the catalogue has not 16 bytes".to_owned()))
+    };
+    rows.into_iter().map(id).collect()
+}
+
+#[async_trait]
+impl View for TimeSeries {
+    type Item = Samples;
+
+    fn decode(&mut self, record: &Record) -> Decoded<Samples> {
+        let frame = match Frame::decode(&record.value) {
+            Ok(frame) => frame,
+            Err(e) => return Decoded::reject(e.reason(), e.to_string()),
+        };
+        let Some(at) = record.timestamp_ms else {
+            return Decoded::reject("no_timestamp", "the record has no time to hold its samples against");
+        };
+        let bounds = self.acceptance.window(at);
+        if window::is_within(&frame, bounds) {
+            let weight = self.weigh(&frame);
+            return Decoded::item(Samples { frame, window: None }, weight);
+        }
+        let (rejects, outside) = put_aside(&frame, bounds);
+        if outside == frame.samples_len() {
+            return Decoded { item: None, weight: 0, rejects };
+        }
+        let weight = self.weigh(&frame);
+        Decoded { item: Some(Samples { frame, window: Some(bounds) }), weight, rejects }
+    }
+
+    async fn prepare(&mut self, db: &mut Db<'_>, items: &[Placed<Samples>]) -> Result<(), ViewError> {
+        let ranges = items.iter().flat_map(|placed| pack::ranges(&placed.item.frame, placed.item.window)).collect();
+        self.make_tables(db, ranges).await?;
+        let mut unknown: BTreeMap<Tenant, BTreeMap<SeriesId, SeriesRow>> = BTreeMap::new();
+        for frame in items.iter().map(|placed| &placed.item.frame) {
+            let (tenant, group) = (frame.tenant(), frame.group().id());
+            for series in frame.series() {
+                if !self.known.contains(tenant, series.id) {
+                    let of_tenant = unknown.entry(tenant.clone()).or_default();
+                    of_tenant.entry(series.id).or_insert_with(|| SeriesRow {
+                        tenant: tenant.clone(),
+                        id: series.id,
+                        group,
+                        labels: series.labels.clone(),
+                    });
+                }
+            }
+        }
+        self.look_up(db, unknown).await
+    }
+
+    async fn apply(&mut self, tx: &mut Tx<'_>, items: &[Placed<Samples>]) -> Result<(), ViewError> {
+        let series = self.fresh.iter().map(SeriesRow::values).collect();
+        tx.insert("insert series", &INSERT_SERIES, series).await?;
+        let labels = self.fresh.iter().flat_map(SeriesRow::label_values).collect();
+        tx.insert("insert labels", &INSERT_LABEL, labels).await?;
+        let frames = items.iter().map(|placed| pack::Placed {
+            partition: placed.record.partition,
+            offset: placed.record.offset,
+            frame: &placed.item.frame,
+            window: placed.item.window,
+        });
+        for (range, rows) in pack::pack(frames).landing {
+            let into = LandingInsert::into_range(range);
+            let rows = rows.into_iter().map(pack::LandingRow::values).collect();
+            tx.insert("insert samples", &into.insert(), rows).await?;
+        }
+        Ok(())
+    }
+
+    fn committed(&mut self) {
+        for series in self.fresh.drain(..) {
+            self.known.insert(&series.tenant, series.id);
+        }
+    }
+
+    fn route_changed(&mut self) {
+        self.known.clear();
+        self.tables = None;
+        self.fresh.clear();
+    }
+}
+
+/// What lies outside, to be put aside, and how many samples that is.
+fn put_aside(frame: &Frame, bounds: TimeWindow) -> (Vec<Reject>, usize) {
+    let times = frame.series().flat_map(|series| series.timestamps_ms.iter());
+    let count = times.filter(|&&at| bounds.check(at).is_err()).count();
+    let reject = |value| Reject {
+        reason: "outside_window",
+        detail: format!("samples older than {} or newer than {} (ms since 1970)", bounds.earliest_ms, bounds.latest_ms),
+        value,
+    };
+    let frames = window::outside(frame, bounds).map(|(frames, _)| frames);
+    let encoded =
+        frames.and_then(|frames| frames.iter().map(|f| f.encode(Codec::Zstd).ok()).collect::<Option<Vec<_>>>());
+    match encoded {
+        Some(parts) => (parts.into_iter().map(|part| reject(Some(Bytes::from(part)))).collect(), count),
+        // Then the whole record is put aside, beside what of it is stored.
+        None => (vec![reject(None)], count),
+    }
+}
+
+/// Settings of this view.
+#[derive(Clone, Debug, clap::Args)]
+pub struct TimeSeriesSettings {
+    /// How much older than its record a sample may be, in seconds; no more than is kept.
+    #[arg(long, env = "UNDERSTUDY_ACCEPT_PAST_SECONDS", default_value_t = 15 * 24 * 3600)]
+    pub accept_past_seconds: u64,
+    /// How much newer than its record a sample may be, in seconds.
+    #[arg(long, env = "UNDERSTUDY_ACCEPT_FUTURE_SECONDS", default_value_t = 2 * 3600)]
+    pub accept_future_seconds: u64,
+    /// Series remembered to be in the catalogue.
+    #[arg(long, env = "UNDERSTUDY_KNOWN_SERIES", default_value_t = KNOWN_SERIES)]
+    pub known_series: usize,
+}
+
+impl TimeSeriesSettings {
+    /// The view.
+    pub fn view(&self) -> TimeSeries {
+        let acceptance = Acceptance {
+            past: Duration::from_secs(self.accept_past_seconds),
+            future: Duration::from_secs(self.accept_future_seconds),
+        };
+        TimeSeries::new(acceptance, self.known_series)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use understudy_model::{FrameBuilder, Group, Labels, Sample};
+
+    use super::*;
+
+    const NOW: i64 = 1_763_900_000_000;
+
+    fn frame(times: &[i64]) -> Frame {
+        let mut builder = FrameBuilder::new(Group::new(Tenant::new("acme").unwrap(), "node", "a"));
+        let labels = Labels::from_pairs([("__name__", "up"), ("job", "node"), ("instance", "a")]).unwrap();
+        let samples: Vec<Sample> = times.iter().map(|&t| Sample::new(t, 1.0)).collect();
+        assert_eq!(builder.push(&labels, &samples), understudy_model::frame::Full::No);
+        builder.finish(None).unwrap()
+    }
+
+    fn record(value: Vec<u8>, timestamp_ms: Option<i64>) -> Record {
+        Record {
+            generation: 1,
+            topic: "t".into(),
+            partition: 0,
+            offset: 7,
+            timestamp_ms,
+            key: Bytes::new(),
+            value: value.into(),
+            headers: Vec::new(),
+        }
+    }
+
+    fn encoded(times: &[i64]) -> Vec<u8> {
+        frame(times).encode(Codec::Zstd).unwrap()
+    }
+
+    #[test]
+    fn what_cannot_be_stored_is_put_aside_with_its_reason() {
+        let mut view = TimeSeries::default();
+        for (case, value, at, stored, reasons) in [
+            ("a frame", encoded(&[NOW]), Some(NOW), 1, &[][..]),
+            ("no frame", b"hello".to_vec(), Some(NOW), 0, &["truncated"]),
+            ("a record without a time", encoded(&[NOW]), None, 0, &["no_timestamp"]),
+            ("all of it too new", encoded(&[NOW + 10_000_000_000]), Some(NOW), 0, &["outside_window"]),
+            ("some of it too old", encoded(&[NOW, 0]), Some(NOW), 1, &["outside_window"]),
+        ] {
+            let decoded = view.decode(&record(value, at));
+            let kept = decoded.item.map_or(0, |item| {
+                let times = item.frame.series().flat_map(|s| s.timestamps_ms.to_vec());
+                times.filter(|&t| item.window.is_none_or(|w| w.check(t).is_ok())).count()
+            });
+            assert_eq!(kept, stored, "{case}");
+            assert_eq!(decoded.rejects.iter().map(|r| r.reason).collect::<Vec<_>>(), reasons, "{case}");
+        }
+    }
+
+    #[test]
+    fn the_part_that_is_put_aside_is_a_frame_that_can_be_sent_again() {
+        let decoded = TimeSeries::default().decode(&record(encoded(&[NOW, 0, 5]), Some(NOW)));
+        let part = decoded.rejects[0].value.clone().unwrap();
+        assert_eq!(Frame::decode(&part).unwrap(), frame(&[0, 5]));
+    }
+
+    #[test]
+    fn series_that_the_catalogue_may_lack_weigh_more() {
+        let mut view = TimeSeries::default();
+        let before = view.decode(&record(encoded(&[NOW]), Some(NOW))).weight;
+        let frame = frame(&[NOW]);
+        view.known.insert(frame.tenant(), frame.series().next().unwrap().id);
+        let after = view.decode(&record(encoded(&[NOW]), Some(NOW))).weight;
+        assert_eq!((before, after), (5, 1));
+        view.route_changed();
+        assert_eq!(view.decode(&record(encoded(&[NOW]), Some(NOW))).weight, 5);
+    }
+}

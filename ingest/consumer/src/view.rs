@@ -1,0 +1,190 @@
+//! The view: what a consumer makes of records. The one trait a team writes.
+//!
+//! The core promises that [`View::apply`] takes effect exactly once for each record, in order per partition, through every failover of the
+//! shard. For that a view must keep to a few rules:
+//! - all that it writes, it writes through the [`Tx`] it is given, into its own schema;
+//! - what it writes follows from the records and from what it reads in the same transaction: no clock, no random number, no counter of the
+//!   server. The same records may have to be applied again on a server that never saw the first time;
+//! - what it remembers between calls is either certain (told by [`View::committed`]) or checked, and forgotten in [`View::route_changed`];
+//! - tables are made in [`View::prepare`], never in `apply`: DDL would end the transaction.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+pub use understudy_kafka::RawRecord as Record;
+use understudy_sql::db::Outcome;
+use understudy_sql::{Db, Insert, StepError, Value};
+
+/// What a consumer makes of records.
+#[async_trait]
+pub trait View: Send + 'static {
+    /// A record once it is understood.
+    type Item: Send + Sync + 'static;
+
+    /// Understands a record, or says why nobody can. Without I/O; the same record must always give the same answer.
+    fn decode(&mut self, record: &Record) -> Decoded<Self::Item>;
+
+    /// Ahead of the transaction and outside of it: makes the tables that these items need, looks things up. What it makes must be
+    /// harmless if the items are never applied here, and the call must be repeatable.
+    async fn prepare(&mut self, db: &mut Db<'_>, items: &[Placed<Self::Item>]) -> Result<(), ViewError>;
+
+    /// Writes the items in the open transaction. Either all of it is committed together with the offsets, or nothing.
+    async fn apply(&mut self, tx: &mut Tx<'_>, items: &[Placed<Self::Item>]) -> Result<(), ViewError>;
+
+    /// The transaction of the last [`View::apply`] is committed. Not told when the outcome is unknown.
+    fn committed(&mut self) {}
+
+    /// Another connection, perhaps to another server with older data: what was remembered of the database's content may not be so there.
+    /// Called before anything else on each connection.
+    fn route_changed(&mut self) {}
+}
+
+/// An item and where it came from.
+#[derive(Clone, Debug)]
+pub struct Placed<I> {
+    /// The record.
+    pub record: Record,
+    /// What it holds.
+    pub item: I,
+}
+
+/// What became of a record.
+#[derive(Clone, Debug)]
+pub struct Decoded<I> {
+    /// What is to be applied; None when nothing of it can be.
+    pub item: Option<I>,
+    /// About how many rows applying it will write: bounds the transaction.
+    pub weight: usize,
+    /// What is to be put aside: the record, or parts of it.
+    pub rejects: Vec<Reject>,
+}
+
+/// Something that cannot be applied, and goes to the dead-letter topic before the offset passes over it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reject {
+    /// A word from a closed set: it labels metrics.
+    pub reason: &'static str,
+    /// For a person.
+    pub detail: String,
+    /// The part that is put aside; None for the whole value.
+    pub value: Option<Bytes>,
+}
+
+impl<I> Decoded<I> {
+    /// All of it can be applied.
+    pub fn item(item: I, weight: usize) -> Self {
+        Self { item: Some(item), weight, rejects: Vec::new() }
+    }
+
+    /// Nothing of it can be applied.
+    pub fn reject(reason: &'static str, detail: impl Into<String>) -> Self {
+        Self { item: None, weight: 0, rejects: vec![Reject { reason, detail: detail.into(), value: None }] }
+    }
+}
+
+/// Why a view could not do its part.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ViewError {
+    /// A statement failed.
+    #[error(transparent)]
+    Step(#[from] StepError),
+    /// One record cannot be applied, whatever is tried: it is put aside and the others are applied.
+    #[error("record {index} of the batch: {reason}: {detail}")]
+    Reject {
+        /// Which of the items.
+        index: usize,
+        /// A word from a closed set.
+        reason: &'static str,
+        /// For a person.
+        detail: String,
+    },
+    /// A statement that may not be in a transaction of the core's.
+    #[error("not within a transaction: {0}")]
+    Statement(String),
+    /// Anything else; tried again later.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// The open transaction, for reading and writing rows. It cannot be ended from here.
+#[derive(Debug)]
+pub struct Tx<'a> {
+    db: Db<'a>,
+}
+
+/// What a statement in the transaction may begin with.
+const ALLOWED: [&str; 6] = ["SELECT", "INSERT", "UPDATE", "DELETE", "REPLACE", "WITH"];
+
+impl<'a> Tx<'a> {
+    pub(crate) fn new(db: Db<'a>) -> Self {
+        Self { db }
+    }
+
+    /// A statement that returns no rows; how many rows it changed.
+    pub async fn exec(&mut self, step: &'static str, sql: &str, params: Vec<Value>) -> Result<u64, ViewError> {
+        allowed(sql)?;
+        let outcome = self.db.exec(step, sql, params).await?;
+        still_open(outcome, sql)
+    }
+
+    /// A statement that returns rows; all of them are held in memory.
+    pub async fn rows<T: mysql_async::prelude::FromRow + Send + 'static>(
+        &mut self,
+        step: &'static str,
+        sql: &str,
+        params: Vec<Value>,
+    ) -> Result<Vec<T>, ViewError> {
+        allowed(sql)?;
+        Ok(self.db.rows(step, sql, params).await?)
+    }
+
+    /// Many rows in few statements; how many rows were changed.
+    pub async fn insert(
+        &mut self,
+        step: &'static str,
+        insert: &Insert<'_>,
+        rows: Vec<Vec<Value>>,
+    ) -> Result<u64, ViewError> {
+        allowed(insert.head)?;
+        if rows.is_empty() {
+            return Ok(0);
+        }
+        let outcome = self.db.insert(step, insert, rows).await?;
+        still_open(outcome, insert.head)
+    }
+}
+
+fn allowed(sql: &str) -> Result<(), ViewError> {
+    let first = sql.trim_start().split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default();
+    if ALLOWED.iter().any(|word| word.eq_ignore_ascii_case(first)) {
+        return Ok(());
+    }
+    Err(ViewError::Statement(sql.chars().take(80).collect()))
+}
+
+fn still_open(outcome: Outcome, sql: &str) -> Result<u64, ViewError> {
+    if outcome.in_transaction {
+        return Ok(outcome.affected);
+    }
+    Err(ViewError::Statement(format!("it ended the transaction: {}", sql.chars().take(80).collect::<String>())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_view_cannot_end_the_transaction() {
+        for (sql, passes) in [
+            ("INSERT INTO a VALUES (?)", true),
+            ("  select 1", true),
+            ("WITH x AS (SELECT 1) SELECT * FROM x", true),
+            ("COMMIT", false),
+            ("/* hi */ COMMIT", false),
+            ("create table a (b int)", false),
+            ("SET autocommit = 1", false),
+            ("", false),
+        ] {
+            assert_eq!(allowed(sql).is_ok(), passes, "{sql}");
+        }
+    }
+}

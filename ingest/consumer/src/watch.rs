@@ -1,0 +1,209 @@
+//! Follows the Shard's route and the Datastore's placements by watch. I/O.
+//!
+//! What was known last is kept while the API server is away: without it there is no failover, but storing goes on. An object that cannot
+//! be understood changes nothing either. Only an object that is known to be gone, or that names no primary, takes the route away.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures::StreamExt;
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::runtime::watcher::{self, Event};
+use kube::{Api, Client};
+use serde::Deserialize;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use understudy_wire::{Epoch, ReplicaName};
+
+use crate::placement::{Entry, Placement, placement_of};
+use crate::route::Route;
+
+/// How long a watch lasts before it is begun anew: a connection that died without a word is noticed after this time and five seconds.
+const WATCH_SECONDS: u32 = 20;
+/// First and longest pause after a watch failed.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+
+/// The client of a pod: it gives up on a silent API server soon enough to find another.
+pub async fn client() -> Result<Client, kube::Error> {
+    let mut config = kube::Config::infer().await.map_err(kube::Error::InferConfig)?;
+    config.connect_timeout = Some(Duration::from_secs(5));
+    config.read_timeout = Some(Duration::from_secs(u64::from(WATCH_SECONDS) + 10));
+    Client::try_from(config)
+}
+
+/// A kind of ours, without its schema: only the fields that matter here are looked at, so that a newer object is understood too.
+pub fn resource(kind: &str, plural: &str) -> ApiResource {
+    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(understudy_api::GROUP, "v1alpha1", kind), plural)
+}
+
+/// Keeps `routes` at what the Shard's status says, until stopped.
+pub async fn follow_shard(
+    client: Client,
+    namespace: String,
+    shard: String,
+    routes: watch::Sender<Option<Route>>,
+    stop: CancellationToken,
+) {
+    let shards = Api::namespaced_with(client, &namespace, &resource("Shard", "shards"));
+    let told = |object: Option<DynamicObject>| {
+        let route = match object.map(|shard| route_of(&shard)).transpose() {
+            Ok(route) => route.flatten(),
+            Err(e) => return tracing::error!(error = %e, "the Shard's status is not understood; the last route stays"),
+        };
+        routes.send_if_modified(|present| {
+            let news = *present != route;
+            if news {
+                *present = route;
+            }
+            news
+        });
+    };
+    follow(shards, &shard, told, &stop).await;
+}
+
+/// Keeps `placements` at what the Datastore's status gives this shard, until stopped.
+pub async fn follow_datastore(
+    client: Client,
+    namespace: String,
+    datastore: String,
+    shard: String,
+    placements: watch::Sender<Option<Placement>>,
+    stop: CancellationToken,
+) {
+    let datastores = Api::namespaced_with(client, &namespace, &resource("Datastore", "datastores"));
+    let told = |object: Option<DynamicObject>| {
+        // Without the object nothing says that another shard is fed: what was placed stays placed.
+        let Some(object) = object else { return };
+        let entries = match entries_of(&object) {
+            Ok(entries) => entries,
+            Err(e) => return tracing::error!(error = %e, "the placements are not understood; the last ones stay"),
+        };
+        let placement = (!entries.is_empty()).then(|| placement_of(&shard, &entries));
+        placements.send_if_modified(|present| {
+            let news = placement.is_some() && *present != placement;
+            if news {
+                *present = placement;
+            }
+            news
+        });
+    };
+    follow(datastores, &datastore, told, &stop).await;
+}
+
+/// Tells of one object, until stopped. None is told only of an object that is known to be gone.
+async fn follow(
+    api: Api<DynamicObject>,
+    name: &str,
+    mut told: impl FnMut(Option<DynamicObject>),
+    stop: &CancellationToken,
+) {
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}")).timeout(WATCH_SECONDS);
+    let mut events = std::pin::pin!(watcher::watcher(api, config));
+    let (mut seen, mut pause) = (false, PAUSE.0);
+    loop {
+        let Some(event) = stop.run_until_cancelled(events.next()).await else { return };
+        match event {
+            Some(Ok(Event::Init)) => seen = false,
+            Some(Ok(Event::InitApply(object) | Event::Apply(object))) => {
+                seen = true;
+                told(Some(object));
+            }
+            Some(Ok(Event::InitDone)) if seen => {}
+            Some(Ok(Event::InitDone | Event::Delete(_))) => told(None),
+            Some(Err(e)) => {
+                tracing::warn!(name, error = %e, "watch interrupted; what was known last stays");
+                if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                    return;
+                }
+                pause = (pause * 2).min(PAUSE.1);
+                continue;
+            }
+            None => return,
+        }
+        pause = PAUSE.0;
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ShardFacts {
+    primary: Option<String>,
+    primary_address: Option<SocketAddr>,
+    #[serde(default)]
+    epoch: u64,
+}
+
+#[derive(Default, Deserialize)]
+struct DatastoreFacts {
+    #[serde(default)]
+    placements: Vec<EntryFacts>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct EntryFacts {
+    partition: i32,
+    shard: String,
+    from_offset: i64,
+}
+
+fn status<T: Default + for<'a> Deserialize<'a>>(object: &DynamicObject) -> Result<T, serde_json::Error> {
+    object.data.get("status").map_or_else(|| Ok(T::default()), T::deserialize)
+}
+
+/// None while there is no primary.
+fn route_of(shard: &DynamicObject) -> Result<Option<Route>, serde_json::Error> {
+    let facts: ShardFacts = status(shard)?;
+    let primary = facts.primary.filter(|name| !name.is_empty());
+    let route = primary.zip(facts.primary_address).map(|(primary, address)| Route {
+        primary: ReplicaName::new(primary),
+        address,
+        epoch: Epoch(facts.epoch),
+    });
+    Ok(route)
+}
+
+fn entries_of(datastore: &DynamicObject) -> Result<Vec<Entry>, serde_json::Error> {
+    let facts: DatastoreFacts = status(datastore)?;
+    let entry = |e: EntryFacts| Entry { partition: e.partition, shard: e.shard, from: e.from_offset };
+    Ok(facts.placements.into_iter().map(entry).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(status: serde_json::Value) -> DynamicObject {
+        DynamicObject::new("metrics-0", &resource("Shard", "shards")).data(json!({ "status": status }))
+    }
+
+    #[test]
+    fn a_route_needs_a_primary_and_its_address() {
+        let whole =
+            json!({"primary": "metrics-0-k7x2", "primaryAddress": "10.1.2.3:3306", "epoch": 4, "new": {"a": 1}});
+        let route = Route {
+            primary: ReplicaName::new("metrics-0-k7x2"),
+            address: "10.1.2.3:3306".parse().unwrap(),
+            epoch: Epoch(4),
+        };
+        for (case, status, expected) in [
+            ("whole, with more than is known here", whole, Some(route)),
+            ("no primary yet", json!({"epoch": 1}), None),
+            ("no address yet", json!({"primary": "a", "epoch": 1}), None),
+            ("an empty name", json!({"primary": "", "primaryAddress": "10.1.2.3:3306"}), None),
+        ] {
+            assert_eq!(route_of(&object(status)).unwrap(), expected, "{case}");
+        }
+        assert!(route_of(&object(json!({"primary": "a", "primaryAddress": "nowhere"}))).is_err());
+        assert_eq!(route_of(&DynamicObject::new("a", &resource("Shard", "shards"))).unwrap(), None, "no status");
+    }
+
+    #[test]
+    fn placements_are_those_of_the_status() {
+        let entries = entries_of(&object(json!({"placements": [{"partition": 3, "fromOffset": 5, "shard": "a"}]})));
+        assert_eq!(entries.unwrap(), [Entry { partition: 3, shard: "a".into(), from: 5 }]);
+        assert!(entries_of(&object(json!({"placements": [{"partition": "x"}]}))).is_err());
+    }
+}
