@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::api::{self, Api};
 use crate::artifacts::COREDNS;
+use crate::image::hex;
 use crate::lab::Lab;
 use crate::topology::{DNS_SERVICE, HOST};
 use crate::volume::{PROVISIONER, STORAGE_CLASS};
@@ -72,8 +73,7 @@ pub fn wait_dns(api: &Api, nodes: usize) -> Result<()> {
 fn fingerprint() -> Result<String> {
     use sha2::Digest as _;
     let text = serde_json::to_vec(&objects().into_iter().map(|(_, o)| o).collect::<Vec<_>>())?;
-    let hash = sha2::Sha256::digest(text);
-    Ok(hash.iter().take(8).map(|b| format!("{b:02x}")).collect())
+    Ok(hex(&sha2::Sha256::digest(text)[..8]))
 }
 
 fn objects() -> Vec<(String, Value)> {
@@ -90,7 +90,8 @@ fn storage_class() -> (String, Value) {
         "provisioner": PROVISIONER,
         "reclaimPolicy": "Delete",
         "volumeBindingMode": "WaitForFirstConsumer",
-        "allowVolumeExpansion": true,
+        // ext4 grows online only under CAP_SYS_RESOURCE, which root may lack.
+        "allowVolumeExpansion": false,
     });
     (format!("/apis/storage.k8s.io/v1/storageclasses/{STORAGE_CLASS}"), object)
 }

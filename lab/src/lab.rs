@@ -1,6 +1,5 @@
 //! What every command of the lab works with: paths, progress, the state file and the processes in it.
 
-use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -11,6 +10,7 @@ use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
 
 use crate::api::Api;
+use crate::image::hex;
 use crate::paths::Paths;
 use crate::process::{self, Process};
 use crate::progress::Ui;
@@ -108,12 +108,11 @@ fn recipe(command: &Command, config: &[&str]) -> String {
         add(key.as_encoded_bytes());
         add(value.unwrap_or_default().as_encoded_bytes());
     }
-    config.iter().for_each(|c| add(c.as_bytes()));
-    hash.finalize().iter().take(8).fold(String::new(), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    for file in config {
+        add(b"file");
+        add(file.as_bytes());
+    }
+    hex(&hash.finalize()[..8])
 }
 
 #[cfg(test)]

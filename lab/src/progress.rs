@@ -1,6 +1,5 @@
 //! Plain progress lines: what is done, how far it is, how long it took, how long it may take. Writes to stdout.
 
-use std::fmt::Write as _;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -35,7 +34,7 @@ impl Ui {
     pub fn step(&self, name: &str, expected: Option<Duration>) -> Step<'_> {
         let mut line = name.to_owned();
         if let Some(expected) = expected.filter(|e| *e >= Duration::from_secs(2)) {
-            let _ = write!(line, ": takes about {}", clock(expected));
+            line += &format!(": takes about {}", clock(expected));
         }
         self.say(&line);
         Step { ui: self, name: name.to_owned(), began: Instant::now(), expected, last: Mutex::new(Instant::now()) }
@@ -63,11 +62,11 @@ impl Step<'_> {
         let elapsed = self.began.elapsed();
         let mut line = format!("{}: {done}", self.name);
         if total > 0 {
-            let _ = write!(line, " of {total}");
+            line += &format!(" of {total}");
         }
-        let _ = write!(line, " {unit}, {}", clock(elapsed));
+        line += &format!(" {unit}, {}", clock(elapsed));
         if let Some(left) = remaining(elapsed, self.expected, done, total) {
-            let _ = write!(line, ", about {} left", clock(left));
+            line += &format!(", about {} left", clock(left));
         }
         self.ui.say(&line);
     }

@@ -1,6 +1,7 @@
 //! Gives every claim of the lab's StorageClass its volume, and takes released volumes back. Level-triggered: each pass looks at all
 //! claims and volumes; watches only say when to look again. Runs as a process of its own on the host.
 
+use std::collections::BTreeSet;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
@@ -36,14 +37,15 @@ pub fn run(paths: &Paths) -> Result<()> {
         let (api, kick) = (api.clone(), kick.clone());
         std::thread::spawn(move || watch(&api, path, &kick));
     }
+    let mut known = BTreeSet::new();
     loop {
-        let pause = match pass(paths, &api) {
-            Ok(Pass::Settled) => Duration::from_secs(30),
-            Ok(Pass::Again) => Duration::from_secs(1),
-            Err(error) => {
-                println!("{error:#}");
-                Duration::from_secs(1)
-            }
+        let (pass, errors) = pass(paths, &api);
+        // The same failure is tried again each second and told once.
+        errors.difference(&known).for_each(|e| println!("{e}"));
+        known = errors;
+        let pause = match pass {
+            Pass::Settled => Duration::from_secs(30),
+            Pass::Again => Duration::from_secs(1),
         };
         // A timeout is as good a reason to look as a change is.
         kicked.recv_timeout(pause).ok();
@@ -62,31 +64,35 @@ fn watch(api: &Api, path: &str, kick: &SyncSender<()>) {
     }
 }
 
-fn pass(paths: &Paths, api: &Api) -> Result<Pass> {
-    let claims = api.list(CLAIMS)?;
-    let volumes = api.list(VOLUMES)?;
-    let state = State::load(paths)?;
-    let results: Vec<Result<Pass>> = std::thread::scope(|scope| {
-        let new = claims.iter().filter_map(Claim::waiting).filter(|c| state.is_alive(&c.volume.node));
-        let mut jobs: Vec<_> = new.map(|c| scope.spawn(move || provision(paths, api, &c))).collect();
-        for object in volumes.iter().filter(|v| is_ours(v)) {
-            let claims = &claims;
-            jobs.push(scope.spawn(move || tend(paths, api, object, claims)));
-        }
-        jobs.into_iter().map(|job| job.join().unwrap_or(Ok(Pass::Again))).collect()
-    });
-    let mut all = Pass::Settled;
+fn pass(paths: &Paths, api: &Api) -> (Pass, BTreeSet<String>) {
+    let (mut all, mut errors) = (Pass::Settled, BTreeSet::new());
+    let results = work(paths, api).unwrap_or_else(|error| vec![Err(error)]);
     for result in results {
         match result {
             Ok(Pass::Settled) => {}
             Ok(Pass::Again) => all = Pass::Again,
             Err(error) => {
-                println!("{error:#}");
+                errors.insert(format!("{error:#}"));
                 all = Pass::Again;
             }
         }
     }
-    Ok(all)
+    (all, errors)
+}
+
+/// One outcome for each claim and volume that was looked at.
+fn work(paths: &Paths, api: &Api) -> Result<Vec<Result<Pass>>> {
+    let claims = api.list(CLAIMS)?;
+    let volumes = api.list(VOLUMES)?;
+    let state = State::load(paths)?;
+    Ok(std::thread::scope(|scope| {
+        let new = claims.iter().filter_map(Claim::waiting).filter(|c| state.is_alive(&c.volume.node));
+        let mut jobs: Vec<_> = new.map(|c| scope.spawn(move || provision(paths, api, &c))).collect();
+        for object in volumes.iter().filter(|v| is_ours(v)) {
+            jobs.push(scope.spawn(move || tend(paths, api, object)));
+        }
+        jobs.into_iter().map(|job| job.join().unwrap_or(Ok(Pass::Again))).collect()
+    }))
 }
 
 /// A claim that waits for its volume, on the node the scheduler chose.
@@ -159,8 +165,8 @@ fn of_object(object: &Value) -> Option<Volume> {
     Some(Volume { node: node.to_owned(), name: object["metadata"]["name"].as_str()?.to_owned() })
 }
 
-/// Keeps a bound volume mounted and large enough, and takes a released one back.
-fn tend(paths: &Paths, api: &Api, object: &Value, claims: &[Value]) -> Result<Pass> {
+/// Keeps a bound volume mounted, and takes a released one back.
+fn tend(paths: &Paths, api: &Api, object: &Value) -> Result<Pass> {
     let Some(volume) = of_object(object) else { return Ok(Pass::Settled) };
     let phase = object["status"]["phase"].as_str().unwrap_or_default();
     let unwanted = phase == "Released" && object["spec"]["persistentVolumeReclaimPolicy"] == "Delete";
@@ -170,9 +176,6 @@ fn tend(paths: &Paths, api: &Api, object: &Value, claims: &[Value]) -> Result<Pa
     }
     if phase == "Bound" {
         volume.ensure_mounted(paths).with_context(|| format!("cannot mount {}", volume.name))?;
-        if let Some(claim) = claims.iter().find(|c| c["spec"]["volumeName"] == volume.name.as_str()) {
-            grow(paths, api, &volume, object, claim)?;
-        }
     }
     Ok(Pass::Settled)
 }
@@ -194,26 +197,6 @@ fn release(paths: &Paths, api: &Api, volume: &Volume) -> Result<Pass> {
     }
     println!("{} on {}: freed", volume.name, volume.node);
     Ok(Pass::Settled)
-}
-
-fn grow(paths: &Paths, api: &Api, volume: &Volume, object: &Value, claim: &Value) -> Result<()> {
-    let bytes = |v: &Value| v["storage"].as_str().and_then(volume::parse_quantity).unwrap_or(0);
-    let wanted = bytes(&claim["spec"]["resources"]["requests"]);
-    let (has, told) = (bytes(&object["spec"]["capacity"]), bytes(&claim["status"]["capacity"]));
-    if wanted <= has && told >= has {
-        return Ok(());
-    }
-    let size = wanted.max(has);
-    volume.grow(paths, size).with_context(|| format!("cannot grow {}", volume.name))?;
-    let capacity = json!({"capacity": {"storage": size.to_string()}});
-    api.merge(&format!("{VOLUMES}/{}", volume.name), &json!({"spec": capacity}))?;
-    let (namespace, name) = (&claim["metadata"]["namespace"], &claim["metadata"]["name"]);
-    if let (Some(namespace), Some(name)) = (namespace.as_str(), name.as_str()) {
-        let path = format!("/api/v1/namespaces/{namespace}/persistentvolumeclaims/{name}/status");
-        api.merge(&path, &json!({"status": capacity}))?;
-    }
-    println!("{} on {}: grown to {size} bytes", volume.name, volume.node);
-    Ok(())
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use sha2::{Digest as _, Sha256};
 
-use crate::image::Prepared;
+use crate::image::{Prepared, hex};
 use crate::import;
 use crate::paths::Paths;
 use crate::progress::Ui;
@@ -112,7 +112,7 @@ fn fingerprint(images: &[Prepared]) -> String {
     for image in images {
         hash.update(format!("{} {}\n", image.name(), image.id()));
     }
-    hash.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect()
+    hex(&hash.finalize()[..8])
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::paths::Paths;
 use crate::run;
@@ -64,19 +64,6 @@ impl Volume {
             None => run::output(run::sh("losetup --find --show --direct-io=on").arg(&image))?.trim().into(),
         };
         run::output(run::sh("mount -t ext4 -o noatime").arg(&device).arg(&mount_point))?;
-        Ok(())
-    }
-
-    /// Grows image, device and file system to at least `bytes`.
-    pub fn grow(&self, paths: &Paths, bytes: u64) -> Result<()> {
-        let image = self.image(paths);
-        let file = fs::File::options().write(true).open(&image)?;
-        if file.metadata()?.len() < bytes {
-            file.set_len(bytes)?;
-        }
-        let Some(device) = loop_devices(&image).into_iter().next() else { bail!("{} is not attached", self.name) };
-        run::output(run::sh("losetup --set-capacity").arg(&device))?;
-        run::output(run::sh("resize2fs").arg(&device))?;
         Ok(())
     }
 
@@ -181,7 +168,7 @@ pub fn parse_quantity(text: &str) -> Option<u64> {
         _ => return None,
     };
     let bytes = number.parse::<f64>().ok()? * unit;
-    (bytes >= 1.0 && bytes < 1e18).then_some(bytes.ceil() as u64)
+    (1.0..1e18).contains(&bytes).then_some(bytes.ceil() as u64)
 }
 
 #[cfg(test)]
