@@ -25,10 +25,21 @@ pub struct Reservation {
     permit: Option<OwnedSemaphorePermit>,
 }
 
-/// Other requests hold the memory that this one needs.
+/// Why memory is not given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the memory for requests is used up")]
-pub struct Exhausted;
+pub enum Denied {
+    /// Other requests hold what this one needs: it may come again.
+    #[error("the memory for requests is used up")]
+    Now,
+    /// It needs more than there is for all: coming again would not help.
+    #[error("the request needs {needed} bytes of memory, there are {most} for all requests")]
+    Ever {
+        /// What it would hold in all.
+        needed: usize,
+        /// What there is.
+        most: usize,
+    },
+}
 
 impl Budget {
     /// A budget of so many bytes.
@@ -50,12 +61,18 @@ impl Budget {
 
 impl Reservation {
     /// Sets `bytes` more aside, at once or not at all.
-    pub fn grow(&mut self, bytes: usize) -> Result<(), Exhausted> {
+    pub fn grow(&mut self, bytes: usize) -> Result<(), Denied> {
         if bytes == 0 {
             return Ok(());
         }
-        let units = u32::try_from(bytes.div_ceil(UNIT)).map_err(|_| Exhausted)?;
-        let more = self.budget.semaphore.clone().try_acquire_many_owned(units).map_err(|_| Exhausted)?;
+        let units = bytes.div_ceil(UNIT);
+        let held = self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let ever = Denied::Ever { needed: bytes.saturating_add(held * UNIT), most: self.budget.units * UNIT };
+        if units > self.budget.units - held {
+            return Err(ever);
+        }
+        let units = u32::try_from(units).map_err(|_| ever)?;
+        let more = self.budget.semaphore.clone().try_acquire_many_owned(units).map_err(|_| Denied::Now)?;
         match &mut self.permit {
             None => self.permit = Some(more),
             Some(permit) => permit.merge(more),
@@ -81,7 +98,7 @@ mod tests {
         first.grow(1).unwrap();
         assert_eq!((first.bytes(), budget.used_bytes()), (7 * UNIT, 7 * UNIT));
         let mut second = budget.reserve_nothing();
-        assert_eq!(second.grow(4 * UNIT), Err(Exhausted));
+        assert_eq!(second.grow(4 * UNIT), Err(Denied::Now));
         assert_eq!(second.bytes(), 0);
         drop(first);
         second.grow(10 * UNIT).unwrap();
@@ -89,9 +106,13 @@ mod tests {
     }
 
     #[test]
-    fn more_than_there_ever_is_is_refused_and_not_waited_for() {
+    fn more_than_there_ever_is_is_told_apart_from_what_is_used_up() {
         let budget = Budget::new(10 * UNIT);
-        assert_eq!(budget.reserve_nothing().grow(usize::MAX), Err(Exhausted));
-        assert_eq!(budget.reserve_nothing().grow(11 * UNIT), Err(Exhausted));
+        let most = 10 * UNIT;
+        assert_eq!(budget.reserve_nothing().grow(usize::MAX), Err(Denied::Ever { needed: usize::MAX, most }));
+        let mut held = budget.reserve_nothing();
+        held.grow(4 * UNIT).unwrap();
+        assert_eq!(held.grow(7 * UNIT), Err(Denied::Ever { needed: 11 * UNIT, most }));
+        held.grow(6 * UNIT).unwrap();
     }
 }

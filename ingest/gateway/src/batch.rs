@@ -50,11 +50,20 @@ pub struct BatchRules {
 /// Memory beyond the decompressed body that a request of this survey may take while it becomes a batch: copies of
 /// labels, columns, frames before and after encoding, and what zstd holds.
 pub fn working_memory(body: usize, survey: &wire::Survey) -> usize {
-    const PER_SERIES: usize = 160;
-    const PER_LABEL: usize = 64;
+    // A series may be a group of its own, with a frame of its own.
+    const PER_SERIES: usize = 1024;
+    const PER_LABEL: usize = 16;
     const PER_SAMPLE: usize = 64;
+    // While one frame is written its texts are held in a table; the largest frame bounds it.
+    const PER_INTERNED_LABEL: usize = 128;
+    const MOST_INTERNED: usize = 8 << 20;
     const ZSTD: usize = 512 * 1024;
-    2 * body + survey.series * PER_SERIES + survey.total.labels * PER_LABEL + survey.total.samples * PER_SAMPLE + ZSTD
+    2 * body
+        + survey.series * PER_SERIES
+        + survey.total.labels * PER_LABEL
+        + (survey.total.labels * PER_INTERNED_LABEL).min(MOST_INTERNED)
+        + survey.total.samples * PER_SAMPLE
+        + ZSTD
 }
 
 /// Checks each series, keeps the good ones and writes them as frames, group by group.

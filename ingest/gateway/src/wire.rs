@@ -82,15 +82,16 @@ pub struct Survey {
     pub total: Shape,
 }
 
-/// Counts what the body holds, down to each series. Allocates nothing.
-pub fn survey(body: &[u8]) -> Result<Survey, Malformed> {
+/// Counts what the body holds, down to each series. Allocates nothing. The labels of a series that has more than
+/// `most_labels` are not counted, because nobody will decode them.
+pub fn survey(body: &[u8], most_labels: usize) -> Result<Survey, Malformed> {
     let mut found = Survey::default();
     walk(body, |field, part| {
         match field {
             REQUEST_TIMESERIES => {
                 let shape = shape(part)?;
                 found.series += 1;
-                found.total.labels += shape.labels;
+                found.total.labels += if shape.labels <= most_labels { shape.labels } else { 0 };
                 found.total.samples += shape.samples;
                 found.total.exemplars += shape.exemplars;
                 found.total.histograms += shape.histograms;

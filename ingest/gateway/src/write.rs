@@ -19,7 +19,7 @@ use understudy_model::Tenant;
 use understudy_model::rules::TimeWindow;
 use understudy_tenant::TokenDirectory;
 
-use crate::admission::{Budget, Exhausted, Reservation};
+use crate::admission::{Budget, Denied, Reservation};
 use crate::batch::{self, Batch, BatchError, BatchRules};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
@@ -200,7 +200,7 @@ impl Gateway {
         if declared > most {
             return Err(too_large());
         }
-        reservation.grow(declared).map_err(|Exhausted| Outcome::Overloaded)?;
+        reservation.grow(declared).map_err(denied)?;
         let mut reserved = declared;
         let mut body = BytesMut::with_capacity(declared);
         let mut stream = request.into_body();
@@ -221,7 +221,7 @@ impl Gateway {
             if needed > reserved {
                 // In steps as large as what is there, as the buffer grows.
                 let more = (needed - reserved).max(reserved.min(most - reserved));
-                reservation.grow(more).map_err(|Exhausted| Outcome::Overloaded)?;
+                reservation.grow(more).map_err(denied)?;
                 reserved += more;
             }
             body.extend_from_slice(&data);
@@ -236,10 +236,11 @@ impl Gateway {
         reservation: &mut Reservation,
     ) -> Result<(wire::Survey, Batch), Outcome> {
         let declared = snappy::declared_length(&body, self.limits.decompressed_bytes).map_err(refused)?;
-        reservation.grow(declared).map_err(|Exhausted| Outcome::Overloaded)?;
+        reservation.grow(declared).map_err(denied)?;
+        let most_labels = self.limits.labels.labels;
         let (survey, body) = blocking(move || {
             let body = Bytes::from(snappy::decompress(&body, declared).map_err(refused)?);
-            let survey = wire::survey(&body).map_err(|error| malformed(&BatchError::from(error)))?;
+            let survey = wire::survey(&body, most_labels).map_err(|error| malformed(&BatchError::from(error)))?;
             Ok((survey, body))
         })
         .await?;
@@ -252,7 +253,7 @@ impl Gateway {
         }
         self.quota.take(&tenant, survey.total.samples, std::time::Instant::now()).map_err(Outcome::OverQuota)?;
         let working = batch::working_memory(body.len(), &survey);
-        reservation.grow(working).map_err(|Exhausted| Outcome::Overloaded)?;
+        reservation.grow(working).map_err(denied)?;
         let rules = self.rules();
         let batch = blocking(move || batch::make(&tenant, &body, &rules).map_err(|error| malformed(&error))).await?;
         Ok((survey, batch))
@@ -308,6 +309,13 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>
         (None, _) => Ok(None),
         (Some(value), None) => value.to_str().map(Some).map_err(|_| ()),
         (Some(_), Some(_)) => Err(()),
+    }
+}
+
+fn denied(denied: Denied) -> Outcome {
+    match denied {
+        Denied::Now => Outcome::Overloaded,
+        Denied::Ever { .. } => Outcome::TooLarge(denied.to_string()),
     }
 }
 

@@ -166,10 +166,7 @@ const EXAMPLE_CHARS: usize = 160;
 impl Rejections {
     /// Counts a refusal. `example` is called for the first of its kind only.
     pub fn add(&mut self, reason: Rejection, count: u64, example: impl FnOnce() -> String) {
-        let refused = self.0.entry(reason).or_insert_with(|| Refused {
-            count: 0,
-            example: example().chars().flat_map(char::escape_debug).take(EXAMPLE_CHARS).collect(),
-        });
+        let refused = self.0.entry(reason).or_insert_with(|| Refused { count: 0, example: printable(&example()) });
         refused.count += count;
     }
 
@@ -187,6 +184,18 @@ impl Rejections {
     pub fn total(&self) -> u64 {
         self.0.values().map(|refused| refused.count).sum()
     }
+}
+
+/// Nothing that moves a cursor, colours a terminal or turns text around; quotes stay readable.
+fn printable(text: &str) -> String {
+    let mut shown = String::new();
+    for c in text.chars().take(EXAMPLE_CHARS) {
+        match c {
+            '"' | '\'' | '\\' => shown.push(c),
+            other => shown.extend(other.escape_debug()),
+        }
+    }
+    shown
 }
 
 impl fmt::Display for Rejections {

@@ -98,7 +98,7 @@ fn rejections_tell_counts_and_one_short_example_of_each() {
     refused.add(Rejection::TooOld, 5, || "x".repeat(10_000));
     assert_eq!(refused.total(), 8);
     let text = refused.to_string();
-    assert!(text.starts_with(r#"duplicate_label: 3 (such as up{a=\"\n\u{1b}[31m\"}); too_old: 5"#), "{text}");
+    assert!(text.starts_with(r#"duplicate_label: 3 (such as up{a="\n\u{1b}[31m"}); too_old: 5"#), "{text}");
     assert!(text.len() < 400, "{} bytes", text.len());
 }
 
