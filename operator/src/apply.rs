@@ -268,6 +268,19 @@ impl Applier {
         self.call::<K, _>("create", &name, api.create(&params, object)).await
     }
 
+    /// Changes a part of an object; with its uid and version in `patch`, of exactly that version of it.
+    pub async fn merge<K: Writable>(
+        &self,
+        manager: &'static str,
+        namespace: &str,
+        name: &str,
+        patch: Value,
+    ) -> Result<K, ApplyError> {
+        let params = PatchParams { field_manager: Some(manager.to_owned()), ..PatchParams::default() };
+        let api = self.api::<K>(namespace);
+        self.call::<K, _>("merge", name, api.patch(name, &params, &Patch::Merge(&patch))).await
+    }
+
     /// Reads an object past every cache.
     pub async fn get<K: Writable>(&self, namespace: &str, name: &str) -> Result<Option<K>, ApplyError> {
         self.timed::<K, _>("get", name, self.api::<K>(namespace).get_opt(name)).await

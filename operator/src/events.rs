@@ -121,6 +121,20 @@ pub enum Reason {
     RetentionExceeded,
     /// Too much happens at once for soft evidence to count.
     BreakerOpen,
+    /// The replica that was to become primary failed; the next one is taken.
+    CandidateFailed,
+    /// A replica should be replaced and is kept: it may be the last good copy.
+    LastCopyKept,
+    /// The pod of what may be the last copy was started again on its volume.
+    LastCopyRestarted,
+    /// A replica waits for somebody to clone.
+    BuildWaits,
+    /// A pod cannot be placed.
+    Unschedulable,
+    /// The status was lost or is older than what the servers know.
+    StatusLost,
+    /// So many managers are silent that the operator rather suspects itself.
+    ObserverSuspect,
 }
 
 /// How serious it is: `Warning` asks for a person's eyes.
@@ -156,7 +170,13 @@ impl Reason {
             | Self::PrimaryUnreachable
             | Self::NoCandidate
             | Self::RetentionExceeded
-            | Self::BreakerOpen => Severity::Warning,
+            | Self::BreakerOpen
+            | Self::CandidateFailed
+            | Self::LastCopyKept
+            | Self::LastCopyRestarted
+            | Self::Unschedulable
+            | Self::StatusLost
+            | Self::ObserverSuspect => Severity::Warning,
             _ => Severity::Normal,
         }
     }

@@ -433,3 +433,12 @@ fn what_is_in_order_breaks_no_rule() {
     let more = with(base(Base::Datastore), &[("/spec/shards", json!(4)), ("/spec/kafka/retentionHours", json!(24))]);
     assert!(breaches(Base::Datastore, &more, Some(&base(Base::Datastore))).is_empty());
 }
+
+#[test]
+fn every_variable_that_may_be_set_is_in_the_description() {
+    let schema = &support::schema(Base::Shard)["properties"]["spec"]["properties"]["mysql"]["properties"]["config"];
+    let description = schema["description"].as_str().unwrap();
+    for name in understudy_api::v1alpha1::ALLOWED_CONFIG {
+        assert!(description.contains(name), "{name}");
+    }
+}

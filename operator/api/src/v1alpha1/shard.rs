@@ -84,8 +84,17 @@ pub struct MysqlSpec {
     #[schemars(length(max = 512))]
     #[x_kube(validation = Rule::new("self.matches('^[a-zA-Z0-9][-a-zA-Z0-9._:/@]*$')").message("mysql.image must name an image, such as mysql:8.4"))]
     pub image: String,
-    /// Server variables to set: sizes, timeouts and rates, such as innodb_buffer_pool_size, innodb_io_capacity, max_connections,
-    /// max_execution_time. Those that the operator relies on cannot be set.
+    /// Server variables to set: sizes, timeouts and rates, nothing that changes durability, replication or access.
+    /// These can be set: back_log, binlog_cache_size, binlog_transaction_compression, innodb_adaptive_flushing,
+    /// innodb_adaptive_hash_index, innodb_buffer_pool_instances, innodb_buffer_pool_size, innodb_flush_neighbors,
+    /// innodb_io_capacity, innodb_io_capacity_max, innodb_log_buffer_size, innodb_lru_scan_depth,
+    /// innodb_max_dirty_pages_pct, innodb_page_cleaners, innodb_print_all_deadlocks, innodb_purge_threads,
+    /// innodb_read_io_threads, innodb_redo_log_capacity, innodb_sort_buffer_size, innodb_write_io_threads,
+    /// interactive_timeout, join_buffer_size, long_query_time, max_allowed_packet, max_connections,
+    /// max_execution_time, max_heap_table_size, net_read_timeout, net_write_timeout,
+    /// performance_schema_max_digest_length, read_buffer_size, read_rnd_buffer_size, replica_parallel_workers,
+    /// slow_query_log, sort_buffer_size, table_definition_cache, table_open_cache, temptable_max_ram,
+    /// thread_cache_size, tmp_table_size, wait_timeout.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::short_texts")]
     #[x_kube(validation = only_allowed_config())]

@@ -12,11 +12,11 @@ use understudy_api::names;
 use understudy_api::v1alpha1::{DatastoreStatus, Placement};
 
 /// Between the two looks at the ends that tell how fast they move.
-pub const MEASURE: Duration = Duration::from_secs(1);
+pub const MEASURE: Duration = Duration::from_secs(2);
 /// How many times what came in during [`MEASURE`] a move is put ahead.
-const AHEAD: i64 = 10;
+const AHEAD: i64 = 5;
 /// What a move is put ahead at least, in records.
-const LEAST: i64 = 20;
+const LEAST: i64 = 100;
 
 /// What to do about the placements.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,7 +146,7 @@ mod tests {
         let Placing::Write { entries, shards } = grown else { panic!("{grown:?}") };
         assert_eq!(shards, 3);
         let moved: Vec<_> = entries.iter().map(|e| (e.partition, e.from_offset, e.shard.as_str())).collect();
-        assert_eq!(moved, [(2, 150 + 500, "m-2"), (3, 101 + 20, "m-0")]);
+        assert_eq!(moved, [(2, 150 + 250, "m-2"), (3, 101 + 100, "m-0")]);
     }
 
     #[test]

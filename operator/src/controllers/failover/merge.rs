@@ -1,0 +1,170 @@
+//! What a record should say, added to what it says already. Pure.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use understudy_api::Failover;
+use understudy_api::v1alpha1::{
+    CandidateNote, EvidenceNote, FailoverPhase, FailoverResult, FailoverStatus, OffsetNote, TimelineEntry, Vote,
+};
+use understudy_decide::failover::assess::Ballot;
+use understudy_decide::failover::record::{Entry, Grounds, Milestone, Outcome, Phase, RecordUpdate};
+use understudy_wire::evidence::StoredOffset;
+
+use super::Job;
+
+/// Adds what is missing. Whether anything was.
+pub fn merge(failover: &mut Failover, job: &Job) -> bool {
+    let before = failover.status.clone();
+    let generation = failover.metadata.generation;
+    let status = failover.status.get_or_insert_default();
+    if status.phase == FailoverPhase::Closed {
+        complete(status, job);
+        return failover.status != before;
+    }
+    let update = &job.update;
+    status.observed_generation = generation;
+    status.phase = status.phase.max(phase(update.phase));
+    let epoch = i64::try_from(update.epoch.0).unwrap_or(i64::MAX);
+    if status.epoch.is_none_or(|known| known <= epoch) {
+        status.epoch = Some(epoch);
+        fill(&mut status.from, update.from.as_ref().map(ToString::to_string));
+        if let Some(to) = &update.to {
+            status.to = Some(to.to_string());
+        }
+    }
+    fill(&mut status.cause, update.cause.clone());
+    fill(&mut status.message, update.message.clone());
+    for entry in &update.entries {
+        enter(status, entry, job.at);
+    }
+    if let Some(grounds) = &update.grounds {
+        ground(status, grounds, update);
+    }
+    if let Some(after) = &update.offsets_after {
+        status.offsets_after = after.iter().map(offset).collect();
+        status.replayed_records = Some(replayed(&status.offsets_before, &status.offsets_after));
+    }
+    if update.phase == Phase::Closed {
+        status.finished_at.get_or_insert(MicroTime(job.at));
+        status.result = status.result.or(update.result.map(result));
+    }
+    complete(status, job);
+    failover.status != before
+}
+
+/// What may come in even after the end: measurements.
+fn complete(status: &mut FailoverStatus, job: &Job) {
+    if let Some(gap) = job.measured.write_gap.filter(|_| status.write_gap_seconds.is_none()) {
+        status.write_gap_seconds = Some(gap);
+        status.gap = Some(format!("{gap:.1}s"));
+    }
+    if job.measured.rebuild.is_some() && status.rebuild.is_none() {
+        status.rebuild.clone_from(&job.measured.rebuild);
+    }
+}
+
+fn fill<T>(slot: &mut Option<T>, with: Option<T>) {
+    if slot.is_none() {
+        *slot = with;
+    }
+}
+
+/// Adds a step to the timeline unless it is there. The same step under another epoch, with another candidate, is another.
+fn enter(status: &mut FailoverStatus, entry: &Entry, decided: Timestamp) {
+    let step = entry.step.to_string();
+    let mark = format!("epoch {}", entry.epoch);
+    let is_there = |there: &TimelineEntry| {
+        there.step == step && there.detail.as_deref().is_some_and(|detail| detail == mark || detail.starts_with(&format!("{mark}: ")))
+    };
+    if status.timeline.iter().any(is_there) {
+        return;
+    }
+    let ago = SignedDuration::from_millis(i64::try_from(entry.ago).unwrap_or(0));
+    let at = decided.checked_sub(ago).unwrap_or(decided);
+    let detail = entry.detail.as_ref().map_or(mark.clone(), |detail| format!("{mark}: {detail}"));
+    status.timeline.push(TimelineEntry { step, at: MicroTime(at), elapsed_ms: 0, detail: Some(detail) });
+    status.timeline.sort_by_key(|there| there.at.0);
+    let first = status.timeline[0].at.0;
+    for there in &mut status.timeline {
+        there.elapsed_ms = there.at.0.as_millisecond() - first.as_millisecond();
+    }
+    status.started_at = Some(MicroTime(first));
+    if entry.step == Milestone::Promoted {
+        status.promoted_at = Some(MicroTime(at));
+    }
+}
+
+fn ground(status: &mut FailoverStatus, grounds: &Grounds, update: &RecordUpdate) {
+    let vote = |ballot: &Ballot| Vote {
+        observer: ballot.observer.clone(),
+        says: ballot.says.clone(),
+        age_ms: i64::try_from(ballot.age).unwrap_or(i64::MAX),
+    };
+    status.votes = grounds.votes.iter().map(vote).collect();
+    status.vetoes = grounds.vetoes.iter().map(vote).collect();
+    let subject = update.from.as_ref().map(ToString::to_string).unwrap_or_default();
+    let mut evidence = vec![EvidenceNote {
+        observer: format!("manager {subject}"),
+        subject: subject.clone(),
+        fact: grounds.own.clone(),
+        age_ms: 0,
+    }];
+    evidence.extend(grounds.abstained.iter().map(|ballot| EvidenceNote {
+        observer: ballot.observer.clone(),
+        subject: subject.clone(),
+        fact: format!("not counted: {}", ballot.says),
+        age_ms: 0,
+    }));
+    status.evidence = evidence;
+    let fit = grounds.ranking.fit.iter().enumerate().map(|(rank, candidate)| CandidateNote {
+        replica: candidate.name.to_string(),
+        executed_gtid: Some(candidate.executed.to_string()),
+        zone: None,
+        rejected: (rank > 0).then(|| format!("ranked {}", rank + 1)),
+    });
+    let unfit = grounds.ranking.unfit.iter().map(|(name, why)| CandidateNote {
+        replica: name.to_string(),
+        rejected: Some(why.words()),
+        ..CandidateNote::default()
+    });
+    status.candidates = fit.chain(unfit).collect();
+    status.offsets_before = grounds.offsets_before.iter().map(offset).collect();
+}
+
+fn offset(stored: &StoredOffset) -> OffsetNote {
+    OffsetNote {
+        consumer: stored.consumer.clone(),
+        topic: stored.topic.clone(),
+        partition: stored.partition,
+        next_offset: stored.next_offset,
+    }
+}
+
+/// Records that the old primary had stored and the new one had not.
+fn replayed(before: &[OffsetNote], after: &[OffsetNote]) -> i64 {
+    let key = |note: &OffsetNote| (note.consumer.clone(), note.topic.clone(), note.partition);
+    let behind = before.iter().filter_map(|had| {
+        let has = after.iter().find(|has| key(has) == key(had))?;
+        Some(had.next_offset.saturating_sub(has.next_offset).max(0))
+    });
+    behind.sum()
+}
+
+fn phase(phase: Phase) -> FailoverPhase {
+    match phase {
+        Phase::Claimed => FailoverPhase::Claimed,
+        Phase::Fencing => FailoverPhase::Fencing,
+        Phase::Promoting => FailoverPhase::Promoting,
+        Phase::Rebuilding => FailoverPhase::Rebuilding,
+        Phase::Closed => FailoverPhase::Closed,
+    }
+}
+
+fn result(outcome: Outcome) -> FailoverResult {
+    match outcome {
+        Outcome::Succeeded => FailoverResult::Succeeded,
+        Outcome::Confirmed => FailoverResult::Confirmed,
+        Outcome::Refused => FailoverResult::Refused,
+        Outcome::Failed => FailoverResult::Failed,
+    }
+}

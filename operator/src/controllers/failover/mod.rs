@@ -1,0 +1,194 @@
+//! Failover objects as the record of what happened. [`merge`] is pure; the registrar writes. I/O.
+//!
+//! A stage says what a record should hold and never waits for it to be written. What cannot be written now is tried again;
+//! what is there already is never changed, so two operators complete each other's records.
+
+mod merge;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
+
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+use tokio::sync::mpsc;
+use understudy_api::v1alpha1::{FailoverKind, FailoverPhase, FailoverSpec, RebuildNote};
+use understudy_api::{Failover, Shard};
+use understudy_decide::failover::record::RecordUpdate;
+use understudy_decide::failover::snapshot::Kind;
+
+pub use merge::merge;
+
+use super::queue::chain;
+use super::shard::build;
+use crate::apply::{ApplyError, manager};
+use crate::context::Context;
+
+/// Updates that may wait.
+const QUEUE: usize = 256;
+/// After a write that failed.
+const AGAIN: Duration = Duration::from_millis(500);
+/// Conflicts in a row before the update waits for its next turn.
+const TRIES: u32 = 4;
+
+/// What only the stage knows.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Measured {
+    /// Seconds between the last commit on the old and the first on the new primary.
+    pub write_gap: Option<f64>,
+    /// The replacement of the old primary.
+    pub rebuild: Option<RebuildNote>,
+}
+
+/// One update of one record.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// The shard as it was.
+    pub shard: Shard,
+    /// What the record should say.
+    pub update: RecordUpdate,
+    /// When it was decided.
+    pub at: Timestamp,
+    /// What was measured.
+    pub measured: Measured,
+}
+
+/// Takes updates without ever waiting.
+#[derive(Clone)]
+pub struct Registrar(mpsc::Sender<Job>);
+
+impl Registrar {
+    /// The handle, and the task that writes until every handle is gone or it is stopped.
+    pub fn new(context: &Context) -> (Self, impl Future<Output = ()> + Send + use<>) {
+        let (jobs, waiting) = mpsc::channel(QUEUE);
+        let writer = Writer { context: context.clone(), known: HashMap::new() };
+        (Self(jobs), writer.run(waiting))
+    }
+
+    /// Asks for an update.
+    pub fn note(&self, job: Job) {
+        if let Err(error) = self.0.try_send(job) {
+            tracing::warn!(%error, "an update of a failover record was dropped");
+        }
+    }
+}
+
+struct Writer {
+    context: Context,
+    known: HashMap<String, Failover>,
+}
+
+impl Writer {
+    async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        let stop = self.context.stop.clone();
+        let mut late = VecDeque::new();
+        loop {
+            let job = if late.is_empty() {
+                stop.run_until_cancelled(jobs.recv()).await
+            } else {
+                match stop.run_until_cancelled(tokio::time::timeout(AGAIN, jobs.recv())).await {
+                    Some(Ok(job)) => Some(job),
+                    Some(Err(_)) => Some(late.pop_front()),
+                    None => None,
+                }
+            };
+            let Some(Some(job)) = job else { return };
+            if !self.context.leading.is_leading() {
+                // Whoever leads now sees what is missing in the record.
+                continue;
+            }
+            if let Err(error) = self.write(&job).await {
+                tracing::warn!(record = job.update.name, error = %chain(&error), "record not written, trying again");
+                if late.len() == QUEUE {
+                    late.pop_front();
+                }
+                late.push_back(job);
+            }
+        }
+    }
+
+    async fn write(&mut self, job: &Job) -> Result<(), ApplyError> {
+        let namespace = job.shard.namespace().unwrap_or_default();
+        let name = &job.update.name;
+        let key = format!("{namespace}/{name}");
+        for tries in 1.. {
+            let mut failover = match self.known.remove(&key).or_else(|| self.cached(&namespace, name)) {
+                Some(failover) => failover,
+                None => self.obtain(&namespace, job).await?,
+            };
+            if !merge(&mut failover, job) {
+                self.known.insert(key, failover);
+                return Ok(());
+            }
+            match self.context.applier.replace_status(&failover).await {
+                Ok(written) => {
+                    let closed = written.status.as_ref().is_some_and(|s| s.phase == FailoverPhase::Closed);
+                    self.known.insert(key, written);
+                    if closed {
+                        self.prune(&job.shard).await;
+                    }
+                    return Ok(());
+                }
+                Err(error) if error.is_conflict() && tries < TRIES => {
+                    if let Some(now) = self.context.applier.get(&namespace, name).await? {
+                        self.known.insert(key.clone(), now);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn cached(&self, namespace: &str, name: &str) -> Option<Failover> {
+        self.context.caches.failovers.get(namespace, name).map(|failover| (*failover).clone())
+    }
+
+    async fn obtain(&self, namespace: &str, job: &Job) -> Result<Failover, ApplyError> {
+        let fresh = record(job);
+        match self.context.applier.create(manager::SHARD, &fresh).await {
+            Err(error) if error.is_already_exists() => {
+                Ok(self.context.applier.get(namespace, &job.update.name).await?.unwrap_or(fresh))
+            }
+            other => other,
+        }
+    }
+
+    /// Keeps the newest closed records.
+    async fn prune(&mut self, shard: &Shard) {
+        let namespace = shard.namespace().unwrap_or_default();
+        let name = shard.name_any();
+        let closed = |failover: &Failover| failover.status.as_ref().is_some_and(|s| s.phase == FailoverPhase::Closed);
+        let mut old = self.context.caches.failovers.within(&namespace);
+        old.retain(|failover| failover.spec.shard == name && closed(failover));
+        old.sort_by_key(|failover| std::cmp::Reverse(failover.creation_timestamp().map(|time| time.0)));
+        let keep = usize::try_from(shard.spec.failover.history_limit).unwrap_or(20);
+        for failover in old.into_iter().skip(keep) {
+            self.known.remove(&format!("{namespace}/{}", failover.name_any()));
+            if let Err(error) = self.context.applier.delete(&*failover, None).await {
+                tracing::warn!(record = failover.name_any(), error = %chain(&error), "old record not deleted");
+            }
+        }
+    }
+}
+
+/// The object of a record that nobody asked for.
+fn record(job: &Job) -> Failover {
+    let update = &job.update;
+    let spec = FailoverSpec {
+        shard: job.shard.name_any(),
+        kind: match update.kind {
+            Kind::Switchover => FailoverKind::Switchover,
+            Kind::Bootstrap | Kind::Failover | Kind::Confirm => FailoverKind::Failover,
+        },
+        reason: update.cause.clone(),
+        target: None,
+        epoch: i64::try_from(update.epoch.0).ok(),
+    };
+    let mut failover = Failover::new(&update.name, spec);
+    failover.metadata.namespace = job.shard.namespace();
+    failover.metadata.labels = Some(build::shard_labels(&job.shard));
+    failover.metadata.owner_references = build::owner_of(&job.shard).map(|owner| vec![owner]);
+    failover
+}

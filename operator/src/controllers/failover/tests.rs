@@ -1,0 +1,89 @@
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use understudy_api::v1alpha1::{FailoverPhase, FailoverResult, FailoverSpec};
+use understudy_api::{Failover, Shard};
+use understudy_decide::failover::record::{Entry, Grounds, Milestone, Outcome, Phase, RecordUpdate};
+use understudy_decide::failover::snapshot::Kind;
+use understudy_wire::evidence::StoredOffset;
+use understudy_wire::{Epoch, ReplicaName};
+
+use super::{Job, Measured, merge};
+
+fn update(phase: Phase, entries: Vec<Entry>) -> RecordUpdate {
+    RecordUpdate {
+        name: "m-5".into(),
+        kind: Kind::Failover,
+        epoch: Epoch(5),
+        from: Some(ReplicaName::new("m-a")),
+        to: Some(ReplicaName::new("m-b")),
+        cause: Some("ProcessExited".into()),
+        message: None,
+        phase,
+        result: None,
+        entries,
+        grounds: None,
+        offsets_after: None,
+    }
+}
+
+fn job(update: RecordUpdate, second: i64) -> Job {
+    let shard = Shard::new("m", serde_json::from_value(serde_json::json!({
+        "mysql": { "image": "mysql:9" }, "storage": { "size": "1Gi" },
+    })).expect("a spec"));
+    let at = Timestamp::from_second(1_800_000_000 + second).expect("a time");
+    Job { shard, update, at, measured: Measured::default() }
+}
+
+fn empty() -> Failover {
+    Failover::new("m-5", FailoverSpec { shard: "m".into(), kind: Default::default(), reason: None, target: None, epoch: Some(5) })
+}
+
+fn offset(next_offset: i64) -> StoredOffset {
+    StoredOffset { consumer: "store".into(), topic: "t".into(), partition: 0, next_offset }
+}
+
+#[test]
+fn a_record_grows_and_nothing_in_it_changes() {
+    let mut record = empty();
+    let mut first = update(Phase::Claimed, vec![
+        Entry::ago(Milestone::FirstSign, Epoch(5), 400),
+        Entry::now(Milestone::Claimed, Epoch(5)).saying("for m-b"),
+    ]);
+    first.grounds = Some(Box::new(Grounds { offsets_before: vec![offset(120)], ..Grounds::default() }));
+    let first = job(first, 0);
+    assert!(merge(&mut record, &first));
+    assert!(!merge(&mut record, &first), "the same again adds nothing");
+
+    let mut promoted = update(Phase::Rebuilding, vec![Entry::now(Milestone::Promoted, Epoch(5))]);
+    promoted.offsets_after = Some(vec![offset(100)]);
+    assert!(merge(&mut record, &job(promoted, 1)));
+    assert!(!merge(&mut record, &job(update(Phase::Promoting, vec![]), 2)), "a phase never goes back");
+
+    let status = record.status.clone().expect("a status");
+    let steps: Vec<_> = status.timeline.iter().map(|entry| (entry.step.as_str(), entry.elapsed_ms)).collect();
+    assert_eq!(steps, [("FirstSign", 0), ("Claimed", 400), ("Promoted", 1_400)]);
+    assert_eq!((status.phase, status.replayed_records), (FailoverPhase::Rebuilding, Some(20)));
+    assert_eq!(status.started_at.expect("begun").0, first.at - SignedDuration::from_millis(400));
+
+    let mut closed = update(Phase::Closed, vec![Entry::now(Milestone::Redundant, Epoch(5))]);
+    closed.result = Some(Outcome::Succeeded);
+    let mut closed = job(closed, 30);
+    closed.measured.write_gap = Some(1.26);
+    assert!(merge(&mut record, &closed));
+    let status = record.status.clone().expect("a status");
+    assert_eq!((status.phase, status.result), (FailoverPhase::Closed, Some(FailoverResult::Succeeded)));
+    assert_eq!((status.write_gap_seconds, status.gap.as_deref()), (Some(1.26), Some("1.3s")));
+    assert!(!merge(&mut record, &job(update(Phase::Closed, vec![Entry::now(Milestone::Following, Epoch(5))]), 40)), "it is over");
+}
+
+#[test]
+fn a_second_candidate_has_steps_of_its_own_in_the_same_record() {
+    let mut record = empty();
+    merge(&mut record, &job(update(Phase::Claimed, vec![Entry::now(Milestone::Claimed, Epoch(5)).saying("for m-b")]), 0));
+    let mut second = update(Phase::Claimed, vec![Entry::now(Milestone::Claimed, Epoch(6)).saying("for m-c")]);
+    second.epoch = Epoch(6);
+    second.to = Some(ReplicaName::new("m-c"));
+    assert!(merge(&mut record, &job(second, 3)));
+    let status = record.status.expect("a status");
+    assert_eq!(status.timeline.len(), 2);
+    assert_eq!((status.epoch, status.to.as_deref(), status.from.as_deref()), (Some(6), Some("m-c"), Some("m-a")));
+}

@@ -1,0 +1,442 @@
+//! Carries out what was decided, one step after the other; each checks again what it rests on. I/O.
+//!
+//! Objects that are deleted are read past the cache first and deleted by UID and version. The status is written over exactly
+//! the version that the decision was made on, so two operators never both succeed.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Time};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{ListParams, ObjectList};
+use kube::{Resource, ResourceExt};
+use serde_json::json;
+use understudy_api::v1alpha1::{
+    Bootstrap, Condemned, FailoverPhase, FailoverResult, FailoverStatus, LastFailover, OriginReason, ReplicaOrigin,
+    ReplicaSpec, Role, ShardStatus, Transition, TransitionKind, VolumeState, VolumeStatus,
+};
+use understudy_api::{Failover, Replica, Shard, labels, names};
+use understudy_decide::decision::{Claim, NewReplica, Sentence};
+use understudy_decide::failover::snapshot::{Kind, Snapshot};
+use understudy_decide::{Role as DecidedRole, Step};
+use understudy_wire::{Epoch, ReplicaName};
+
+use super::build;
+use super::observe::Objects;
+use super::stage::Stage;
+use crate::apply::{ApplyError, Live, manager};
+
+/// What became of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It was carried out.
+    Done,
+    /// What it rested on no longer holds, or it is under way already: the next pass decides anew.
+    Void,
+}
+
+/// A step that could not be carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum ActError {
+    /// The API server did not do it.
+    #[error(transparent)]
+    Apply(#[from] ApplyError),
+    /// The API server did not answer soon enough for a loop that has more to do.
+    #[error("the API server did not answer within {CALL:?}")]
+    Slow,
+}
+
+impl ActError {
+    /// Whether another write came first.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Apply(error) if error.is_conflict())
+    }
+}
+
+/// No call may hold up the stage for longer.
+const CALL: Duration = Duration::from_secs(4);
+
+async fn soon<T>(call: impl Future<Output = Result<T, ApplyError>>) -> Result<T, ActError> {
+    tokio::time::timeout(CALL, call).await.map_err(|_| ActError::Slow)?.map_err(ActError::Apply)
+}
+
+impl Stage {
+    /// Carries out one step.
+    pub(super) async fn take(&mut self, step: &Step, seen: &Snapshot, objects: &Objects) -> Result<Taken, ActError> {
+        match step {
+            Step::Order { replica, order } => Ok(self.give(replica, order, seen, objects)),
+            Step::Reprobe { epoch, .. } => {
+                self.own.reprobe(*epoch, Instant::now());
+                Ok(Taken::Done)
+            }
+            Step::Claim(claim) => self.claim(claim).await,
+            Step::Publish { epoch, primary, address } => self.publish(*epoch, primary, address).await,
+            Step::IntendBootstrap { replica } => self.intend(replica).await,
+            Step::Grow { first, replicas } => self.grow(*first, replicas).await,
+            Step::MakeVolume { replica } => self.make_volume(replica, objects).await,
+            Step::MakePod { replica } => self.make_pod(replica, objects).await,
+            Step::Label { replica, role } => self.label(replica, *role, objects).await,
+            Step::Condemn { replica, uid, reason, message, epoch } => {
+                self.condemn(replica, uid, *reason, message, *epoch).await
+            }
+            Step::DeletePod { replica, uid, restart } => self.delete_pod(replica, uid, *restart).await,
+            Step::StartQuarantine { replica } => self.start_quarantine(replica, seen.policy.quarantine_seconds).await,
+            Step::DeleteVolume { replica, uid } => self.delete_volume(replica, uid).await,
+            Step::DeleteReplica { replica, uid } => self.delete_replica(replica, uid).await,
+            Step::Refuse { request, message } => self.refuse(request, message).await,
+        }
+    }
+
+    /// Writes the Shard's status over the version that was seen.
+    pub(super) async fn write_status(&mut self, change: impl FnOnce(&mut ShardStatus)) -> Result<Taken, ActError> {
+        let Some(mut shard) = self.shard.clone() else { return Ok(Taken::Void) };
+        change(shard.status.get_or_insert_default());
+        match soon(self.context.applier.replace_status(&shard)).await {
+            Ok(written) => {
+                self.overlay.wrote_shard(written.clone());
+                self.shard = Some(written);
+                Ok(Taken::Done)
+            }
+            Err(error) => {
+                // After a conflict the cache may be behind, and after a lost answer the write may have happened.
+                if let Ok(Some(now)) = soon(self.context.applier.get::<Shard>(&self.namespace, &self.name)).await {
+                    self.overlay.wrote_shard(now.clone());
+                    self.shard = Some(now);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn status(&self) -> ShardStatus {
+        self.shard.as_ref().and_then(|shard| shard.status.clone()).unwrap_or_default()
+    }
+
+    async fn claim(&mut self, claim: &Claim) -> Result<Taken, ActError> {
+        let status = self.status();
+        if number(claim.after) < status.epoch {
+            return Ok(Taken::Void);
+        }
+        let transition = Transition {
+            kind: kind(claim.kind),
+            epoch: number(claim.epoch()),
+            from: claim.from.as_ref().map(ToString::to_string),
+            to: claim.to.to_string(),
+            record: claim.record.clone(),
+            cause: Some(claim.cause.clone()),
+            since: Some(MicroTime(Timestamp::now())),
+        };
+        self.write_status(|status| {
+            status.epoch = transition.epoch;
+            status.target_primary = Some(transition.to.clone());
+            status.transition = Some(transition);
+        })
+        .await
+    }
+
+    async fn publish(&mut self, epoch: Epoch, primary: &ReplicaName, address: &str) -> Result<Taken, ActError> {
+        let status = self.status();
+        let Some(transition) = status.transition.filter(|t| t.epoch == number(epoch) && t.to == primary.as_str()) else {
+            return Ok(Taken::Void);
+        };
+        if transition.kind == TransitionKind::Bootstrap {
+            // Another replica may have been allowed to initialise since: that is decided by the object, not by the cache.
+            let target: Option<Replica> = soon(self.context.applier.get(&self.namespace, primary.as_str())).await?;
+            if target.is_none_or(|target| build::is_condemned(&target)) {
+                return Ok(Taken::Void);
+            }
+        }
+        let now = Timestamp::now();
+        self.write_status(|status| {
+            status.primary = Some(primary.to_string());
+            status.primary_address = Some(address.to_owned());
+            status.transition = None;
+            if let Some(bootstrap) = &mut status.bootstrap {
+                bootstrap.completed = true;
+            }
+            if transition.kind != TransitionKind::Bootstrap {
+                status.last_failover = Some(LastFailover {
+                    name: transition.record.clone().unwrap_or_default(),
+                    kind: transition.kind,
+                    epoch: transition.epoch,
+                    from: transition.from.clone(),
+                    time: Some(Time(now)),
+                    gap_seconds: None,
+                    gap: None,
+                    reason: transition.cause.clone(),
+                });
+            }
+        })
+        .await
+    }
+
+    async fn intend(&mut self, replica: &ReplicaName) -> Result<Taken, ActError> {
+        let Some(shard) = &self.shard else { return Ok(Taken::Void) };
+        let intent = Bootstrap {
+            replica: replica.to_string(),
+            shard_uid: shard.uid().unwrap_or_default(),
+            at: Some(Time(Timestamp::now())),
+            completed: false,
+        };
+        self.write_status(|status| status.bootstrap = Some(intent)).await
+    }
+
+    /// Takes the ids first, then makes the objects. A crash in between loses ids and nothing else.
+    async fn grow(&mut self, first: u32, replicas: &[NewReplica]) -> Result<Taken, ActError> {
+        let Some(shard) = self.shard.clone() else { return Ok(Taken::Void) };
+        if u32::try_from(self.status().next_server_id).unwrap_or(0).max(1) != first {
+            return Ok(Taken::Void);
+        }
+        let there = self.list_replicas().await?;
+        let cast = there.iter().filter(|replica| !build::is_condemned(replica)).count();
+        let now = Instant::now();
+        for replica in there {
+            self.overlay.wrote_replica(replica, now);
+        }
+        if cast + replicas.len() > usize::try_from(shard.spec.replicas).unwrap_or(0) {
+            return Ok(Taken::Void);
+        }
+        let next = i64::from(first) + i64::try_from(replicas.len()).unwrap_or(0);
+        self.write_status(|status| status.next_server_id = next).await?;
+        for new in replicas {
+            let replica = new_replica(&shard, new);
+            match soon(self.context.applier.create(manager::SHARD, &replica)).await {
+                Ok(made) => self.overlay.wrote_replica(made, Instant::now()),
+                Err(ActError::Apply(error)) if error.is_already_exists() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Taken::Done)
+    }
+
+    /// Past the cache.
+    async fn list_replicas(&self) -> Result<Vec<Replica>, ActError> {
+        let api = self.context.applier.api::<Replica>(&self.namespace);
+        let params = ListParams::default().labels(&format!("{}={}", labels::SHARD, self.name));
+        let listed = tokio::time::timeout(CALL, api.list(&params)).await.map_err(|_| ActError::Slow)?;
+        let list: ObjectList<Replica> = listed.map_err(|source| ApplyError::Api {
+            verb: "list",
+            kind: "Replica".into(),
+            name: self.name.clone(),
+            source: Box::new(source),
+        })?;
+        Ok(list.items.into_iter().filter(|replica| replica.spec.shard == self.name).collect())
+    }
+
+    async fn make_volume(&mut self, replica: &ReplicaName, objects: &Objects) -> Result<Taken, ActError> {
+        let Some((shard, replica)) = self.pair(replica, objects) else { return Ok(Taken::Void) };
+        if !self.overlay.take(&format!("volume {}", replica.name_any()), Instant::now()) {
+            return Ok(Taken::Void);
+        }
+        let claim = build::claim(&shard, &replica, Role::Spare);
+        made(soon(self.context.applier.create(manager::SHARD, &claim)).await)
+    }
+
+    async fn make_pod(&mut self, replica: &ReplicaName, objects: &Objects) -> Result<Taken, ActError> {
+        let Some((shard, replica)) = self.pair(replica, objects) else { return Ok(Taken::Void) };
+        if !self.overlay.take(&format!("pod {}", replica.name_any()), Instant::now()) {
+            return Ok(Taken::Void);
+        }
+        let pod = build::pod(&shard, &replica, Role::Spare, &build::Surroundings::of(&self.context));
+        made(soon(self.context.applier.create(manager::SHARD, &pod)).await)
+    }
+
+    fn pair(&self, replica: &ReplicaName, objects: &Objects) -> Option<(Shard, Replica)> {
+        let replica = objects.replicas.iter().find(|found| found.name_any() == replica.as_str())?;
+        Some((self.shard.clone()?, replica.clone()))
+    }
+
+    async fn label(&mut self, replica: &ReplicaName, role: DecidedRole, objects: &Objects) -> Result<Taken, ActError> {
+        if !self.overlay.take(&format!("label {replica} {role}"), Instant::now()) {
+            return Ok(Taken::Void);
+        }
+        let role = role.to_string();
+        let applier = self.context.applier.clone();
+        let body = |meta: &ObjectMeta| json!({ "metadata": { "name": meta.name, "uid": meta.uid, "labels": { labels::ROLE: role } } });
+        let differs = |meta: &ObjectMeta| meta.labels.as_ref().and_then(|labels| labels.get(labels::ROLE)) != Some(&role);
+        if let Some(pod) = objects.pods.get(replica.as_str()).filter(|pod| differs(&pod.metadata)) {
+            let live = Live::of(Some(&pod.metadata));
+            let call = applier.apply_as::<Pod>(manager::ROLE, &self.namespace, replica.as_str(), body(&pod.metadata), live);
+            soon(call).await?;
+        }
+        if let Some(claim) = objects.claims.get(replica.as_str()).filter(|claim| differs(&claim.metadata)) {
+            let live = Live::of(Some(&claim.metadata));
+            let body = body(&claim.metadata);
+            let call = applier.apply_as::<PersistentVolumeClaim>(manager::ROLE, &self.namespace, replica.as_str(), body, live);
+            soon(call).await?;
+        }
+        Ok(Taken::Done)
+    }
+
+    async fn condemn(
+        &mut self,
+        replica: &ReplicaName,
+        uid: &str,
+        reason: Sentence,
+        message: &str,
+        epoch: Option<Epoch>,
+    ) -> Result<Taken, ActError> {
+        let found: Option<Replica> = soon(self.context.applier.get(&self.namespace, replica.as_str())).await?;
+        let Some(found) = found.filter(|found| found.uid().as_deref() == Some(uid)) else {
+            self.overlay.deleted(uid, Instant::now());
+            return Ok(Taken::Void);
+        };
+        if build::is_condemned(&found) {
+            self.overlay.wrote_replica(found, Instant::now());
+            return Ok(Taken::Void);
+        }
+        // The primary is never condemned on a cache: the status past it says who is in office.
+        let shard: Option<Shard> = soon(self.context.applier.get(&self.namespace, &self.name)).await?;
+        let Some(status) = shard.and_then(|shard| shard.status) else { return Ok(Taken::Void) };
+        let serves = status.primary.as_deref() == Some(replica.as_str());
+        let is_to_serve = status.transition.as_ref().is_some_and(|t| t.to == replica.as_str() && t.kind != TransitionKind::Bootstrap);
+        if serves || is_to_serve {
+            return Ok(Taken::Void);
+        }
+        let condemned = Condemned {
+            at: Some(Time(Timestamp::now())),
+            epoch: epoch.map_or(0, number),
+            reason: reason.to_string(),
+            message: Some(message.chars().take(2_000).collect()),
+        };
+        let patch = json!({
+            "metadata": { "uid": uid, "resourceVersion": found.resource_version() },
+            "spec": { "condemned": condemned },
+        });
+        let call = self.context.applier.merge::<Replica>(manager::SHARD, &self.namespace, replica.as_str(), patch);
+        let written = soon(call).await?;
+        self.overlay.wrote_replica(written, Instant::now());
+        Ok(Taken::Done)
+    }
+
+    async fn delete_pod(&mut self, replica: &ReplicaName, uid: &str, restart: bool) -> Result<Taken, ActError> {
+        let found: Option<Pod> = soon(self.context.applier.get(&self.namespace, replica.as_str())).await?;
+        let now = Instant::now();
+        let Some(found) = found.filter(|found| found.uid().as_deref() == Some(uid)) else {
+            self.overlay.deleted(uid, now);
+            return Ok(Taken::Void);
+        };
+        if !restart {
+            let object: Option<Replica> = soon(self.context.applier.get(&self.namespace, replica.as_str())).await?;
+            if object.is_some_and(|object| !build::is_condemned(&object)) {
+                return Ok(Taken::Void);
+            }
+        }
+        soon(self.context.applier.delete(&found, Some(0))).await?;
+        self.overlay.deleted(uid, now);
+        Ok(Taken::Done)
+    }
+
+    async fn start_quarantine(&mut self, replica: &ReplicaName, seconds: i64) -> Result<Taken, ActError> {
+        let found: Option<Replica> = soon(self.context.applier.get(&self.namespace, replica.as_str())).await?;
+        let Some(mut found) = found.filter(build::is_condemned) else { return Ok(Taken::Void) };
+        let now = Timestamp::now();
+        let until = now.as_second().saturating_add(seconds);
+        let status = found.status.get_or_insert_default();
+        status.volume = Some(VolumeStatus {
+            state: VolumeState::Quarantined,
+            successor_ready_at: Some(Time(now)),
+            quarantined_until: Timestamp::from_second(until).ok().map(Time),
+            claim: Some(replica.to_string()),
+            ..status.volume.clone().unwrap_or_default()
+        });
+        let written = soon(self.context.applier.replace_status(&found)).await?;
+        self.overlay.wrote_replica(written, Instant::now());
+        Ok(Taken::Done)
+    }
+
+    async fn delete_volume(&mut self, replica: &ReplicaName, uid: &str) -> Result<Taken, ActError> {
+        let object: Option<Replica> = soon(self.context.applier.get(&self.namespace, replica.as_str())).await?;
+        let quarantined = object.as_ref().and_then(|object| object.status.as_ref()?.volume.as_ref()?.successor_ready_at.as_ref());
+        let is_over = object.as_ref().is_some_and(build::is_condemned) && quarantined.is_some();
+        let found: Option<PersistentVolumeClaim> = soon(self.context.applier.get(&self.namespace, replica.as_str())).await?;
+        let Some(found) = found.filter(|found| is_over && found.uid().as_deref() == Some(uid)) else {
+            return Ok(Taken::Void);
+        };
+        soon(self.context.applier.delete(&found, None)).await?;
+        self.overlay.deleted(uid, Instant::now());
+        Ok(Taken::Done)
+    }
+
+    async fn delete_replica(&mut self, replica: &ReplicaName, uid: &str) -> Result<Taken, ActError> {
+        // A claim that is only missing from the cache keeps its Replica.
+        let claim: Option<PersistentVolumeClaim> = soon(self.context.applier.get(&self.namespace, replica.as_str())).await?;
+        if claim.is_some_and(|claim| claim.metadata.deletion_timestamp.is_none()) {
+            return Ok(Taken::Void);
+        }
+        let found: Option<Replica> = soon(self.context.applier.get(&self.namespace, replica.as_str())).await?;
+        let Some(found) = found.filter(|found| found.uid().as_deref() == Some(uid) && build::is_condemned(found)) else {
+            return Ok(Taken::Void);
+        };
+        soon(self.context.applier.delete(&found, None)).await?;
+        self.overlay.deleted(uid, Instant::now());
+        Ok(Taken::Done)
+    }
+
+    async fn refuse(&mut self, request: &str, message: &str) -> Result<Taken, ActError> {
+        if !self.overlay.take(&format!("refuse {request}"), Instant::now()) {
+            return Ok(Taken::Void);
+        }
+        let found: Option<Failover> = soon(self.context.applier.get(&self.namespace, request)).await?;
+        let Some(mut found) = found else { return Ok(Taken::Void) };
+        let status: &mut FailoverStatus = found.status.get_or_insert_default();
+        if status.phase != FailoverPhase::Pending {
+            return Ok(Taken::Void);
+        }
+        status.phase = FailoverPhase::Closed;
+        status.result = Some(FailoverResult::Refused);
+        status.message = Some(message.to_owned());
+        status.finished_at = Some(MicroTime(Timestamp::now()));
+        status.observed_generation = found.metadata.generation;
+        soon(self.context.applier.replace_status(&found)).await?;
+        Ok(Taken::Done)
+    }
+}
+
+fn made<T>(outcome: Result<T, ActError>) -> Result<Taken, ActError> {
+    match outcome {
+        Ok(_) => Ok(Taken::Done),
+        Err(ActError::Apply(error)) if error.is_already_exists() => Ok(Taken::Void),
+        Err(error) => Err(error),
+    }
+}
+
+fn new_replica(shard: &Shard, new: &NewReplica) -> Replica {
+    let name = new.name.to_string();
+    let reason = match (&new.replaces, new.first) {
+        (Some(_), _) => OriginReason::Replacement,
+        (None, true) => OriginReason::Bootstrap,
+        (None, false) => OriginReason::ScaleUp,
+    };
+    let spec = ReplicaSpec {
+        shard: shard.name_any(),
+        server_id: i64::from(new.server_id),
+        origin: ReplicaOrigin { reason, replaces: new.replaces.as_ref().map(ToString::to_string) },
+        avoid_nodes: new.avoid_nodes.iter().take(16).cloned().collect(),
+        condemned: None,
+    };
+    let mut replica = Replica::new(&name, spec);
+    replica.metadata.namespace = shard.namespace();
+    replica.metadata.labels = Some(build::replica_labels(shard, &name, Role::Spare));
+    // The label of the object says nothing of its role: that would be one more write at each change of primary.
+    if let Some(labels) = &mut replica.metadata.labels {
+        labels.remove(labels::ROLE);
+    }
+    replica.metadata.owner_references = build::owner_of(shard).map(|owner| vec![owner]);
+    replica
+}
+
+/// The kind of change as the API has it.
+pub fn kind(kind: Kind) -> TransitionKind {
+    match kind {
+        Kind::Bootstrap => TransitionKind::Bootstrap,
+        Kind::Failover => TransitionKind::Failover,
+        Kind::Switchover => TransitionKind::Switchover,
+        Kind::Confirm => TransitionKind::Confirm,
+    }
+}
+
+/// An epoch as the API has it.
+pub fn number(epoch: Epoch) -> i64 {
+    i64::try_from(epoch.0).unwrap_or(i64::MAX)
+}
