@@ -1,7 +1,7 @@
 //! What the operator says on objects, as Kubernetes Events: one table of reasons, one bounded queue. I/O.
 //!
 //! Every decision has a reason here, a decision not to act included. The same thing said again within ten minutes is
-//! counted on the first Event rather than said anew. Nothing waits for an Event to be written.
+//! counted on the first Event rather than said and logged anew. Nothing waits for an Event to be written.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -204,6 +204,18 @@ struct Saying {
     at: Timestamp,
 }
 
+impl Saying {
+    fn log(&self) {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let (kind, namespace, object) = (text(&self.about.kind), text(&self.about.namespace), text(&self.about.name));
+        let Said { reason, note, .. } = &self.said;
+        match reason.severity() {
+            Severity::Warning => tracing::warn!(%reason, kind, namespace, object, "{note}"),
+            Severity::Normal => tracing::info!(%reason, kind, namespace, object, "{note}"),
+        }
+    }
+}
+
 /// Says things on objects without ever waiting.
 #[derive(Clone)]
 pub struct Events {
@@ -230,16 +242,10 @@ impl Events {
         if let Some((end, _)) = note.char_indices().nth(NOTE) {
             note.truncate(end);
         }
-        let object = about.name.as_deref().unwrap_or_default();
-        let namespace = about.namespace.as_deref().unwrap_or_default();
-        let kind = about.kind.as_deref().unwrap_or_default();
-        match reason.severity() {
-            Severity::Warning => tracing::warn!(%reason, kind, namespace, object, "{note}"),
-            Severity::Normal => tracing::info!(%reason, kind, namespace, object, "{note}"),
-        }
         let said = Said { uid: about.uid.clone().unwrap_or_default(), reason, note };
-        if self.queue.try_send(Saying { about, said, at: Timestamp::now() }).is_err() {
+        if let Err(unsent) = self.queue.try_send(Saying { about, said, at: Timestamp::now() }) {
             self.dropped.fetch_add(1, Ordering::Relaxed);
+            unsent.into_inner().log();
         }
     }
 
@@ -290,6 +296,7 @@ impl Writer {
             let params = PatchParams::default();
             tokio::time::timeout(CALL, api.patch(&known.name, &params, &patch)).await.map(|answer| answer.map(drop))
         } else {
+            saying.log();
             let event = self.event(&saying);
             let name = event.metadata.name.clone().unwrap_or_default();
             self.known.insert(saying.said.clone(), Known { name, first: now, counted: now, count: 1 });

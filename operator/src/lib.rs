@@ -7,6 +7,7 @@
 //! - [`events`], [`metrics`], [`admin`]: what it says about itself
 //! - [`authority`]: the certificate authority of the installation
 //! - [`topics`]: the Kafka topics of Datastores
+//! - [`evidence`]: what observers say of replicas
 //! - [`controllers`]: one module a kind
 
 pub mod admin;
@@ -17,6 +18,7 @@ pub mod cache;
 pub mod context;
 pub mod controllers;
 pub mod events;
+pub mod evidence;
 pub mod lease;
 pub mod metrics;
 pub mod runtime;

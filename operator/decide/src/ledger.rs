@@ -43,6 +43,7 @@ fn update(s: &Snapshot, record: &Record) -> RecordUpdate {
         result: Some(if kind == Kind::Confirm { Outcome::Confirmed } else { Outcome::Succeeded }),
         entries: Vec::new(),
         grounds: None,
+        offsets_after: None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub mod consumer;
 pub mod datastore;
+pub mod failover;
 pub mod furnish;
 pub mod queue;
 pub mod shard;
@@ -14,4 +15,5 @@ pub fn start(context: &Context) {
     datastore::start(context);
     consumer::start(context);
     furnish::start(context);
+    shard::start(context);
 }

@@ -261,6 +261,7 @@ pub(crate) fn claim(s: &Snapshot, a: &Assessment, change: Change, ranking: Ranki
         result: None,
         entries,
         grounds: first.then(|| Grounds::of(s, a, from.as_ref(), ranking)),
+        offsets_after: None,
         from,
     });
 }

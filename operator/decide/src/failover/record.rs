@@ -37,6 +37,8 @@ pub struct RecordUpdate {
     pub entries: Vec<Entry>,
     /// What was known at the moment of the decision.
     pub grounds: Option<Box<Grounds>>,
+    /// The offsets that the new primary began with.
+    pub offsets_after: Option<Vec<StoredOffset>>,
 }
 
 /// How far a change of primary is.

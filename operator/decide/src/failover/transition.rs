@@ -75,6 +75,8 @@ fn publish(s: &Snapshot, t: &Transition, d: &mut Draft) {
     tell(t, phase, steps, d);
     if let Some(update) = d.records.last_mut() {
         update.result = result;
+        let stored = s.own_report(&t.to).and_then(|(server, _)| server.offsets.as_ref());
+        update.offsets_after = stored.map(|read| read.value.clone());
         update.message = message.map(Into::into);
     }
 }
@@ -94,6 +96,7 @@ fn tell(t: &Transition, phase: record::Phase, entries: Vec<Entry>, d: &mut Draft
         result: None,
         entries,
         grounds: None,
+        offsets_after: None,
     });
 }
 

@@ -9,13 +9,13 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ListParams, ObjectList};
-use kube::{Resource, ResourceExt};
+use kube::ResourceExt;
 use serde_json::json;
 use understudy_api::v1alpha1::{
     Bootstrap, Condemned, FailoverPhase, FailoverResult, FailoverStatus, LastFailover, OriginReason, ReplicaOrigin,
-    ReplicaSpec, Role, ShardStatus, Transition, TransitionKind, VolumeState, VolumeStatus,
+    ReplicaSpec, ReplicaStatus, Role, ShardStatus, Transition, TransitionKind, VolumeState, VolumeStatus,
 };
-use understudy_api::{Failover, Replica, Shard, labels, names};
+use understudy_api::{Failover, Replica, Shard, labels};
 use understudy_decide::decision::{Claim, NewReplica, Sentence};
 use understudy_decide::failover::snapshot::{Kind, Snapshot};
 use understudy_decide::{Role as DecidedRole, Step};
@@ -90,7 +90,9 @@ impl Stage {
     /// Writes the Shard's status over the version that was seen.
     pub(super) async fn write_status(&mut self, change: impl FnOnce(&mut ShardStatus)) -> Result<Taken, ActError> {
         let Some(mut shard) = self.shard.clone() else { return Ok(Taken::Void) };
-        change(shard.status.get_or_insert_default());
+        let status = shard.status.get_or_insert_default();
+        self.reporter.show(status);
+        change(status);
         match soon(self.context.applier.replace_status(&shard)).await {
             Ok(written) => {
                 self.overlay.wrote_shard(written.clone());
@@ -106,6 +108,18 @@ impl Stage {
                 Err(error)
             }
         }
+    }
+
+    /// Writes a Replica's status over the version that was seen.
+    pub(super) async fn write_replica_status(&mut self, replica: &Replica, status: ReplicaStatus) -> Result<(), ActError> {
+        let replica = Replica { status: Some(status), ..replica.clone() };
+        match soon(self.context.applier.replace_status(&replica)).await {
+            Ok(written) => self.overlay.wrote_replica(written, Instant::now()),
+            // The next pass sees what came first.
+            Err(ActError::Apply(error)) if error.is_conflict() || error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     fn status(&self) -> ShardStatus {

@@ -1,3 +1,121 @@
-//! Shard: its replicas, and who of them is primary.
+//! Shard: its replicas, and who of them is primary. One stage a shard, on every instance of the operator; the leader's act.
+//!
+//! - [`stage`]: the loop
+//! - [`observe`], [`memory`], [`overlay`], [`company`]: what a snapshot is made of
+//! - [`act`], [`orders`]: how steps are carried out
+//! - [`report`], [`gap`]: what is said about it
+//! - [`build`]: the objects of a shard
 
+mod act;
 pub mod build;
+mod company;
+mod gap;
+mod memory;
+mod observe;
+mod orders;
+mod overlay;
+mod report;
+mod stage;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use kube::ResourceExt;
+use tokio::sync::Notify;
+use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::CancellationToken;
+
+use self::company::Company;
+use self::stage::{Shared, Stage};
+use super::failover::Registrar;
+use crate::cache::{Change, Kind, Touched};
+use crate::context::Context;
+use crate::evidence::Pulse;
+
+struct Running {
+    news: Arc<Notify>,
+    stop: CancellationToken,
+    done: CancellationToken,
+}
+
+/// Starts a stage for every Shard there is and will be.
+pub fn start(context: &Context) {
+    let (pulse, beating) = Pulse::new(context.stop.clone());
+    let (registrar, writing) = Registrar::new(context);
+    context.tasks.spawn(beating);
+    context.tasks.spawn(writing);
+    let shared = Shared { context: context.clone(), pulse, company: Company::default(), registrar };
+    let mut changes = context.caches.changes();
+    let stop = context.stop.clone();
+    let mut theatre = Theatre { shared, stages: HashMap::new() };
+    context.tasks.spawn(async move {
+        theatre.open_all();
+        loop {
+            match stop.run_until_cancelled(changes.recv()).await {
+                None | Some(Err(RecvError::Closed)) => return,
+                Some(Ok(Change::Touched(touched))) => theatre.touched(&touched),
+                Some(Ok(Change::Resynced(_)) | Err(RecvError::Lagged(_))) => theatre.open_all(),
+            }
+        }
+    });
+}
+
+struct Theatre {
+    shared: Shared,
+    stages: HashMap<(String, String), Running>,
+}
+
+impl Theatre {
+    fn open_all(&mut self) {
+        for shard in self.shared.context.caches.shards.all() {
+            self.open(shard.namespace().unwrap_or_default(), shard.name_any());
+        }
+        for running in self.stages.values() {
+            running.news.notify_one();
+        }
+    }
+
+    fn open(&mut self, namespace: String, name: String) {
+        let key = (namespace, name);
+        if let Some(running) = self.stages.get(&key).filter(|running| !running.done.is_cancelled()) {
+            return running.news.notify_one();
+        }
+        let news = Arc::new(Notify::new());
+        let stop = self.shared.context.stop.child_token();
+        let done = CancellationToken::new();
+        let stage = Stage::new(&self.shared, &key.0, &key.1, news.clone());
+        let (stopped, ended) = (stop.clone(), done.clone());
+        self.shared.context.tasks.spawn(async move {
+            stage.run(stopped).await;
+            ended.cancel();
+        });
+        self.stages.insert(key, Running { news, stop, done });
+    }
+
+    fn touched(&mut self, touched: &Touched) {
+        let key = |name: &str| (touched.namespace.clone(), name.to_owned());
+        match touched.kind {
+            Kind::Shard if touched.deleted => {
+                if let Some(running) = self.stages.remove(&key(&touched.name)) {
+                    running.stop.cancel();
+                }
+            }
+            Kind::Shard => self.open(touched.namespace.clone(), touched.name.clone()),
+            // A person's request need not bear a label.
+            Kind::Failover if touched.shard.is_none() => {
+                for ((namespace, _), running) in &self.stages {
+                    if *namespace == touched.namespace {
+                        running.news.notify_one();
+                    }
+                }
+            }
+            Kind::Replica | Kind::Pod | Kind::PersistentVolumeClaim | Kind::Failover => {
+                let stage = touched.shard.as_deref().and_then(|shard| self.stages.get(&key(shard)));
+                if let Some(running) = stage {
+                    running.news.notify_one();
+                }
+            }
+            _ => {}
+        }
+    }
+}

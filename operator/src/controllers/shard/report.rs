@@ -1,0 +1,473 @@
+//! What is said about a shard: its status, its replicas' statuses, events. Pure, but for the writes at the end.
+//!
+//! Written on change only. Numbers that change with every commit are written along with the next real change, or when they
+//! are old; a shard at work costs no write a second.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+use understudy_api::conditions::{self, Claim};
+use understudy_api::v1alpha1::{
+    RebuildNote, RebuildProgress, ReplicaPhase, ReplicaStatus, ReplicaSummary, Role, ShardStatus, Verdict, VerdictState,
+    VolumeState, VolumeStatus,
+};
+use understudy_api::{Replica, Shard};
+use understudy_decide::decision::{Note, ReplicaView};
+use understudy_decide::failover::record::{Phase as RecordPhase, RecordUpdate};
+use understudy_decide::failover::snapshot::{Kind, Snapshot};
+use understudy_decide::{Decision, Reason as Why, Role as DecidedRole};
+use understudy_wire::evidence::{Phase, Server};
+use understudy_wire::{Epoch, ReplicaName};
+
+use super::act::ActError;
+use super::gap::Gap;
+use super::observe::Objects;
+use super::stage::Stage;
+use crate::events::{Events, Reason};
+
+/// Numbers that always move are written again after this time.
+const STALE: Duration = Duration::from_secs(60);
+/// A note that stopped holding and holds again within this time is the same one.
+const FLICKER: Duration = Duration::from_secs(10);
+
+/// What was said last, and what is to be said next.
+#[derive(Default)]
+pub struct Reporter {
+    next: Option<ShardStatus>,
+    replicas: BTreeMap<String, ReplicaStatus>,
+    said: HashMap<(Why, Option<ReplicaName>), Instant>,
+    verdict: Option<(&'static str, Option<String>)>,
+    written: Option<Instant>,
+    replica_written: HashMap<String, Instant>,
+    gaps: BTreeMap<Epoch, Duration>,
+}
+
+impl Reporter {
+    /// Works out what the status should show.
+    pub fn prepare(&mut self, snapshot: &Snapshot, decision: &Decision, objects: &Objects, gap: Option<Gap>) {
+        if let Some(gap) = gap {
+            self.gaps.insert(gap.epoch, gap.length);
+            while self.gaps.len() > 8 {
+                self.gaps.pop_first();
+            }
+        }
+        let present = objects.shard.status.clone().unwrap_or_default();
+        self.next = Some(self.shard_status(present, snapshot, decision, objects));
+        self.replicas = objects
+            .replicas
+            .iter()
+            .map(|replica| {
+                let name = ReplicaName::new(replica.name_any());
+                let view = decision.view.replicas.iter().find(|view| view.name == name);
+                (name.to_string(), replica_status(replica, &name, view, snapshot, objects))
+            })
+            .collect();
+    }
+
+    /// Puts what is to be shown into a status that is written for another reason.
+    pub fn show(&self, status: &mut ShardStatus) {
+        let Some(next) = &self.next else { return };
+        let ShardStatus { observed_generation, verdict, doing, replicas, ready, ready_replicas, promotable, lag, lag_seconds, conditions, .. } =
+            next.clone();
+        status.observed_generation = observed_generation;
+        status.verdict = verdict;
+        status.doing = doing;
+        status.replicas = replicas;
+        status.ready = ready;
+        status.ready_replicas = ready_replicas;
+        status.promotable = promotable;
+        status.lag = lag;
+        status.lag_seconds = lag_seconds;
+        status.conditions = conditions;
+        if let (Some(last), Some(measured)) = (&mut status.last_failover, &next.last_failover)
+            && last.name == measured.name
+            && last.epoch == measured.epoch
+        {
+            last.gap_seconds = measured.gap_seconds;
+            last.gap.clone_from(&measured.gap);
+        }
+    }
+
+    fn shard_status(&self, mut status: ShardStatus, s: &Snapshot, d: &Decision, objects: &Objects) -> ShardStatus {
+        let generation = objects.shard.metadata.generation;
+        status.observed_generation = generation;
+        status.verdict = Some(verdict(&status, s, d));
+        status.doing.clone_from(&d.view.doing);
+        status.replicas = objects.replicas.iter().filter_map(|replica| summary(replica, s, d, objects)).collect();
+        status.ready = Some(format!("{}/{}", d.view.ready, s.policy.replicas));
+        status.ready_replicas = i32::try_from(d.view.ready).unwrap_or(i32::MAX);
+        status.promotable = i32::try_from(d.view.promotable).unwrap_or(i32::MAX);
+        let best = status.replicas.iter().filter(|r| r.role == Role::Standby).filter_map(|r| r.delay_seconds);
+        status.lag_seconds = best.min_by(f64::total_cmp);
+        status.lag = status.lag_seconds.map(|lag| format!("{lag:.0}s"));
+        let gap = status.last_failover.as_ref().and_then(|last| {
+            self.gaps.get(&Epoch(u64::try_from(last.epoch).unwrap_or(0)))
+        });
+        if let (Some(gap), Some(last)) = (gap, &mut status.last_failover) {
+            last.gap_seconds = Some(tenths(gap.as_secs_f64()));
+            last.gap = Some(format!("{:.1}s", gap.as_secs_f64()));
+        }
+        for claim in claims(s, d, objects) {
+            conditions::set(&mut status.conditions, claim, generation, &Time(s.now));
+        }
+        status
+    }
+
+    /// Makes events of what holds now and did not before.
+    pub fn say(&mut self, events: &Events, shard: &Shard, s: &Snapshot, d: &Decision) {
+        let now = Instant::now();
+        let verdict = (d.assessment.verdict.state(), d.assessment.verdict.cause().map(|cause| cause.to_string()));
+        if s.status.primary.is_some() && self.verdict.as_ref() != Some(&verdict) {
+            if self.verdict.is_some() {
+                let cause = verdict.1.as_ref().map(|cause| format!(" ({cause})")).unwrap_or_default();
+                events.say(shard, Reason::VerdictChanged, format!("{}{cause}: {}", verdict.0, d.assessment.message()));
+            }
+            self.verdict = Some(verdict);
+        }
+        for note in &d.notes {
+            let key = (note.reason, note.about.clone());
+            if self.said.insert(key, now).is_none_or(|last| now.duration_since(last) > FLICKER)
+                && let Some(reason) = event(note, s)
+            {
+                events.say(shard, reason, note.message.clone());
+            }
+        }
+        self.said.retain(|_, last| now.duration_since(*last) <= FLICKER);
+    }
+
+    /// What was measured of the change that this update belongs to.
+    pub fn measured(&self, update: &RecordUpdate, s: &Snapshot, objects: &Objects) -> super::super::failover::Measured {
+        let write_gap = self.gaps.get(&update.epoch).map(|gap| tenths(gap.as_secs_f64() * 100.0) / 100.0);
+        let from = update.from.as_ref().filter(|_| update.phase == RecordPhase::Closed);
+        let successor = from.and_then(|from| {
+            objects.replicas.iter().find(|replica| replica.spec.origin.replaces.as_deref() == Some(from.as_str()))
+        });
+        let rebuild = successor.map(|replica| {
+            let begun = replica.creation_timestamp().map(|time| time.0);
+            let lost = s.status.last_change.as_ref().and_then(|change| change.at).or(begun).unwrap_or(s.now);
+            RebuildNote {
+                replica: Some(replica.name_any()),
+                started_at: begun.map(MicroTime),
+                finished_at: Some(MicroTime(s.now)),
+                seconds: Some(tenths(seconds_between(lost, s.now))),
+            }
+        });
+        super::super::failover::Measured { write_gap, rebuild }
+    }
+}
+
+fn tenths(value: f64) -> f64 {
+    (value * 10.0).round() / 10.0
+}
+
+fn seconds_between(from: Timestamp, to: Timestamp) -> f64 {
+    #[allow(clippy::cast_precision_loss, reason = "milliseconds of hours are exact")]
+    let seconds = (to.as_millisecond() - from.as_millisecond()) as f64 / 1_000.0;
+    seconds
+}
+
+/// The event that belongs to a note; none for what is only of use in the status.
+fn event(note: &Note, s: &Snapshot) -> Option<Reason> {
+    let kind = s.status.transition.as_ref().map(|t| t.kind);
+    Some(match note.reason {
+        Why::VerdictChanged => Reason::VerdictChanged,
+        Why::ShardPaused => Reason::Paused,
+        Why::FailoverLeftToPerson | Why::Cooldown => Reason::FailoverWithheld,
+        Why::NoCandidate => Reason::NoCandidate,
+        Why::RetentionViolated => Reason::RetentionExceeded,
+        Why::FleetBreaker => Reason::BreakerOpen,
+        Why::EpochClaimed if note.message.contains("Requested") => Reason::SwitchoverStarted,
+        Why::EpochClaimed if s.status.primary.is_none() => return None,
+        Why::EpochClaimed => Reason::FailoverStarted,
+        Why::NearMiss => Reason::NearMiss,
+        Why::CandidateFailed => Reason::CandidateFailed,
+        Why::Promoting | Why::OrderFailed => return None,
+        Why::PrimaryChanged => match kind {
+            Some(Kind::Bootstrap) | None => Reason::Bootstrapped,
+            Some(Kind::Switchover) => Reason::SwitchoverSucceeded,
+            Some(Kind::Failover | Kind::Confirm) => Reason::FailoverSucceeded,
+        },
+        Why::SwitchoverAborted | Why::RequestRefused => Reason::SwitchoverRefused,
+        Why::BootstrapIntended | Why::BootstrapAgain => Reason::BootstrapIntended,
+        Why::Initialising | Why::Cloning => Reason::BuildStarted,
+        Why::WaitingForDonor => Reason::BuildWaits,
+        Why::BuildFailed => Reason::BuildFailed,
+        Why::ReplicasAdded => Reason::ReplicaCreated,
+        Why::ReplicaCondemned => Reason::ReplicaCondemned,
+        Why::LastCopyKept => Reason::LastCopyKept,
+        Why::LastCopyRestarted => Reason::LastCopyRestarted,
+        Why::VolumeQuarantined => Reason::VolumeQuarantined,
+        Why::VolumeDeleted => Reason::VolumeDeleted,
+        Why::Unschedulable => Reason::Unschedulable,
+        Why::StatusLost => Reason::StatusLost,
+        Why::ObserverSuspect => Reason::ObserverSuspect,
+        Why::RedundancyBack => Reason::RedundancyRestored,
+    })
+}
+
+fn verdict(present: &ShardStatus, s: &Snapshot, d: &Decision) -> Verdict {
+    let verdict = d.assessment.verdict;
+    let state = match verdict {
+        understudy_decide::Verdict::Healthy => VerdictState::Healthy,
+        understudy_decide::Verdict::Slow => VerdictState::Slow,
+        understudy_decide::Verdict::Saturated => VerdictState::Saturated,
+        understudy_decide::Verdict::Suspect(_) => VerdictState::Suspect,
+        understudy_decide::Verdict::Stuck(_) => VerdictState::Stuck,
+        understudy_decide::Verdict::Gone(_) => VerdictState::Gone,
+        understudy_decide::Verdict::ObserverPartition => VerdictState::ObserverPartition,
+        understudy_decide::Verdict::Unknown => VerdictState::Unknown,
+    };
+    let cause = verdict.cause().map(|cause| cause.to_string());
+    let same = present.verdict.as_ref().filter(|before| before.state == state && before.cause == cause);
+    let calm = matches!(state, VerdictState::Healthy | VerdictState::Slow);
+    Verdict {
+        state,
+        cause,
+        since: same.and_then(|before| before.since.clone()).or(Some(Time(s.now))),
+        // The words change with every pass; those of the moment it began are the ones to keep.
+        message: match same {
+            Some(before) => before.message.clone(),
+            None => (!calm && s.status.primary.is_some()).then(|| d.assessment.message()),
+        },
+    }
+}
+
+fn role(role: DecidedRole) -> Role {
+    match role {
+        DecidedRole::Primary => Role::Primary,
+        DecidedRole::Standby => Role::Standby,
+        DecidedRole::Spare => Role::Spare,
+        DecidedRole::Condemned => Role::Condemned,
+    }
+}
+
+fn phase(s: &Snapshot, name: &ReplicaName) -> ReplicaPhase {
+    match s.own_report(name) {
+        None => ReplicaPhase::Pending,
+        Some((_, age)) if age > s.policy.thresholds.lost_standby_after / 4 => ReplicaPhase::Unknown,
+        Some((server, _)) => match server.phase {
+            Phase::Empty => ReplicaPhase::Empty,
+            Phase::Unusable { .. } => ReplicaPhase::Unusable,
+            Phase::Building => ReplicaPhase::Building,
+            Phase::Starting => ReplicaPhase::Starting,
+            Phase::Running => ReplicaPhase::Running,
+            Phase::Exited { .. } => ReplicaPhase::Exited,
+            Phase::Stopping => ReplicaPhase::Stopping,
+        },
+    }
+}
+
+fn delay(server: &Server) -> Option<f64> {
+    let delay = server.replication.as_ref()?.value.delay?;
+    #[allow(clippy::cast_precision_loss, reason = "milliseconds of years are exact")]
+    let seconds = delay as f64 / 1_000.0;
+    Some(tenths(seconds))
+}
+
+fn volume_state(replica: &Replica, objects: &Objects) -> VolumeState {
+    let there = objects.claims.contains_key(&replica.name_any());
+    let quarantined = replica.status.as_ref().and_then(|s| s.volume.as_ref()).is_some_and(|v| v.successor_ready_at.is_some());
+    match (there, replica.spec.condemned.is_some()) {
+        (true, true) => VolumeState::Quarantined,
+        (true, false) => VolumeState::Bound,
+        (false, true) if quarantined => VolumeState::Deleted,
+        (false, _) => VolumeState::Pending,
+    }
+}
+
+fn summary(replica: &Replica, s: &Snapshot, d: &Decision, objects: &Objects) -> Option<ReplicaSummary> {
+    let name = ReplicaName::new(replica.name_any());
+    let view = d.view.replicas.iter().find(|view| view.name == name)?;
+    let server = s.own_report(&name).map(|(server, _)| server);
+    let pod = s.replicas.get(&name).and_then(|replica| replica.pod.present());
+    let before = replica.status.as_ref();
+    Some(ReplicaSummary {
+        role: role(view.role),
+        server_id: replica.spec.server_id,
+        node: pod.and_then(|pod| pod.node.clone()).or_else(|| before.and_then(|b| b.node.clone())),
+        zone: s.zone_of(&name).map(ToOwned::to_owned),
+        address: pod.and_then(|pod| pod.ip.clone()),
+        executed_gtid: server.and_then(|server| Some(server.executed.as_ref()?.value.to_string())),
+        delay_seconds: server.filter(|_| view.role != DecidedRole::Primary).and_then(delay),
+        ready: view.ready,
+        promotable: view.promotable,
+        phase: Some(phase(s, &name).to_string()),
+        volume: Some(volume_state(replica, objects).to_string()),
+        message: view.message.clone(),
+        name: name.to_string(),
+    })
+}
+
+fn replica_status(
+    replica: &Replica,
+    name: &ReplicaName,
+    view: Option<&ReplicaView>,
+    s: &Snapshot,
+    objects: &Objects,
+) -> ReplicaStatus {
+    let mut status = replica.status.clone().unwrap_or_default();
+    let server = s.own_report(name).map(|(server, _)| server);
+    let pod = s.replicas.get(name).and_then(|replica| replica.pod.present());
+    status.observed_generation = replica.metadata.generation;
+    status.role = view.map_or(Role::Spare, |view| role(view.role));
+    status.phase = phase(s, name);
+    if let Some(pod) = pod {
+        // What is gone keeps the place where it was: its successor avoids it.
+        status.node = pod.node.clone().or(status.node);
+        status.zone = s.zone_of(name).map(ToOwned::to_owned).or(status.zone);
+        status.address.clone_from(&pod.ip);
+        status.pod_uid = Some(pod.uid.clone());
+    }
+    if let Some(server) = server {
+        status.server_uuid = server.uuid.clone().or(status.server_uuid);
+        status.executed_gtid = server.executed.as_ref().map(|read| read.value.to_string()).or(status.executed_gtid);
+        let replicates = server.replication.as_ref().filter(|_| status.role != Role::Primary);
+        let source = replicates.and_then(|read| read.value.source.clone());
+        let named = |address: &String| s.replicas.keys().find(|other| s.address_of(other).as_ref() == Some(address));
+        status.source = source.map(|address| named(&address).map_or(address.clone(), ToString::to_string));
+        status.delay_seconds = replicates.and_then(|_| delay(server));
+        status.delay = status.delay_seconds.map(|delay| format!("{delay:.0}s"));
+        status.rebuild = server.build.as_ref().filter(|_| server.phase == Phase::Building).map(progress);
+    }
+    let volume: &mut VolumeStatus = status.volume.get_or_insert_default();
+    volume.claim = Some(name.to_string());
+    volume.state = volume_state(replica, objects);
+    if let Some(space) = server.and_then(|server| server.volume) {
+        volume.total_bytes = i64::try_from(space.total).ok();
+        volume.free_bytes = i64::try_from(space.free).ok();
+    }
+    let message = view.and_then(|view| view.message.clone()).unwrap_or_default();
+    let ready = view.is_some_and(|view| view.ready);
+    let claim = match ready {
+        true => Claim::yes(conditions::READY, "Ready", "it serves or replicates"),
+        false => Claim::no(conditions::READY, "NotReady", message),
+    };
+    conditions::set(&mut status.conditions, claim, replica.metadata.generation, &Time(s.now));
+    status
+}
+
+fn progress(build: &understudy_wire::evidence::BuildProgress) -> RebuildProgress {
+    let percent = (build.done * 100).checked_div(build.total).map(|percent| format!("{percent}%"));
+    let left = build.eta.map(|eta| format!("{}s left", eta.div_ceil(1_000)));
+    let summary: Vec<_> = percent.into_iter().chain(left).collect();
+    RebuildProgress {
+        stage: build.stage.clone(),
+        done_bytes: i64::try_from(build.done).unwrap_or(i64::MAX),
+        total_bytes: i64::try_from(build.total).unwrap_or(i64::MAX),
+        eta_seconds: build.eta.and_then(|eta| i64::try_from(eta.div_ceil(1_000)).ok()),
+        error: build.error.clone(),
+        summary: Some(if summary.is_empty() { build.stage.clone() } else { summary.join(", ") }),
+    }
+}
+
+fn claims(s: &Snapshot, d: &Decision, objects: &Objects) -> Vec<Claim> {
+    let verdict = d.assessment.verdict;
+    let view = &d.view;
+    let ready = format!("{}/{} replicas", view.ready, s.policy.replicas);
+    let serves = s.status.primary.is_some() && s.status.transition.is_none();
+    let primary = match (serves, verdict) {
+        (true, verdict) if verdict.commits() => Claim::yes(conditions::PRIMARY_HEALTHY, "Commits", "commits succeed"),
+        (true, understudy_decide::Verdict::Unknown) => {
+            Claim::unknown(conditions::PRIMARY_HEALTHY, "NoEvidence", "nobody has said anything yet")
+        }
+        (true, verdict) => Claim::no(conditions::PRIMARY_HEALTHY, verdict.state(), "see the verdict"),
+        (false, _) => Claim::no(conditions::PRIMARY_HEALTHY, "NoPrimary", "no primary is in office"),
+    };
+    let healthy = primary.holds == Some(true);
+    let promotable = match view.promotable {
+        0 if s.policy.replicas > 1 => Claim::no(conditions::PROMOTABLE, "NoCandidate", "no standby could take over now"),
+        0 => Claim::no(conditions::PROMOTABLE, "SingleReplica", "one replica is asked for"),
+        count => Claim::yes(conditions::PROMOTABLE, "Candidates", format!("{count} standbys could take over now")),
+    };
+    let redundant = match view.redundant {
+        true => Claim::yes(conditions::REDUNDANT, "AllIntact", ready.clone()),
+        false => Claim::no(conditions::REDUNDANT, "CopiesMissing", ready.clone()),
+    };
+    let all = match healthy && view.redundant {
+        true => Claim::yes(conditions::READY, "Ready", ready.clone()),
+        false => Claim::no(conditions::READY, if healthy { "NotRedundant" } else { "PrimaryNotHealthy" }, ready.clone()),
+    };
+    let progressing = match (&view.doing, view.redundant) {
+        (Some(doing), _) => Claim::yes(conditions::PROGRESSING, "Acting", doing.clone()),
+        (None, false) => Claim::yes(conditions::PROGRESSING, "Building", ready.clone()),
+        (None, true) => Claim::no(conditions::PROGRESSING, "Settled", "nothing is to be done"),
+    };
+    let degraded = match healthy && !view.redundant && s.status.last_change.is_some() {
+        true => Claim::yes(conditions::DEGRADED, "NotRedundant", ready),
+        false => Claim::no(conditions::DEGRADED, "NotDegraded", "no copy is missing that was there"),
+    };
+    vec![all, progressing, degraded, primary, promotable, redundant, consumers(objects)]
+}
+
+fn consumers(objects: &Objects) -> Claim {
+    let kind = conditions::CONSUMERS_CURRENT;
+    if objects.consumers.is_empty() {
+        return Claim::unknown(kind, "NoConsumer", "no consumer feeds this shard");
+    }
+    let shard = objects.shard.name_any();
+    let partitions = || {
+        let all = objects.consumers.iter().filter_map(|consumer| consumer.status.as_ref());
+        all.flat_map(|status| &status.partitions).filter(|partition| partition.shard == shard)
+    };
+    let stuck = partitions().filter(|partition| partition.state.to_string() == "Stuck").count();
+    match (partitions().count(), stuck) {
+        (0, _) => Claim::unknown(kind, "NotRunning", "no partition is read yet"),
+        (all, 0) => Claim::yes(kind, "Running", format!("{all} partitions are read")),
+        (all, stuck) => Claim::no(kind, "Stuck", format!("{stuck} of {all} partitions do not advance")),
+    }
+}
+
+/// Without what changes with every commit.
+fn gist(status: &ShardStatus) -> ShardStatus {
+    let mut gist = status.clone();
+    gist.lag = None;
+    gist.lag_seconds = None;
+    for replica in &mut gist.replicas {
+        replica.executed_gtid = None;
+        replica.delay_seconds = None;
+    }
+    gist
+}
+
+/// Without what changes with every commit.
+fn replica_gist(status: &ReplicaStatus) -> ReplicaStatus {
+    let mut gist = status.clone();
+    gist.executed_gtid = None;
+    gist.delay = None;
+    gist.delay_seconds = None;
+    if let Some(volume) = &mut gist.volume {
+        volume.free_bytes = None;
+        volume.total_bytes = None;
+    }
+    gist
+}
+
+impl Stage {
+    /// Writes what changed.
+    pub(super) async fn report(&mut self, objects: &Objects) -> Result<(), ActError> {
+        let now = Instant::now();
+        let Some(next) = self.reporter.next.clone() else { return Ok(()) };
+        let present = self.shard.as_ref().and_then(|shard| shard.status.clone()).unwrap_or_default();
+        let old = self.reporter.written.is_none_or(|at| now.duration_since(at) >= STALE);
+        if gist(&next) != gist(&present) || (old && next != present) {
+            self.write_status(|_| {}).await?;
+            self.reporter.written = Some(now);
+        }
+        for replica in &objects.replicas {
+            let name = replica.name_any();
+            let Some(next) = self.reporter.replicas.get(&name).cloned() else { continue };
+            let present = replica.status.clone().unwrap_or_default();
+            let old = self.reporter.replica_written.get(&name).is_none_or(|at| now.duration_since(*at) >= STALE);
+            if replica_gist(&next) != replica_gist(&present) || (old && next != present) {
+                self.write_replica_status(replica, next).await?;
+                self.reporter.replica_written.insert(name, now);
+            }
+        }
+        let names: Vec<_> = objects.replicas.iter().map(ResourceExt::name_any).collect();
+        self.reporter.replica_written.retain(|name, _| names.contains(name));
+        Ok(())
+    }
+}

@@ -1,0 +1,281 @@
+//! The loop of one shard: observe, decide, act, report. I/O.
+//!
+//! It looks again when somebody says something new, when an object of the shard changes, and several times a second
+//! anyway. In a steady state a pass makes no call to the API server. A stage waits for nobody but the API server, each call
+//! within its deadline, and holds up no other shard.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use understudy_api::Shard;
+use understudy_decide::failover::snapshot::{Link, OrderOutcome, Snapshot};
+use understudy_decide::{Decision, Order, Step, plan};
+use understudy_wire::{Observer, ReplicaName};
+
+use super::act::Taken;
+use super::company::{Company, Standing};
+use super::gap::GapWatch;
+use super::memory::Remembered;
+use super::observe::{Beside, Objects, snapshot};
+use super::orders::{Orders, is_news};
+use super::overlay::Overlay;
+use super::report::Reporter;
+use crate::context::Context;
+use crate::controllers::failover::{Job, Registrar};
+use crate::controllers::queue::chain;
+use crate::evidence::{Heard, Observers, OwnObserver, Pulse};
+use crate::metrics::{OfKind, Outcome};
+
+/// The longest time between two looks.
+const TICK: Duration = Duration::from_millis(200);
+/// Passes are not closer together than this, however much there is to hear.
+const TOGETHER: Duration = Duration::from_millis(5);
+/// After a write that failed.
+const BREATH: Duration = Duration::from_millis(250);
+
+/// What a stage shares with the others.
+#[derive(Clone)]
+pub struct Shared {
+    /// The handles of the operator.
+    pub context: Context,
+    /// How the process is doing.
+    pub pulse: Pulse,
+    /// What the other shards look like.
+    pub company: Company,
+    /// Writes records.
+    pub registrar: Registrar,
+}
+
+/// One shard's stage.
+pub struct Stage {
+    pub(super) context: Context,
+    pub(super) namespace: String,
+    pub(super) name: String,
+    pub(super) shard: Option<Shard>,
+    pub(super) overlay: Overlay,
+    pub(super) own: OwnObserver,
+    pub(super) reporter: Reporter,
+    shared: Shared,
+    news: Arc<Notify>,
+    observers: Observers,
+    orders: Orders,
+    memory: Remembered,
+    gaps: GapWatch,
+    log: BTreeMap<(String, i32), i64>,
+}
+
+/// When to look again.
+enum Again {
+    AtOnce,
+    After(Duration),
+    Never,
+}
+
+impl Stage {
+    /// Nothing known yet. `news` is told by whoever watches the caches.
+    pub fn new(shared: &Shared, namespace: &str, name: &str, news: Arc<Notify>) -> Self {
+        let context = shared.context.clone();
+        Self {
+            own: OwnObserver::new(&context, namespace, name, shared.pulse.clone(), news.clone()),
+            observers: Observers::new(context.identity.clone(), news.clone()),
+            orders: Orders::new(context.identity.clone(), news.clone(), context.tasks.clone()),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            shard: None,
+            overlay: Overlay::default(),
+            reporter: Reporter::default(),
+            memory: Remembered::default(),
+            gaps: GapWatch::default(),
+            log: BTreeMap::new(),
+            shared: shared.clone(),
+            context,
+            news,
+        }
+    }
+
+    /// Runs until stopped, or until the Shard is gone.
+    pub async fn run(mut self, stop: CancellationToken) {
+        loop {
+            let again = match stop.run_until_cancelled(self.pass()).await {
+                None | Some(Again::Never) => break,
+                Some(Again::AtOnce) => TOGETHER,
+                Some(Again::After(pause)) => {
+                    let news = tokio::time::timeout(pause, self.news.notified());
+                    match stop.run_until_cancelled(news).await {
+                        None => break,
+                        Some(_) => TOGETHER,
+                    }
+                }
+            };
+            if stop.run_until_cancelled(tokio::time::sleep(again)).await.is_none() {
+                break;
+            }
+        }
+        self.shared.company.leave(&self.namespace, &self.name);
+    }
+
+    async fn pass(&mut self) -> Again {
+        let started = Instant::now();
+        let cached = self.context.caches.shards.get(&self.namespace, &self.name);
+        self.shard = self.overlay.shard(cached);
+        let Some(shard) = self.shard.clone().filter(|shard| shard.metadata.deletion_timestamp.is_none()) else {
+            return Again::Never;
+        };
+        let objects = self.objects(shard, started);
+        let snapshot = self.observe(&objects, started);
+        let decision = plan(&snapshot);
+        self.shared.company.stand(&self.namespace, &self.name, Standing::of(&snapshot, &decision), started);
+        if !self.context.leading.is_leading() {
+            return Again::After(TICK);
+        }
+        let office = snapshot.status.primary.as_ref().filter(|_| snapshot.status.transition.is_none());
+        let gap = self.gaps.see(office.map(|primary| (primary, snapshot.status.epoch)), &snapshot.reports, started);
+        self.reporter.prepare(&snapshot, &decision, &objects, gap);
+        self.reporter.say(&self.context.events, &objects.shard, &snapshot, &decision);
+        let outcome = self.act(&decision, &snapshot, &objects).await;
+        self.count(started, outcome);
+        match outcome {
+            Acted::Failed => return Again::After(BREATH),
+            Acted::Changed | Acted::Nothing => self.record(&decision, &snapshot, &objects),
+        }
+        if outcome == Acted::Changed {
+            return Again::AtOnce;
+        }
+        if let Err(error) = self.report(&objects).await {
+            tracing::warn!(shard = self.name, error = %chain(&error), "status not written");
+            return Again::After(BREATH);
+        }
+        Again::After(TICK.min(Duration::from_millis(decision.requeue)))
+    }
+
+    fn objects(&mut self, shard: Shard, now: Instant) -> Objects {
+        let mut cached = self.context.caches.replicas.within(&self.namespace);
+        cached.retain(|replica| replica.spec.shard == self.name);
+        let replicas = self.overlay.replicas(cached, now);
+        Objects::read(&self.context.caches, shard, replicas, |uid| self.overlay.is_gone(uid))
+    }
+
+    /// Hears everybody and takes one snapshot.
+    fn observe(&mut self, objects: &Objects, now: Instant) -> Snapshot {
+        let names: BTreeSet<_> = objects.replicas.iter().map(ResourceExt::name_any).collect();
+        self.observers.dial(&objects.endpoints(), |name| names.contains(name));
+        self.own.look_at(objects.subject(), objects.pace());
+        for answer in self.orders.answered() {
+            self.memory.answered(answer);
+        }
+        self.orders.forget(|replica| names.contains(replica.as_str()));
+        self.memory.forget(|replica| names.contains(replica.as_str()));
+        let mut heard = self.observers.heard();
+        let own = Heard { report: Arc::new(self.own.report(now)), at: now };
+        heard.push((self.context.settings.pod.clone(), own));
+        self.note_log(&heard);
+        let link = |name: &String| {
+            let replica = ReplicaName::new(name);
+            let session = self.observers.session(name);
+            let link = Link { connected: session.is_some(), peers: self.memory.peers(&replica, session) };
+            (replica, link)
+        };
+        let reprobed = self.own.reprobed();
+        let beside = |memory| Beside {
+            links: names.iter().map(link).collect(),
+            log: self.log.clone(),
+            fleet: self.shared.company.fleet(now),
+            own_node: std::env::var("NODE_NAME").ok(),
+            heard,
+            memory,
+        };
+        let mut snapshot = snapshot(objects, beside(Default::default()), now, Timestamp::now());
+        self.memory.note(&snapshot.status, now);
+        snapshot.memory = self.memory.facts(&self.shared.pulse, reprobed.as_ref(), now);
+        snapshot
+    }
+
+    /// What Kafka holds only moves forward, so the highest that anybody said is true.
+    fn note_log(&mut self, heard: &[(String, Heard)]) {
+        let consumers = heard.iter().filter(|(_, heard)| matches!(heard.report.observer, Observer::Consumer { .. }));
+        for range in consumers.flat_map(|(_, heard)| &heard.report.log) {
+            let known = self.log.entry((range.topic.clone(), range.partition)).or_insert(range.earliest);
+            *known = range.earliest.max(*known);
+        }
+    }
+
+    async fn act(&mut self, decision: &Decision, snapshot: &Snapshot, objects: &Objects) -> Acted {
+        let mut acted = Acted::Nothing;
+        for step in &decision.steps {
+            if !self.context.leading.is_leading() {
+                return Acted::Nothing;
+            }
+            match self.take(step, snapshot, objects).await {
+                Ok(Taken::Done) => {
+                    if !matches!(step, Step::Order { .. } | Step::Label { .. }) {
+                        tracing::info!(shard = self.name, namespace = self.namespace, ?step, "done");
+                        acted = Acted::Changed;
+                    }
+                }
+                Ok(Taken::Void) if step.is_irreversible() => return Acted::Failed,
+                Ok(Taken::Void) => {}
+                Err(error) => {
+                    let conflict = error.is_conflict();
+                    tracing::warn!(shard = self.name, ?step, conflict, error = %chain(&error), "step not taken");
+                    if step.is_irreversible() {
+                        return Acted::Failed;
+                    }
+                }
+            }
+        }
+        acted
+    }
+
+    /// Sends an order on its way.
+    pub(super) fn give(&mut self, replica: &ReplicaName, order: &Order, seen: &Snapshot, objects: &Objects) -> Taken {
+        let (kind, epoch) = (order.kind(), order.epoch());
+        let number = self.memory.sent(replica, kind, epoch, Instant::now());
+        let Some(to) = objects.manager(replica.as_str()) else {
+            let outcome = OrderOutcome::Failed("its manager has no address".into());
+            self.memory.answered(super::memory::Answer { replica: replica.clone(), kind, number, outcome, peers: None });
+            return Taken::Done;
+        };
+        if is_news(kind) {
+            tracing::info!(shard = self.name, namespace = self.namespace, %replica, ?order, "order");
+        }
+        let session = self.observers.session(replica.as_str());
+        self.orders.send(to, replica, order.clone(), number, session, &seen.policy.thresholds);
+        Taken::Done
+    }
+
+    fn record(&mut self, decision: &Decision, snapshot: &Snapshot, objects: &Objects) {
+        let Some(shard) = &self.shard else { return };
+        for update in &decision.records {
+            let measured = self.reporter.measured(update, snapshot, objects);
+            let job = Job { shard: shard.clone(), update: update.clone(), at: snapshot.now, measured };
+            self.shared.registrar.note(job);
+        }
+    }
+
+    fn count(&self, started: Instant, acted: Acted) {
+        let metrics = &self.context.metrics;
+        let outcome = match acted {
+            Acted::Failed => "failed",
+            Acted::Changed => "acted",
+            Acted::Nothing => "ok",
+        };
+        metrics.reconciles.get_or_create(&Outcome { kind: "Shard", outcome }).inc();
+        metrics.reconcile_seconds.get_or_create(&OfKind { kind: "Shard" }).observe(started.elapsed().as_secs_f64());
+    }
+}
+
+/// What came of a pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Acted {
+    /// Nothing was to be done.
+    Nothing,
+    /// Something was; look again at once.
+    Changed,
+    /// Something could not be done.
+    Failed,
+}
