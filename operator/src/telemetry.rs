@@ -10,6 +10,7 @@ pub fn start(filter: &str) -> anyhow::Result<()> {
         .json()
         .flatten_event(true)
         .with_current_span(false)
+        .with_span_list(false)
         .with_env_filter(filter)
         .try_init()
         .map_err(|e| anyhow::anyhow!("logging was started twice: {e}"))
