@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use understudy_mysql::instance::{CloneProgress, Donor};
 use understudy_mysql::probe::Account;
-use understudy_mysql::schema::{self, REPLICATION};
+use understudy_mysql::schema::{self, ADMIN, REPLICATION};
 use understudy_mysql::{Connect, Instance, Server, SqlError};
 use understudy_wire::ReplicaName;
 use understudy_wire::evidence::BuildProgress;
@@ -28,7 +28,9 @@ const START_WITHIN: Duration = Duration::from_secs(5 * 60);
 const CLONE_WITHIN: Duration = Duration::from_secs(24 * 3600);
 const CLONE_STALLS_AFTER: Duration = Duration::from_secs(120);
 const SHUT_DOWN_WITHIN: Duration = Duration::from_secs(10 * 60);
+const SETTLE_WITHIN: Duration = Duration::from_secs(30);
 const ASK_EVERY: Duration = Duration::from_millis(250);
+const ASK_BUSY_DONOR_EVERY: Duration = Duration::from_secs(2);
 const ASK_WITHIN: Duration = Duration::from_secs(1);
 
 /// Where the data comes from.
@@ -113,12 +115,12 @@ pub async fn build(config: &Config, shared: &Shared, host: &Host, plan: &Plan) -
     let begin = marker.clone();
     on_volume(&config.volume, VOLUME_WITHIN, move |volume| datadir::begin_build(volume, &begin)).await??;
     let made = match plan {
-        Plan::Initialise => initialise(config, shared, host).await.map(|()| State::Complete),
-        Plan::Clone { donor, address } => clone(config, shared, host, donor, *address).await.map(|()| State::Cloned),
+        Plan::Initialise => initialise(config, shared, host).await,
+        Plan::Clone { donor, address } => clone(config, shared, host, donor, *address).await,
     };
     match made {
-        Ok(state) => {
-            let done = Marker { state, ..marker };
+        Ok(()) => {
+            let done = Marker { state: State::Complete, ..marker };
             let finish = done.clone();
             on_volume(&config.volume, VOLUME_WITHIN, move |volume| datadir::finish_build(volume, &finish)).await??;
             Ok(done)
@@ -206,27 +208,10 @@ async fn clone(
     ])?;
     ends_well(&process, "preparing the clone", INITIALISE_WITHIN).await?;
 
-    let socket = config.run.join("build.sock");
-    let process = host.start(&[
-        datadir,
-        format!("--socket={}", socket.display()),
-        "--skip-networking".to_owned(),
-        "--super-read-only=OFF".to_owned(),
-    ])?;
+    let process = host.start(&offline(config, &["--super-read-only=OFF"]))?;
     let root = Account { user: "root".to_owned(), password: String::new() };
-    let server = || Server::new(&Connect::Socket(socket.clone()), &root);
-    let watcher = server();
-    let answers = async {
-        while watcher.status(ASK_WITHIN).await.is_err() {
-            tokio::time::sleep(ASK_EVERY).await;
-        }
-    };
-    tokio::select! {
-        exit = process.ended() => return Err(BuildError::Ended { what: "starting for the clone", code: exit.code, signal: exit.signal }),
-        answered = tokio::time::timeout(START_WITHIN, answers) => {
-            answered.map_err(|_| BuildError::Slow { what: "starting for the clone", within: START_WITHIN })?;
-        }
-    }
+    let watcher = Server::new(&Connect::Socket(socket(config)), &root);
+    answers(&process, &watcher, "starting for the clone").await?;
 
     let from = Donor {
         address,
@@ -234,16 +219,68 @@ async fn clone(
         ca_file: config.ca_file(),
         mib_per_second: config.clone_mib_per_second,
     };
-    let cloner = server();
-    tokio::select! {
-        outcome = cloner.clone_from(&from, CLONE_WITHIN) => outcome?,
+    let cloner = Server::new(&Connect::Socket(socket(config)), &root);
+    while let Err(e) = tokio::select! {
+        outcome = cloner.clone_from(&from, CLONE_WITHIN) => outcome,
         stalled = watch(shared, donor, &watcher) => return Err(stalled),
+    } {
+        if !donor_is_busy(&e) {
+            return Err(e.into());
+        }
+        at(shared, Some(donor), "wait for the donor");
+        tokio::time::sleep(ASK_BUSY_DONOR_EVERY).await;
     }
     // It shuts down by itself, with an exit code that only says so.
     match tokio::time::timeout(SHUT_DOWN_WITHIN, process.ended()).await {
-        Ok(Exit { signal: None, .. }) => Ok(()),
+        Ok(Exit { signal: None, .. }) => settle(config, shared, host, donor).await,
         Ok(Exit { code, signal, .. }) => Err(BuildError::Ended { what: "finishing the clone", code, signal }),
         Err(_) => Err(BuildError::Slow { what: "finishing the clone", within: SHUT_DOWN_WITHIN }),
+    }
+}
+
+/// The plugin puts the copied files in their places at the next start, and must find them where it left them. What the donor
+/// knew of its own source belongs to logs that were not copied.
+async fn settle(config: &Config, shared: &Shared, host: &Host, donor: &ReplicaName) -> Result<(), BuildError> {
+    at(shared, Some(donor), "settle");
+    let process = host.start(&offline(config, &[]))?;
+    let admin = Account { user: ADMIN.to_owned(), password: config.passwords.of(ADMIN).to_owned() };
+    let server = Server::new(&Connect::Socket(socket(config)), &admin);
+    answers(&process, &server, "settling the clone").await?;
+    server.forget_source(SETTLE_WITHIN).await?;
+    process.signal(Signal::TERM);
+    ends_well(&process, "ending after the clone", SHUT_DOWN_WITHIN).await
+}
+
+/// A donor serves one clone at a time.
+fn donor_is_busy(error: &SqlError) -> bool {
+    const ER_CLONE_DONOR: u16 = 3862;
+    const ER_CLONE_TOO_MANY_CONCURRENT_CLONES: &str = "3634";
+    matches!(error, SqlError::Refused { code: ER_CLONE_DONOR, message, .. } if message.contains(ER_CLONE_TOO_MANY_CONCURRENT_CLONES))
+}
+
+fn socket(config: &Config) -> PathBuf {
+    config.run.join("build.sock")
+}
+
+/// Options of a server that works on the build and that nobody can reach but this manager.
+fn offline(config: &Config, more: &[&str]) -> Vec<String> {
+    let own = [
+        format!("--datadir={}", config.volume.join(BUILDING).display()),
+        format!("--socket={}", socket(config).display()),
+        "--skip-networking".to_owned(),
+    ];
+    own.into_iter().chain(more.iter().map(|option| (*option).to_owned())).collect()
+}
+
+async fn answers(process: &Process, server: &Server, what: &'static str) -> Result<(), BuildError> {
+    let answered = async {
+        while server.status(ASK_WITHIN).await.is_err() {
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+    };
+    tokio::select! {
+        Exit { code, signal, .. } = process.ended() => Err(BuildError::Ended { what, code, signal }),
+        answered = tokio::time::timeout(START_WITHIN, answered) => answered.map_err(|_| BuildError::Slow { what, within: START_WITHIN }),
     }
 }
 
@@ -279,6 +316,15 @@ fn told(progress: &CloneProgress, donor: &ReplicaName, elapsed: Duration) -> Bui
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_busy_donor_is_waited_for_and_any_other_error_is_not() {
+        let refused = |message: &str| SqlError::Refused { step: "clone", code: 3862, message: message.to_owned() };
+        assert!(donor_is_busy(&refused(
+            "Clone Donor Error: 3634 : Too many concurrent clone operations. Maximum allowed - 1.."
+        )));
+        assert!(!donor_is_busy(&refused("Clone Donor Error: 1045 : Access denied.")));
+    }
 
     #[test]
     fn the_estimate_goes_by_what_is_done() {

@@ -62,8 +62,6 @@ pub struct Marker {
 pub enum State {
     /// Being made in `building/`.
     Building,
-    /// Complete, but it still remembers the source of the donor that it was cloned from.
-    Cloned,
     /// Complete.
     Complete,
 }
@@ -178,11 +176,6 @@ pub fn finish_build(volume: &Path, marker: &Marker) -> Result<(), VolumeError> {
     publish(volume)
 }
 
-/// Changes the marker of the data directory.
-pub fn mark(volume: &Path, marker: &Marker) -> Result<(), VolumeError> {
-    write_json(volume, MARKER, marker)
-}
-
 /// Removes what a build of this replica has left. `building/` goes first, so that the marker claims it to the end.
 pub fn clear_build(volume: &Path) -> Result<(), VolumeError> {
     let building = volume.join(BUILDING);
@@ -244,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_volume_is_judged_by_what_lies_on_it() {
-        use State::{Building, Cloned, Complete};
+        use State::{Building, Complete};
         let other_replica = Marker { replica: ReplicaName::new("metrics-0-zzzz"), ..marker(Complete) };
         let other_shard = Marker { shard_uid: "uid-2".to_owned(), ..marker(Complete) };
         let unusable = "unusable";
@@ -266,9 +259,7 @@ mod tests {
             ),
             ("data beside an interrupted build", vec![MARKER, BUILDING, DATA], Some(Ok(marker(Building))), unusable),
             ("a build before its last rename", vec![MARKER, BUILDING], Some(Ok(marker(Complete))), "finish"),
-            ("a clone before its last rename", vec![MARKER, BUILDING], Some(Ok(marker(Cloned))), "finish"),
             ("data", vec![MARKER, DATA, LOST_FOUND, NOTE, PROBE], Some(Ok(marker(Complete))), "use"),
-            ("cloned data", vec![MARKER, DATA], Some(Ok(marker(Cloned))), "use"),
             ("data of another replica", vec![MARKER, DATA], Some(Ok(other_replica)), unusable),
             ("data of another shard of that name", vec![MARKER, DATA], Some(Ok(other_shard)), unusable),
             ("data that is gone", vec![MARKER], Some(Ok(marker(Complete))), unusable),
@@ -305,7 +296,7 @@ mod tests {
                 fs::write(volume.join(BUILDING).join("ibdata1"), "x").unwrap();
             }
             match steps {
-                3 => mark(volume, &marker(State::Complete)).unwrap(),
+                3 => write_json(volume, MARKER, &marker(State::Complete)).unwrap(),
                 4 => finish_build(volume, &marker(State::Complete)).unwrap(),
                 _ => {}
             }

@@ -14,19 +14,15 @@ use understudy_mysql::Instance;
 
 use crate::child::{Exit, Process, Reaper};
 use crate::config::Config;
-use crate::datadir::{self, Marker, State, VolumeError};
 use crate::facts::{Life, Shared};
-use crate::volume::{Hangs, on_volume};
 use crate::{logs, mycnf};
 
 /// Name of the generated configuration file in the scratch directory.
 const CONFIG_FILE: &str = "my.cnf";
 const ASK_EVERY: Duration = Duration::from_millis(100);
 const ASK_WITHIN: Duration = Duration::from_secs(1);
-const FORGET_WITHIN: Duration = Duration::from_secs(10);
-const VOLUME_WITHIN: Duration = Duration::from_secs(10);
 
-/// Why mysqld could not be started or made ready.
+/// Why mysqld could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum HostError {
     /// The configuration file could not be written.
@@ -47,12 +43,6 @@ pub enum HostError {
         #[source]
         source: io::Error,
     },
-    /// The marker could not be changed.
-    #[error(transparent)]
-    Marker(#[from] VolumeError),
-    /// The volume did not answer.
-    #[error(transparent)]
-    Hangs(#[from] Hangs),
 }
 
 /// Starts mysqld and keeps the one that serves.
@@ -112,7 +102,7 @@ impl Host {
     }
 
     /// Starts the server on its data and follows its life to the end. `server` is a connection that nobody else uses.
-    pub async fn serve(&self, shared: &Shared, server: &dyn Instance, marker: Marker, stop: CancellationToken) {
+    pub async fn serve(&self, shared: &Shared, server: &dyn Instance, stop: CancellationToken) {
         let process = match self.start(&[]) {
             Ok(process) => process,
             Err(e) => {
@@ -125,10 +115,6 @@ impl Host {
         let ready = async {
             while server.status(ASK_WITHIN).await.is_err() {
                 tokio::time::sleep(ASK_EVERY).await;
-            }
-            while let Err(e) = self.forget_donors_source(server, &marker).await {
-                tracing::warn!(error = %e, "the clone's source is not forgotten yet");
-                tokio::time::sleep(ASK_WITHIN).await;
             }
             shared.update(|facts| facts.life = Life::Running);
             tracing::info!("mysqld answers");
@@ -145,25 +131,4 @@ impl Host {
             facts.process = None;
         });
     }
-
-    /// A clone remembers where its donor replicated from, and the logs that belong to it were not cloned.
-    async fn forget_donors_source(&self, server: &dyn Instance, marker: &Marker) -> Result<(), ForgetError> {
-        if marker.state != State::Cloned {
-            return Ok(());
-        }
-        server.forget_source(FORGET_WITHIN).await?;
-        let marker = Marker { state: State::Complete, ..marker.clone() };
-        on_volume(&self.config.volume, VOLUME_WITHIN, move |volume| datadir::mark(volume, &marker)).await??;
-        Ok(())
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-enum ForgetError {
-    #[error(transparent)]
-    Sql(#[from] understudy_mysql::SqlError),
-    #[error(transparent)]
-    Hangs(#[from] Hangs),
-    #[error(transparent)]
-    Volume(#[from] VolumeError),
 }

@@ -50,7 +50,8 @@ pub async fn run(parts: Parts, mut plans: mpsc::Receiver<Plan>, stop: Cancellati
             }
         }
     };
-    parts.host.serve(&parts.shared, &*parts.server, marker, stop).await;
+    tracing::info!(origin = %marker.origin, "the volume holds this replica's data");
+    parts.host.serve(&parts.shared, &*parts.server, stop).await;
 }
 
 async fn look(parts: &Parts) -> Found {

@@ -1,1 +1,0 @@
-//! Three managers with real servers: bootstrap, clone, follow, promote, fence.
