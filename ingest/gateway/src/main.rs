@@ -34,7 +34,8 @@ async fn run(config: Config) -> Result<()> {
     let tokens = TokenDirectory::load(&config.tokens_dir).context("read the tokens")?;
     let client = format!("understudy-gateway-{}", config.datastore);
     let mut producing = ProducerConfig::new(Connection::new(&config.kafka_bootstrap, client), &config.topic);
-    producing.queue_bytes = limits.inflight_bytes;
+    // Frames are far smaller than what their requests hold while they wait.
+    producing.queue_bytes = (limits.inflight_bytes / 4).max(16 << 20);
     producing.delivery_timeout = limits.produce_timeout;
     let producer: Arc<dyn Produce> = Arc::new(KafkaProducer::new(producing).context("start the producer")?);
     let listener = TcpListener::bind(config.listen).await.with_context(|| format!("listen on {}", config.listen))?;

@@ -184,14 +184,14 @@ impl Admin {
         let deadline = Instant::now() + within;
         let left = || deadline.saturating_duration_since(Instant::now());
         let created = match self.layout(&spec.name, left()).await {
-            Ok(_) => false,
+            Ok(_) => return self.describe_topic(spec, left()).await,
             Err(AdminError::NoSuchTopic(_)) => self.create(spec, left()).await?,
             Err(error) => return Err(error),
         };
         loop {
             match self.describe_topic(spec, left()).await {
-                // The controller answers before every broker has heard of it.
-                Err(AdminError::NoSuchTopic(_) | AdminError::Describe { .. }) if created && !left().is_zero() => {
+                // The controller answers before every broker has heard of it, and another may be asked each time.
+                Err(AdminError::NoSuchTopic(_) | AdminError::Describe { .. }) if !left().is_zero() => {
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
                 other => return other.map(|state| TopicState { created, ..state }),
@@ -306,6 +306,10 @@ impl Admin {
         };
         let resource = answers.into_iter().next().ok_or_else(|| failed("no answer for the topic".to_owned()))?;
         let entries = resource.map_err(|code| failed(code.to_string()))?.entries;
+        if entries.is_empty() {
+            // A broker that has not heard of the topic yet says so by an answer without content.
+            return Err(failed("the broker knows no properties of it".to_owned()));
+        }
         Ok(entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect())
     }
 
