@@ -1,5 +1,7 @@
 //! Version `v1alpha1`: one module a kind, and what kinds share in [`common`].
 
+#![allow(clippy::duplicated_attributes, reason = "columns of one type are no duplicates")]
+
 pub mod common;
 pub mod consumer;
 pub mod datastore;
