@@ -69,7 +69,7 @@ pub fn cache_dir(xdg: Option<&str>, home: Option<&str>) -> PathBuf {
     let base = match (xdg, home) {
         (Some(dir), _) if Path::new(dir).is_absolute() => PathBuf::from(dir),
         (_, Some(home)) => Path::new(home).join(".cache"),
-        _ => PathBuf::from("/root/.cache"),
+        _ => PathBuf::from("/var/cache"),
     };
     base.join("understudy-lab")
 }
@@ -84,7 +84,7 @@ mod tests {
             ("xdg wins", Some("/x"), Some("/h"), "/x/understudy-lab"),
             ("a relative xdg is ignored", Some("x"), Some("/h"), "/h/.cache/understudy-lab"),
             ("home", None, Some("/h"), "/h/.cache/understudy-lab"),
-            ("nothing", None, None, "/root/.cache/understudy-lab"),
+            ("nothing", None, None, "/var/cache/understudy-lab"),
         ] {
             assert_eq!(cache_dir(xdg, home), PathBuf::from(want), "{name}");
         }
