@@ -227,3 +227,6 @@ fn epoch_of(work: &Work) -> Option<Epoch> {
         Work::Isolate => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

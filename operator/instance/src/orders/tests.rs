@@ -1,0 +1,217 @@
+//! Orders against a server in memory: what is admitted, what is done, and how long anything may take.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use tokio_util::task::AbortOnDropHandle;
+use understudy_mysql::fake::Fake;
+use understudy_mysql::instance::{EpochRow, Source};
+use understudy_mysql::probe::Account;
+use understudy_wire::stacks::Stacks;
+use understudy_wire::{GtidSet, ReplicaName};
+
+use super::*;
+use crate::config::tests::sample;
+
+const SOON: Duration = Duration::from_secs(5);
+
+#[derive(Default)]
+struct Corpse {
+    killed: AtomicBool,
+}
+
+impl Body for Corpse {
+    fn stacks(&self, _within: Duration) -> Stacks {
+        Stacks::default()
+    }
+
+    fn kill(&self) {
+        self.killed.store(true, Ordering::Relaxed);
+    }
+}
+
+struct Scene {
+    shared: Arc<Shared>,
+    server: Arc<Fake>,
+    body: Arc<Corpse>,
+    desk: Desk,
+    _worker: AbortOnDropHandle<()>,
+    _dir: TempDir,
+}
+
+/// A replica whose server runs, read-only.
+fn scene() -> Scene {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Arc::new(sample(dir.path()));
+    let shared = Arc::new(Shared::new(config.replica.clone()));
+    shared.update(|facts| facts.life = Life::Running);
+    let (server, body) = (Arc::new(Fake::new()), Arc::new(Corpse::default()));
+    let (desk, worker) = open(shared.clone(), config, Watch::default(), server.clone(), body.clone());
+    let worker = AbortOnDropHandle::new(tokio::spawn(worker.run(CancellationToken::new())));
+    Scene { shared, server, body, desk, _worker: worker, _dir: dir }
+}
+
+impl Scene {
+    async fn promote(&self, epoch: u64, within: u64) -> Result<Done, Refusal> {
+        self.desk.submit(Work::Promote(Promote { epoch: Epoch(epoch), apply_relay_log_within: within })).await
+    }
+
+    async fn fence(&self, epoch: u64) -> Result<Done, Refusal> {
+        self.desk.submit(Work::Fence(FenceOrder { epoch: Epoch(epoch), planned: false })).await
+    }
+
+    async fn follow(&self, source: &str, epoch: u64) -> Result<Done, Refusal> {
+        let order =
+            Follow { epoch: Epoch(epoch), source: ReplicaName::new(source), address: "10.0.0.9:3306".to_owned() };
+        self.desk.submit(Work::Follow(order)).await
+    }
+
+    /// A standby that has received what it has not applied.
+    async fn behind(&self) -> GtidSet {
+        let account = Account { user: "understudy_repl".to_owned(), password: "secret".to_owned() };
+        let source = Source { address: ([10, 0, 0, 9], 3306).into(), account, ca_file: "ca.crt".to_owned() };
+        self.server.follow(&source, SOON).await.unwrap();
+        let received: GtidSet = "00000000-0000-0000-0000-0000000000ff:1-9".parse().unwrap();
+        self.server.receive(&received);
+        received
+    }
+
+    async fn is_read_only(&self) -> bool {
+        self.server.status(SOON).await.unwrap().read_only
+    }
+}
+
+fn promoted(done: Result<Done, Refusal>) -> Promoted {
+    match done {
+        Ok(Done::Promoted(promoted)) => promoted,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_promotion_applies_what_was_received_and_then_serves() {
+    let scene = scene();
+    let received = scene.behind().await;
+    let (done, ()) = tokio::join!(scene.promote(2, 5000), async { scene.server.apply() });
+    assert!(promoted(done).executed.contains(&received));
+    assert!(!scene.is_read_only().await);
+    assert_eq!(scene.server.replication(SOON).await, Ok(None));
+    let row = EpochRow { epoch: Epoch(2), primary: scene.shared.me.clone() };
+    assert_eq!(scene.server.epoch(SOON).await, Ok(Some(row)));
+    assert_eq!(scene.shared.serving(), Some(Epoch(2)));
+}
+
+#[tokio::test]
+async fn a_promotion_waits_for_the_relay_log_no_longer_than_its_bound() {
+    let scene = scene();
+    let received = scene.behind().await;
+    let done = promoted(scene.promote(2, 30).await);
+    assert!(!done.executed.contains(&received));
+    assert_eq!(scene.shared.serving(), Some(Epoch(2)));
+}
+
+#[tokio::test]
+async fn the_same_promotion_again_changes_nothing_and_a_later_one_confirms() {
+    let scene = scene();
+    let first = promoted(scene.promote(2, 0).await);
+    assert_eq!(promoted(scene.promote(2, 0).await), first);
+    assert_eq!(promoted(scene.promote(3, 0).await).epoch, Epoch(3));
+    assert_eq!(scene.shared.serving(), Some(Epoch(3)));
+    let known = Refusal::StaleEpoch { given: Epoch(2), known: Epoch(3) };
+    assert_eq!(scene.promote(2, 0).await, Err(known));
+}
+
+#[tokio::test]
+async fn who_was_fenced_serves_again_only_under_a_later_epoch() {
+    let scene = scene();
+    promoted(scene.promote(2, 0).await);
+    scene.server.connect_clients(3);
+    let fenced = scene.fence(3).await.unwrap();
+    assert!(matches!(fenced, Done::Fenced(Fenced { executed: Some(_), killed: false })), "{fenced:?}");
+    assert!(scene.is_read_only().await);
+    assert_eq!(scene.shared.serving(), None);
+    assert_eq!(scene.shared.read(|facts| facts.fence.map(|(why, _)| why)), Some(Why::Epoch(Epoch(3))));
+    assert!(matches!(scene.promote(3, 0).await, Err(Refusal::WrongPhase { .. })));
+    promoted(scene.promote(4, 0).await);
+    assert_eq!(scene.shared.read(|facts| facts.fence), None);
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_obey_is_killed_within_a_second_or_two() {
+    let scene = scene();
+    promoted(scene.promote(2, 0).await);
+    scene.server.hang(true);
+    let begun = Instant::now();
+    assert_eq!(scene.fence(3).await, Ok(Done::Fenced(Fenced { executed: None, killed: true })));
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(scene.body.killed.load(Ordering::Relaxed));
+}
+
+#[tokio::test]
+async fn an_order_under_a_higher_epoch_ends_the_one_that_is_being_carried_out() {
+    let scene = scene();
+    scene.behind().await;
+    let begun = Instant::now();
+    let higher = async {
+        // The promotion is under way once nothing is received any more.
+        while scene.server.replication(SOON).await.unwrap().is_some_and(|r| r.receiving) {
+            tokio::task::yield_now().await;
+        }
+        scene.fence(3).await
+    };
+    let (lower, higher) = tokio::join!(scene.promote(2, 60_000), higher);
+    assert_eq!(lower, Err(Refusal::StaleEpoch { given: Epoch(2), known: Epoch(3) }));
+    assert!(matches!(higher, Ok(Done::Fenced(Fenced { executed: Some(_), killed: false }))), "{higher:?}");
+    assert!(begun.elapsed() < SOON);
+    assert!(scene.is_read_only().await);
+}
+
+#[tokio::test]
+async fn a_primary_that_is_told_to_follow_refuses_writes_first() {
+    let scene = scene();
+    promoted(scene.promote(2, 0).await);
+    assert_eq!(scene.follow("metrics-0-zzzz", 3).await, Ok(Done::Followed));
+    assert!(scene.is_read_only().await);
+    assert_eq!(scene.shared.serving(), None);
+    let me = scene.shared.me.clone();
+    assert!(matches!(scene.follow(me.as_str(), 3).await, Err(Refusal::NotMine { .. })));
+}
+
+#[tokio::test]
+async fn a_fence_by_isolation_is_lifted_by_the_same_epoch() {
+    let scene = scene();
+    promoted(scene.promote(2, 0).await);
+    scene.desk.submit(Work::Isolate).await.unwrap();
+    assert!(scene.is_read_only().await);
+    promoted(scene.promote(2, 0).await);
+    assert_eq!((scene.shared.serving(), scene.shared.read(|facts| facts.fence)), (Some(Epoch(2)), None));
+}
+
+#[tokio::test]
+async fn orders_that_do_not_fit_the_phase_are_refused_at_once() {
+    for (case, life, fence_too) in [
+        ("empty", Life::Empty, true),
+        ("building", Life::Building, true),
+        ("unusable", Life::Unusable("?".to_owned()), true),
+        ("starting", Life::Starting, false),
+    ] {
+        let scene = scene();
+        scene.shared.update(|facts| facts.life = life);
+        assert!(matches!(scene.promote(1, 0).await, Err(Refusal::WrongPhase { .. })), "{case}");
+        assert!(matches!(scene.follow("x", 1).await, Err(Refusal::WrongPhase { .. })), "{case}");
+        assert_eq!(scene.fence(1).await.is_err(), fence_too, "{case}");
+        assert_eq!(scene.shared.read(|facts| facts.known), Epoch(u64::from(!fence_too)), "{case}");
+    }
+}
+
+#[tokio::test]
+async fn one_order_too_many_is_refused_and_does_not_wait() {
+    let scene = scene();
+    scene.behind().await;
+    let orders = (0..12).map(|_| scene.promote(1, 2000));
+    let outcomes = futures::future::join_all(orders).await;
+    let refused = outcomes.iter().filter(|o| matches!(o, Err(Refusal::Failed { step, .. }) if step == "queue")).count();
+    assert!(refused >= 2, "{refused}");
+    assert!(outcomes.iter().any(Result::is_ok));
+}
