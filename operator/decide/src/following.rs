@@ -140,8 +140,14 @@ fn donor(s: &Snapshot, name: &ReplicaName, primary: &ReplicaName, d: &Draft) -> 
         Some(address) => Donor::Take(donor.clone(), address),
         None => Donor::Wait("the donor has no address"),
     };
+    // One that has its data and is about to follow is worth waiting for; one that never gets there is replaced.
+    let about_to_follow = s.cast().filter(|(other, _)| *other != name && *other != primary).any(|(other, _)| {
+        let phase = s.fresh_report(other).map(|(server, _)| &server.phase);
+        matches!(phase, Some(Phase::Starting | Phase::Running)) && !standbys.contains(&other)
+    });
     match free {
         Some(standby) => taken(standby),
+        None if standbys.is_empty() && about_to_follow => Donor::Wait("a standby is about to be ready"),
         None if !standbys.is_empty() => Donor::Wait("every donor is busy"),
         None if is_busy(primary) => Donor::Wait("the primary is being cloned, and there is no other copy"),
         None if s.fresh_report(primary).is_some_and(|(server, _)| server.serving == Some(s.status.epoch)) => {

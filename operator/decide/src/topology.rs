@@ -7,7 +7,7 @@ use understudy_wire::ReplicaName;
 use understudy_wire::evidence::{Millis, Phase, Server};
 
 use crate::decision::{Draft, NewReplica, Reason, Role, Sentence, Step};
-use crate::failover::assess::Assessment;
+use crate::failover::assess::{Assessment, phase_words};
 use crate::failover::snapshot::{Fact, Kind, Replica, Snapshot};
 use crate::following::{errant_against, is_good_copy};
 use crate::placement;
@@ -93,8 +93,8 @@ fn fnv1a(bytes: &[u8]) -> u64 {
 
 /// Condemns and takes away. Only while a primary is in office and nothing else is under way.
 pub(crate) fn shrink(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft) {
-    condemn_old_primary(s, primary, d);
-    for (name, replica) in s.cast().filter(|(name, _)| *name != primary) {
+    let old = condemn_old_primary(s, primary, d);
+    for (name, replica) in s.cast().filter(|(name, _)| *name != primary && Some(*name) != old) {
         if let Some((sentence, why)) = sentence(s, a, primary, name, replica) {
             condemn(s, primary, (name, replica), sentence, why, d);
         }
@@ -106,10 +106,10 @@ pub(crate) fn shrink(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mu
 }
 
 /// After a failover the old primary is replaced, whatever became of it. The route already points elsewhere.
-fn condemn_old_primary(s: &Snapshot, primary: &ReplicaName, d: &mut Draft) {
-    let Some(change) = s.status.last_change.as_ref().filter(|change| change.kind == Kind::Failover) else { return };
-    let Some(old) = change.from.as_ref().filter(|old| *old != primary) else { return };
-    let Some(replica) = s.replicas.get(old).filter(|replica| replica.condemned.is_none()) else { return };
+fn condemn_old_primary<'a>(s: &'a Snapshot, primary: &ReplicaName, d: &mut Draft) -> Option<&'a ReplicaName> {
+    let change = s.status.last_change.as_ref().filter(|change| change.kind == Kind::Failover)?;
+    let old = change.from.as_ref().filter(|old| *old != primary)?;
+    let replica = s.replicas.get(old).filter(|replica| replica.condemned.is_none())?;
     let cause = change.cause.clone().unwrap_or_else(|| "unknown".into());
     let message = format!("{primary} took over under epoch {}: {cause}", change.epoch);
     let epoch = Some(change.epoch);
@@ -123,6 +123,7 @@ fn condemn_old_primary(s: &Snapshot, primary: &ReplicaName, d: &mut Draft) {
     if d.step(step) {
         d.note_about(Reason::ReplicaCondemned, old, format!("{old} is replaced: {message}"));
     }
+    Some(old)
 }
 
 /// Why a standby should be replaced, if it should.
@@ -139,9 +140,7 @@ fn sentence(
         return Some((Sentence::Errant, format!("it has transactions that the primary lacks: {own}")));
     }
     match &server.phase {
-        Phase::Exited { code, signal, age: ended } if *ended + age >= t.gone_after => {
-            Some((Sentence::Exited, format!("mysqld ended (code {code:?}, signal {signal:?})")))
-        }
+        Phase::Exited { age: ended, .. } if *ended + age >= t.gone_after => Some((Sentence::Exited, phase_words(server, None))),
         Phase::Unusable { reason } => Some((Sentence::Unusable, reason.clone())),
         Phase::Running => broken(t.broken_standby_after, server, age),
         Phase::Exited { .. } | Phase::Empty | Phase::Building | Phase::Starting | Phase::Stopping => None,
@@ -310,7 +309,8 @@ pub(crate) fn label(s: &Snapshot, d: &mut Draft) {
     for (name, replica) in &s.replicas {
         let Some(role) = role_of(s, name, replica) else { continue };
         let differs = |label: Option<&String>| label.is_none_or(|label| *label != role.to_string());
-        let pod = replica.pod.present().is_some_and(|pod| differs(pod.role.as_ref()));
+        // A condemned replica's pod is on its way out.
+        let pod = role != Role::Condemned && replica.pod.present().is_some_and(|pod| differs(pod.role.as_ref()));
         let volume = replica.volume.present().is_some_and(|volume| differs(volume.role.as_ref()));
         // A volume's label need not follow every turn of a standby that stops replicating for a moment.
         let volume = volume && role != Role::Spare;

@@ -56,7 +56,7 @@ fn replica_view(s: &Snapshot, a: &Assessment, name: &ReplicaName, replica: &Repl
     let message = match (&replica.condemned, s.fresh_report(name)) {
         (Some(condemned), _) => Some(format!("condemned: {}", condemned.reason)),
         (None, None) => Some("its manager is silent".into()),
-        (None, Some((server, age))) if server.phase != Phase::Running => Some(phase_words(server, age)),
+        (None, Some((server, _))) if server.phase != Phase::Running => Some(phase_words(server, None)),
         (None, Some((server, _))) => {
             let replication = server.replication.as_ref().map(|read| &read.value).filter(|_| role != Role::Primary);
             let error = replication.and_then(|r| r.apply_error.clone().or_else(|| r.receive_error.clone()));

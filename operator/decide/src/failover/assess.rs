@@ -199,12 +199,14 @@ fn conclude(case: &Case<'_>) -> (Verdict, Option<Class>, Millis) {
 fn own_words(own: &Own<'_>) -> String {
     match own {
         Own::Silent(silent) => format!("its manager has been silent for {}", Seconds(*silent)),
-        Own::Fresh(server, age) => format!("its manager says {}", phase_words(server, *age)),
+        Own::Fresh(server, age) => format!("its manager says {}", phase_words(server, Some(*age))),
     }
 }
 
-/// What a manager says of its server, for a person.
-pub fn phase_words(server: &Server, received: Millis) -> String {
+/// What a manager says of its server, for a person. With the time since the report was received it says how long ago; without,
+/// the words stay the same for as long as the fact does.
+pub fn phase_words(server: &Server, received: Option<Millis>) -> String {
+    let ago = |age: Millis| received.map_or(String::new(), |received| format!(" {} ago", Seconds(age + received)));
     match &server.phase {
         Phase::Empty => "the volume is empty".into(),
         Phase::Unusable { reason } => format!("the volume is unusable: {reason}"),
@@ -215,13 +217,9 @@ pub fn phase_words(server: &Server, received: Millis) -> String {
             Some(false) => "mysqld runs and takes writes".into(),
             None => "mysqld runs and does not answer".into(),
         },
-        Phase::Exited { signal: Some(signal), age, .. } => {
-            format!("mysqld was ended by signal {signal} {} ago", Seconds(age + received))
-        }
-        Phase::Exited { code, age, .. } => {
-            let code = code.map_or("unknown".into(), |code| code.to_string());
-            format!("mysqld exited with code {code} {} ago", Seconds(age + received))
-        }
+        Phase::Exited { signal: Some(signal), age, .. } => format!("mysqld was ended by signal {signal}{}", ago(*age)),
+        Phase::Exited { code: Some(code), age, .. } => format!("mysqld exited with code {code}{}", ago(*age)),
+        Phase::Exited { age, .. } => format!("mysqld ended{}", ago(*age)),
         Phase::Stopping => "the pod is stopping".into(),
     }
 }

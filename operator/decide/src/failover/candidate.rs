@@ -149,7 +149,7 @@ pub fn examine(
     }
     let Some((server, age)) = s.fresh_report(name) else { return Err(Unfit::Silent) };
     if server.phase != Phase::Running {
-        return Err(Unfit::NotRunning(phase_words(server, age)));
+        return Err(Unfit::NotRunning(phase_words(server, None)));
     }
     let executed = match &server.executed {
         Some(read) if read.age + age <= t.fresh => &read.value,

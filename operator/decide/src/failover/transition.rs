@@ -170,7 +170,7 @@ fn promote(s: &Snapshot, a: &Assessment, t: &Transition, apply_within: u64, d: &
         Some(replica) if replica.condemned.is_some() => failed("it was condemned"),
         Some(_) => match s.fresh_report(&t.to) {
             Some((server, _)) if server.phase == Phase::Running => None,
-            Some((server, age)) => Some(super::assess::phase_words(server, age)),
+            Some((server, age)) => Some(super::assess::phase_words(server, Some(age))),
             None if s.silent_for(&t.to) > limits.fresh => failed("its manager is silent"),
             // Nothing heard yet after a restart of the operator.
             None => return d.doing("waiting to hear from the target"),

@@ -268,7 +268,8 @@ impl Stage {
         let applier = self.context.applier.clone();
         let body = |meta: &ObjectMeta| json!({ "metadata": { "name": meta.name, "uid": meta.uid, "labels": { labels::ROLE: role } } });
         let differs = |meta: &ObjectMeta| meta.labels.as_ref().and_then(|labels| labels.get(labels::ROLE)) != Some(&role);
-        if let Some(pod) = objects.pods.get(replica.as_str()).filter(|pod| differs(&pod.metadata)) {
+        let pod = objects.pods.get(replica.as_str()).filter(|_| role != Role::Condemned.to_string());
+        if let Some(pod) = pod.filter(|pod| differs(&pod.metadata)) {
             let live = Live::of(Some(&pod.metadata));
             let call = applier.apply_as::<Pod>(manager::ROLE, &self.namespace, replica.as_str(), body(&pod.metadata), live);
             soon(call).await?;

@@ -30,6 +30,8 @@ use crate::events::{Events, Reason};
 
 /// Numbers that always move are written again after this time.
 const STALE: Duration = Duration::from_secs(60);
+/// Progress of a build is shown this often.
+const PROGRESS: Duration = Duration::from_secs(5);
 /// A note that stopped holding and holds again within this time is the same one.
 const FLICKER: Duration = Duration::from_secs(10);
 
@@ -438,6 +440,9 @@ fn replica_gist(status: &ReplicaStatus) -> ReplicaStatus {
     gist.executed_gtid = None;
     gist.delay = None;
     gist.delay_seconds = None;
+    if let Some(rebuild) = &mut gist.rebuild {
+        *rebuild = RebuildProgress { stage: rebuild.stage.clone(), error: rebuild.error.clone(), ..RebuildProgress::default() };
+    }
     if let Some(volume) = &mut gist.volume {
         volume.free_bytes = None;
         volume.total_bytes = None;
@@ -460,7 +465,8 @@ impl Stage {
             let name = replica.name_any();
             let Some(next) = self.reporter.replicas.get(&name).cloned() else { continue };
             let present = replica.status.clone().unwrap_or_default();
-            let old = self.reporter.replica_written.get(&name).is_none_or(|at| now.duration_since(*at) >= STALE);
+            let stale = if next.rebuild.is_some() { PROGRESS } else { STALE };
+            let old = self.reporter.replica_written.get(&name).is_none_or(|at| now.duration_since(*at) >= stale);
             if replica_gist(&next) != replica_gist(&present) || (old && next != present) {
                 self.write_replica_status(replica, next).await?;
                 self.reporter.replica_written.insert(name, now);

@@ -1,0 +1,299 @@
+//! What holds for every snapshot, however spoiled.
+
+mod support;
+
+use proptest::prelude::*;
+use support::*;
+use understudy_decide::failover::snapshot::*;
+use understudy_decide::{Fact, Order, OrderKind, Step, plan};
+use understudy_wire::evidence::*;
+use understudy_wire::{Epoch, ReplicaName};
+
+/// One way to spoil a snapshot.
+#[derive(Clone, Debug)]
+enum Harm {
+    Phase(usize, u8, Millis),
+    Silent(usize, Millis),
+    Probe(usize, u8, Millis, Option<Millis>),
+    ReadOnly(usize, Option<bool>),
+    Serving(usize, u64),
+    Known(usize, u64),
+    Executed(usize, u64, bool),
+    Pod(usize, u8),
+    Volume(usize, bool),
+    Condemned(usize, bool),
+    Transition(u8, usize, u64),
+    Reprobe(u8),
+    Order(usize, u8, u8, Millis),
+    Wanted(usize),
+    Mode(u8),
+    Awake(Millis),
+    Office(Millis),
+    Request(Option<usize>),
+    NoPrimary,
+    Gap(usize),
+}
+
+fn harm() -> impl Strategy<Value = Harm> {
+    let who = 0..3usize;
+    let age = prop_oneof![0..500u64, 500..3_000u64, 3_000..100_000u64];
+    prop_oneof![
+        (who.clone(), 0..7u8, age.clone()).prop_map(|(w, p, a)| Harm::Phase(w, p, a)),
+        (who.clone(), age.clone()).prop_map(|(w, a)| Harm::Silent(w, a)),
+        (0..4usize, 0..6u8, age.clone(), prop::option::of(age.clone())).prop_map(|(w, p, a, c)| Harm::Probe(w, p, a, c)),
+        (who.clone(), prop::option::of(any::<bool>())).prop_map(|(w, r)| Harm::ReadOnly(w, r)),
+        (who.clone(), 3..7u64).prop_map(|(w, e)| Harm::Serving(w, e)),
+        (who.clone(), 0..7u64).prop_map(|(w, e)| Harm::Known(w, e)),
+        (who.clone(), 900..1_100u64, any::<bool>()).prop_map(|(w, n, e)| Harm::Executed(w, n, e)),
+        (who.clone(), 0..4u8).prop_map(|(w, p)| Harm::Pod(w, p)),
+        (who.clone(), any::<bool>()).prop_map(|(w, p)| Harm::Volume(w, p)),
+        (who.clone(), any::<bool>()).prop_map(|(w, ready)| Harm::Condemned(w, ready)),
+        (0..4u8, who.clone(), 4..6u64).prop_map(|(k, w, e)| Harm::Transition(k, w, e)),
+        (0..3u8).prop_map(Harm::Reprobe),
+        (who.clone(), 0..5u8, 0..3u8, age.clone()).prop_map(|(w, k, o, a)| Harm::Order(w, k, o, a)),
+        (1..5usize).prop_map(Harm::Wanted),
+        (0..3u8).prop_map(Harm::Mode),
+        age.clone().prop_map(Harm::Awake),
+        age.prop_map(Harm::Office),
+        prop::option::of(who).prop_map(Harm::Request),
+        Just(Harm::NoPrimary),
+        (0..4usize).prop_map(Harm::Gap),
+    ]
+}
+
+const LETTERS: [&str; 3] = ["a", "b", "c"];
+
+fn apply(scene: &mut Scene, harm: &Harm) {
+    let observers = [manager("b"), manager("c"), consumer(), operator()];
+    match harm.clone() {
+        Harm::Phase(who, phase, age) => scene.server(LETTERS[who], |server| {
+            server.phase = match phase {
+                0 => Phase::Empty,
+                1 => Phase::Unusable { reason: "x".into() },
+                2 => Phase::Building,
+                3 => Phase::Starting,
+                4 => Phase::Exited { code: None, signal: Some(9), age },
+                5 => Phase::Stopping,
+                _ => Phase::Running,
+            };
+        }),
+        Harm::Silent(who, age) => scene.silent(LETTERS[who], age),
+        Harm::Probe(who, how, since, committed) => {
+            let mut probe = match how {
+                0 => refused(since),
+                1 => unreachable(since),
+                2 => fails(Stage::Greeting, ProbeError::Timeout, since),
+                3 => fails(Stage::Commit, ProbeError::ReadOnly, since),
+                4 => fails(Stage::Auth, ProbeError::TooManyConnections, since),
+                _ => commits(),
+            };
+            if committed.is_some() {
+                probe.committed = committed;
+            }
+            scene.says(&observers[who], "a", Some(probe), None);
+        }
+        Harm::ReadOnly(who, read_only) => scene.server(LETTERS[who], |server| server.read_only = read_only),
+        Harm::Serving(who, epoch) => scene.server(LETTERS[who], |server| server.serving = Some(Epoch(epoch))),
+        Harm::Known(who, epoch) => scene.server(LETTERS[who], |server| server.epoch = Epoch(epoch)),
+        Harm::Executed(who, last, errant) => scene.server(LETTERS[who], |server| {
+            let mut set = gtids("a", last);
+            if errant {
+                set = set.union(&gtids(LETTERS[who], 3));
+            }
+            server.executed = Some(Aged { age: 50, value: set });
+        }),
+        Harm::Pod(who, how) => scene.replica(LETTERS[who], |replica| match (how, &mut replica.pod) {
+            (0, pod) => *pod = Fact::Absent,
+            (1, pod) => *pod = Fact::Unknown,
+            (2, Fact::Present(pod)) => pod.terminating = true,
+            (_, Fact::Present(pod)) => pod.ip = None,
+            _ => {}
+        }),
+        Harm::Volume(who, unknown) => scene.replica(LETTERS[who], |replica| {
+            replica.volume = if unknown { Fact::Unknown } else { Fact::Absent };
+        }),
+        Harm::Condemned(who, ready) => {
+            let at = jiff::Timestamp::from_second(1_700_000_000).expect("a time");
+            scene.replica(LETTERS[who], |replica| {
+                replica.condemned =
+                    Some(Condemned { reason: "Lost".into(), successor_ready_at: ready.then_some(at), node: Some("node-1".into()) });
+            });
+        }
+        Harm::Transition(kind, to, epoch) => {
+            scene.0.status.epoch = Epoch(epoch);
+            scene.0.status.transition = Some(Transition {
+                kind: [Kind::Bootstrap, Kind::Failover, Kind::Switchover, Kind::Confirm][usize::from(kind)],
+                epoch: Epoch(epoch),
+                from: Some(name("a")),
+                to: name(LETTERS[to]),
+                record: Some("m-5".into()),
+                cause: None,
+            });
+            scene.0.memory.transition_known = 400;
+            if kind == 0 {
+                scene.0.status.primary = None;
+            }
+        }
+        Harm::Reprobe(how) => scene.reprobed(match how {
+            0 => ReprobeOutcome::Committed,
+            1 => ReprobeOutcome::Failed("x".into()),
+            _ => ReprobeOutcome::Running(100),
+        }),
+        Harm::Order(who, kind, outcome, sent) => {
+            let kind = [OrderKind::Build, OrderKind::Follow, OrderKind::Promote, OrderKind::Fence, OrderKind::Peers][usize::from(kind)];
+            let outcome = match outcome {
+                0 => OrderOutcome::InFlight,
+                1 => OrderOutcome::Done(Some(gtids("a", 1000))),
+                _ => OrderOutcome::Failed("x".into()),
+            };
+            scene.ordered(LETTERS[who], kind, 1, sent, outcome);
+        }
+        Harm::Wanted(replicas) => scene.0.policy.replicas = replicas,
+        Harm::Mode(mode) => scene.0.policy.mode = [Mode::Automatic, Mode::Manual, Mode::Paused][usize::from(mode)],
+        Harm::Awake(awake) => scene.0.memory.awake = awake,
+        Harm::Office(known) => scene.0.memory.office_known = known,
+        Harm::Request(target) => {
+            let target = target.map(|who| name(LETTERS[who]));
+            scene.0.requests.push(Request { name: "r".into(), kind: Kind::Switchover, target, age: 10 });
+        }
+        Harm::NoPrimary => scene.0.status.primary = None,
+        Harm::Gap(who) => scene.report(&observers[who]).report.own_gap = 4_000,
+    }
+}
+
+fn harms() -> impl Strategy<Value = Vec<Harm>> {
+    prop::collection::vec(harm(), 0..8)
+}
+
+fn spoiled(harms: &[Harm]) -> Scene {
+    let mut scene = Scene::well();
+    harms.iter().for_each(|harm| apply(&mut scene, harm));
+    scene
+}
+
+fn promoted(step: &Step) -> Option<(&ReplicaName, Epoch)> {
+    match step {
+        Step::Order { replica, order: Order::Promote(promote) } => Some((replica, promote.epoch)),
+        _ => None,
+    }
+}
+
+/// A commit that somebody saw fresh, after the claim became known here.
+fn commit_after_claim(s: &Snapshot, old: &ReplicaName) -> bool {
+    let about = |received: &Received| {
+        let evidence = received.report.evidence.iter().filter(|e| e.subject == *old);
+        evidence.filter_map(|e| Some(e.probe.as_ref()?.committed? + received.age)).min()
+    };
+    s.reports.iter().filter_map(about).any(|commit| commit + 100 < s.memory.transition_known)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+    #[test]
+    fn the_same_snapshot_gives_the_same_decision(harms in harms()) {
+        let scene = spoiled(&harms);
+        prop_assert_eq!(format!("{:?}", plan(&scene.0)), format!("{:?}", plan(&scene.0)));
+    }
+
+    #[test]
+    fn at_most_one_step_cannot_be_taken_back(harms in harms()) {
+        let scene = spoiled(&harms);
+        let steps = plan(&scene.0).steps;
+        prop_assert!(steps.iter().filter(|step| step.is_irreversible()).count() <= 1, "{steps:?}");
+    }
+
+    #[test]
+    fn i2_only_the_target_of_the_claimed_epoch_is_promoted_and_claims_only_go_up(harms in harms()) {
+        let scene = spoiled(&harms);
+        let s = &scene.0;
+        for step in plan(s).steps {
+            if let Some((replica, epoch)) = promoted(&step) {
+                let transition = s.status.transition.as_ref();
+                prop_assert!(transition.is_some_and(|t| t.to == *replica && t.epoch == epoch), "{step:?}");
+            }
+            if let Step::Claim(claim) = &step {
+                prop_assert!(claim.epoch() > s.status.epoch, "{step:?}");
+            }
+            if let Step::Publish { epoch, primary, .. } = &step {
+                let proven = s.own_report(primary).is_some_and(|(server, _)| server.serving == Some(*epoch))
+                    || s.order(primary, OrderKind::Promote, *epoch).is_some_and(|o| matches!(o.outcome, OrderOutcome::Done(_)));
+                prop_assert!(proven, "{step:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn i4_a_commit_after_the_claim_stands_against_a_failover(harms in harms()) {
+        let scene = spoiled(&harms);
+        let s = &scene.0;
+        let Some(transition) = s.status.transition.as_ref().filter(|t| t.kind == Kind::Failover) else { return Ok(()) };
+        let told = s.order(&transition.to, OrderKind::Promote, transition.epoch).is_some();
+        let old = transition.from.clone().expect("from a");
+        if !told && commit_after_claim(s, &old) {
+            let steps = plan(s).steps;
+            prop_assert!(steps.iter().all(|step| promoted(step).is_none()), "{steps:?}");
+        }
+    }
+
+    #[test]
+    fn i4_a_fresh_commit_stands_against_a_claim(harms in harms()) {
+        let scene = spoiled(&harms);
+        let s = &scene.0;
+        let Some(primary) = s.status.primary.clone() else { return Ok(()) };
+        let newest = s.reports.iter().flat_map(|r| r.report.evidence.iter().map(move |e| (r, e))).filter(|(_, e)| e.subject == primary);
+        let newest = newest.filter_map(|(r, e)| Some(e.probe.as_ref()?.committed? + r.age)).min();
+        let decision = plan(s);
+        let unplanned = decision.steps.iter().any(|step| matches!(step, Step::Claim(c) if c.kind == Kind::Failover && c.from.as_ref() == Some(&primary)));
+        if s.status.transition.is_none() && unplanned && let Some(newest) = newest {
+            prop_assert!(newest > 2_000 || newest + 100 >= decision.assessment.since, "commit {newest} ms ago: {:?}", decision.assessment);
+        }
+    }
+
+    #[test]
+    fn i6_a_volume_goes_only_when_it_was_condemned_and_all_copies_are_there(harms in harms()) {
+        let scene = spoiled(&harms);
+        let s = &scene.0;
+        for step in plan(s).steps {
+            match &step {
+                Step::DeleteVolume { replica, .. } => {
+                    prop_assert!(s.replicas[replica].condemned.as_ref().is_some_and(|c| c.successor_ready_at.is_some()));
+                    prop_assert!(s.status.primary.as_ref() != Some(replica));
+                    let running = s.cast().filter(|(name, _)| s.fresh_report(name).is_some_and(|(server, _)| server.phase == Phase::Running));
+                    prop_assert!(running.count() >= s.policy.replicas, "{step:?}");
+                }
+                Step::Condemn { replica, .. } => {
+                    prop_assert!(s.status.primary.as_ref() != Some(replica), "{step:?}");
+                    prop_assert!(s.status.transition.as_ref().is_none_or(|t| t.kind == Kind::Bootstrap), "{step:?}");
+                }
+                Step::DeletePod { replica, restart: false, .. } => prop_assert!(s.replicas[replica].condemned.is_some()),
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_is_done_while_paused(harms in harms()) {
+        let scene = spoiled(&harms);
+        let mut scene = scene;
+        scene.0.policy.paused = true;
+        prop_assert_eq!(plan(&scene.0).steps, vec![]);
+    }
+
+    #[test]
+    fn an_errant_replica_is_never_the_target_of_a_claim(harms in harms()) {
+        let scene = spoiled(&harms);
+        let s = &scene.0;
+        for step in plan(s).steps {
+            let Step::Claim(claim) = &step else { continue };
+            // The primary itself may be confirmed, and a target once claimed may be claimed again.
+            let again = s.status.primary.as_ref() == Some(&claim.to) || s.status.transition.as_ref().is_some_and(|t| t.to == claim.to || t.from.as_ref() == Some(&claim.to));
+            let own = LETTERS.iter().find(|letter| name(letter) == claim.to).expect("of the scene");
+            let executed = s.own_report(&claim.to).and_then(|(server, _)| server.executed.clone());
+            // Everything here was written on a.
+            if !again && *own != "a" && let Some(executed) = executed {
+                prop_assert!(!executed.value.contains(&gtids(own, 3)), "{step:?}");
+            }
+        }
+    }
+}

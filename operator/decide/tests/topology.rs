@@ -1,0 +1,375 @@
+//! Which replicas there should be, case by case.
+
+mod support;
+
+use support::*;
+use understudy_decide::decision::{NewReplica, Sentence};
+use understudy_decide::failover::snapshot::*;
+use understudy_decide::{Fact, Order, OrderKind, Reason, Step};
+use understudy_wire::evidence::{Aged, BuildProgress, Phase};
+use understudy_wire::order::Origin;
+use understudy_wire::{Epoch, ReplicaName};
+
+fn condemned(scene: &Scene) -> Option<(String, Sentence)> {
+    scene.steps().into_iter().find_map(|step| match step {
+        Step::Condemn { replica, reason, .. } => Some((replica.to_string(), reason)),
+        _ => None,
+    })
+}
+
+fn grown(scene: &Scene) -> Vec<NewReplica> {
+    let grow = scene.steps().into_iter().find_map(|step| match step {
+        Step::Grow { replicas, .. } => Some(replicas),
+        _ => None,
+    });
+    grow.unwrap_or_default()
+}
+
+fn build_of(scene: &Scene, letter: &str) -> Option<Origin> {
+    scene.steps().into_iter().find_map(|step| match step {
+        Step::Order { replica, order: Order::Build(build) } if replica == name(letter) => Some(build.origin),
+        _ => None,
+    })
+}
+
+/// Makes a standby one that was just made.
+fn empty(scene: &mut Scene, letter: &str) {
+    scene.server(letter, |server| {
+        server.phase = Phase::Empty;
+        server.replication = None;
+        server.executed = None;
+    });
+    scene.label(letter, "spare");
+}
+
+fn condemn(scene: &mut Scene, letter: &str, reason: &str) {
+    scene.replica(letter, |replica| {
+        replica.condemned = Some(Condemned { reason: reason.into(), successor_ready_at: None, node: None });
+    });
+}
+
+#[test]
+fn a_new_shard_makes_its_replicas_and_nothing_else() {
+    let mut scene = Scene::well();
+    scene.0.status = Status::default();
+    scene.0.replicas.clear();
+    scene.0.reports.clear();
+    let steps = scene.steps();
+    assert_eq!(steps.len(), 1);
+    let new = grown(&scene);
+    let ids: Vec<_> = new.iter().map(|new| (new.server_id, new.first, new.replaces.is_none())).collect();
+    assert_eq!(ids, [(1, true, true), (2, true, true), (3, true, true)]);
+    assert_eq!(grown(&scene), new, "the same names for the same ids");
+    let names: std::collections::BTreeSet<_> = new.iter().map(|new| &new.name).collect();
+    assert_eq!(names.len(), 3);
+    assert!(names.iter().all(|name| name.as_str().len() == "m-xxxx".len()), "{names:?}");
+}
+
+#[test]
+fn who_is_replaced_and_why() {
+    type Case = (&'static str, fn(&mut Scene), Option<(&'static str, Sentence)>);
+    let cases: &[Case] = &[
+        ("nobody", |_| {}, None),
+        (
+            "a standby with transactions of its own",
+            |s| s.server("c", |server| server.executed = Some(Aged { age: 50, value: gtids("a", 1000).union(&gtids("c", 2)) })),
+            Some(("m-c", Sentence::Errant)),
+        ),
+        (
+            "a standby with transactions of a former primary that the present one lacks",
+            |s| s.server("c", |server| server.executed = Some(Aged { age: 50, value: gtids("a", 1000).union(&gtids("x", 2)) })),
+            Some(("m-c", Sentence::Errant)),
+        ),
+        (
+            "a standby that is ahead of the last word of the primary",
+            |s| s.server("c", |server| server.executed = Some(Aged { age: 50, value: gtids("a", 1005) })),
+            None,
+        ),
+        (
+            "a standby whose server ended",
+            |s| s.server("b", |server| server.phase = Phase::Exited { code: Some(1), signal: None, age: 2_000 }),
+            Some(("m-b", Sentence::Exited)),
+        ),
+        (
+            "a standby whose volume holds half a data directory",
+            |s| s.server("b", |server| server.phase = Phase::Unusable { reason: "interrupted clone".into() }),
+            Some(("m-b", Sentence::Unusable)),
+        ),
+        (
+            "a standby whose applier stopped",
+            |s| {
+                s.server("b", |server| {
+                    let replication = &mut server.replication.as_mut().expect("replicates").value;
+                    replication.applying = false;
+                    replication.apply_error = Some("duplicate key".into());
+                    server.lsn = Some(Aged { age: 20_000, value: 1 });
+                });
+            },
+            Some(("m-b", Sentence::ReplicationBroken)),
+        ),
+        ("a standby that is silent for half a minute", |s| s.silent("b", 30_000), None),
+        ("a standby that is silent for longer", |s| s.silent("b", 61_000), Some(("m-b", Sentence::Lost))),
+        (
+            "a standby that is silent while the primary is silent as well",
+            |s| {
+                s.silent("a", 61_000);
+                s.silent("b", 61_000);
+            },
+            None,
+        ),
+        (
+            "a standby that is silent with most of the fleet",
+            |s| {
+                s.silent("b", 61_000);
+                s.0.fleet.silent = 20;
+            },
+            None,
+        ),
+        (
+            "a standby that is silent for as long as the operator has been awake",
+            |s| {
+                s.silent("b", 61_000);
+                s.0.memory.awake = 5_000;
+            },
+            None,
+        ),
+        (
+            "nobody while a change of primary is under way",
+            |s| {
+                s.claimed(Kind::Switchover, "c");
+                s.server("b", |server| server.phase = Phase::Exited { code: Some(1), signal: None, age: 2_000 });
+            },
+            None,
+        ),
+        (
+            "one too many: the newest",
+            |s| s.0.policy.replicas = 2,
+            Some(("m-c", Sentence::ScaledDown)),
+        ),
+        (
+            "one too many: the one that does not replicate",
+            |s| {
+                s.0.policy.replicas = 2;
+                s.server("b", |server| server.replication.as_mut().expect("replicates").value.receiving = false);
+            },
+            Some(("m-b", Sentence::ScaledDown)),
+        ),
+        (
+            "not while no other standby is intact",
+            |s| {
+                s.0.policy.replicas = 2;
+                s.server("b", |server| server.replication = None);
+                s.server("c", |server| server.replication = None);
+            },
+            None,
+        ),
+        ("down to the primary alone", |s| s.0.policy.replicas = 1, Some(("m-c", Sentence::ScaledDown))),
+        (
+            "nobody while the primary is in doubt",
+            |s| {
+                s.0.policy.replicas = 2;
+                s.all_say(&unreachable(5_000));
+            },
+            None,
+        ),
+    ];
+    for (case, spoil, expected) in cases {
+        let mut scene = Scene::well();
+        spoil(&mut scene);
+        let expected = expected.map(|(name, sentence)| (name.to_owned(), sentence));
+        assert_eq!(condemned(&scene), expected, "{case}: {:?}", scene.reasons());
+    }
+}
+
+#[test]
+fn the_last_good_copy_is_never_condemned() {
+    let mut scene = Scene::well();
+    // The primary does not serve, and the only other standby is silent.
+    scene.server("a", |server| server.serving = None);
+    scene.silent("c", 10_000);
+    scene.server("b", |server| server.phase = Phase::Unusable { reason: "half".into() });
+    assert_eq!(condemned(&scene), None);
+    assert!(scene.plan().notes.iter().any(|note| note.reason == Reason::LastCopyKept));
+}
+
+#[test]
+fn a_condemned_replica_is_replaced_on_another_node_as_long_as_there_is_one() {
+    let mut scene = Scene::well();
+    scene.replica("b", |replica| {
+        replica.condemned = Some(Condemned { reason: "FailedOver".into(), successor_ready_at: None, node: Some("node-2".into()) });
+        replica.pod = Fact::Absent;
+    });
+    let new = grown(&scene);
+    assert_eq!(new.len(), 1);
+    assert_eq!((new[0].server_id, new[0].replaces.as_ref()), (4, Some(&name("b"))));
+    assert_eq!(new[0].avoid_nodes, ["node-2"]);
+    scene.0.nodes.remove("node-4");
+    assert!(grown(&scene)[0].avoid_nodes.is_empty(), "no other node is free");
+}
+
+#[test]
+fn a_lost_node_is_avoided_even_if_nothing_else_is_free() {
+    let mut scene = Scene::well();
+    scene.0.nodes.remove("node-4");
+    scene.replica("b", |replica| {
+        replica.condemned = Some(Condemned { reason: "Lost".into(), successor_ready_at: None, node: Some("node-2".into()) });
+        replica.pod = Fact::Absent;
+    });
+    scene.0.reports.retain(|received| received.report.observer != manager("b"));
+    assert_eq!(grown(&scene)[0].avoid_nodes, ["node-2"]);
+}
+
+#[test]
+fn nothing_is_made_or_taken_away_on_what_is_not_known() {
+    let mut scene = Scene::well();
+    scene.replica("b", |replica| {
+        replica.pod = Fact::Unknown;
+        replica.volume = Fact::Unknown;
+    });
+    assert_eq!(scene.steps(), vec![]);
+    condemn(&mut scene, "b", "Lost");
+    assert!(!scene.steps().iter().any(|step| matches!(step, Step::DeletePod { .. } | Step::DeleteVolume { .. } | Step::DeleteReplica { .. })));
+}
+
+#[test]
+fn what_is_left_of_a_condemned_replica_goes_in_order() {
+    let mut scene = Scene::well();
+    // Its successor d is there already.
+    scene.0.replicas.insert(name("d"), Replica { replaces: Some(name("b")), ..replica(4, "d") });
+    scene.says(&manager("d"), "d", None, Some(server("d", Phase::Running)));
+    scene.acknowledge_peers();
+    condemn(&mut scene, "b", "Exited");
+    scene.acknowledge_peers();
+    let step = |scene: &Scene| scene.steps().into_iter().find(|step| !matches!(step, Step::Order { .. }));
+    assert_eq!(step(&scene), Some(Step::DeletePod { replica: name("b"), uid: "pod-b".into(), restart: false }));
+    scene.replica("b", |replica| replica.pod = Fact::Absent);
+    assert_eq!(step(&scene), Some(Step::StartQuarantine { replica: name("b") }));
+    let now = scene.0.now;
+    scene.replica("b", |replica| replica.condemned.as_mut().expect("condemned").successor_ready_at = Some(now));
+    assert_eq!(step(&scene), None, "its time is not over");
+    scene.0.now += jiff::SignedDuration::from_hours(25);
+    assert_eq!(step(&scene), Some(Step::DeleteVolume { replica: name("b"), uid: "pvc-b".into() }));
+    scene.server("c", |server| server.replication.as_mut().expect("replicates").value.applying = false);
+    assert_eq!(step(&scene), None, "not while a copy is missing");
+    scene.replica("b", |replica| replica.volume = Fact::Absent);
+    assert_eq!(step(&scene), Some(Step::DeleteReplica { replica: name("b"), uid: "uid-b".into() }));
+}
+
+#[test]
+fn who_is_cloned() {
+    let mut scene = Scene::well();
+    empty(&mut scene, "c");
+    let donor = |origin: Option<Origin>| match origin {
+        Some(Origin::Clone { donor, .. }) => Some(donor.to_string()),
+        _ => None,
+    };
+    assert_eq!(donor(build_of(&scene, "c")).as_deref(), Some("m-b"), "a standby rather than the primary");
+    scene.server("b", |server| server.phase = Phase::Starting);
+    assert_eq!(build_of(&scene, "c"), None, "one that is about to be ready is waited for");
+    scene.silent("b", 5_000);
+    assert_eq!(donor(build_of(&scene, "c")).as_deref(), Some("m-a"), "the primary if it is the one copy left");
+    let mut scene = Scene::well();
+    empty(&mut scene, "c");
+    scene.0.replicas.insert(name("d"), replica(4, "d"));
+    let building = BuildProgress { stage: "FILE COPY".into(), done: 1, total: 2, eta: None, donor: Some(name("b")), error: None };
+    let server = understudy_wire::evidence::Server { build: Some(building), ..server("d", Phase::Building) };
+    scene.says(&manager("d"), "d", None, Some(server));
+    assert_eq!(build_of(&scene, "c"), None, "one that is being cloned has enough to do");
+    assert!(scene.plan().notes.iter().any(|note| note.reason == Reason::WaitingForDonor));
+}
+
+/// A shard whose replicas are there and empty.
+fn unborn() -> Scene {
+    let mut scene = Scene::well();
+    scene.0.status = Status { next_server_id: 4, ..Status::default() };
+    for letter in ["a", "b", "c"] {
+        empty(&mut scene, letter);
+        scene.server(letter, |server| {
+            server.epoch = Epoch(0);
+            server.serving = None;
+        });
+    }
+    scene
+}
+
+#[test]
+fn the_first_primary_step_by_step() {
+    let mut scene = unborn();
+    assert_eq!(scene.steps(), vec![Step::IntendBootstrap { replica: name("a") }], "the intent comes first");
+    scene.0.status.bootstrap = Some(Bootstrap { replica: name("a"), completed: false });
+    assert!(matches!(build_of(&scene, "a"), Some(Origin::Initialise { .. })));
+    assert_eq!(build_of(&scene, "b"), None, "nobody else is told to do anything");
+    scene.server("a", |server| server.phase = Phase::Building);
+    assert_eq!(scene.steps(), vec![]);
+    scene.server("a", |server| server.phase = Phase::Running);
+    assert_eq!(scene.claim(), Some((Kind::Bootstrap, "m-a".into())));
+}
+
+#[test]
+fn a_volume_is_never_initialised_once_the_shard_has_served() {
+    type Case = (&'static str, fn(&mut Scene));
+    let cases: &[Case] = &[
+        ("the intent was completed", |s| s.0.status.bootstrap = Some(Bootstrap { replica: name("a"), completed: true })),
+        ("a manager knows an epoch", |s| s.server("b", |server| server.epoch = Epoch(3))),
+        ("a replica holds data", |s| s.server("c", |server| server.phase = Phase::Running)),
+        ("a primary changed once", |s| {
+            s.0.status.last_change = Some(LastChange { kind: Kind::Failover, epoch: EPOCH, from: None, record: None, cause: None, at: None });
+        }),
+    ];
+    for (case, spoil) in cases {
+        let mut scene = unborn();
+        spoil(&mut scene);
+        let bad = |step: &Step| match step {
+            Step::IntendBootstrap { .. } => true,
+            Step::Order { order: Order::Build(build), .. } => matches!(build.origin, Origin::Initialise { .. }),
+            _ => false,
+        };
+        assert!(!scene.steps().iter().any(bad), "{case}: {:?}", scene.steps());
+    }
+}
+
+#[test]
+fn a_lost_status_takes_the_best_copy_once_everybody_had_time_to_come_forward() {
+    let mut scene = Scene::well();
+    scene.0.status = Status { next_server_id: 4, ..Status::default() };
+    for letter in ["a", "b", "c"] {
+        scene.server(letter, |server| {
+            server.serving = None;
+            server.read_only = Some(true);
+        });
+    }
+    scene.server("b", |server| server.executed = Some(Aged { age: 50, value: gtids("a", 1001) }));
+    assert_eq!(scene.claim(), Some((Kind::Failover, "m-b".into())));
+    let Some(Step::Claim(claim)) = scene.steps().into_iter().find(|step| matches!(step, Step::Claim(_))) else { panic!() };
+    assert_eq!(claim.epoch(), Epoch(5), "beyond what the servers know");
+    scene.silent("c", 3_000);
+    scene.0.memory.awake = 10_000;
+    assert_eq!(scene.claim(), None, "c may have more");
+    scene.0.memory.awake = 61_000;
+    assert_eq!(scene.claim(), Some((Kind::Failover, "m-b".into())));
+}
+
+#[test]
+fn a_replica_that_was_to_be_first_and_is_lost_is_given_up_and_another_named() {
+    let mut scene = unborn();
+    scene.0.status.bootstrap = Some(Bootstrap { replica: name("a"), completed: false });
+    scene.server("a", |server| server.phase = Phase::Unusable { reason: "interrupted".into() });
+    assert_eq!(condemned(&scene), Some(("m-a".into(), Sentence::Unusable)));
+    condemn(&mut scene, "a", "Unusable");
+    assert!(scene.steps().contains(&Step::IntendBootstrap { replica: name("b") }));
+}
+
+#[test]
+fn followers_are_told_again_only_when_they_do_not_follow() {
+    let mut scene = Scene::well();
+    scene.server("b", |server| server.replication.as_mut().expect("replicates").value.source = Some("10.0.0.9:3306".into()));
+    let told = |scene: &Scene| {
+        scene.steps().iter().any(|step| matches!(step, Step::Order { replica, order: Order::Follow(_) } if *replica == name("b")))
+    };
+    assert!(told(&scene));
+    scene.ordered("b", OrderKind::Follow, 1, 500, OrderOutcome::InFlight);
+    assert!(!told(&scene));
+    scene.ordered("b", OrderKind::Follow, 1, 3_500, OrderOutcome::Failed("busy".into()));
+    assert!(told(&scene));
+    assert_eq!(ReplicaName::new("m-b"), name("b"));
+}
