@@ -1,0 +1,58 @@
+//! Remote read. I/O.
+
+use axum::body::Body;
+use axum::extract::{RawQuery, State};
+use axum::http::HeaderMap;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
+
+use super::error::ApiError;
+use super::{Shared, headers_of};
+use crate::gather::gather;
+use crate::params::parse_scope;
+use crate::remote::{decode_request, encode_response};
+use crate::server::Servers;
+use crate::work::{Results, Work};
+
+/// `POST /api/v1/read`.
+pub async fn read<S: Servers>(
+    State(service): State<Shared<S>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    answer(&service, query.as_deref(), &headers, body).await.unwrap_or_else(|refusal| refusal.text())
+}
+
+async fn answer<S: Servers>(
+    service: &Shared<S>,
+    query: Option<&str>,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let (tenant, _place) = service.admit(headers).await?;
+    let encoding = headers.get(CONTENT_ENCODING).map_or(b"snappy".as_slice(), |value| value.as_bytes());
+    if encoding != b"snappy" {
+        return Err(ApiError::Unsupported("remote read is packed with snappy".into()));
+    }
+    let scope = parse_scope(query)?;
+    let body = service.body(body).await?;
+    let work = Work::Samples(decode_request(&body, &service.limits)?);
+    let mut gathered = gather(&service.asker, &tenant, &work, &scope, service.partitions, &service.limits).await?;
+    let described = headers_of(&gathered);
+    service.metrics.gave(gathered.found.samples(), gathered.found.duplicates);
+    service.metrics.missing_shards.inc_by(gathered.missing.len() as u64);
+    let Results::Samples(results) = gathered.found.results else {
+        return Err(ApiError::Internal("samples were asked for and something else was found".into()));
+    };
+    let held = std::mem::take(&mut gathered.held);
+    let limits = service.limits.clone();
+    let encoding = tokio::task::spawn_blocking(move || {
+        let body = encode_response(results, &limits);
+        drop(held);
+        body
+    });
+    let body = encoding.await.map_err(|_| ApiError::Internal("the answer could not be encoded".into()))??;
+    let fixed = [(CONTENT_TYPE, "application/x-protobuf"), (CONTENT_ENCODING, "snappy")];
+    Ok((fixed, described, body).into_response())
+}

@@ -1,0 +1,107 @@
+//! Listening, connections and their limits, and stopping without cutting anybody off. I/O.
+//!
+//! HTTP/1.1 only: neither Prometheus' remote read nor Grafana needs more.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// The most bytes of headers.
+const HEADER_BYTES: usize = 32 * 1024;
+/// The most headers.
+const HEADERS: usize = 64;
+
+/// How connections are treated.
+#[derive(Clone, Debug)]
+pub struct Connections {
+    /// The most at once; further ones wait in the kernel's queue.
+    pub most: usize,
+    /// How long headers may take, and how long an idle connection stays.
+    pub header_timeout: Duration,
+    /// How long requests may go on after the stop.
+    pub drain_timeout: Duration,
+}
+
+/// Accepts until `stop` is cancelled, then lets the requests under way end, within their time. `open` counts connections.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    connections: Connections,
+    open: Gauge,
+    stop: CancellationToken,
+) {
+    let places = Arc::new(Semaphore::new(connections.most));
+    let tasks = TaskTracker::new();
+    let abort = CancellationToken::new();
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = accept(&listener, &places) => accepted,
+        };
+        let (stream, place) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                // Out of file descriptors, most likely: others must end first.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let (router, stop, abort, open) = (router.clone(), stop.clone(), abort.clone(), open.clone());
+        let header_timeout = connections.header_timeout;
+        tasks.spawn(async move {
+            open.inc();
+            tokio::select! {
+                () = abort.cancelled() => {}
+                () = connection(stream, router, header_timeout, stop) => {}
+            }
+            open.dec();
+            drop(place);
+        });
+    }
+    drop(listener);
+    tasks.close();
+    if tokio::time::timeout(connections.drain_timeout, tasks.wait()).await.is_err() {
+        tracing::warn!(left = tasks.len(), "connections did not end in time and are cut");
+        abort.cancel();
+        tasks.wait().await;
+    }
+}
+
+async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let place = places.clone().acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    stream.set_nodelay(true)?;
+    Ok((stream, place))
+}
+
+async fn connection(stream: TcpStream, router: Router, header_timeout: Duration, stop: CancellationToken) {
+    let serving = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(header_timeout)
+        .max_buf_size(HEADER_BYTES)
+        .max_headers(HEADERS)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    tokio::pin!(serving);
+    let ended = tokio::select! {
+        ended = serving.as_mut() => ended,
+        () = stop.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = ended {
+        // A client that went away or spoke nonsense: its business, and common.
+        tracing::debug!(%error, "a connection ended early");
+    }
+}

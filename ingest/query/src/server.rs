@@ -1,0 +1,324 @@
+//! Asking one MySQL server. I/O, behind the traits [`Servers`] and [`Session`].
+//!
+//! A session is asked within one read-only transaction on a consistent snapshot, which begins by saying its epoch: what
+//! is read afterwards is of the same moment.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+use thiserror::Error;
+use understudy_model::{SeriesId, Tenant};
+use understudy_sql::{Login, Tls};
+use understudy_store::{Matcher, Merger, ReadError, Series, label_names, label_values, matching_series, read_blocks};
+use understudy_wire::{Epoch, ShardName};
+
+use crate::budget::Held;
+use crate::limits::Limits;
+use crate::merge::Selected;
+use crate::topology::Server;
+use crate::work::{Found, Results, Selection, Standing, Work};
+
+/// The account that may only read.
+const ACCOUNT: &str = "understudy_reader";
+/// Connections kept per server for the next request.
+const KEPT: usize = 8;
+
+/// The statement ran longer than `max_execution_time`.
+const TOO_SLOW: u16 = 3024;
+/// The table was made after the snapshot.
+const TABLE_CHANGED: u16 = 1412;
+
+/// Why a server has no answer.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ServerError {
+    /// No connection, none in time, or lost.
+    #[error("not reachable: {0}")]
+    Unreachable(String),
+    /// It answered with an error.
+    #[error("answered with an error: {0}")]
+    Failed(String),
+    /// It stands under an epoch that is over.
+    #[error("it is at epoch {has}, the shard is at {known}")]
+    OldEpoch {
+        /// Its own.
+        has: Epoch,
+        /// The shard's.
+        known: Epoch,
+    },
+    /// A standby that is too far behind to answer.
+    #[error("it is {0:?} behind")]
+    Behind(Duration),
+    /// It took longer than a query may.
+    #[error("the query took longer than allowed")]
+    TooSlow,
+    /// It found more than a query may.
+    #[error("the query found more than {most} {what}")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// The limit.
+        most: usize,
+    },
+    /// Others hold the memory.
+    #[error("other queries use all the memory for samples")]
+    Memory,
+    /// What is stored cannot be read.
+    #[error("{0}")]
+    Damaged(String),
+}
+
+impl ServerError {
+    /// Whether another server of the shard may do better.
+    pub fn is_of_the_server(&self) -> bool {
+        match self {
+            Self::Unreachable(_) | Self::Failed(_) | Self::OldEpoch { .. } | Self::Behind(_) | Self::Damaged(_) => true,
+            Self::TooSlow | Self::TooMany { .. } | Self::Memory => false,
+        }
+    }
+}
+
+/// The servers of all shards.
+#[async_trait]
+pub trait Servers: Send + Sync + 'static {
+    /// A connection.
+    type Session: Session;
+
+    /// A connection that is idle or, where there is none or `fresh` is asked for, a new one.
+    async fn connect(&self, shard: &ShardName, server: &Server, fresh: bool) -> Result<Self::Session, ServerError>;
+
+    /// Takes back a connection whose last answer was complete.
+    async fn give_back(&self, session: Self::Session);
+}
+
+/// A connection to one server.
+#[async_trait]
+pub trait Session: Send + 'static {
+    /// Whether it was idle before: then a failure says nothing about the server.
+    fn is_reused(&self) -> bool;
+
+    /// Begins, and says where the server stands.
+    async fn begin(&mut self) -> Result<Standing, ServerError>;
+
+    /// What the tenant has.
+    async fn run(&mut self, tenant: &Tenant, work: &Work, held: &mut Held) -> Result<Found, ServerError>;
+}
+
+/// Servers over MySQL.
+#[derive(Debug)]
+pub struct MysqlServers {
+    credentials: PathBuf,
+    authority: Option<PathBuf>,
+    consumer: String,
+    limits: Limits,
+    idle: Mutex<HashMap<SocketAddr, Vec<Conn>>>,
+}
+
+/// A connection to a MySQL server.
+#[derive(Debug)]
+pub struct MysqlSession {
+    conn: Conn,
+    address: SocketAddr,
+    is_reused: bool,
+    consumer: String,
+    limits: Limits,
+}
+
+impl MysqlServers {
+    /// `credentials` is a directory of `SHARD/understudy_reader` password files, `authority` the certificate of the
+    /// authority that signed the servers' (None: no encryption, for tests), `consumer` the name under which the store's
+    /// consumer keeps its offsets.
+    pub fn new(credentials: PathBuf, authority: Option<PathBuf>, consumer: String, limits: Limits) -> Self {
+        Self { credentials, authority, consumer, limits, idle: Mutex::default() }
+    }
+
+    fn login(&self, shard: &ShardName) -> Result<Login, ServerError> {
+        let path = self.credentials.join(shard.as_str()).join(ACCOUNT);
+        let password = std::fs::read_to_string(&path)
+            .map_err(|e| ServerError::Unreachable(format!("no password for it at {}: {e}", path.display())))?;
+        let tls = self.authority.clone().map(|ca| Tls { ca, name: understudy_api::names::shard_san(shard.as_str()) });
+        Ok(Login { user: ACCOUNT.to_owned(), password: password.trim_end().to_owned(), tls })
+    }
+
+    fn take(&self, address: SocketAddr) -> Option<Conn> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&address)?.pop()
+    }
+}
+
+#[async_trait]
+impl Servers for MysqlServers {
+    type Session = MysqlSession;
+
+    async fn connect(&self, shard: &ShardName, server: &Server, fresh: bool) -> Result<MysqlSession, ServerError> {
+        let address = server.address;
+        let session = |conn, is_reused| {
+            let (consumer, limits) = (self.consumer.clone(), self.limits.clone());
+            MysqlSession { conn, address, is_reused, consumer, limits }
+        };
+        if let Some(conn) = self.take(address).filter(|_| !fresh) {
+            return Ok(session(conn, true));
+        }
+        let login = self.login(shard)?;
+        let settings = format!(
+            "SET SESSION max_execution_time = {}, SESSION transaction_isolation = 'REPEATABLE-READ'",
+            self.limits.statement.as_millis()
+        );
+        let opened = understudy_sql::open(address, &login, &settings, self.limits.begin).await;
+        opened.map(|conn| session(conn, false)).map_err(|e| ServerError::Unreachable(e.to_string()))
+    }
+
+    async fn give_back(&self, mut session: MysqlSession) {
+        // Ends the snapshot; a server that does not even do that is not asked again on this connection.
+        let ended = tokio::time::timeout(self.limits.begin, session.conn.query_drop("COMMIT")).await;
+        if !matches!(ended, Ok(Ok(()))) {
+            return;
+        }
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = idle.entry(session.address).or_default();
+        if kept.len() < KEPT {
+            kept.push(session.conn);
+        }
+        // Addresses come and go with replicas; those with nothing idle need no entry.
+        idle.retain(|_, conns| !conns.is_empty());
+    }
+}
+
+#[async_trait]
+impl Session for MysqlSession {
+    fn is_reused(&self) -> bool {
+        self.is_reused
+    }
+
+    async fn begin(&mut self) -> Result<Standing, ServerError> {
+        let begin = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
+        self.conn.query_drop(begin).await.map_err(|e| of_mysql("begin", &e))?;
+        let epoch: Option<u64> = self
+            .conn
+            .query_first("SELECT epoch FROM understudy.epoch WHERE id = 1")
+            .await
+            .map_err(|e| of_mysql("read the epoch", &e))?;
+        let Some(epoch) = epoch else { return Err(ServerError::Failed("it has no epoch".into())) };
+        let freshness = understudy_store::read::freshness(&mut self.conn, &self.consumer).await.map_err(of_store)?;
+        Ok(Standing { epoch: Epoch(epoch), freshness })
+    }
+
+    async fn run(&mut self, tenant: &Tenant, work: &Work, held: &mut Held) -> Result<Found, ServerError> {
+        let conn = &mut self.conn;
+        let most = self.limits.series;
+        let mut found = work.nothing();
+        match (work, &mut found.results) {
+            (Work::Samples(selections), Results::Samples(results)) => {
+                let mut left = Allowance { samples: self.limits.samples, used: 0, held };
+                for (selection, result) in selections.iter().zip(results) {
+                    found.duplicates += read(conn, tenant, selection, most, &mut left, result).await?;
+                }
+            }
+            (Work::Series(selectors), Results::Series(series)) => {
+                for matchers in selectors {
+                    series.extend(find(conn, tenant, matchers, most).await?.into_iter().map(|series| series.labels));
+                    check("series", series.len(), most)?;
+                }
+            }
+            (Work::LabelNames(selectors), Results::Texts(texts)) => {
+                for matchers in or_all(selectors) {
+                    texts.extend(or_none(label_names(conn, tenant, matchers, most).await)?);
+                }
+            }
+            (Work::LabelValues(name, selectors), Results::Texts(texts)) => {
+                for matchers in or_all(selectors) {
+                    texts.extend(or_none(label_values(conn, tenant, name, matchers, most).await)?);
+                }
+            }
+            // `nothing` gives results of the work's own kind.
+            _ => {}
+        }
+        Ok(found)
+    }
+}
+
+/// What one request may still read here.
+struct Allowance<'a> {
+    samples: usize,
+    used: usize,
+    held: &'a mut Held,
+}
+
+async fn read(
+    conn: &mut Conn,
+    tenant: &Tenant,
+    selection: &Selection,
+    most_series: usize,
+    left: &mut Allowance<'_>,
+    result: &mut Selected,
+) -> Result<u64, ServerError> {
+    let series = find(conn, tenant, &selection.matchers, most_series).await?;
+    let groups: BTreeSet<_> = series.iter().map(|series| series.group).collect();
+    let wanted: HashSet<SeriesId> = series.iter().map(|series| series.id).collect();
+    let (times, most, used_before) = (selection.times_ms, left.samples, left.used);
+    let mut merger = Merger::default();
+    let mut is_short = false;
+    let reading = read_blocks(conn, tenant, &groups, times, |block, offset| {
+        merger.add(&block, |id| wanted.contains(&id), times, offset);
+        let used = used_before + merger.samples_len();
+        is_short = left.held.grow_to(used).is_err();
+        if is_short || used > most { Err(ReadError::TooMany { what: "samples", most }) } else { Ok(()) }
+    });
+    match or_none(reading.await) {
+        Err(ServerError::TooMany { .. }) if is_short => return Err(ServerError::Memory),
+        outcome => outcome?,
+    }
+    left.used += merger.samples_len();
+    let mut merged = merger.finish();
+    for series in series {
+        if let Some(samples) = merged.series.remove(&series.id) {
+            result.insert(series.labels, samples);
+        }
+    }
+    Ok(merged.duplicates)
+}
+
+async fn find(conn: &mut Conn, tenant: &Tenant, matchers: &[Matcher], most: usize) -> Result<Vec<Series>, ServerError> {
+    or_none(matching_series(conn, tenant, matchers, most).await)
+}
+
+/// Without a selector all series are meant.
+fn or_all(selectors: &[Vec<Matcher>]) -> Vec<&[Matcher]> {
+    if selectors.is_empty() { vec![&[]] } else { selectors.iter().map(Vec::as_slice).collect() }
+}
+
+/// A table that is not there holds nothing: nothing was stored yet.
+fn or_none<T: Default>(outcome: Result<T, ReadError>) -> Result<T, ServerError> {
+    match outcome {
+        Err(ReadError::NotThere) => Ok(T::default()),
+        outcome => outcome.map_err(of_store),
+    }
+}
+
+fn check(what: &'static str, count: usize, most: usize) -> Result<(), ServerError> {
+    if count > most { Err(ServerError::TooMany { what, most }) } else { Ok(()) }
+}
+
+fn of_store(error: ReadError) -> ServerError {
+    match error {
+        ReadError::Sql { step, source } => of_mysql(step, &source),
+        ReadError::NotThere => ServerError::Failed("a table is not there".into()),
+        ReadError::TooMany { what, most } => ServerError::TooMany { what, most },
+        ReadError::Damaged(text) => ServerError::Damaged(text),
+    }
+}
+
+fn of_mysql(step: &str, error: &mysql_async::Error) -> ServerError {
+    match error {
+        mysql_async::Error::Server(e) if e.code == TOO_SLOW => ServerError::TooSlow,
+        mysql_async::Error::Server(e) if e.code == TABLE_CHANGED => {
+            ServerError::Unreachable(format!("{step}: a table was made meanwhile"))
+        }
+        mysql_async::Error::Server(e) => ServerError::Failed(format!("{step}: error {}: {}", e.code, e.message)),
+        other => ServerError::Unreachable(format!("{step}: {other}")),
+    }
+}
