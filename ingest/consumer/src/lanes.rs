@@ -93,12 +93,14 @@ pub struct Lane {
     trying: bool,
     /// How often in a row the log was heard to hold more, while nothing came.
     silences: u32,
+    /// The end of the log, as far as it is known.
+    end: Option<i64>,
     paused: bool,
 }
 
 impl Lane {
     fn new(spans: Spans, stored: Option<i64>, paused: bool) -> Self {
-        Self { spans, stored, next: stored, taken: false, fault: None, trying: false, silences: 0, paused }
+        Self { spans, stored, next: stored, taken: false, fault: None, trying: false, silences: 0, end: None, paused }
     }
 
     /// The offset that MySQL has; None when it has none.
@@ -118,7 +120,13 @@ impl Lane {
 
     /// Where to read; None when there is nothing to read, or no way to.
     pub fn position(&self) -> Option<i64> {
-        if self.paused || (self.fault.is_some() && !self.trying) { None } else { self.spans.next(self.next?) }
+        if self.paused || (self.fault.is_some() && !self.trying) {
+            return None;
+        }
+        let at = self.spans.next(self.next?)?;
+        // A span may begin where the log has not come to yet; reading there would be an error.
+        let is_ahead = self.stored != Some(at) && self.end.is_some_and(|end| at > end);
+        (!is_ahead).then_some(at)
     }
 
     /// Why it cannot go on.
@@ -213,6 +221,7 @@ impl Lanes {
     pub fn heard(&mut self, partition: i32, earliest: i64, end: i64) -> bool {
         let Some(lane) = self.0.get_mut(&partition) else { return false };
         let before = lane.position();
+        lane.end = lane.end.max(Some(end));
         if lane.next.is_none() {
             lane.next = lane.begin(earliest);
         }
@@ -242,7 +251,7 @@ impl Lanes {
             return Offer::Fault;
         }
         (lane.next, lane.taken, lane.fault, lane.trying) = (Some(offset + 1), true, None, false);
-        lane.silences = 0;
+        (lane.silences, lane.end) = (0, lane.end.map(|end| end.max(offset + 1)));
         Offer::Take
     }
 
@@ -410,7 +419,7 @@ mod tests {
             ("cut", &here, 10, 0, 9, Some(Fault::Ended { wanted: 10, end: 9 })),
             ("moved away, then deleted", &moved, 50, 70, 99, None),
             ("moved away too late", &moved, 51, 0, 99, Some(Fault::Overrun { until: 50, stored: 51 })),
-            ("comes back beyond the end", &later, 50, 0, 60, None),
+            ("comes back where the log is not yet", &later, 50, 0, 60, None),
         ] {
             let mut lanes = Lanes::default();
             lanes.load(&placed(list), &[], &stored(&[(0, at)]));
@@ -419,6 +428,25 @@ mod tests {
             lanes.heard(0, 0, 1000);
             let overrun = matches!(fault, Some(Fault::Overrun { .. }));
             assert_eq!(lanes.get(0).unwrap().fault().is_some(), overrun, "{case}: heard better");
+        }
+    }
+
+    #[test]
+    fn a_span_that_begins_where_the_log_is_not_yet_waits_for_it() {
+        for (case, list, stored_up_to) in [
+            ("new here", &[(0, "b", 0), (0, "a", 90)][..], None),
+            ("back again", &[(0, "a", 0), (0, "b", 50), (0, "a", 90)], Some(50)),
+        ] {
+            let mut lanes = Lanes::default();
+            let found: Vec<_> = stored_up_to.map(|at| (0, at)).into_iter().collect();
+            lanes.load(&placed(list), &[], &stored(&found));
+            lanes.heard(0, 0, 89);
+            assert_eq!((lanes.positions(), lanes.get(0).unwrap().fault()), (vec![], None), "{case}");
+            assert!(lanes.heard(0, 0, 90), "{case}");
+            assert_eq!(lanes.positions(), [(0, 90)], "{case}");
+            assert_eq!(lanes.offer(0, 90, Holes::Refused), Offer::Take, "{case}");
+            lanes.heard(0, 0, 90);
+            assert_eq!(lanes.positions(), [(0, 91)], "{case}: news of the end may be older than what came");
         }
     }
 

@@ -35,7 +35,7 @@ impl Default for Deadlines {
 /// A connection's own settings. Idle time-outs are short so that a consumer that froze in the middle of a transaction does not keep its
 /// locks from its successor; autocommit stays on outside of transactions.
 const SETTINGS: &str = "SET SESSION wait_timeout = 3, SESSION net_read_timeout = 3, SESSION net_write_timeout = 3, \
-     SESSION innodb_lock_wait_timeout = 1, SESSION lock_wait_timeout = 5, \
+     SESSION innodb_lock_wait_timeout = 1, SESSION lock_wait_timeout = 2, \
      SESSION transaction_isolation = 'READ-COMMITTED', SESSION autocommit = 1, \
      SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', SESSION time_zone = '+00:00'";
 

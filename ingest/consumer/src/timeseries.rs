@@ -222,10 +222,10 @@ fn put_aside(frame: &Frame, bounds: TimeWindow) -> (Vec<Reject>, usize) {
 #[derive(Clone, Debug, clap::Args)]
 pub struct TimeSeriesSettings {
     /// How much older than its record a sample may be, in seconds; no more than is kept.
-    #[arg(long, env = "UNDERSTUDY_ACCEPT_PAST_SECONDS", default_value_t = 15 * 24 * 3600)]
+    #[arg(long, env = "UNDERSTUDY_ACCEPT_PAST_SECONDS", default_value_t = 32 * 24 * 3600)]
     pub accept_past_seconds: u64,
     /// How much newer than its record a sample may be, in seconds.
-    #[arg(long, env = "UNDERSTUDY_ACCEPT_FUTURE_SECONDS", default_value_t = 2 * 3600)]
+    #[arg(long, env = "UNDERSTUDY_ACCEPT_FUTURE_SECONDS", default_value_t = 25 * 3600)]
     pub accept_future_seconds: u64,
     /// Series remembered to be in the catalogue.
     #[arg(long, env = "UNDERSTUDY_KNOWN_SERIES", default_value_t = KNOWN_SERIES)]

@@ -36,7 +36,12 @@ pub async fn matching_series(
 ) -> Result<Vec<Series>, ReadError> {
     let mut found = Vec::new();
     for (sql, params) in statements(conn, tenant, matchers).await? {
-        let mut result = conn.exec_iter(sql, Params::Positional(params)).await.map_err(failed("find series"))?;
+        let mut result = match conn.exec_iter(sql, Params::Positional(params)).await.map_err(failed("find series")) {
+            Ok(result) => result,
+            // Nothing was ever stored here.
+            Err(ReadError::NotThere) => return Ok(Vec::new()),
+            Err(e) => return Err(e),
+        };
         while let Some(row) = result.next().await.map_err(failed("find series"))? {
             let (id, group, labels): (Vec<u8>, Vec<u8>, Vec<u8>) =
                 mysql_async::from_row_opt(row).map_err(|e| ReadError::Damaged(e.to_string()))?;

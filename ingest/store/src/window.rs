@@ -21,7 +21,8 @@ pub struct Acceptance {
 
 impl Default for Acceptance {
     fn default() -> Self {
-        Self { past: Duration::from_secs(15 * 24 * 3600), future: Duration::from_secs(2 * 3600) }
+        // A little more than the gateway lets through, so that what was acknowledged is stored and not put aside.
+        Self { past: Duration::from_secs(32 * 24 * 3600), future: Duration::from_secs(25 * 3600) }
     }
 }
 

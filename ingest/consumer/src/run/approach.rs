@@ -1,0 +1,134 @@
+//! From a route to a place in the log: connect, look, claim, read the offsets. I/O.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+use understudy_kafka::Position;
+use understudy_sql::StepError;
+use understudy_wire::Epoch;
+use understudy_wire::evidence::{ProbeError, Stage};
+
+use super::{Runner, now, unexpected};
+use crate::batch::Batch;
+use crate::guard::OwnerRow;
+use crate::lanes::Resume;
+use crate::log::Log;
+use crate::route::Route;
+use crate::session::{Session, TxError};
+use crate::view::View;
+
+/// How long the log may take to be brought to other positions.
+const ASSIGN: Duration = Duration::from_secs(2);
+
+impl<V: View, L: Log> Runner<V, L> {
+    pub(super) async fn open(&mut self, route: &Route) {
+        let login = match (self.deps.login)() {
+            Ok(login) => login,
+            Err(message) => {
+                let error = ProbeError::Other { message };
+                return self.machine.failed(StepError { step: "read login", stage: Stage::Tcp, error });
+            }
+        };
+        self.deps.facts.began(Stage::Tcp, now());
+        match Session::open(route, &login, self.config.deadlines).await {
+            Ok(session) => {
+                self.deps.facts.selected(now());
+                self.deps.metrics.connections.inc();
+                self.session = Some(session);
+                self.view.route_changed();
+                let at = self.now();
+                self.machine.opened(at);
+            }
+            Err(e) => self.failed(e),
+        }
+    }
+
+    pub(super) async fn survey(&mut self) {
+        let Some(session) = &mut self.session else { return self.gone() };
+        self.deps.facts.began(Stage::Select, now());
+        match session.survey(&self.config.names).await {
+            Ok(survey) => {
+                self.deps.facts.selected(now());
+                let at = self.now();
+                self.machine.surveyed(survey.epoch, survey.owner, at);
+            }
+            Err(e) => self.failed(e),
+        }
+    }
+
+    pub(super) async fn claim(&mut self, seen: &OwnerRow, epoch: Epoch) {
+        let Some(session) = &mut self.session else { return self.gone() };
+        self.deps.facts.began(Stage::Commit, now());
+        let claim = session.claim(&self.config.names, self.config.owner.as_str(), seen, epoch).await;
+        let at = self.now();
+        match claim {
+            Ok(term) => {
+                self.deps.facts.idle();
+                tracing::info!(?term, ?seen, "claimed");
+                self.machine.claimed(Ok(term), at);
+            }
+            Err(TxError::Fenced(fenced)) => {
+                self.deps.facts.idle();
+                self.machine.claimed(Err(fenced), at);
+            }
+            Err(TxError::Step(e)) => self.failed(e),
+            Err(other) => self.failed(unexpected("claim", &other)),
+        }
+    }
+
+    /// Brings lanes, batch and log to where the rows say.
+    pub(super) async fn load(&mut self) {
+        let Some(session) = &mut self.session else { return self.gone() };
+        let placement = self.deps.placement.borrow_and_update().clone().unwrap_or_default();
+        let stored = match session.offsets(&self.config.names).await {
+            Ok(stored) => stored,
+            Err(e) => return self.failed(e),
+        };
+        let offsets = stored.iter().map(|(p, stored)| (*p, stored.next_offset)).collect();
+        let paused: Vec<i32> = match self.config.paused {
+            true => placement.keys().copied().collect(),
+            false => self.config.paused_partitions.clone(),
+        };
+        let resume = self.lanes.load(&placement, &paused, &offsets);
+        self.complete = stored.iter().map(|(p, stored)| (*p, stored.complete_until_ms)).collect();
+        tracing::info!(?resume, positions = ?self.lanes.positions(), "read the stored offsets");
+        if resume != Resume::KeepBatch {
+            self.batch = Batch::default();
+        }
+        if resume == Resume::Rewind {
+            self.generation = None;
+            self.deps.metrics.rewinds.inc();
+        }
+        self.listen_to_ends();
+        let outcome = self.assign().await;
+        let at = self.now();
+        self.machine.loaded(outcome, at);
+    }
+
+    /// Tells the log where to read, unless it knows.
+    pub(super) async fn assign(&mut self) -> Result<(), String> {
+        if self.generation.is_some() {
+            return Ok(());
+        }
+        let positions = self.lanes.positions();
+        let positions = positions.into_iter().map(|(partition, offset)| Position { partition, offset }).collect();
+        match timeout_at(Instant::now() + ASSIGN, self.deps.log.assign(positions)).await {
+            Ok(Ok(generation)) => {
+                self.generation = Some(generation);
+                Ok(())
+            }
+            Ok(Err(e)) => Err(format!("the topic cannot be read: {e}")),
+            Err(_) => Err("the topic cannot be read: no answer from the client".to_owned()),
+        }
+    }
+
+    /// Lanes learn where the log begins and ends.
+    pub(super) fn listen_to_ends(&mut self) {
+        let ends = self.deps.ends.borrow_and_update().clone();
+        for (partition, end) in ends {
+            if self.lanes.heard(partition, end.earliest, end.end) {
+                self.generation = None;
+            }
+        }
+    }
+}

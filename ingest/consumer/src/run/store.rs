@@ -1,0 +1,193 @@
+//! From the batch into the shard: the transaction, and what becomes of its failures. I/O.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+use understudy_sql::StepError;
+use understudy_wire::evidence::{Millis, ProbeError, Stage};
+
+use super::gather::Gathered;
+use super::{Runner, lost, now};
+use crate::batch::Batch;
+use crate::facts::INTERVAL;
+use crate::guard::Guard;
+use crate::log::Log;
+use crate::machine::Worked;
+use crate::session::{Progress, Stored, TxError};
+use crate::view::{View, ViewError};
+
+/// How often rows are written only to say how far idle partitions are complete.
+const REFRESH: Duration = Duration::from_secs(1);
+
+impl<V: View, L: Log> Runner<V, L> {
+    pub(super) async fn work(
+        &mut self,
+        guard: &Guard,
+        hold: Option<Millis>,
+        stop: &CancellationToken,
+    ) -> Result<Worked, StepError> {
+        let canary_at = self.committed + INTERVAL;
+        if let Some(hold) = hold {
+            let until = (self.started + Duration::from_millis(hold)).min(canary_at);
+            if stop.run_until_cancelled(sleep_until(until)).await.is_none() || until < canary_at {
+                return Ok(Worked::Canary);
+            }
+            return self.canary(guard).await;
+        }
+        if let Err(why) = self.assign().await {
+            return Ok(Worked::Held(why));
+        }
+        match self.gather(canary_at, stop).await {
+            Gathered::Nothing => Ok(Worked::Canary),
+            Gathered::Reload => Ok(Worked::Reload),
+            Gathered::Canary => self.canary(guard).await,
+            Gathered::Batch => {
+                if let Err(why) = self.put_aside().await {
+                    return Ok(Worked::Held(why));
+                }
+                self.store(guard).await
+            }
+        }
+    }
+
+    /// Prepares and commits the batch.
+    pub(super) async fn store(&mut self, guard: &Guard) -> Result<Worked, StepError> {
+        let Some(session) = &mut self.session else { return Err(lost()) };
+        self.deps.facts.began(Stage::Commit, now());
+        if !self.batch.items().is_empty()
+            && let Err(e) = session.prepare(&mut self.view, self.batch.items()).await
+        {
+            return self.view_failed(e);
+        }
+        let refresh = self.refreshed.elapsed() >= REFRESH;
+        let progress = self.progress(refresh);
+        let Some(session) = &mut self.session else { return Err(lost()) };
+        let began = Instant::now();
+        self.deps.facts.began(Stage::Commit, now());
+        let committed = session.commit(&self.config.names, guard, &progress, &mut self.view, self.batch.items()).await;
+        match committed {
+            Ok(()) => {
+                self.batch_stored(began, &progress, refresh);
+                Ok(Worked::Batch)
+            }
+            Err(e) => self.tx_failed(e),
+        }
+    }
+
+    /// A transaction with nothing in it but the beat, and now and then how far idle partitions are complete.
+    pub(super) async fn canary(&mut self, guard: &Guard) -> Result<Worked, StepError> {
+        let refresh = self.refreshed.elapsed() >= REFRESH;
+        // While the view is on hold the batch stays in hand, and the rows must not run ahead of it.
+        let progress: BTreeMap<_, _> = match refresh {
+            true => self.progress(true).into_iter().filter(|(p, _)| !self.is_taken(*p)).collect(),
+            false => BTreeMap::new(),
+        };
+        let Some(session) = &mut self.session else { return Err(lost()) };
+        let began = Instant::now();
+        self.deps.facts.began(Stage::Commit, now());
+        match session.commit(&self.config.names, guard, &progress, &mut self.view, &[]).await {
+            Ok(()) => {
+                self.note_commit(began, &progress, refresh);
+                self.deps.metrics.canaries.inc();
+                Ok(Worked::Canary)
+            }
+            Err(e) => self.tx_failed(e),
+        }
+    }
+
+    pub(super) fn is_taken(&self, partition: i32) -> bool {
+        self.lanes.get(partition).is_some_and(|lane| lane.is_taken())
+    }
+
+    /// The rows to write: of partitions with records in the batch, and of others that are complete further than their rows say.
+    pub(super) fn progress(&self, refresh: bool) -> BTreeMap<i32, Progress> {
+        let ends = self.deps.ends.borrow();
+        let mut progress = BTreeMap::new();
+        for (partition, lane) in self.lanes.iter() {
+            let Some(next_offset) = lane.next() else { continue };
+            let known = self.complete.get(&partition).copied();
+            let finished = lane.position().is_none() && lane.fault().is_none() && !lane.is_paused();
+            let caught_up = ends.get(&partition).filter(|end| finished || next_offset >= end.end);
+            let reached = caught_up.map(|end| end.asked_ms).or_else(|| self.batch.last_ms(partition));
+            let complete_until_ms = known.max(reached).unwrap_or(0);
+            let news = known != Some(complete_until_ms) || lane.stored() != Some(next_offset);
+            if lane.is_taken() || (refresh && news) {
+                let stored = Stored { next_offset, complete_until_ms };
+                progress.insert(partition, Progress { expected: lane.stored(), stored });
+            }
+        }
+        progress
+    }
+
+    pub(super) fn batch_stored(&mut self, began: Instant, progress: &BTreeMap<i32, Progress>, refresh: bool) {
+        self.note_commit(began, progress, refresh);
+        for partition in progress.keys() {
+            if let Some(at) = self.batch.last_ms(*partition) {
+                self.stored_ms.insert(*partition, at);
+            }
+        }
+        self.deps.metrics.stored(self.batch.records(), self.batch.bytes());
+        self.batch = Batch::default();
+        self.view.committed();
+        self.missed_table = false;
+    }
+
+    pub(super) fn note_commit(&mut self, began: Instant, progress: &BTreeMap<i32, Progress>, refresh: bool) {
+        let at = Instant::now();
+        self.deps.facts.committed(at - began, at.into_std());
+        self.deps.metrics.commit_seconds.observe((at - began).as_secs_f64());
+        self.committed = at;
+        if refresh {
+            self.refreshed = at;
+        }
+        self.lanes.committed(progress.keys().copied());
+        for (partition, progress) in progress {
+            self.complete.insert(*partition, progress.stored.complete_until_ms);
+        }
+    }
+
+    pub(super) fn tx_failed(&mut self, error: TxError) -> Result<Worked, StepError> {
+        match error {
+            TxError::Fenced(fenced) => {
+                self.deps.facts.idle();
+                Ok(Worked::Fenced(fenced))
+            }
+            TxError::Diverged(diverged) => {
+                tracing::warn!(%diverged, "what is stored is not what this process left");
+                self.deps.facts.idle();
+                Ok(Worked::Reload)
+            }
+            TxError::View(e) => self.view_failed(e),
+            // Somebody holds the rows that decide: the server is well and so is the connection.
+            TxError::Step(e) if e.is_lock() => {
+                self.deps.facts.failed(&e, now());
+                tracing::warn!(error = %e, "the rows that decide are locked");
+                Ok(Worked::Canary)
+            }
+            TxError::Step(e) => Err(e),
+        }
+    }
+
+    pub(super) fn view_failed(&mut self, error: ViewError) -> Result<Worked, StepError> {
+        self.deps.facts.idle();
+        match error {
+            ViewError::Step(e) if e.is_missing_table() && !self.missed_table => {
+                tracing::warn!(error = %e, "a table is gone; the view looks anew");
+                self.missed_table = true;
+                self.view.route_changed();
+                Ok(Worked::Canary)
+            }
+            ViewError::Step(e) if e.error == ProbeError::ReadOnly || !e.is_answer() => Err(e),
+            ViewError::Reject { index, reason, detail } => {
+                self.batch.reject(index, reason, detail);
+                Ok(Worked::Canary)
+            }
+            other => {
+                self.missed_table = false;
+                Ok(Worked::Held(other.to_string()))
+            }
+        }
+    }
+}

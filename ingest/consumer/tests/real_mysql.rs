@@ -1,0 +1,247 @@
+//! The consumer against real servers: failovers to replicas that lag, frozen primaries, cut connections, rivals, bad records.
+#![allow(clippy::unwrap_used, reason = "a test file: clippy only sees functions marked as tests")]
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use mysql_async::prelude::Queryable;
+use support::{Lines, SOON, Shard, TestLog, start, until};
+use tokio::time::Instant;
+use understudy_kafka::fake::{MemoryLog, Mood};
+use understudy_mysql::Instance;
+
+fn dead() -> Arc<MemoryLog> {
+    Arc::new(MemoryLog::new(1))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_are_stored_and_an_idle_consumer_proves_that_commits_succeed() {
+    let (shard, log, dead) = (Shard::start(0).await, TestLog::new(3), dead());
+    let consumer = start("a", &shard, &log, &dead, Lines::default());
+    log.produce(100);
+    shard.holds_exactly(0, &log).await;
+
+    let canaries = consumer.counted("canaries");
+    until("canaries go on", || async { consumer.counted("canaries") > canaries + 4 }).await;
+    let report = consumer.facts.report(std::time::Instant::now());
+    let probe = report.evidence[0].probe.clone().unwrap();
+    assert!(probe.committed.unwrap() < 1000, "{probe:?}");
+    assert!(probe.failing.is_none() && probe.committing_since.unwrap() >= 1000, "{probe:?}");
+
+    until("idle partitions are known to be complete", || async {
+        let snapshot = consumer.board.borrow().clone();
+        snapshot.partitions.iter().all(|p| p.lag_records == 0 && p.complete_until_ms > 0)
+    })
+    .await;
+    consumer.end().await;
+    let mut conn = shard.admin(0).await;
+    let owner: Option<String> = conn.query_first("SELECT owner FROM understudy.consumer_owner").await.unwrap();
+    assert_eq!(owner.as_deref(), Some(""), "given up");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_promoted_replica_that_lags_goes_on_from_its_own_offset() {
+    let (mut shard, log, dead) = (Shard::start(1).await, TestLog::new(3), dead());
+    let consumer = start("a", &shard, &log, &dead, Lines::default());
+    log.produce(200);
+    shard.holds_exactly(0, &log).await;
+    until("the replica has some of it", || async { shard.stored(1).await.0.values().sum::<i64>() > 50 }).await;
+    shard.servers[1].admin().stop_receiving(SOON).await.unwrap();
+    log.produce(300);
+    shard.holds_exactly(0, &log).await;
+    let behind: i64 = shard.stored(1).await.0.values().sum();
+    assert!(behind < 500, "the replica lags: {behind}");
+
+    shard.servers[0].signal("KILL");
+    consumer.is("Cut").await;
+    log.produce(50);
+    shard.promote(1).await;
+    shard.holds_exactly(1, &log).await;
+    assert!(consumer.counted("rewinds") >= 2, "the log was read again from what the replica has");
+    consumer.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_primary_is_left_at_once_when_the_route_changes_and_what_it_does_later_does_not_count() {
+    let (mut shard, log, dead) = (Shard::start(1).await, TestLog::new(3), dead());
+    let consumer = start("a", &shard, &log, &dead, Lines { slow: Some(Duration::from_millis(5)), ..Lines::default() });
+    log.produce(300);
+    until("it is in the middle", || async { shard.stored(0).await.0.values().sum::<i64>() > 60 }).await;
+    shard.promote_quietly(1).await;
+    shard.servers[0].signal("STOP");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let report = consumer.facts.report(std::time::Instant::now());
+    let stuck = report.evidence[0].probe.clone().unwrap().in_flight;
+    assert!(stuck.is_some_and(|flight| flight.age >= 100), "{report:?}");
+
+    let told = Instant::now();
+    shard.tell(1);
+    until("it commits on the new primary", || async {
+        let report = consumer.facts.report(std::time::Instant::now());
+        report.evidence[0].subject.as_str().ends_with('1')
+            && report.evidence[0].probe.as_ref().is_some_and(|p| p.committed.is_some())
+    })
+    .await;
+    assert!(told.elapsed() < Duration::from_secs(1), "{:?}", told.elapsed());
+    shard.servers[0].signal("CONT");
+    log.produce(100);
+    shard.holds_exactly(1, &log).await;
+    consumer.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_cut_in_the_middle_of_transactions_lose_and_double_nothing() {
+    let (shard, log, dead) = (Shard::start(0).await, TestLog::new(3), dead());
+    let consumer = start("a", &shard, &log, &dead, Lines { slow: Some(Duration::from_millis(2)), ..Lines::default() });
+    let admin = shard.servers[0].admin();
+    for round in 0..60 {
+        log.produce(10);
+        tokio::time::sleep(Duration::from_millis(7 + round % 13)).await;
+        admin.cut_clients(SOON).await.unwrap();
+    }
+    shard.holds_exactly(0, &log).await;
+    assert!(consumer.counted("connections") > 10, "they were cut");
+    consumer.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_consumers_one_is_active_and_the_other_takes_over() {
+    let (shard, log, dead) = (Shard::start(0).await, TestLog::new(2), dead());
+    let first = start("a", &shard, &log, &dead, Lines::default());
+    first.is("Running").await;
+    let second = start("b", &shard, &log, &dead, Lines::default());
+    second.is("Claiming").await;
+    log.produce(40);
+    shard.holds_exactly(0, &log).await;
+    assert_eq!((first.counted("records"), second.counted("records")), (40, 0));
+
+    let asked = Instant::now();
+    first.end().await;
+    second.is("Running").await;
+    assert!(asked.elapsed() < Duration::from_secs(2), "given up, so nobody waits: {:?}", asked.elapsed());
+
+    let third = start("c", &shard, &log, &dead, Lines::default());
+    third.is("Claiming").await;
+    log.produce(40);
+    drop(second);
+    third.is("Running").await;
+    shard.holds_exactly(0, &log).await;
+    third.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rivals_that_take_over_from_each_other_in_the_middle_double_nothing() {
+    let (shard, log, dead) = (Shard::start(0).await, TestLog::new(3), dead());
+    let slow = || Lines { slow: Some(Duration::from_millis(3)), ..Lines::default() };
+    let mut running = vec![start("0", &shard, &log, &dead, slow())];
+    for round in 1..12 {
+        log.produce(60);
+        running.push(start(&round.to_string(), &shard, &log, &dead, slow()));
+        tokio::time::sleep(Duration::from_millis(40)).await;
+        // Every other one goes without a word, with a transaction open.
+        let oldest = running.remove(0);
+        if round % 2 == 0 {
+            oldest.end().await;
+        } else {
+            drop(oldest);
+            let mut conn = shard.admin(0).await;
+            let free = "UPDATE understudy.consumer_owner SET owner = '', beat = beat + 1";
+            conn.query_drop(free).await.unwrap();
+        }
+    }
+    shard.holds_exactly(0, &log).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn under_a_claimed_epoch_nobody_writes_until_the_server_has_it() {
+    let (mut shard, log, dead) = (Shard::start(0).await, TestLog::new(1), dead());
+    let consumer = start("a", &shard, &log, &dead, Lines::default());
+    log.produce(10);
+    shard.holds_exactly(0, &log).await;
+    shard.epoch += 1;
+    shard.tell(0);
+    consumer.is("Fenced").await;
+    log.produce(10);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(shard.stored(0).await.0[&0], 10);
+    shard.epoch -= 1;
+    shard.promote_quietly(0).await;
+    shard.holds_exactly(0, &log).await;
+    consumer.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_applied_is_put_aside_before_the_offset_passes_it() {
+    let (shard, log, dead) = (Shard::start(0).await, TestLog::new(1), dead());
+    dead.set_mood(Mood::Refusing);
+    let consumer = start("a", &shard, &log, &dead, Lines::default());
+    log.put(0, Bytes::from_static(b"good"));
+    log.put(0, Bytes::from_static(b"\xff\xfe"));
+    log.put(0, Bytes::from_static(b"poison"));
+    log.put(0, Bytes::from_static(b"good too"));
+    consumer.is("Stuck").await;
+    let canaries = consumer.counted("canaries");
+    until("canaries go on meanwhile", || async { consumer.counted("canaries") > canaries + 2 }).await;
+    assert_eq!(shard.stored(0).await.0.get(&0).copied().unwrap_or(0), 0);
+
+    dead.set_mood(Mood::Healthy);
+    until("the offset passes", || async { shard.stored(0).await.0.get(&0) == Some(&4) }).await;
+    let (_, lines) = shard.stored(0).await;
+    assert_eq!(lines.into_keys().collect::<Vec<_>>(), [(0, 0), (0, 3)]);
+    let letters: Vec<(Bytes, Vec<String>)> = dead
+        .all()
+        .into_iter()
+        .map(|letter| {
+            let header = |(name, value): (String, Bytes)| format!("{name}={}", String::from_utf8_lossy(&value));
+            (letter.value, letter.headers.into_iter().map(header).filter(|h| !h.contains("detail")).collect())
+        })
+        .collect();
+    let headers = |offset: i64, reason: &str| {
+        vec![
+            "understudy-topic=lines".to_owned(),
+            "understudy-partition=0".to_owned(),
+            format!("understudy-offset={offset}"),
+            format!("understudy-reason={reason}"),
+        ]
+    };
+    assert_eq!(
+        letters,
+        [
+            (Bytes::from_static(b"\xff\xfe"), headers(1, "not_utf8")),
+            (Bytes::from_static(b"poison"), headers(2, "poison")),
+        ]
+    );
+    consumer.is("Running").await;
+    consumer.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_was_dropped_is_made_anew() {
+    let (shard, log, dead) = (Shard::start(0).await, TestLog::new(1), dead());
+    let consumer = start("a", &shard, &log, &dead, Lines::default());
+    log.produce(5);
+    shard.holds_exactly(0, &log).await;
+    shard.admin(0).await.query_drop("DROP TABLE view_test.line").await.unwrap();
+    log.produce(5);
+    until("it goes on", || async { shard.stored(0).await.0[&0] == 10 }).await;
+    let (_, lines) = shard.stored(0).await;
+    assert_eq!(lines.into_keys().collect::<Vec<_>>(), (5..10).map(|o| (0, o)).collect::<Vec<_>>());
+    consumer.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_froze_in_a_transaction_does_not_keep_its_locks() {
+    let (shard, log, dead) = (Shard::start(0).await, TestLog::new(1), dead());
+    let frozen = start("a", &shard, &log, &dead, Lines { slow: Some(Duration::from_secs(3600)), ..Lines::default() });
+    frozen.is("Running").await;
+    log.produce(5);
+    let started = Instant::now();
+    let other = start("b", &shard, &log, &dead, Lines::default());
+    other.is("Running").await;
+    shard.holds_exactly(0, &log).await;
+    assert!(started.elapsed() < Duration::from_secs(9), "{:?}", started.elapsed());
+    other.end().await;
+}

@@ -1,0 +1,444 @@
+//! A shard of real servers, a log in memory, a view that would show anything applied twice, and consumers to run on them.
+
+#![allow(dead_code, reason = "each test file that includes this uses a part of it")]
+
+#[path = "../../../../operator/mysql/tests/mysqld/mod.rs"]
+pub mod mysqld;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use mysql_async::Conn;
+use mysql_async::prelude::Queryable;
+use mysqld::{Mysqld, account, free_port, passwords};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use understudy_consumer::batch::Limits;
+use understudy_consumer::facts::Facts;
+use understudy_consumer::guard::OwnerId;
+use understudy_consumer::lanes::Holes;
+use understudy_consumer::log::{End, Ends, Log};
+use understudy_consumer::machine::Times;
+use understudy_consumer::metrics::Metrics;
+use understudy_consumer::placement::{Placement, Spans};
+use understudy_consumer::run::{Config, Deps, run};
+use understudy_consumer::session::{Deadlines, Names};
+use understudy_consumer::status::Snapshot;
+use understudy_consumer::{Decoded, Placed, Record, Route, Tx, View, ViewError};
+use understudy_kafka::fake::MemoryLog;
+use understudy_kafka::{DeadLetter, Event, Position, ReaderError};
+use understudy_mysql::instance::{EpochRow, Source};
+use understudy_mysql::{Instance, schema};
+use understudy_sql::{Db, Insert, Login, Tls, Value};
+use understudy_wire::{Epoch, ReplicaName};
+
+pub const SOON: Duration = Duration::from_secs(10);
+pub const TOPIC: &str = "lines";
+pub const CONSUMER: &str = "test";
+
+/// Waits for something to become so, or fails saying what did not.
+pub async fn until<F: Future<Output = bool>>(what: &str, mut so: impl FnMut() -> F) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !so().await {
+        assert!(Instant::now() < deadline, "it never came to be that {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Real servers, one primary at a time.
+pub struct Shard {
+    pub servers: Vec<Mysqld>,
+    pub epoch: u64,
+    routes: watch::Sender<Option<Route>>,
+}
+
+impl Shard {
+    /// A primary under epoch 1 and this many replicas that follow it.
+    pub async fn start(replicas: usize) -> Self {
+        let mut servers = Vec::new();
+        for id in 0..=replicas {
+            servers.push(Mysqld::start(&[&format!("--server-id={}", id + 1)]).await);
+        }
+        let mut shard = Self { servers, epoch: 0, routes: watch::Sender::new(None) };
+        shard.promote(0).await;
+        for replica in 1..=replicas {
+            shard.follow(replica, 0).await;
+        }
+        shard
+    }
+
+    pub async fn follow(&self, replica: usize, source: usize) {
+        let server = &self.servers[replica];
+        let source = Source {
+            address: ([127, 0, 0, 1], self.servers[source].port).into(),
+            account: account(schema::REPLICATION),
+            ca_file: server.path("ca.crt"),
+        };
+        server.admin().follow(&source, SOON).await.unwrap();
+    }
+
+    /// Makes a server the primary under the next epoch, with whatever it has, and tells the route.
+    pub async fn promote(&mut self, index: usize) {
+        self.promote_quietly(index).await;
+        self.tell(index);
+    }
+
+    pub async fn promote_quietly(&mut self, index: usize) {
+        self.epoch += 1;
+        let admin = self.servers[index].admin();
+        admin.forget_source(SOON).await.unwrap();
+        admin.take_writes(SOON).await.unwrap();
+        let row = EpochRow { epoch: Epoch(self.epoch), primary: name(index) };
+        admin.write_epoch(&row, 0, SOON).await.unwrap();
+    }
+
+    /// Tells consumers that this server is the primary under the highest epoch.
+    pub fn tell(&self, index: usize) {
+        let address = ([127, 0, 0, 1], self.servers[index].port).into();
+        self.routes.send_replace(Some(Route { primary: name(index), address, epoch: Epoch(self.epoch) }));
+    }
+
+    pub fn routes(&self) -> watch::Receiver<Option<Route>> {
+        self.routes.subscribe()
+    }
+
+    pub fn login(&self) -> Login {
+        login(&self.servers[0])
+    }
+
+    /// Every server's certificate has an authority of its own here, so the login is asked for per server.
+    pub fn logins(&self) -> impl Fn() -> Result<Login, String> + Send + Sync + 'static {
+        let ca: BTreeMap<u16, PathBuf> = self.servers.iter().map(|s| (s.port, s.path("ca.crt").into())).collect();
+        let routes = self.routes();
+        move || {
+            let port = routes.borrow().as_ref().map(|route| route.address.port());
+            let ca = port.and_then(|port| ca.get(&port)).ok_or("no route")?;
+            Ok(login_with(ca.clone()))
+        }
+    }
+
+    /// A connection of an administrator.
+    pub async fn admin(&self, index: usize) -> Conn {
+        let server = &self.servers[index];
+        let opts = mysql_async::OptsBuilder::default()
+            .ip_or_hostname("127.0.0.1")
+            .tcp_port(server.admin_port)
+            .user(Some(schema::ADMIN))
+            .pass(Some(passwords()[schema::ADMIN].clone()))
+            .prefer_socket(false)
+            .ssl_opts(Some(
+                mysql_async::SslOpts::default()
+                    .with_root_certs(vec![PathBuf::from(server.path("ca.crt")).into()])
+                    .with_danger_tls_hostname_override(Some("metrics-0.shard.understudy.internal")),
+            ));
+        Conn::new(opts).await.unwrap()
+    }
+
+    /// What is stored on a server: offsets, and each line with how often it is there.
+    pub async fn stored(&self, index: usize) -> (BTreeMap<i32, i64>, BTreeMap<(i32, i64), i64>) {
+        let mut conn = self.admin(index).await;
+        let offsets: Vec<(i32, i64)> =
+            conn.query("SELECT partition_id, next_offset FROM understudy.consumer_offset").await.unwrap();
+        let lines = "SELECT partition_id, kafka_offset, COUNT(*) FROM view_test.line GROUP BY 1, 2";
+        let lines: Vec<(i32, i64, i64)> = conn.query(lines).await.unwrap_or_default();
+        (offsets.into_iter().collect(), lines.into_iter().map(|(p, o, n)| ((p, o), n)).collect())
+    }
+
+    /// Waits until the log is stored on a server, then holds what is there against it: each record once, none missing, none more.
+    pub async fn holds_exactly(&self, index: usize, log: &TestLog) {
+        let ends = log.ends();
+        until("all of the log is stored", || async {
+            let (offsets, _) = self.stored(index).await;
+            ends.iter().all(|(p, end)| *end == 0 || offsets.get(p) == Some(end))
+        })
+        .await;
+        let (_, lines) = self.stored(index).await;
+        let expected: BTreeMap<(i32, i64), i64> =
+            ends.iter().flat_map(|(p, end)| (0..*end).map(|o| ((*p, o), 1))).collect();
+        assert_eq!(lines, expected);
+    }
+}
+
+fn name(index: usize) -> ReplicaName {
+    ReplicaName::new(format!("metrics-0-{index:04}"))
+}
+
+pub fn login(server: &Mysqld) -> Login {
+    login_with(server.path("ca.crt").into())
+}
+
+fn login_with(ca: PathBuf) -> Login {
+    let tls = Tls { ca, name: "metrics-0.shard.understudy.internal".to_owned() };
+    Login { user: schema::CONSUMER.to_owned(), password: passwords()[schema::CONSUMER].clone(), tls: Some(tls) }
+}
+
+/// A topic in memory that any number of readers can read.
+#[derive(Clone)]
+pub struct TestLog {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    partitions: Mutex<Vec<Vec<Bytes>>>,
+    grown: Notify,
+    ends: watch::Sender<Ends>,
+}
+
+impl TestLog {
+    pub fn new(partitions: usize) -> Self {
+        let shared = Shared {
+            partitions: Mutex::new(vec![Vec::new(); partitions]),
+            grown: Notify::new(),
+            ends: watch::Sender::new(Ends::new()),
+        };
+        let log = Self { shared: Arc::new(shared) };
+        log.tell_ends();
+        log
+    }
+
+    /// Appends this many lines, spread over the partitions.
+    pub fn produce(&self, count: usize) {
+        let partitions = self.shared.partitions.lock().unwrap().len();
+        for line in 0..count {
+            self.put(line % partitions, format!("line {line}").into());
+        }
+    }
+
+    pub fn put(&self, partition: usize, value: Bytes) {
+        self.shared.partitions.lock().unwrap()[partition].push(value);
+        self.tell_ends();
+        self.shared.grown.notify_waiters();
+    }
+
+    pub fn ends(&self) -> BTreeMap<i32, i64> {
+        let partitions = self.shared.partitions.lock().unwrap();
+        partitions.iter().enumerate().map(|(p, all)| (p as i32, all.len() as i64)).collect()
+    }
+
+    fn tell_ends(&self) {
+        let (asked, asked_ms) = (Instant::now(), understudy_consumer::log::now_ms());
+        let end = |(p, end)| (p, End { earliest: 0, end, asked, asked_ms });
+        self.shared.ends.send_replace(self.ends().into_iter().map(end).collect());
+    }
+
+    /// A reader of its own for one consumer.
+    pub fn reader(&self) -> (TestReader, mpsc::Receiver<Event>, watch::Receiver<Ends>) {
+        let (events, received) = mpsc::channel(64);
+        let assigned = Arc::new(watch::Sender::new((0, BTreeMap::new())));
+        let task = tokio::spawn(deliver(self.shared.clone(), assigned.subscribe(), events));
+        (TestReader { assigned, _task: AbortOnDropHandle::new(task) }, received, self.shared.ends.subscribe())
+    }
+}
+
+type Assigned = (u64, BTreeMap<i32, i64>);
+
+pub struct TestReader {
+    assigned: Arc<watch::Sender<Assigned>>,
+    _task: AbortOnDropHandle<()>,
+}
+
+#[async_trait]
+impl Log for TestReader {
+    async fn assign(&self, positions: Vec<Position>) -> Result<u64, ReaderError> {
+        let mut generation = 0;
+        self.assigned.send_modify(|assigned| {
+            assigned.0 += 1;
+            assigned.1 = positions.iter().map(|at| (at.partition, at.offset)).collect();
+            generation = assigned.0;
+        });
+        Ok(generation)
+    }
+}
+
+async fn deliver(shared: Arc<Shared>, mut assigned: watch::Receiver<Assigned>, events: mpsc::Sender<Event>) {
+    let (mut generation, mut positions) = assigned.borrow_and_update().clone();
+    loop {
+        let grown = shared.grown.notified();
+        let mut waiting = Vec::new();
+        {
+            let partitions = shared.partitions.lock().unwrap();
+            for (partition, at) in &mut positions {
+                if let Some(value) = partitions[*partition as usize].get(*at as usize) {
+                    waiting.push((*partition, *at, value.clone()));
+                    *at += 1;
+                }
+            }
+        }
+        let idle = waiting.is_empty();
+        for (partition, offset, value) in waiting {
+            let record = Record {
+                generation,
+                topic: TOPIC.into(),
+                partition,
+                offset,
+                timestamp_ms: Some(understudy_consumer::log::now_ms()),
+                key: Bytes::new(),
+                value,
+                headers: Vec::new(),
+            };
+            tokio::select! {
+                biased;
+                Ok(()) = assigned.changed() => break,
+                sent = events.send(Event::Record(record)) => if sent.is_err() { return },
+            }
+        }
+        if idle {
+            tokio::select! {
+                changed = assigned.changed() => if changed.is_err() { return },
+                () = grown => {}
+            }
+        }
+        let now = assigned.borrow_and_update().clone();
+        if now.0 != generation {
+            (generation, positions) = now;
+        }
+    }
+}
+
+/// Writes each line into a table without a unique key, so that a line that is applied twice is there twice.
+#[derive(Default)]
+pub struct Lines {
+    pub ready: bool,
+    /// Told of each batch before it is applied.
+    pub slow: Option<Duration>,
+}
+
+#[async_trait]
+impl View for Lines {
+    type Item = String;
+
+    fn decode(&mut self, record: &Record) -> Decoded<String> {
+        match std::str::from_utf8(&record.value) {
+            Ok(line) => Decoded::item(line.to_owned(), 1),
+            Err(e) => Decoded::reject("not_utf8", e.to_string()),
+        }
+    }
+
+    async fn prepare(&mut self, db: &mut Db<'_>, _items: &[Placed<String>]) -> Result<(), ViewError> {
+        if !self.ready {
+            db.text("schema", "CREATE DATABASE IF NOT EXISTS view_test").await?;
+            let table = "CREATE TABLE IF NOT EXISTS view_test.line \
+                         (partition_id INT, kafka_offset BIGINT, line VARCHAR(200), KEY (partition_id, kafka_offset))";
+            db.text("table", table).await?;
+            self.ready = true;
+        }
+        Ok(())
+    }
+
+    async fn apply(&mut self, tx: &mut Tx<'_>, items: &[Placed<String>]) -> Result<(), ViewError> {
+        if let Some(index) = items.iter().position(|placed| placed.item == "poison") {
+            return Err(ViewError::Reject { index, reason: "poison", detail: "as told".to_owned() });
+        }
+        let rows = items.iter().map(|placed| {
+            let record = &placed.record;
+            vec![Value::from(record.partition), Value::from(record.offset), Value::from(placed.item.as_str())]
+        });
+        let (half, rest): (Vec<_>, Vec<_>) = rows.enumerate().partition(|(index, _)| index % 2 == 0);
+        let insert = Insert {
+            head: "INSERT INTO view_test.line (partition_id, kafka_offset, line) VALUES",
+            columns: 3,
+            tail: "",
+        };
+        tx.insert("half of the lines", &insert, half.into_iter().map(|(_, row)| row).collect()).await?;
+        if let Some(pause) = self.slow {
+            tokio::time::sleep(pause).await;
+        }
+        tx.insert("the other half", &insert, rest.into_iter().map(|(_, row)| row).collect()).await?;
+        Ok(())
+    }
+
+    fn route_changed(&mut self) {
+        self.ready = false;
+    }
+}
+
+/// A consumer that runs.
+pub struct Running {
+    pub facts: Arc<Facts>,
+    pub board: watch::Receiver<Snapshot>,
+    pub metrics: Metrics,
+    pub stop: CancellationToken,
+    pub task: AbortOnDropHandle<()>,
+}
+
+impl Running {
+    pub async fn is(&self, word: &str) {
+        let mut board = self.board.clone();
+        let waited = tokio::time::timeout(SOON, board.wait_for(|seen| seen.state == word)).await;
+        assert!(waited.is_ok(), "never {word}: {:?}", self.board.borrow());
+    }
+
+    /// Ends as a pod does that is told to.
+    pub async fn end(self) {
+        self.stop.cancel();
+        tokio::time::timeout(SOON, self.task).await.unwrap().unwrap();
+    }
+
+    /// The value of a counter in the metrics' text.
+    pub fn counted(&self, name: &str) -> u64 {
+        let text = self.metrics.text().unwrap();
+        let line = text.lines().find(|line| line.starts_with(&format!("understudy_consumer_{name}_total")));
+        line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or(0)
+    }
+}
+
+pub fn placement(partitions: usize) -> Placement {
+    (0..partitions as i32).map(|p| (p, Spans::from(0))).collect()
+}
+
+pub fn config(pod: &str) -> Config {
+    Config {
+        names: Names { consumer: CONSUMER.to_owned(), topic: TOPIC.to_owned() },
+        shard: "metrics-0".to_owned(),
+        owner: OwnerId::new(pod, &free_port().to_string()),
+        limits: Limits { records: 20, delay: Duration::from_millis(20), ..Limits::default() },
+        deadlines: Deadlines::default(),
+        times: Times::default(),
+        holes: Holes::Refused,
+        paused: false,
+        paused_partitions: Vec::new(),
+    }
+}
+
+pub fn start<V: View>(pod: &str, shard: &Shard, log: &TestLog, dead: &Arc<MemoryLog>, view: V) -> Running {
+    let (reader, events, ends) = log.reader();
+    let placement = placement(log.ends().len());
+    start_with(config(pod), shard, placement, reader, events, ends, DeadLetter::new(dead.clone()), view)
+}
+
+#[expect(clippy::too_many_arguments, reason = "a test's own wiring")]
+pub fn start_with<V: View, L: Log>(
+    config: Config,
+    shard: &Shard,
+    placement: Placement,
+    log: L,
+    events: mpsc::Receiver<Event>,
+    ends: watch::Receiver<Ends>,
+    dead: DeadLetter,
+    view: V,
+) -> Running {
+    let facts = Arc::new(Facts::new(config.owner.as_str(), std::time::Instant::now()));
+    let (board, seen) = watch::channel(Snapshot::idle("metrics-0"));
+    let metrics = Metrics::default();
+    let deps = Deps {
+        login: Box::new(shard.logins()),
+        routes: shard.routes(),
+        placement: watch::channel(Some(placement)).1,
+        log,
+        events,
+        ends,
+        dead,
+        facts: facts.clone(),
+        board,
+        metrics: metrics.clone(),
+    };
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(run(config, view, deps, stop.clone()));
+    Running { facts, board: seen, metrics, stop, task: AbortOnDropHandle::new(task) }
+}
