@@ -1,10 +1,13 @@
 //! The memory that requests may hold together. Pure but for the semaphore.
 //!
 //! Every request reserves before it allocates: the compressed body as it arrives, then what it declares to become,
-//! then what its series will take. Nothing waits for memory: a request that does not get it is told to come back
-//! later, because waiting requests would hold what others need.
+//! then what its series will take; while it waits for Kafka it keeps only what its records take. Nothing waits for
+//! memory: a request that does not get it is told to come back later, because waiting requests would hold what others
+//! need. Only the turn to be decoded is waited for, with the compressed body in hand: decoding takes far more memory
+//! than waiting and more of it at once than there are processors is not faster.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -16,6 +19,7 @@ const UNIT: usize = 1024;
 pub struct Budget {
     semaphore: Arc<Semaphore>,
     units: usize,
+    turns: Arc<Semaphore>,
 }
 
 /// Memory set aside for one request; given back when dropped.
@@ -45,7 +49,17 @@ impl Budget {
     /// A budget of so many bytes.
     pub fn new(bytes: usize) -> Self {
         let units = bytes.div_ceil(UNIT).min(Semaphore::MAX_PERMITS);
-        Self { semaphore: Arc::new(Semaphore::new(units)), units }
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let turns = Arc::new(Semaphore::new(processors.max(2) * 2));
+        Self { semaphore: Arc::new(Semaphore::new(units)), units, turns }
+    }
+
+    /// Waits for a turn to decode.
+    pub async fn turn(&self, within: Duration) -> Result<OwnedSemaphorePermit, Denied> {
+        match tokio::time::timeout(within, self.turns.clone().acquire_owned()).await {
+            Ok(Ok(turn)) => Ok(turn),
+            Ok(Err(_)) | Err(_) => Err(Denied::Now),
+        }
     }
 
     /// A reservation of nothing, to grow.
@@ -80,6 +94,14 @@ impl Reservation {
         Ok(())
     }
 
+    /// Gives back what is above `bytes`.
+    pub fn shrink_to(&mut self, bytes: usize) {
+        let units = bytes.div_ceil(UNIT);
+        if let Some(permit) = &mut self.permit {
+            drop(permit.split(permit.num_permits().saturating_sub(units)));
+        }
+    }
+
     /// Bytes set aside by now.
     pub fn bytes(&self) -> usize {
         self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits) * UNIT
@@ -100,8 +122,13 @@ mod tests {
         let mut second = budget.reserve_nothing();
         assert_eq!(second.grow(4 * UNIT), Err(Denied::Now));
         assert_eq!(second.bytes(), 0);
+        first.shrink_to(UNIT + 1);
+        assert_eq!((first.bytes(), budget.used_bytes()), (2 * UNIT, 2 * UNIT));
+        second.grow(4 * UNIT).unwrap();
         drop(first);
-        second.grow(10 * UNIT).unwrap();
+        second.grow(6 * UNIT).unwrap();
+        assert_eq!(budget.used_bytes(), 10 * UNIT);
+        second.shrink_to(usize::MAX);
         assert_eq!(budget.used_bytes(), 10 * UNIT);
     }
 

@@ -25,6 +25,14 @@ pub struct Batch {
     pub exemplars: u64,
 }
 
+impl Batch {
+    /// What its records take while they wait for Kafka.
+    pub fn bytes(&self) -> usize {
+        const PER_RECORD: usize = 256;
+        self.records.iter().map(|record| PER_RECORD + record.key.len() + record.value.len()).sum()
+    }
+}
+
 /// Why no batch can be made of a request.
 #[derive(Debug, thiserror::Error)]
 pub enum BatchError {

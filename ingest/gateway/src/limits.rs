@@ -29,6 +29,8 @@ pub struct Limits {
     pub body_timeout: Duration,
     /// How long a client may pause within its body.
     pub body_idle_timeout: Duration,
+    /// How long a request may wait for its turn to be decoded.
+    pub turn_timeout: Duration,
     /// How long Kafka may take to confirm all records of a request.
     pub produce_timeout: Duration,
     /// The most connections at once.
@@ -51,6 +53,7 @@ impl Default for Limits {
             header_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(15),
             body_idle_timeout: Duration::from_secs(5),
+            turn_timeout: Duration::from_secs(5),
             produce_timeout: Duration::from_secs(10),
             connections: 4096,
             tenant_samples_per_second: None,

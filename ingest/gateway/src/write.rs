@@ -1,7 +1,7 @@
 //! `POST /api/v1/write`: the steps of a request and its answer. I/O.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -16,15 +16,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use understudy_kafka::{Produce, SendError};
 use understudy_model::Tenant;
-use understudy_model::rules::TimeWindow;
 use understudy_tenant::TokenDirectory;
 
-use crate::admission::{Budget, Denied, Reservation};
-use crate::batch::{self, Batch, BatchError, BatchRules};
+use crate::admission::{Budget, Reservation};
+use crate::batch::Batch;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
+use crate::prepare::{Prepared, Work, denied, prepare};
 use crate::quota::Quota;
-use crate::{snappy, wire};
 
 /// What all requests share.
 #[derive(Clone)]
@@ -164,8 +163,22 @@ impl Gateway {
         check_protocol(headers)?;
         let mut reservation = self.budget.reserve_nothing();
         let body = self.read_body(request, &mut reservation).await?;
-        let (survey, batch) = self.batch(tenant.clone(), body, &mut reservation).await?;
-        self.metrics.ignored("metadata", survey.metadata as u64);
+        let work = Work {
+            tenant: tenant.clone(),
+            body,
+            reservation,
+            turn: self.budget.turn(self.limits.turn_timeout).await.map_err(denied)?,
+            limits: self.limits.clone(),
+            quota: self.quota.clone(),
+            partitions: self.partitions,
+        };
+        let prepared = match tokio::task::spawn_blocking(move || prepare(work)).await {
+            Ok(prepared) => prepared?,
+            Err(panic) => return Err(Outcome::Failed(panic.to_string())),
+        };
+        // Held until the answer.
+        let Prepared { batch, metadata, reservation: _reservation } = prepared;
+        self.metrics.ignored("metadata", metadata);
         self.metrics.ignored("exemplar", batch.exemplars);
         let Batch { records, samples, rejections, .. } = batch;
         if !records.is_empty() {
@@ -227,54 +240,6 @@ impl Gateway {
             body.extend_from_slice(&data);
         }
     }
-
-    /// Decompresses, decodes, checks and encodes, away from the threads that serve connections.
-    async fn batch(
-        &self,
-        tenant: Tenant,
-        body: Bytes,
-        reservation: &mut Reservation,
-    ) -> Result<(wire::Survey, Batch), Outcome> {
-        let declared = snappy::declared_length(&body, self.limits.decompressed_bytes).map_err(refused)?;
-        reservation.grow(declared).map_err(denied)?;
-        let most_labels = self.limits.labels.labels;
-        let (survey, body) = blocking(move || {
-            let body = Bytes::from(snappy::decompress(&body, declared).map_err(refused)?);
-            let survey = wire::survey(&body, most_labels).map_err(|error| malformed(&BatchError::from(error)))?;
-            Ok((survey, body))
-        })
-        .await?;
-        for (what, found, most) in
-            [("series", survey.series, self.limits.series), ("samples", survey.total.samples, self.limits.samples)]
-        {
-            if found > most {
-                return Err(Outcome::TooLarge(format!("the request has {found} {what}, at most {most} are allowed")));
-            }
-        }
-        self.quota.take(&tenant, survey.total.samples, std::time::Instant::now()).map_err(Outcome::OverQuota)?;
-        let working = batch::working_memory(body.len(), &survey);
-        reservation.grow(working).map_err(denied)?;
-        let rules = self.rules();
-        let batch = blocking(move || batch::make(&tenant, &body, &rules).map_err(|error| malformed(&error))).await?;
-        Ok((survey, batch))
-    }
-
-    fn rules(&self) -> BatchRules {
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let ms = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
-        let window = TimeWindow {
-            earliest_ms: ms(now).saturating_sub(ms(self.limits.sample_age)),
-            latest_ms: ms(now).saturating_add(ms(self.limits.sample_ahead)),
-        };
-        BatchRules { labels: self.limits.labels, window, partitions: self.partitions }
-    }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Outcome> + Send + 'static) -> Result<T, Outcome> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(panic) => Err(Outcome::Failed(panic.to_string())),
-    }
 }
 
 /// Remote write 1.0 and nothing else. A sender that speaks several falls back when it is told 415.
@@ -309,27 +274,6 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>
         (None, _) => Ok(None),
         (Some(value), None) => value.to_str().map(Some).map_err(|_| ()),
         (Some(_), Some(_)) => Err(()),
-    }
-}
-
-fn denied(denied: Denied) -> Outcome {
-    match denied {
-        Denied::Now => Outcome::Overloaded,
-        Denied::Ever { .. } => Outcome::TooLarge(denied.to_string()),
-    }
-}
-
-fn refused(refused: snappy::Refused) -> Outcome {
-    match refused {
-        snappy::Refused::TooLarge { .. } => Outcome::TooLarge(refused.to_string()),
-        snappy::Refused::Malformed(_) => Outcome::Malformed(refused.to_string()),
-    }
-}
-
-fn malformed(error: &BatchError) -> Outcome {
-    match error {
-        BatchError::Malformed(_) => Outcome::Malformed(error.to_string()),
-        BatchError::Encode(source) => Outcome::Failed(format!("{error}: {source}")),
     }
 }
 

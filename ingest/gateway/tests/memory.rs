@@ -94,6 +94,40 @@ async fn a_bomb_costs_no_more_than_what_it_declares(
     assert!(cost < most + 2 * body.len() + MIB, "{} MiB for a body of {} bytes", cost / MIB, body.len());
 }
 
+/// 4000 series of a kilobyte each.
+fn large_request() -> Vec<u8> {
+    let parts: Vec<Vec<u8>> = (0..4000)
+        .map(|index| {
+            let name = format!("metric_{index}");
+            series_of(&[label(b"__name__", name.as_bytes()), label(b"pad", &[b'x'; 1000]), sample(now_ms(), 1.0)])
+        })
+        .collect();
+    request(&packed(&parts), &[])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_computed_for_clients_that_have_left_stays_counted() {
+    let _alone = ALONE.lock().await;
+    let budget = 64 * MIB;
+    let running = start_with(Limits { inflight_bytes: budget, ..Limits::default() }).await;
+    let bytes = large_request();
+    let mark = mark();
+    for _ in 0..100 {
+        let mut stream = TcpStream::connect(running.address).await.unwrap();
+        stream.write_all(&bytes).await.unwrap();
+    }
+    tokio::time::timeout(support::WAIT, async {
+        while running.budget.used_bytes() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await
+    .expect("the memory comes back");
+    let cost = most_since(mark);
+    assert!(cost < budget + 16 * MIB, "{} MiB", cost / MIB);
+    assert_eq!(post(&running, &packed(&[minimal("up", "a")])).await.status, 204);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn many_large_requests_at_once_stay_within_the_memory_for_all() {
     let _alone = ALONE.lock().await;
@@ -102,13 +136,7 @@ async fn many_large_requests_at_once_stay_within_the_memory_for_all() {
         start_with(Limits { inflight_bytes: budget, produce_timeout: Duration::from_secs(1), ..Limits::default() })
             .await;
     running.log.set_mood(Mood::Dead);
-    let parts: Vec<Vec<u8>> = (0..4000)
-        .map(|index| {
-            let name = format!("metric_{index}");
-            series_of(&[label(b"__name__", name.as_bytes()), label(b"pad", &[b'x'; 1000]), sample(now_ms(), 1.0)])
-        })
-        .collect();
-    let bytes = request(&packed(&parts), &[]);
+    let bytes = large_request();
     let mark = mark();
     let mut streams = Vec::new();
     for _ in 0..100 {

@@ -12,6 +12,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
 use serde_json::Value;
 use support::proto::now_ms;
 use support::{PARTITIONS, metric, start_on};
@@ -96,6 +99,23 @@ async fn own_samples(prometheus: &Prometheus) -> Series {
     found
 }
 
+/// A topic that goes with its test.
+struct Doomed(String, Connection);
+
+impl Drop for Doomed {
+    fn drop(&mut self) {
+        let (name, bootstrap) = (self.0.clone(), self.1.bootstrap.clone());
+        let deleted = std::thread::spawn(move || {
+            let mut config = ClientConfig::new();
+            config.set("bootstrap.servers", bootstrap);
+            let client: AdminClient<DefaultClientContext> = config.create().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            drop(runtime.block_on(client.delete_topics(&[&name], &AdminOptions::new())));
+        });
+        drop(deleted.join());
+    }
+}
+
 async fn logged_samples(connection: &Connection, topic: &str) -> Series {
     let ends = Admin::new(connection).unwrap().end_offsets(topic, WAIT).await.unwrap();
     let (reader, mut events) = Reader::start(ReaderConfig::new(connection.clone(), topic, topic)).unwrap();
@@ -126,6 +146,7 @@ async fn what_prometheus_has_is_in_the_log_bit_for_bit() {
     let replicas = admin.brokers(WAIT).await.unwrap().min(3) as i32;
     let spec = TopicSpec::durable(&topic, PARTITIONS as i32, replicas, Duration::from_secs(3600));
     assert_eq!(admin.ensure_topic(&spec, WAIT).await.unwrap().differences, []);
+    let _doomed = Doomed(topic.clone(), connection.clone());
     let producer = KafkaProducer::new(ProducerConfig::new(connection.clone(), &topic)).unwrap();
     let unused = Arc::new(MemoryLog::new(PARTITIONS));
     let running = start_on(Limits::default(), unused, Arc::new(producer)).await;

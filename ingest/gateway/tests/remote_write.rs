@@ -12,7 +12,7 @@ use support::proto::{field, good, good_text, label, now_ms, packed, sample, samp
 use support::{PARTITIONS, WAIT, exchange, metric, post, read_answer, request, small_limits, start, start_on, stored};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use understudy_gateway::limits::Limits;
 use understudy_kafka::fake::{MemoryLog, Mood};
@@ -181,15 +181,15 @@ async fn what_kafka_did_not_confirm_is_never_acknowledged(#[case] mood: Mood) {
 /// Confirms only when it is let.
 struct Gate {
     log: Arc<MemoryLog>,
-    asked: Notify,
-    open: Notify,
+    asked: Semaphore,
+    open: Semaphore,
 }
 
 #[async_trait]
 impl Produce for Gate {
     async fn send(&self, records: Vec<OutRecord>, deadline: Instant) -> Result<Vec<Delivered>, SendError> {
-        self.asked.notify_one();
-        self.open.notified().await;
+        self.asked.add_permits(1);
+        self.open.acquire().await.unwrap().forget();
         self.log.send(records, deadline).await
     }
 
@@ -198,8 +198,14 @@ impl Produce for Gate {
     }
 }
 
+impl Gate {
+    async fn wait_for(&self, requests: u32) {
+        timeout(WAIT, self.asked.acquire_many(requests)).await.expect("the requests in time").unwrap().forget();
+    }
+}
+
 fn gate() -> Arc<Gate> {
-    Arc::new(Gate { log: Arc::new(MemoryLog::new(PARTITIONS)), asked: Notify::new(), open: Notify::new() })
+    Arc::new(Gate { log: Arc::new(MemoryLog::new(PARTITIONS)), asked: Semaphore::new(0), open: Semaphore::new(0) })
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -208,10 +214,10 @@ async fn no_answer_is_given_before_kafka_has_confirmed() {
     let running = start_on(small_limits(), gate.log.clone(), gate.clone()).await;
     let mut stream = TcpStream::connect(running.address).await.unwrap();
     stream.write_all(&request(&packed(&[good("up")]), &[])).await.unwrap();
-    timeout(WAIT, gate.asked.notified()).await.unwrap();
+    gate.wait_for(1).await;
     assert!(running.budget.used_bytes() > 0, "its memory stays reserved while it waits");
     assert!(timeout(Duration::from_millis(100), read_answer(&mut stream)).await.is_err());
-    gate.open.notify_one();
+    gate.open.add_permits(1);
     assert_eq!(read_answer(&mut stream).await.unwrap().status, 204);
 }
 
@@ -222,11 +228,11 @@ async fn a_stop_lets_the_request_under_way_end_and_takes_no_other() {
     let mut idle = TcpStream::connect(running.address).await.unwrap();
     let mut busy = TcpStream::connect(running.address).await.unwrap();
     busy.write_all(&request(&packed(&[good("up")]), &[])).await.unwrap();
-    timeout(WAIT, gate.asked.notified()).await.unwrap();
+    gate.wait_for(1).await;
     running.draining.cancel();
     running.stop.cancel();
     assert_eq!(timeout(WAIT, read_answer(&mut idle)).await.unwrap(), None);
-    gate.open.notify_one();
+    gate.open.add_permits(1);
     let answer = read_answer(&mut busy).await.unwrap();
     assert_eq!((answer.status, answer.headers["connection"].as_str()), (204, "close"));
     timeout(WAIT, &mut running.served).await.unwrap().unwrap();
@@ -251,19 +257,48 @@ async fn only_a_tenants_own_quota_is_a_429() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_beyond_the_memory_for_all_are_told_to_come_back() {
-    let gate = gate();
-    let limits = Limits { inflight_bytes: 1 << 20, produce_timeout: WAIT, ..small_limits() };
-    let running = start_on(limits, gate.log.clone(), gate.clone()).await;
+    let limits = Limits { inflight_bytes: 640 << 10, body_timeout: WAIT, body_idle_timeout: WAIT, ..small_limits() };
+    let running = support::start_with(limits).await;
     let body = packed(&[good("up")]);
-    let mut first = TcpStream::connect(running.address).await.unwrap();
-    first.write_all(&request(&body, &[])).await.unwrap();
-    timeout(WAIT, gate.asked.notified()).await.unwrap();
-    let second = post(&running, &body).await;
-    assert_eq!((second.status, second.headers["retry-after"].as_str()), (503, "1"), "{second:?}");
-    gate.open.notify_one();
-    assert_eq!(read_answer(&mut first).await.unwrap().status, 204);
-    gate.open.notify_one();
     assert_eq!(post(&running, &body).await.status, 204);
+    let mut slow = TcpStream::connect(running.address).await.unwrap();
+    slow.write_all(&request(b"begun", &[("content-length", Some("200000"))])).await.unwrap();
+    timeout(WAIT, async {
+        while running.budget.used_bytes() < 200_000 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .unwrap();
+    let answer = post(&running, &body).await;
+    assert_eq!((answer.status, answer.headers["retry-after"].as_str()), (503, "1"), "{answer:?}");
+    drop(slow);
+    timeout(WAIT, async { while post(&running, &body).await.status != 204 {} }).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_could_never_be_held_is_not_told_to_come_back() {
+    let running = support::start_with(Limits { inflight_bytes: 256 << 10, ..small_limits() }).await;
+    let answer = post(&running, &packed(&[good("up")])).await;
+    assert_eq!((answer.status, answer.headers.get("retry-after")), (413, None), "{answer:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_that_wait_for_kafka_do_not_keep_others_out() {
+    let gate = gate();
+    let limits = Limits { inflight_bytes: 8 << 20, produce_timeout: WAIT, ..small_limits() };
+    let running = start_on(limits, gate.log.clone(), gate.clone()).await;
+    let mut waiting = Vec::new();
+    for index in 0..50 {
+        let mut stream = TcpStream::connect(running.address).await.unwrap();
+        stream.write_all(&request(&packed(&[good(&format!("m{index}"))]), &[])).await.unwrap();
+        waiting.push(stream);
+    }
+    gate.wait_for(50).await;
+    gate.open.add_permits(50);
+    for stream in &mut waiting {
+        assert_eq!(read_answer(stream).await.unwrap().status, 204);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

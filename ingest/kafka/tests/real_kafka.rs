@@ -41,10 +41,28 @@ fn fresh_name() -> String {
     format!("understudy-test-{now}-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A topic of a test: deleted by nobody, kept by the cluster for a day at most.
+/// A topic that goes with its test.
+struct Doomed(String);
+
+impl Drop for Doomed {
+    fn drop(&mut self) {
+        let name = self.0.clone();
+        let deleted = std::thread::spawn(move || {
+            let mut config = ClientConfig::new();
+            config.set("bootstrap.servers", connection().bootstrap);
+            let client: AdminClient<DefaultClientContext> = config.create().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            drop(runtime.block_on(client.delete_topics(&[&name], &AdminOptions::new())));
+        });
+        drop(deleted.join());
+    }
+}
+
+/// A topic of a test and its producer.
 struct Topic {
     name: String,
     producer: Arc<KafkaProducer>,
+    _doomed: Doomed,
 }
 
 async fn spec(partitions: i32) -> TopicSpec {
@@ -59,7 +77,7 @@ impl Log for Topic {
         let state = Admin::new(&connection()).unwrap().ensure_topic(&spec, WAIT).await.unwrap();
         assert!(state.created && state.differences.is_empty(), "{state:?}");
         let producer = Arc::new(KafkaProducer::new(ProducerConfig::new(connection(), &spec.name)).unwrap());
-        Self { name: spec.name, producer }
+        Self { name: spec.name.clone(), producer, _doomed: Doomed(spec.name) }
     }
 
     fn producer(&self) -> Arc<dyn Produce> {
@@ -127,6 +145,7 @@ contract!(Topic);
 async fn a_topic_is_made_once_and_then_only_checked() {
     let admin = Admin::new(&connection()).unwrap();
     let spec = spec(4).await;
+    let _doomed = Doomed(spec.name.clone());
     let first = admin.ensure_topic(&spec, WAIT).await.unwrap();
     assert!(first.created && first.differences.is_empty(), "{first:?}");
     assert_eq!((first.partitions, first.replication), (4, spec.replication));
@@ -156,6 +175,7 @@ async fn a_topic_is_made_once_and_then_only_checked() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_that_make_a_topic_at_once_both_get_it() {
     let spec = spec(2).await;
+    let _doomed = Doomed(spec.name.clone());
     let make = || {
         let spec = spec.clone();
         tokio::spawn(async move { Admin::new(&connection()).unwrap().ensure_topic(&spec, WAIT).await })
