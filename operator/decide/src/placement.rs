@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use understudy_wire::ReplicaName;
 
+use crate::decision::Sentence;
 use crate::failover::snapshot::{Replica, Snapshot};
 
 /// Nodes that the replacement of `replaced` must not be placed on.
@@ -29,22 +30,25 @@ pub fn avoid(s: &Snapshot, replaced: Option<(&ReplicaName, &Replica)>) -> Vec<St
     avoid.into_iter().collect()
 }
 
-/// Nodes on which a manager of this shard was heard of and all of them are silent now.
+/// Nodes on which a replica of this shard fell silent or was lost, and none is heard now.
 fn silent_nodes(s: &Snapshot) -> BTreeSet<String> {
     let t = &s.policy.thresholds;
+    let lost_as = Sentence::Lost.to_string();
     let mut silent = BTreeSet::new();
     let mut heard = BTreeSet::new();
     for (name, replica) in &s.replicas {
-        let condemned_on = replica.condemned.as_ref().and_then(|condemned| condemned.node.as_deref());
-        let Some(node) = s.node_of(name).or(condemned_on) else { continue };
-        let lost = replica
-            .condemned
-            .as_ref()
-            .is_some_and(|condemned| matches!(condemned.reason.as_str(), "Lost" | "Unreachable"));
-        if s.fresh_report(name).is_some() {
-            heard.insert(node.to_owned());
-        } else if lost || s.own_report(name).is_some_and(|(_, age)| age > t.fresh + t.gone_after) {
-            silent.insert(node.to_owned());
+        let here = s.node_of(name);
+        match &replica.condemned {
+            Some(condemned) if condemned.reason == lost_as => {
+                silent.extend(here.or(condemned.node.as_deref()).map(ToOwned::to_owned));
+            }
+            // Its pod was taken away: its silence says nothing of the node.
+            Some(_) => {}
+            None => match s.own_report(name) {
+                Some((_, age)) if age > t.fresh + t.gone_after => silent.extend(here.map(ToOwned::to_owned)),
+                Some(_) => heard.extend(here.map(ToOwned::to_owned)),
+                None => {}
+            },
         }
     }
     &silent - &heard

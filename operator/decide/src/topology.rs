@@ -7,7 +7,7 @@ use understudy_wire::ReplicaName;
 use understudy_wire::evidence::{Millis, Phase, Server};
 
 use crate::decision::{Draft, NewReplica, Reason, Role, Sentence, Step};
-use crate::failover::assess::{Assessment, phase_words};
+use crate::failover::assess::{Assessment, Cause, phase_words};
 use crate::failover::snapshot::{Fact, Kind, Replica, Snapshot};
 use crate::following::{errant_against, is_good_copy};
 use crate::placement;

@@ -77,6 +77,16 @@ fn each_signature_gives_its_verdict() {
             Verdict::Unknown,
         ),
         (
+            "a pause explains no silence that is much longer",
+            |s| {
+                s.lose_node(4_000);
+                for observer in [manager("b"), manager("c"), consumer(), operator()] {
+                    s.report(&observer).report.own_gap = 700;
+                }
+            },
+            Verdict::Gone(Cause::Unreachable),
+        ),
+        (
             "a refusal counts even from who was paused",
             |s| {
                 s.kill_primary(100);

@@ -220,6 +220,21 @@ fn a_lost_node_is_avoided_even_if_nothing_else_is_free() {
 }
 
 #[test]
+fn the_node_of_a_replica_whose_pod_was_taken_away_is_not_taken_for_lost() {
+    let mut scene = Scene::well();
+    for (letter, node) in [("b", "node-2"), ("c", "node-3")] {
+        scene.replica(letter, |replica| {
+            replica.condemned =
+                Some(Condemned { reason: "FailedOver".into(), successor_ready_at: None, node: Some(node.into()) });
+            replica.pod = Fact::Absent;
+        });
+        scene.report(&manager(letter)).age = 60_000;
+    }
+    let avoided: Vec<_> = grown(&scene).into_iter().map(|new| new.avoid_nodes).collect();
+    assert_eq!(avoided, [["node-2"], ["node-3"]]);
+}
+
+#[test]
 fn nothing_is_made_or_taken_away_on_what_is_not_known() {
     let mut scene = Scene::well();
     scene.replica("b", |replica| {

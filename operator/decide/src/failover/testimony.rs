@@ -157,7 +157,7 @@ fn hear_one(received: &Received, evidence: &Evidence, by_node: bool, t: &Thresho
         accuses: None,
         abstains: None,
     };
-    let paused = report.own_gap > 2 * report.interval;
+    let paused = (report.own_gap > 2 * report.interval).then_some(report.own_gap + 2 * report.interval);
     match accusation(probe, received.age, paused, t) {
         Ok(accuses) => testimony.accuses = accuses,
         Err(why) => testimony.abstains = Some(why),
@@ -165,7 +165,13 @@ fn hear_one(received: &Received, evidence: &Evidence, by_node: bool, t: &Thresho
     Some(testimony)
 }
 
-fn accusation(probe: &Probe, age: Millis, paused: bool, t: &Thresholds) -> Result<Option<Accusation>, Abstention> {
+/// `paused`: how long a run of silences may be and still be the observer's own pause.
+fn accusation(
+    probe: &Probe,
+    age: Millis,
+    paused: Option<Millis>,
+    t: &Thresholds,
+) -> Result<Option<Accusation>, Abstention> {
     if age > t.fresh {
         return Err(Abstention::Stale);
     }
@@ -176,8 +182,9 @@ fn accusation(probe: &Probe, age: Millis, paused: bool, t: &Thresholds) -> Resul
     }
     match weigh(&failing.error) {
         Weight::Answered(why) => return Err(why),
-        // Who was paused takes a late answer for none; a refusal it did receive.
-        Weight::Silence if paused => return Err(Abstention::SelfSuspect),
+        // Who was paused takes a late answer for none; a refusal it did receive, and a run that began long before the
+        // longest pause or went on long after it is not explained by it.
+        Weight::Silence if paused.is_some_and(|own| failing.since <= own) => return Err(Abstention::SelfSuspect),
         Weight::Silence | Weight::Refusal => {}
     }
     Ok(Some(Accusation { since: failing.since + age, latest, stage: failing.stage, error: failing.error.clone() }))

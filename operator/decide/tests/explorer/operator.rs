@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use understudy_decide::decision::{NewReplica, Sentence};
+use understudy_decide::decision::NewReplica;
 use understudy_decide::failover::snapshot::*;
 use understudy_decide::{Decision, Fact, Order, OrderKind, Step, plan};
 use understudy_wire::evidence::*;

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{ListParams, ObjectList};
 use kube::ResourceExt;
+use kube::api::{ListParams, ObjectList};
 use serde_json::json;
 use understudy_api::v1alpha1::{
     Bootstrap, Condemned, FailoverPhase, FailoverResult, FailoverStatus, LastFailover, OriginReason, ReplicaOrigin,
@@ -111,7 +111,11 @@ impl Stage {
     }
 
     /// Writes a Replica's status over the version that was seen.
-    pub(super) async fn write_replica_status(&mut self, replica: &Replica, status: ReplicaStatus) -> Result<(), ActError> {
+    pub(super) async fn write_replica_status(
+        &mut self,
+        replica: &Replica,
+        status: ReplicaStatus,
+    ) -> Result<(), ActError> {
         let replica = Replica { status: Some(status), ..replica.clone() };
         match soon(self.context.applier.replace_status(&replica)).await {
             Ok(written) => self.overlay.wrote_replica(written, Instant::now()),
@@ -150,7 +154,8 @@ impl Stage {
 
     async fn publish(&mut self, epoch: Epoch, primary: &ReplicaName, address: &str) -> Result<Taken, ActError> {
         let status = self.status();
-        let Some(transition) = status.transition.filter(|t| t.epoch == number(epoch) && t.to == primary.as_str()) else {
+        let Some(transition) = status.transition.filter(|t| t.epoch == number(epoch) && t.to == primary.as_str())
+        else {
             return Ok(Taken::Void);
         };
         if transition.kind == TransitionKind::Bootstrap {
@@ -232,7 +237,7 @@ impl Stage {
             verb: "list",
             kind: "Replica".into(),
             name: self.name.clone(),
-            source: Box::new(source),
+            error: Box::new(source),
         })?;
         Ok(list.items.into_iter().filter(|replica| replica.spec.shard == self.name).collect())
     }
@@ -267,17 +272,20 @@ impl Stage {
         let role = role.to_string();
         let applier = self.context.applier.clone();
         let body = |meta: &ObjectMeta| json!({ "metadata": { "name": meta.name, "uid": meta.uid, "labels": { labels::ROLE: role } } });
-        let differs = |meta: &ObjectMeta| meta.labels.as_ref().and_then(|labels| labels.get(labels::ROLE)) != Some(&role);
+        let differs =
+            |meta: &ObjectMeta| meta.labels.as_ref().and_then(|labels| labels.get(labels::ROLE)) != Some(&role);
         let pod = objects.pods.get(replica.as_str()).filter(|_| role != Role::Condemned.to_string());
         if let Some(pod) = pod.filter(|pod| differs(&pod.metadata)) {
             let live = Live::of(Some(&pod.metadata));
-            let call = applier.apply_as::<Pod>(manager::ROLE, &self.namespace, replica.as_str(), body(&pod.metadata), live);
+            let call =
+                applier.apply_as::<Pod>(manager::ROLE, &self.namespace, replica.as_str(), body(&pod.metadata), live);
             soon(call).await?;
         }
         if let Some(claim) = objects.claims.get(replica.as_str()).filter(|claim| differs(&claim.metadata)) {
             let live = Live::of(Some(&claim.metadata));
             let body = body(&claim.metadata);
-            let call = applier.apply_as::<PersistentVolumeClaim>(manager::ROLE, &self.namespace, replica.as_str(), body, live);
+            let call =
+                applier.apply_as::<PersistentVolumeClaim>(manager::ROLE, &self.namespace, replica.as_str(), body, live);
             soon(call).await?;
         }
         Ok(Taken::Done)
@@ -304,7 +312,8 @@ impl Stage {
         let shard: Option<Shard> = soon(self.context.applier.get(&self.namespace, &self.name)).await?;
         let Some(status) = shard.and_then(|shard| shard.status) else { return Ok(Taken::Void) };
         let serves = status.primary.as_deref() == Some(replica.as_str());
-        let is_to_serve = status.transition.as_ref().is_some_and(|t| t.to == replica.as_str() && t.kind != TransitionKind::Bootstrap);
+        let is_to_serve =
+            status.transition.as_ref().is_some_and(|t| t.to == replica.as_str() && t.kind != TransitionKind::Bootstrap);
         if serves || is_to_serve {
             return Ok(Taken::Void);
         }
@@ -362,9 +371,11 @@ impl Stage {
 
     async fn delete_volume(&mut self, replica: &ReplicaName, uid: &str) -> Result<Taken, ActError> {
         let object: Option<Replica> = soon(self.context.applier.get(&self.namespace, replica.as_str())).await?;
-        let quarantined = object.as_ref().and_then(|object| object.status.as_ref()?.volume.as_ref()?.successor_ready_at.as_ref());
+        let quarantined =
+            object.as_ref().and_then(|object| object.status.as_ref()?.volume.as_ref()?.successor_ready_at.as_ref());
         let is_over = object.as_ref().is_some_and(build::is_condemned) && quarantined.is_some();
-        let found: Option<PersistentVolumeClaim> = soon(self.context.applier.get(&self.namespace, replica.as_str())).await?;
+        let found: Option<PersistentVolumeClaim> =
+            soon(self.context.applier.get(&self.namespace, replica.as_str())).await?;
         let Some(found) = found.filter(|found| is_over && found.uid().as_deref() == Some(uid)) else {
             return Ok(Taken::Void);
         };
@@ -375,12 +386,14 @@ impl Stage {
 
     async fn delete_replica(&mut self, replica: &ReplicaName, uid: &str) -> Result<Taken, ActError> {
         // A claim that is only missing from the cache keeps its Replica.
-        let claim: Option<PersistentVolumeClaim> = soon(self.context.applier.get(&self.namespace, replica.as_str())).await?;
+        let claim: Option<PersistentVolumeClaim> =
+            soon(self.context.applier.get(&self.namespace, replica.as_str())).await?;
         if claim.is_some_and(|claim| claim.metadata.deletion_timestamp.is_none()) {
             return Ok(Taken::Void);
         }
         let found: Option<Replica> = soon(self.context.applier.get(&self.namespace, replica.as_str())).await?;
-        let Some(found) = found.filter(|found| found.uid().as_deref() == Some(uid) && build::is_condemned(found)) else {
+        let Some(found) = found.filter(|found| found.uid().as_deref() == Some(uid) && build::is_condemned(found))
+        else {
             return Ok(Taken::Void);
         };
         soon(self.context.applier.delete(&found, None)).await?;

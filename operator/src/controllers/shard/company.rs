@@ -25,7 +25,10 @@ impl Standing {
         let heard: Vec<_> = snapshot.cast().filter(|(name, _)| snapshot.own_report(name).is_some()).collect();
         Self {
             has_primary: snapshot.status.primary.is_some(),
-            is_suspect: matches!(decision.assessment.verdict, Verdict::Suspect(_) | Verdict::Stuck(_) | Verdict::Gone(_)),
+            is_suspect: matches!(
+                decision.assessment.verdict,
+                Verdict::Suspect(_) | Verdict::Stuck(_) | Verdict::Gone(_)
+            ),
             managers: heard.len(),
             silent: heard.iter().filter(|(name, _)| snapshot.fresh_report(name).is_none()).count(),
         }
@@ -45,9 +48,8 @@ impl Company {
     /// How a shard stands now.
     pub fn stand(&self, namespace: &str, shard: &str, standing: Standing, now: Instant) {
         let mut members = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let member = members
-            .entry((namespace.to_owned(), shard.to_owned()))
-            .or_insert(Member { standing, suspect_since: None });
+        let member =
+            members.entry((namespace.to_owned(), shard.to_owned())).or_insert(Member { standing, suspect_since: None });
         member.suspect_since = if standing.is_suspect { member.suspect_since.or(Some(now)) } else { None };
         member.standing = standing;
     }
@@ -61,7 +63,9 @@ impl Company {
     /// All of them together.
     pub fn fleet(&self, now: Instant) -> Fleet {
         let members = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let lately = |member: &&Member| member.suspect_since.is_some_and(|since| now.saturating_duration_since(since) < TOGETHER);
+        let lately = |member: &&Member| {
+            member.suspect_since.is_some_and(|since| now.saturating_duration_since(since) < TOGETHER)
+        };
         Fleet {
             shards: members.values().filter(|member| member.standing.has_primary).count(),
             suspect: members.values().filter(lately).count(),

@@ -99,7 +99,12 @@ impl Remembered {
     /// All of it, with ages as of now.
     pub fn facts(&self, pulse: &Pulse, reprobe: Option<&Attempt>, now: Instant) -> Memory {
         let age = |at: Instant| millis(now.saturating_duration_since(at));
-        let fact = |sent: &Sent| OrderFact { epoch: sent.epoch, sent: age(sent.at), tries: sent.tries, outcome: sent.outcome.clone() };
+        let fact = |sent: &Sent| OrderFact {
+            epoch: sent.epoch,
+            sent: age(sent.at),
+            tries: sent.tries,
+            outcome: sent.outcome.clone(),
+        };
         Memory {
             awake: millis(pulse.awake(now)),
             transition_known: self.transition.map_or(0, |(_, since)| age(since)),
@@ -152,6 +157,10 @@ mod tests {
         assert_eq!(memory.facts(&pulse, None, later).office_known, 5_000);
         status.epoch = Epoch(5);
         memory.note(&status, later);
-        assert_eq!(memory.facts(&pulse, None, later).office_known, 0, "the same primary under another epoch is another office");
+        assert_eq!(
+            memory.facts(&pulse, None, later).office_known,
+            0,
+            "the same primary under another epoch is another office"
+        );
     }
 }

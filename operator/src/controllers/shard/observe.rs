@@ -44,7 +44,12 @@ pub struct Objects {
 
 impl Objects {
     /// Reads the caches; what was written here and is not in them yet is given by the caller.
-    pub fn read(caches: &Caches, shard: Shard, replicas: Vec<KubeReplica>, is_gone: impl Fn(Option<&str>) -> bool) -> Self {
+    pub fn read(
+        caches: &Caches,
+        shard: Shard,
+        replicas: Vec<KubeReplica>,
+        is_gone: impl Fn(Option<&str>) -> bool,
+    ) -> Self {
         let namespace = shard.namespace().unwrap_or_default();
         let name = shard.name_any();
         let named = |replica: &KubeReplica| replica.name_any();
@@ -58,7 +63,8 @@ impl Objects {
         });
         let feeds = |consumer: &Held<Consumer>| {
             let spec = &consumer.spec;
-            let by_datastore = spec.datastore.as_deref().is_some_and(|store| names::datastore_of(&shard) == Some(store));
+            let by_datastore =
+                spec.datastore.as_deref().is_some_and(|store| names::datastore_of(&shard) == Some(store));
             by_datastore || spec.shards.as_ref().is_some_and(|shards| shards.contains(&name))
         };
         Self {
@@ -233,7 +239,10 @@ fn status(shard: &Shard) -> Status {
             record: t.record.clone(),
             cause: t.cause.clone(),
         }),
-        bootstrap: status.bootstrap.as_ref().map(|b| Bootstrap { replica: ReplicaName::new(&b.replica), completed: b.completed }),
+        bootstrap: status
+            .bootstrap
+            .as_ref()
+            .map(|b| Bootstrap { replica: ReplicaName::new(&b.replica), completed: b.completed }),
         next_server_id: u32::try_from(status.next_server_id).unwrap_or(0),
         last_change: status.last_failover.as_ref().map(|last| LastChange {
             kind: kind(last.kind),

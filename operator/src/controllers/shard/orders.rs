@@ -9,8 +9,8 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::task::TaskTracker;
 use understudy_decide::failover::snapshot::{OrderOutcome, Thresholds};
 use understudy_decide::{Order, OrderKind};
-use understudy_link::client::{CallError, Client, Endpoint};
 use understudy_link::Identity;
+use understudy_link::client::{CallError, Client, Endpoint};
 use understudy_wire::ReplicaName;
 use understudy_wire::order::{Fenced, Promoted};
 
@@ -57,7 +57,15 @@ impl Orders {
     }
 
     /// Sends an order on its way. `session` is the connection on which evidence comes now.
-    pub fn send(&mut self, to: Endpoint, replica: &ReplicaName, order: Order, number: u64, session: Option<u64>, t: &Thresholds) {
+    pub fn send(
+        &mut self,
+        to: Endpoint,
+        replica: &ReplicaName,
+        order: Order,
+        number: u64,
+        session: Option<u64>,
+        t: &Thresholds,
+    ) {
         let identity = &self.identity;
         let client = match self.clients.get(replica).filter(|client| *client.endpoint() == to) {
             Some(client) => client.clone(),

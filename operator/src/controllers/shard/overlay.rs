@@ -92,7 +92,6 @@ impl Overlay {
         self.taken.insert(step.to_owned(), now);
         true
     }
-
 }
 
 #[cfg(test)]
@@ -126,11 +125,17 @@ mod tests {
         overlay.wrote_replica(replica("12", true), now);
         let seen = |overlay: &mut Overlay, cached| {
             let all = overlay.replicas(cached, now);
-            all.iter().map(|r| (r.resource_version().unwrap_or_default(), r.spec.condemned.is_some())).collect::<Vec<_>>()
+            all.iter()
+                .map(|r| (r.resource_version().unwrap_or_default(), r.spec.condemned.is_some()))
+                .collect::<Vec<_>>()
         };
         assert_eq!(seen(&mut overlay, vec![]), [("12".to_owned(), true)], "made, and not in the cache yet");
         assert_eq!(seen(&mut overlay, held(replica("9", false))), [("12".to_owned(), true)], "the cache is behind");
-        assert_eq!(seen(&mut overlay, held(replica("100", true))), [("100".to_owned(), true)], "the cache is ahead: 100 > 12");
+        assert_eq!(
+            seen(&mut overlay, held(replica("100", true))),
+            [("100".to_owned(), true)],
+            "the cache is ahead: 100 > 12"
+        );
         assert_eq!(seen(&mut overlay, vec![]), [], "and then it was deleted");
     }
 

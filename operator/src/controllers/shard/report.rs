@@ -11,8 +11,8 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use understudy_api::conditions::{self, Claim};
 use understudy_api::v1alpha1::{
-    RebuildNote, RebuildProgress, ReplicaPhase, ReplicaStatus, ReplicaSummary, Role, ShardStatus, Verdict, VerdictState,
-    VolumeState, VolumeStatus,
+    RebuildNote, RebuildProgress, ReplicaPhase, ReplicaStatus, ReplicaSummary, Role, ShardStatus, Verdict,
+    VerdictState, VolumeState, VolumeStatus,
 };
 use understudy_api::{Replica, Shard};
 use understudy_decide::decision::{Note, ReplicaView};
@@ -29,7 +29,7 @@ use super::stage::Stage;
 use crate::events::{Events, Reason};
 
 /// Numbers that always move are written again after this time.
-const STALE: Duration = Duration::from_secs(60);
+const STALE: Duration = Duration::from_secs(300);
 /// Progress of a build is shown this often.
 const PROGRESS: Duration = Duration::from_secs(5);
 /// A note that stopped holding and holds again within this time is the same one.
@@ -72,8 +72,19 @@ impl Reporter {
     /// Puts what is to be shown into a status that is written for another reason.
     pub fn show(&self, status: &mut ShardStatus) {
         let Some(next) = &self.next else { return };
-        let ShardStatus { observed_generation, verdict, doing, replicas, ready, ready_replicas, promotable, lag, lag_seconds, conditions, .. } =
-            next.clone();
+        let ShardStatus {
+            observed_generation,
+            verdict,
+            doing,
+            replicas,
+            ready,
+            ready_replicas,
+            promotable,
+            lag,
+            lag_seconds,
+            conditions,
+            ..
+        } = next.clone();
         status.observed_generation = observed_generation;
         status.verdict = verdict;
         status.doing = doing;
@@ -105,9 +116,10 @@ impl Reporter {
         let best = status.replicas.iter().filter(|r| r.role == Role::Standby).filter_map(|r| r.delay_seconds);
         status.lag_seconds = best.min_by(f64::total_cmp);
         status.lag = status.lag_seconds.map(|lag| format!("{lag:.0}s"));
-        let gap = status.last_failover.as_ref().and_then(|last| {
-            self.gaps.get(&Epoch(u64::try_from(last.epoch).unwrap_or(0)))
-        });
+        let gap = status
+            .last_failover
+            .as_ref()
+            .and_then(|last| self.gaps.get(&Epoch(u64::try_from(last.epoch).unwrap_or(0))));
         if let (Some(gap), Some(last)) = (gap, &mut status.last_failover) {
             last.gap_seconds = Some(tenths(gap.as_secs_f64()));
             last.gap = Some(format!("{:.1}s", gap.as_secs_f64()));
@@ -271,7 +283,8 @@ fn delay(server: &Server) -> Option<f64> {
 
 fn volume_state(replica: &Replica, objects: &Objects) -> VolumeState {
     let there = objects.claims.contains_key(&replica.name_any());
-    let quarantined = replica.status.as_ref().and_then(|s| s.volume.as_ref()).is_some_and(|v| v.successor_ready_at.is_some());
+    let quarantined =
+        replica.status.as_ref().and_then(|s| s.volume.as_ref()).is_some_and(|v| v.successor_ready_at.is_some());
     match (there, replica.spec.condemned.is_some()) {
         (true, true) => VolumeState::Quarantined,
         (true, false) => VolumeState::Bound,
@@ -380,7 +393,9 @@ fn claims(s: &Snapshot, d: &Decision, objects: &Objects) -> Vec<Claim> {
     };
     let healthy = primary.holds == Some(true);
     let promotable = match view.promotable {
-        0 if s.policy.replicas > 1 => Claim::no(conditions::PROMOTABLE, "NoCandidate", "no standby could take over now"),
+        0 if s.policy.replicas > 1 => {
+            Claim::no(conditions::PROMOTABLE, "NoCandidate", "no standby could take over now")
+        }
         0 => Claim::no(conditions::PROMOTABLE, "SingleReplica", "one replica is asked for"),
         count => Claim::yes(conditions::PROMOTABLE, "Candidates", format!("{count} standbys could take over now")),
     };
@@ -390,7 +405,9 @@ fn claims(s: &Snapshot, d: &Decision, objects: &Objects) -> Vec<Claim> {
     };
     let all = match healthy && view.redundant {
         true => Claim::yes(conditions::READY, "Ready", ready.clone()),
-        false => Claim::no(conditions::READY, if healthy { "NotRedundant" } else { "PrimaryNotHealthy" }, ready.clone()),
+        false => {
+            Claim::no(conditions::READY, if healthy { "NotRedundant" } else { "PrimaryNotHealthy" }, ready.clone())
+        }
     };
     let progressing = match (&view.doing, view.redundant) {
         (Some(doing), _) => Claim::yes(conditions::PROGRESSING, "Acting", doing.clone()),
@@ -441,7 +458,11 @@ fn replica_gist(status: &ReplicaStatus) -> ReplicaStatus {
     gist.delay = None;
     gist.delay_seconds = None;
     if let Some(rebuild) = &mut gist.rebuild {
-        *rebuild = RebuildProgress { stage: rebuild.stage.clone(), error: rebuild.error.clone(), ..RebuildProgress::default() };
+        *rebuild = RebuildProgress {
+            stage: rebuild.stage.clone(),
+            error: rebuild.error.clone(),
+            ..RebuildProgress::default()
+        };
     }
     if let Some(volume) = &mut gist.volume {
         volume.free_bytes = None;

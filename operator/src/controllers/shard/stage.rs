@@ -237,7 +237,13 @@ impl Stage {
         let number = self.memory.sent(replica, kind, epoch, Instant::now());
         let Some(to) = objects.manager(replica.as_str()) else {
             let outcome = OrderOutcome::Failed("its manager has no address".into());
-            self.memory.answered(super::memory::Answer { replica: replica.clone(), kind, number, outcome, peers: None });
+            self.memory.answered(super::memory::Answer {
+                replica: replica.clone(),
+                kind,
+                number,
+                outcome,
+                peers: None,
+            });
             return Taken::Done;
         };
         if is_news(kind) {
