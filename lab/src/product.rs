@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::image::Added;
+use crate::image::{Added, Image};
 use crate::import::{self, Base};
 use crate::paths::Paths;
 use crate::progress::Ui;
@@ -15,15 +15,15 @@ use crate::run;
 const DYNAMIC: [&str; 4] = ["understudy", "understudy-gateway", "understudy-consumer", "understudy-query"];
 /// The lab's own heavy program. Built with the product, so that what they share is compiled once.
 const LOAD: &str = "understudy-lab-load";
+/// The example of a view of one's own, an image by itself.
+const VIEW: &str = "understudy-example-json-events";
 /// The program that runs inside a stock MySQL image, whatever libraries that has.
 const STATIC: &str = "understudy-instance";
 /// A target named aloud keeps build scripts and macros apart from the static program.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// Builds the programs and puts the image into every node. Its name, whose tag changes with what is in it: so a rebuilt product is
-/// rolled out, and an equal one is not.
+/// Builds the programs and puts the image into every node; its name.
 pub fn build_images(paths: &Paths, ui: &Ui) -> Result<String> {
-    let nodes = import::need_nodes(paths)?;
     let target = build_dynamic(paths, ui)?;
     let mut fixed = cargo(paths);
     fixed.args(["--package", STATIC, "--target", TARGET]).env("RUSTFLAGS", "-C target-feature=+crt-static");
@@ -32,13 +32,28 @@ pub fn build_images(paths: &Paths, ui: &Ui) -> Result<String> {
     files.push((target.join(TARGET).join("release").join(STATIC), STATIC));
     let added =
         files.into_iter().map(|(source, name)| Added { source, target: format!("/usr/local/bin/{name}") }).collect();
-    let image = import::image(paths, ui, "understudy", Base::Debian, added)?.prepare()?;
-    let tag = format!("understudy:{}-{}", env!("CARGO_PKG_VERSION"), &image.id()[..12]);
-    let image = image.named(&tag);
-    if import::import(paths, ui, &image, &nodes)? == 0 {
-        ui.say(&format!("every node has {tag} already"));
+    put(paths, ui, import::image(paths, ui, "understudy", Base::Debian, added)?)
+}
+
+/// Builds the example of a view of one's own and puts its image into every node; its name.
+pub fn build_view_image(paths: &Paths, ui: &Ui) -> Result<String> {
+    let program = build_dynamic(paths, ui)?.join("release").join(VIEW);
+    let target = format!("/usr/local/bin/{VIEW}");
+    let added = vec![Added { source: program, target: target.clone() }];
+    let mut image = import::image(paths, ui, "json-events", Base::Debian, added)?;
+    image.entrypoint = vec![target];
+    put(paths, ui, image)
+}
+
+/// The tag changes with what is in the image: so a rebuilt product is rolled out, and an equal one is not.
+fn put(paths: &Paths, ui: &Ui, image: Image) -> Result<String> {
+    let nodes = import::need_nodes(paths)?;
+    let prepared = image.prepare()?;
+    let name = format!("{}:{}-{}", image.name, env!("CARGO_PKG_VERSION"), &prepared.id()[..12]);
+    if import::import(paths, ui, &prepared.named(&name), &nodes)? == 0 {
+        ui.say(&format!("every node has {name} already"));
     }
-    Ok(tag)
+    Ok(name)
 }
 
 /// Path of the program behind `cargo lab load` and `cargo lab verify`, built if need be.
@@ -48,7 +63,7 @@ pub fn build_load(paths: &Paths, ui: &Ui) -> Result<PathBuf> {
 
 fn build_dynamic(paths: &Paths, ui: &Ui) -> Result<PathBuf> {
     let mut command = cargo(paths);
-    command.args(DYNAMIC.iter().chain([&LOAD]).flat_map(|p| ["--package", p]));
+    command.args(DYNAMIC.iter().chain([&LOAD, &VIEW]).flat_map(|p| ["--package", p]));
     build(paths, ui, "build the product (release)", command)?;
     target_dir(paths)
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::artifacts::ROOTFS;
+use crate::artifacts::{self, ROOTFS};
 use crate::paths::Paths;
 use crate::progress::Ui;
 use crate::run;
@@ -20,14 +20,29 @@ pub fn cargo(paths: &Paths) -> Command {
 
 /// The unpacked root file system of the lab's MySQL, for tests that start mysqld themselves.
 pub fn mysql_root(paths: &Paths, ui: &Ui) -> Result<PathBuf> {
-    let archive = paths.artifact("mysql", "sid").join(ROOTFS);
-    let root = paths.artifact("mysql-root", "sid");
+    unpack(paths, ui, ("mysql", "sid"), "mysql-root", &[])
+}
+
+/// Debian's Prometheus as a program of this machine, for a test that starts it itself.
+pub fn prometheus_program(paths: &Paths, ui: &Ui) -> Result<PathBuf> {
+    artifacts::ensure(paths, ui, &artifacts::PROMETHEUS)?;
+    let recipe = artifacts::PROMETHEUS;
+    let program = "usr/bin/prometheus";
+    let root = unpack(paths, ui, (recipe.name, recipe.version), "prometheus-program", &[&format!("./{program}")])?;
+    Ok(root.join(program))
+}
+
+/// Unpacks an artifact's root file system, or some files of it, once.
+fn unpack(paths: &Paths, ui: &Ui, (name, version): (&str, &str), into: &str, members: &[&str]) -> Result<PathBuf> {
+    let root = paths.artifact(into, version);
     if !root.is_dir() {
-        let step = ui.step("unpack MySQL for the tests", None);
-        let half = paths.cache.join("mysql-root.unpacking");
+        let step = ui.step(&format!("unpack {name} for the tests"), None);
+        let half = paths.cache.join(format!("{into}.unpacking"));
         std::fs::remove_dir_all(&half).or_else(|e| if e.kind() == ErrorKind::NotFound { Ok(()) } else { Err(e) })?;
         std::fs::create_dir_all(&half)?;
-        run::output(run::sh("tar --extract --numeric-owner --file").arg(&archive).arg("--directory").arg(&half))?;
+        let archive = paths.artifact(name, version).join(ROOTFS);
+        let mut command = run::sh("tar --extract --numeric-owner --file");
+        run::output(command.arg(&archive).arg("--directory").arg(&half).args(members))?;
         std::fs::rename(&half, &root)?;
         step.done();
     }

@@ -46,13 +46,22 @@ struct Target {
 }
 
 /// All of them. A test below fails when one of the workspace is missing here.
-const TARGETS: [Target; 5] = [
-    Target { tier: Tier::Api, package: "understudy", name: "real_chart", feature: None },
-    Target { tier: Tier::Api, package: "understudy-instance", name: "trio", feature: Some("real-mysql") },
-    Target { tier: Tier::Api, package: "understudy-kafka", name: "real_kafka", feature: Some("real-kafka") },
-    Target { tier: Tier::Api, package: "understudy-mysql", name: "real_mysql", feature: Some("real-mysql") },
+const TARGETS: [Target; 10] = [
+    api("understudy", "real_chart", None),
+    api("understudy-consumer", "real_kafka", Some("timeseries")),
+    api("understudy-consumer", "real_mysql", None),
+    api("understudy-example-json-events", "real_failover", None),
+    api("understudy-gateway", "real_prometheus", Some("real-prometheus")),
+    api("understudy-instance", "real_trio", None),
+    api("understudy-kafka", "real_kafka", Some("real-kafka")),
+    api("understudy-mysql", "real_mysql", None),
+    api("understudy-store", "real_mysql", None),
     Target { tier: Tier::E2e, package: "understudy-e2e", name: "e2e", feature: None },
 ];
+
+const fn api(package: &'static str, name: &'static str, feature: Option<&'static str>) -> Target {
+    Target { tier: Tier::Api, package, name, feature }
+}
 
 /// Runs the tiers asked for. Every target is run, whatever became of those before it.
 pub fn run(options: &Options, paths: &Paths, ui: &Ui) -> Result<ExitCode> {
@@ -63,7 +72,7 @@ pub fn run(options: &Options, paths: &Paths, ui: &Ui) -> Result<ExitCode> {
         let before = failed.len();
         match tier {
             Tier::Unit => unit(options, paths, ui, &mut failed)?,
-            Tier::Api => api(options, paths, ui, &mut failed)?,
+            Tier::Api => api_tier(options, paths, ui, &mut failed)?,
             Tier::E2e => e2e(options, paths, ui, &mut failed)?,
         }
         let outcome = if failed.len() == before { "passed" } else { "FAILED" };
@@ -96,12 +105,14 @@ fn unit(options: &Options, paths: &Paths, ui: &Ui, failed: &mut Vec<String>) -> 
     Ok(())
 }
 
-fn api(options: &Options, paths: &Paths, ui: &Ui, failed: &mut Vec<String>) -> Result<()> {
+fn api_tier(options: &Options, paths: &Paths, ui: &Ui, failed: &mut Vec<String>) -> Result<()> {
     up::up(paths, ui, None)?;
     let mysqld = build::mysql_root(paths, ui)?;
+    let prometheus = build::prometheus_program(paths, ui)?;
     for target in TARGETS.iter().filter(|t| t.tier == Tier::Api) {
         let mut command = of_target(paths, ui, *target);
-        command.env("MYSQLD_ROOT", &mysqld).env("UNDERSTUDY_HELM", paths.binary("helm", HELM, "helm"));
+        command.env("MYSQLD_ROOT", &mysqld).env("UNDERSTUDY_TEST_PROMETHEUS", &prometheus);
+        command.env("UNDERSTUDY_HELM", paths.binary("helm", HELM, "helm"));
         run_target(&mut command, options, *target, failed)?;
     }
     Ok(())
@@ -129,6 +140,7 @@ pub fn prepare(paths: &Paths, ui: &Ui) -> Result<Vec<(&'static str, String)>> {
     up::up(paths, ui, None)?;
     prometheus::build_image(paths, ui)?;
     let image = product::build_images(paths, ui)?;
+    let view = product::build_view_image(paths, ui)?;
     let load = product::build_load(paths, ui)?;
     let access = Access::lab(paths);
     install::charts(&access, paths, ui, &image)?;
@@ -139,6 +151,7 @@ pub fn prepare(paths: &Paths, ui: &Ui) -> Result<Vec<(&'static str, String)>> {
         ("UNDERSTUDY_LOAD", text(load)),
         ("UNDERSTUDY_KUBECTL", text(access.kubectl_path().clone())),
         ("UNDERSTUDY_MYSQL_IMAGE", format!("mysql:{}", artifacts::mysql_version(paths)?)),
+        ("UNDERSTUDY_VIEW_IMAGE", view),
         ("UNDERSTUDY_PROMETHEUS_IMAGE", prometheus::image_name()),
     ])
 }

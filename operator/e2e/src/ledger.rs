@@ -77,9 +77,9 @@ impl Load {
         for gateway in stage.addresses("gateway", 8080).await? {
             command.args(["--gateway", &gateway]);
         }
-        command.env(TOKEN, &stage.token).stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+        command.env(TOKEN, &stage.token).stdin(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().with_context(|| format!("cannot run {}", stage.cluster.load.display()))?;
-        let mut lines = BufReader::new(child.stdout.take().context("stdout was asked for")?).lines();
+        let mut lines = BufReader::new(child.stderr.take().context("stderr was asked for")?).lines();
         let (last, progress) = watch::channel(String::new());
         let reader = tokio::spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {

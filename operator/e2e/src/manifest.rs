@@ -17,7 +17,11 @@ pub fn folder(name: &str) -> PathBuf {
 /// of the cluster under test.
 pub fn datastore() -> Result<Datastore> {
     let named = std::env::var_os("UNDERSTUDY_E2E_DATASTORE").map(PathBuf::from);
-    first(&named.unwrap_or_else(|| folder("examples/quickstart.yaml")), "Datastore")
+    let mut datastore: Datastore = first(&named.unwrap_or_else(|| folder("examples/quickstart.yaml")), "Datastore")?;
+    if let Ok(image) = std::env::var("UNDERSTUDY_MYSQL_IMAGE") {
+        datastore.spec.shard_template.mysql.image = image;
+    }
+    Ok(datastore)
 }
 
 /// The first object of this kind in a file of YAML documents.

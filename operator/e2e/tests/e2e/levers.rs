@@ -77,8 +77,8 @@ async fn event_about_waiting(stage: &Stage) -> Result<()> {
     until("an event says that a person must decide", Duration::from_secs(20), async || {
         let events = stage.namespace.list::<Event>("").await?;
         let reasons: Vec<_> = events.values().filter_map(|e| e.reason.clone()).collect();
-        let held = reasons.iter().any(|r| r.contains("Held") || r.contains("Manual") || r.contains("Waiting"));
-        Ok(Seen::when(held, (), format!("{reasons:?}")))
+        let withheld = reasons.iter().any(|r| r == "FailoverWithheld");
+        Ok(Seen::when(withheld, (), format!("{reasons:?}")))
     })
     .await
 }
