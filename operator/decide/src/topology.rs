@@ -113,10 +113,13 @@ fn condemn_old_primary<'a>(s: &'a Snapshot, primary: &ReplicaName, d: &mut Draft
     let cause = change.cause.clone().unwrap_or_else(|| "unknown".into());
     let message = format!("{primary} took over under epoch {}: {cause}", change.epoch);
     let epoch = Some(change.epoch);
+    // A node that nobody hears of is avoided by the replacement; that is told by this word.
+    let unreachable = change.cause.as_deref() == Some(Cause::Unreachable.into());
+    let reason = if unreachable { Sentence::Lost } else { Sentence::FailedOver };
     let step = Step::Condemn {
         replica: old.clone(),
         uid: replica.uid.clone(),
-        reason: Sentence::FailedOver,
+        reason,
         message: message.clone(),
         epoch,
     };

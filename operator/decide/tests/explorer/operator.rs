@@ -332,8 +332,7 @@ impl Operator {
                 if let Some(rep) =
                     world.replicas.get_mut(replica).filter(|rep| rep.uid == *uid && rep.condemned.is_none())
                 {
-                    let reason =
-                        if *reason == Sentence::FailedOver { "Unreachable".into() } else { reason.to_string() };
+                    let reason = reason.to_string();
                     rep.condemned = Some(Condemned { reason, successor_ready_at: None, node });
                 }
             }
