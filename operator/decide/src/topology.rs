@@ -116,13 +116,8 @@ fn condemn_old_primary<'a>(s: &'a Snapshot, primary: &ReplicaName, d: &mut Draft
     // A node that nobody hears of is avoided by the replacement; that is told by this word.
     let unreachable = change.cause.as_deref() == Some(Cause::Unreachable.into());
     let reason = if unreachable { Sentence::Lost } else { Sentence::FailedOver };
-    let step = Step::Condemn {
-        replica: old.clone(),
-        uid: replica.uid.clone(),
-        reason,
-        message: message.clone(),
-        epoch,
-    };
+    let step =
+        Step::Condemn { replica: old.clone(), uid: replica.uid.clone(), reason, message: message.clone(), epoch };
     if d.step(step) {
         d.note_about(Reason::ReplicaCondemned, old, format!("{old} is replaced: {message}"));
     }
@@ -143,7 +138,9 @@ fn sentence(
         return Some((Sentence::Errant, format!("it has transactions that the primary lacks: {own}")));
     }
     match &server.phase {
-        Phase::Exited { age: ended, .. } if *ended + age >= t.gone_after => Some((Sentence::Exited, phase_words(server, None))),
+        Phase::Exited { age: ended, .. } if *ended + age >= t.gone_after => {
+            Some((Sentence::Exited, phase_words(server, None)))
+        }
         Phase::Unusable { reason } => Some((Sentence::Unusable, reason.clone())),
         Phase::Running => broken(t.broken_standby_after, server, age),
         Phase::Exited { .. } | Phase::Empty | Phase::Building | Phase::Starting | Phase::Stopping => None,

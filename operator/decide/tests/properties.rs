@@ -40,7 +40,8 @@ fn harm() -> impl Strategy<Value = Harm> {
     prop_oneof![
         (who.clone(), 0..7u8, age.clone()).prop_map(|(w, p, a)| Harm::Phase(w, p, a)),
         (who.clone(), age.clone()).prop_map(|(w, a)| Harm::Silent(w, a)),
-        (0..4usize, 0..6u8, age.clone(), prop::option::of(age.clone())).prop_map(|(w, p, a, c)| Harm::Probe(w, p, a, c)),
+        (0..4usize, 0..6u8, age.clone(), prop::option::of(age.clone()))
+            .prop_map(|(w, p, a, c)| Harm::Probe(w, p, a, c)),
         (who.clone(), prop::option::of(any::<bool>())).prop_map(|(w, r)| Harm::ReadOnly(w, r)),
         (who.clone(), 3..7u64).prop_map(|(w, e)| Harm::Serving(w, e)),
         (who.clone(), 0..7u64).prop_map(|(w, e)| Harm::Known(w, e)),
@@ -115,8 +116,11 @@ fn apply(scene: &mut Scene, harm: &Harm) {
         Harm::Condemned(who, ready) => {
             let at = jiff::Timestamp::from_second(1_700_000_000).expect("a time");
             scene.replica(LETTERS[who], |replica| {
-                replica.condemned =
-                    Some(Condemned { reason: "Lost".into(), successor_ready_at: ready.then_some(at), node: Some("node-1".into()) });
+                replica.condemned = Some(Condemned {
+                    reason: "Lost".into(),
+                    successor_ready_at: ready.then_some(at),
+                    node: Some("node-1".into()),
+                });
             });
         }
         Harm::Transition(kind, to, epoch) => {
@@ -140,7 +144,8 @@ fn apply(scene: &mut Scene, harm: &Harm) {
             _ => ReprobeOutcome::Running(100),
         }),
         Harm::Order(who, kind, outcome, sent) => {
-            let kind = [OrderKind::Build, OrderKind::Follow, OrderKind::Promote, OrderKind::Fence, OrderKind::Peers][usize::from(kind)];
+            let kind = [OrderKind::Build, OrderKind::Follow, OrderKind::Promote, OrderKind::Fence, OrderKind::Peers]
+                [usize::from(kind)];
             let outcome = match outcome {
                 0 => OrderOutcome::InFlight,
                 1 => OrderOutcome::Done(Some(gtids("a", 1000))),

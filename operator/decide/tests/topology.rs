@@ -72,12 +72,20 @@ fn who_is_replaced_and_why() {
         ("nobody", |_| {}, None),
         (
             "a standby with transactions of its own",
-            |s| s.server("c", |server| server.executed = Some(Aged { age: 50, value: gtids("a", 1000).union(&gtids("c", 2)) })),
+            |s| {
+                s.server("c", |server| {
+                    server.executed = Some(Aged { age: 50, value: gtids("a", 1000).union(&gtids("c", 2)) })
+                })
+            },
             Some(("m-c", Sentence::Errant)),
         ),
         (
             "a standby with transactions of a former primary that the present one lacks",
-            |s| s.server("c", |server| server.executed = Some(Aged { age: 50, value: gtids("a", 1000).union(&gtids("x", 2)) })),
+            |s| {
+                s.server("c", |server| {
+                    server.executed = Some(Aged { age: 50, value: gtids("a", 1000).union(&gtids("x", 2)) })
+                })
+            },
             Some(("m-c", Sentence::Errant)),
         ),
         (
@@ -141,11 +149,7 @@ fn who_is_replaced_and_why() {
             },
             None,
         ),
-        (
-            "one too many: the newest",
-            |s| s.0.policy.replicas = 2,
-            Some(("m-c", Sentence::ScaledDown)),
-        ),
+        ("one too many: the newest", |s| s.0.policy.replicas = 2, Some(("m-c", Sentence::ScaledDown))),
         (
             "one too many: the one that does not replicate",
             |s| {
@@ -196,7 +200,8 @@ fn the_last_good_copy_is_never_condemned() {
 fn a_condemned_replica_is_replaced_on_another_node_as_long_as_there_is_one() {
     let mut scene = Scene::well();
     scene.replica("b", |replica| {
-        replica.condemned = Some(Condemned { reason: "FailedOver".into(), successor_ready_at: None, node: Some("node-2".into()) });
+        replica.condemned =
+            Some(Condemned { reason: "FailedOver".into(), successor_ready_at: None, node: Some("node-2".into()) });
         replica.pod = Fact::Absent;
     });
     let new = grown(&scene);
@@ -212,7 +217,8 @@ fn a_lost_node_is_avoided_even_if_nothing_else_is_free() {
     let mut scene = Scene::well();
     scene.0.nodes.remove("node-4");
     scene.replica("b", |replica| {
-        replica.condemned = Some(Condemned { reason: "Lost".into(), successor_ready_at: None, node: Some("node-2".into()) });
+        replica.condemned =
+            Some(Condemned { reason: "Lost".into(), successor_ready_at: None, node: Some("node-2".into()) });
         replica.pod = Fact::Absent;
     });
     scene.0.reports.retain(|received| received.report.observer != manager("b"));
@@ -243,7 +249,12 @@ fn nothing_is_made_or_taken_away_on_what_is_not_known() {
     });
     assert_eq!(scene.steps(), vec![]);
     condemn(&mut scene, "b", "Lost");
-    assert!(!scene.steps().iter().any(|step| matches!(step, Step::DeletePod { .. } | Step::DeleteVolume { .. } | Step::DeleteReplica { .. })));
+    assert!(
+        !scene.steps().iter().any(|step| matches!(
+            step,
+            Step::DeletePod { .. } | Step::DeleteVolume { .. } | Step::DeleteReplica { .. }
+        ))
+    );
 }
 
 #[test]
@@ -286,7 +297,8 @@ fn who_is_cloned() {
     let mut scene = Scene::well();
     empty(&mut scene, "c");
     scene.0.replicas.insert(name("d"), replica(4, "d"));
-    let building = BuildProgress { stage: "FILE COPY".into(), done: 1, total: 2, eta: None, donor: Some(name("b")), error: None };
+    let building =
+        BuildProgress { stage: "FILE COPY".into(), done: 1, total: 2, eta: None, donor: Some(name("b")), error: None };
     let server = understudy_wire::evidence::Server { build: Some(building), ..server("d", Phase::Building) };
     scene.says(&manager("d"), "d", None, Some(server));
     assert_eq!(build_of(&scene, "c"), None, "one that is being cloned has enough to do");
@@ -324,11 +336,20 @@ fn the_first_primary_step_by_step() {
 fn a_volume_is_never_initialised_once_the_shard_has_served() {
     type Case = (&'static str, fn(&mut Scene));
     let cases: &[Case] = &[
-        ("the intent was completed", |s| s.0.status.bootstrap = Some(Bootstrap { replica: name("a"), completed: true })),
+        ("the intent was completed", |s| {
+            s.0.status.bootstrap = Some(Bootstrap { replica: name("a"), completed: true })
+        }),
         ("a manager knows an epoch", |s| s.server("b", |server| server.epoch = Epoch(3))),
         ("a replica holds data", |s| s.server("c", |server| server.phase = Phase::Running)),
         ("a primary changed once", |s| {
-            s.0.status.last_change = Some(LastChange { kind: Kind::Failover, epoch: EPOCH, from: None, record: None, cause: None, at: None });
+            s.0.status.last_change = Some(LastChange {
+                kind: Kind::Failover,
+                epoch: EPOCH,
+                from: None,
+                record: None,
+                cause: None,
+                at: None,
+            });
         }),
     ];
     for (case, spoil) in cases {
@@ -355,7 +376,9 @@ fn a_lost_status_takes_the_best_copy_once_everybody_had_time_to_come_forward() {
     }
     scene.server("b", |server| server.executed = Some(Aged { age: 50, value: gtids("a", 1001) }));
     assert_eq!(scene.claim(), Some((Kind::Failover, "m-b".into())));
-    let Some(Step::Claim(claim)) = scene.steps().into_iter().find(|step| matches!(step, Step::Claim(_))) else { panic!() };
+    let Some(Step::Claim(claim)) = scene.steps().into_iter().find(|step| matches!(step, Step::Claim(_))) else {
+        panic!()
+    };
     assert_eq!(claim.epoch(), Epoch(5), "beyond what the servers know");
     scene.silent("c", 3_000);
     scene.0.memory.awake = 10_000;
@@ -377,9 +400,14 @@ fn a_replica_that_was_to_be_first_and_is_lost_is_given_up_and_another_named() {
 #[test]
 fn followers_are_told_again_only_when_they_do_not_follow() {
     let mut scene = Scene::well();
-    scene.server("b", |server| server.replication.as_mut().expect("replicates").value.source = Some("10.0.0.9:3306".into()));
+    scene.server("b", |server| {
+        server.replication.as_mut().expect("replicates").value.source = Some("10.0.0.9:3306".into())
+    });
     let told = |scene: &Scene| {
-        scene.steps().iter().any(|step| matches!(step, Step::Order { replica, order: Order::Follow(_) } if *replica == name("b")))
+        scene
+            .steps()
+            .iter()
+            .any(|step| matches!(step, Step::Order { replica, order: Order::Follow(_) } if *replica == name("b")))
     };
     assert!(told(&scene));
     scene.ordered("b", OrderKind::Follow, 1, 500, OrderOutcome::InFlight);
