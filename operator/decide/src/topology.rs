@@ -46,9 +46,8 @@ pub(crate) fn grow(s: &Snapshot, d: &mut Draft) {
         let succeeded = s.replicas.values().any(|other| other.replaces.as_ref() == Some(name));
         replica.condemned.as_ref().is_some_and(|c| c.reason != Sentence::ScaledDown.to_string()) && !succeeded
     });
-    let mut server_id = first;
     let mut replicas = Vec::with_capacity(missing);
-    for _ in 0..missing {
+    for (server_id, _) in (first..).zip(0..missing) {
         let instead_of = replaced.next();
         replicas.push(NewReplica {
             name: name_for(s, server_id),
@@ -57,7 +56,6 @@ pub(crate) fn grow(s: &Snapshot, d: &mut Draft) {
             first: s.status.primary.is_none() && instead_of.is_none(),
             avoid_nodes: placement::avoid(s, instead_of),
         });
-        server_id += 1;
     }
     let names: Vec<_> = replicas.iter().map(|new| new.name.as_str()).collect();
     let message = format!("making {}", names.join(", "));

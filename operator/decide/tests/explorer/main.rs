@@ -14,20 +14,18 @@ use world::World;
 const SEEDS: u64 = 10_000;
 
 /// Runs one seed: a time of faults, then a time in which everything must become well again.
-fn run(seed: u64, traced: bool) -> Result<World, (String, World)> {
+fn run(seed: u64, traced: bool) -> (World, Result<(), String>) {
     let mut world = World::new(seed, traced);
-    match world.live_through() {
-        Ok(()) => Ok(world),
-        Err(broken) => Err((broken, world)),
-    }
+    let outcome = world.live_through();
+    (world, outcome)
 }
 
 #[test]
 fn no_run_of_faults_breaks_an_invariant_and_every_one_ends_well() {
     if let Some(seed) = std::env::var("UNDERSTUDY_SEED").ok().and_then(|seed| seed.parse().ok()) {
         match run(seed, true) {
-            Ok(world) => println!("{}\nseed {seed} ends well", world.trace()),
-            Err((broken, world)) => panic!("{}\nseed {seed}: {broken}", world.trace()),
+            (world, Ok(())) => println!("{}\nseed {seed} ends well", world.trace()),
+            (world, Err(broken)) => panic!("{}\nseed {seed}: {broken}", world.trace()),
         }
         return;
     }
@@ -43,10 +41,10 @@ fn no_run_of_faults_breaks_an_invariant_and_every_one_ends_well() {
                     return counts;
                 }
                 match run(seed, false) {
-                    Ok(world) => counts.add(&world.counts),
-                    Err((broken, _)) => {
+                    (world, Ok(())) => counts.add(&world.counts),
+                    (_, Err(broken)) => {
                         next.store(seeds, Ordering::Relaxed);
-                        let trace = run(seed, true).map_or_else(|(_, world)| world.trace(), |world| world.trace());
+                        let trace = run(seed, true).0.trace();
                         panic!("{trace}\nseed {seed}: {broken}\nagain: UNDERSTUDY_SEED={seed}");
                     }
                 }
