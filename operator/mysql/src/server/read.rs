@@ -56,7 +56,7 @@ pub(super) async fn replication(conn: &mut Conn) -> Result<Option<Replication>, 
     };
     let error = |number: &str, column: &str| -> Result<Option<String>, SqlError> {
         let message = text(column)?;
-        Ok((!message.is_empty()).then(|| text(number).map(|n| format!("{n}: {message}"))).transpose()?)
+        (!message.is_empty()).then(|| text(number).map(|n| format!("{n}: {message}"))).transpose()
     };
     let host = text("Source_Host")?;
     if host.is_empty() {
