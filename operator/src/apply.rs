@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::errors::chain;
 use crate::metrics::{Metrics, Write};
 
 /// The label that everything made by the operator has; watches select by it.
@@ -48,7 +49,7 @@ const REMEMBERED: Duration = Duration::from_secs(600);
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     /// The API server answered with an error.
-    #[error("cannot {verb} {kind} {name}")]
+    #[error("cannot {verb} {kind} {name}: {}", said(error))]
     Api {
         /// What was tried.
         verb: &'static str,
@@ -57,8 +58,7 @@ pub enum ApplyError {
         /// The object's name.
         name: String,
         /// The answer.
-        #[source]
-        source: Box<kube::Error>,
+        error: Box<kube::Error>,
     },
     /// The API server did not answer.
     #[error("cannot {verb} {kind} {name}: no answer within {CALL:?}")]
@@ -80,20 +80,38 @@ pub enum ApplyError {
     },
 }
 
+/// What the API server said, without the rest of its answer.
+fn said(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => chain(other),
+    }
+}
+
 impl ApplyError {
+    fn status(&self) -> Option<&kube::core::Status> {
+        match self {
+            Self::Api { error, .. } => match &**error {
+                kube::Error::Api(status) => Some(status),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// Whether somebody else wrote first; the next pass sees what, so it is a normal outcome.
     pub fn is_conflict(&self) -> bool {
-        matches!(self, Self::Api { source, .. } if matches!(&**source, kube::Error::Api(status) if status.is_conflict()))
+        self.status().is_some_and(|status| status.is_conflict())
     }
 
     /// Whether there is no such object.
     pub fn is_not_found(&self) -> bool {
-        matches!(self, Self::Api { source, .. } if matches!(&**source, kube::Error::Api(status) if status.is_not_found()))
+        self.status().is_some_and(|status| status.is_not_found())
     }
 
     /// Whether an object of this name is already there.
     pub fn is_already_exists(&self) -> bool {
-        matches!(self, Self::Api { source, .. } if matches!(&**source, kube::Error::Api(status) if status.is_already_exists()))
+        self.status().is_some_and(|status| status.is_already_exists())
     }
 }
 
@@ -322,7 +340,7 @@ impl Applier {
         let (kind, name) = (K::kind(&()).into_owned(), name.to_owned());
         match tokio::time::timeout(CALL, call).await {
             Ok(Ok(value)) => Ok(value),
-            Ok(Err(source)) => Err(ApplyError::Api { verb, kind, name, source: Box::new(source) }),
+            Ok(Err(error)) => Err(ApplyError::Api { verb, kind, name, error: Box::new(error) }),
             Err(_) => Err(ApplyError::Deadline { verb, kind, name }),
         }
     }

@@ -4,7 +4,7 @@
 //! - [`cache`]: what is known of the cluster, by watching
 //! - [`lease`]: which instance acts
 //! - [`apply`]: how objects are written; [`backoff`]: when a failed one is tried again
-//! - [`events`], [`metrics`], [`admin`]: what it says about itself
+//! - [`events`], [`metrics`], [`admin`], [`errors`]: what it says about itself
 //! - [`authority`]: the certificate authority of the installation
 //! - [`topics`]: the Kafka topics of Datastores
 //! - [`evidence`]: what observers say of replicas
@@ -17,6 +17,7 @@ pub mod backoff;
 pub mod cache;
 pub mod context;
 pub mod controllers;
+pub mod errors;
 pub mod events;
 pub mod evidence;
 pub mod lease;

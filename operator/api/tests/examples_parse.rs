@@ -1,4 +1,5 @@
 //! Every example is what its kind allows: known fields only, types that parse, no rule broken.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod support;
 

@@ -19,6 +19,7 @@ use tokio::sync::broadcast::error::RecvError;
 use crate::backoff::Backoff;
 use crate::cache::{Cache, Change, Held, Kind, Touched};
 use crate::context::Context;
+pub use crate::errors::chain;
 use crate::events::Reason;
 use crate::metrics::{OfKind, Outcome};
 
@@ -29,6 +30,9 @@ const TOGETHER: Duration = Duration::from_millis(100);
 
 /// When to pass over the object again though nothing changed.
 pub type Again = Duration;
+
+/// One pass over an object.
+pub type Pass<K, E> = for<'a> fn(Held<K>, &'a Context) -> BoxFuture<'a, Result<Again, E>>;
 
 /// A pass over an object that failed.
 pub trait Failure: Error + Send + Sync + 'static {
@@ -49,7 +53,7 @@ pub struct Controller<K: Resource<DynamicType = ()> + Clone + 'static, E> {
     /// Which of its objects, by namespace and name, a change concerns.
     pub concerns: fn(&Touched, &Context) -> Vec<(String, String)>,
     /// One pass.
-    pub pass: for<'a> fn(Held<K>, &'a Context) -> BoxFuture<'a, Result<Again, E>>,
+    pub pass: Pass<K, E>,
 }
 
 impl<K, E> Controller<K, E>
@@ -159,7 +163,7 @@ fn request<K: Resource<DynamicType = ()> + Clone>(obj_ref: ObjectRef<Deserialize
 struct Passes<K: Clone, E> {
     context: Context,
     kind: Kind,
-    pass: for<'a> fn(Held<K>, &'a Context) -> BoxFuture<'a, Result<Again, E>>,
+    pass: Pass<K, E>,
     backoff: Backoff<(String, String)>,
 }
 
@@ -199,19 +203,4 @@ where
         metrics.reconciles.get_or_create(&Outcome { kind, outcome }).inc();
         metrics.reconcile_seconds.get_or_create(&OfKind { kind }).observe(started.elapsed().as_secs_f64());
     }
-}
-
-/// An error with everything that caused it, in one line.
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.ends_with(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        cause = error.source();
-    }
-    text
 }

@@ -50,6 +50,8 @@ impl Failure for ConsumerError {
 
     fn is_conflict(&self) -> bool {
         match self {
+            // Deleted while it was looked at.
+            Self::Status(error) if error.is_not_found() => true,
             Self::Certificate(error) => error.is_conflict(),
             Self::Rights(error) | Self::Workload { source: error, .. } | Self::Status(error) => error.is_conflict(),
         }

@@ -71,6 +71,8 @@ impl Failure for DatastoreError {
     fn is_conflict(&self) -> bool {
         match self {
             Self::Ends(_) => false,
+            // Deleted while it was looked at.
+            Self::Status(error) if error.is_not_found() => true,
             Self::Shard { source: error, .. }
             | Self::Consumer(error)
             | Self::Gateway(error)

@@ -7,7 +7,7 @@ use kube::ResourceExt;
 use understudy_api::v1alpha1::Role;
 use understudy_api::{Shard, labels};
 
-use super::owned;
+use super::{COMPONENT, owned};
 
 /// All but one replica stay. A shard of one replica has no budget: it would stop every drain for ever.
 pub fn budget(shard: &Shard) -> PodDisruptionBudget {
@@ -25,7 +25,10 @@ pub fn budget(shard: &Shard) -> PodDisruptionBudget {
 /// The pods of a shard that are not condemned.
 pub(super) fn present_replicas(shard: &str) -> LabelSelector {
     LabelSelector {
-        match_labels: Some([(labels::SHARD.to_owned(), shard.to_owned())].into()),
+        // The component too: a consumer's pods carry the shard's label as well.
+        match_labels: Some(
+            [(labels::COMPONENT.to_owned(), COMPONENT.to_owned()), (labels::SHARD.to_owned(), shard.to_owned())].into(),
+        ),
         match_expressions: Some(vec![LabelSelectorRequirement {
             key: labels::ROLE.to_owned(),
             operator: "NotIn".to_owned(),
