@@ -159,7 +159,10 @@ impl Session {
         epoch: Epoch,
     ) -> Result<Option<Term>, TxError> {
         let mut db = self.db(Stage::Commit);
-        db.exec("make owner row", MAKE_OWNER, (&names.consumer,)).await?;
+        // Only while there is none: even an insert that changes nothing waits for whoever holds the row.
+        if *seen == OwnerRow::default() {
+            db.exec("make owner row", MAKE_OWNER, (&names.consumer,)).await?;
+        }
         db.text("begin", "START TRANSACTION").await?;
         let row = lock_owner(&mut db, names).await?;
         if let Err(fenced) = check_epoch(epoch, lock_epoch(&mut db).await?) {

@@ -64,12 +64,20 @@ impl<V: View, L: Log> Runner<V, L> {
         match claim {
             Ok(term) => {
                 self.deps.facts.idle();
-                tracing::info!(?term, ?seen, "claimed");
+                if let Some(term) = term {
+                    tracing::info!(term = term.0, before = seen.owner, "this pod is now the active one");
+                }
                 self.machine.claimed(Ok(term), at);
             }
             Err(TxError::Fenced(fenced)) => {
                 self.deps.facts.idle();
                 self.machine.claimed(Err(fenced), at);
+            }
+            // Whoever holds the row is alive, or its session ends soon.
+            Err(TxError::Step(e)) if e.is_lock() => {
+                self.deps.facts.idle();
+                self.session = None;
+                self.machine.failed(e);
             }
             Err(TxError::Step(e)) => self.failed(e),
             Err(other) => self.failed(unexpected("claim", &other)),

@@ -78,7 +78,7 @@ impl Shard {
         let source = Source {
             address: ([127, 0, 0, 1], self.servers[source].port).into(),
             account: account(schema::REPLICATION),
-            ca_file: server.path("ca.crt"),
+            ca_file: self.servers[source].path("ca.crt"),
         };
         server.admin().follow(&source, SOON).await.unwrap();
     }
