@@ -74,6 +74,15 @@ async fn prometheus(directory: &Path, gateway: SocketAddr) -> Prometheus {
     Prometheus { process, address }
 }
 
+/// The bits that Prometheus means by the text of a value.
+fn bits(text: &str) -> u64 {
+    match text {
+        // Text has one NaN only; of all that there are, Prometheus stores this one (its stale marker is never shown).
+        "NaN" => 0x7ff8_0000_0000_0001,
+        number => number.parse::<f64>().unwrap().to_bits(),
+    }
+}
+
 /// Everything that Prometheus has of the last ten minutes.
 async fn own_samples(prometheus: &Prometheus) -> Series {
     let query = "query=%7B__name__%3D~%22.%2B%22%7D%5B10m%5D";
@@ -91,8 +100,7 @@ async fn own_samples(prometheus: &Prometheus) -> Series {
         let labels = Labels::from_pairs(labels.iter().map(|(name, value)| (name.as_str(), value.as_str().unwrap())));
         let samples = series["values"].as_array().unwrap().iter().map(|pair| {
             let at = (pair[0].as_f64().unwrap() * 1000.0).round() as i64;
-            let value: f64 = pair[1].as_str().unwrap().parse().unwrap();
-            (at, value.to_bits())
+            (at, bits(pair[1].as_str().unwrap()))
         });
         found.insert(labels.unwrap(), samples.collect());
     }
