@@ -114,10 +114,10 @@ impl Facts {
 
     /// Takes a reading of the server.
     pub fn take_status(&mut self, status: Status, now: Instant) {
-        if let Some(lsn) = status.lsn {
-            if self.lsn.is_none_or(|(_, last)| last != lsn) {
-                self.lsn = Some((now, lsn));
-            }
+        if let Some(lsn) = status.lsn
+            && self.lsn.is_none_or(|(_, last)| last != lsn)
+        {
+            self.lsn = Some((now, lsn));
         }
         self.status = Some((now, status));
     }
