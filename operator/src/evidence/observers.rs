@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
+use understudy_link::Identity;
 use understudy_link::client::Endpoint;
 use understudy_link::evidence::{Event, Reader};
-use understudy_link::Identity;
 use understudy_wire::Report;
 use understudy_wire::evidence::{Evidence, Phase};
 
@@ -74,7 +74,8 @@ impl Observers {
         });
         stream.endpoint = endpoint.clone();
         lock(&stream.slot).connected = false;
-        let listening = listen(Reader::new(endpoint.clone(), self.identity.clone()), stream.slot.clone(), self.news.clone());
+        let listening =
+            listen(Reader::new(endpoint.clone(), self.identity.clone()), stream.slot.clone(), self.news.clone());
         stream.task = Some(AbortOnDropHandle::new(tokio::spawn(listening)));
     }
 
@@ -124,7 +125,8 @@ async fn listen(mut reader: Reader, slot: Arc<Mutex<Slot>>, news: Arc<Notify>) {
 
 /// Whether a report says something that is worth a look at once.
 fn differs(before: &Report, now: &Report) -> bool {
-    before.evidence.len() != now.evidence.len() || before.evidence.iter().zip(&now.evidence).any(|(a, b)| gist(a) != gist(b))
+    before.evidence.len() != now.evidence.len()
+        || before.evidence.iter().zip(&now.evidence).any(|(a, b)| gist(a) != gist(b))
 }
 
 type Gist<'a> = (&'a str, bool, Option<(std::mem::Discriminant<Phase>, Option<bool>, Option<u64>, bool, bool, usize)>);

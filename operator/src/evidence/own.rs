@@ -205,7 +205,9 @@ impl OwnObserver {
                 Ok(_) => ReprobeOutcome::Committed,
                 Err(failure) => ReprobeOutcome::Failed(format!("{:?}: {:?}", failure.stage, failure.error)),
             };
-            if let Some(attempt) = slot.lock().unwrap_or_else(PoisonError::into_inner).as_mut().filter(|a| a.epoch == epoch) {
+            if let Some(attempt) =
+                slot.lock().unwrap_or_else(PoisonError::into_inner).as_mut().filter(|a| a.epoch == epoch)
+            {
                 attempt.outcome = Some(outcome);
             }
             news.notify_one();

@@ -74,7 +74,8 @@ fn enter(status: &mut FailoverStatus, entry: &Entry, decided: Timestamp) {
     let step = entry.step.to_string();
     let mark = format!("epoch {}", entry.epoch);
     let is_there = |there: &TimelineEntry| {
-        there.step == step && there.detail.as_deref().is_some_and(|detail| detail == mark || detail.starts_with(&format!("{mark}: ")))
+        there.step == step
+            && there.detail.as_deref().is_some_and(|detail| detail == mark || detail.starts_with(&format!("{mark}: ")))
     };
     if status.timeline.iter().any(is_there) {
         return;

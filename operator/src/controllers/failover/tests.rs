@@ -26,15 +26,22 @@ fn update(phase: Phase, entries: Vec<Entry>) -> RecordUpdate {
 }
 
 fn job(update: RecordUpdate, second: i64) -> Job {
-    let shard = Shard::new("m", serde_json::from_value(serde_json::json!({
-        "mysql": { "image": "mysql:9" }, "storage": { "size": "1Gi" },
-    })).expect("a spec"));
+    let shard = Shard::new(
+        "m",
+        serde_json::from_value(serde_json::json!({
+            "mysql": { "image": "mysql:9" }, "storage": { "size": "1Gi" },
+        }))
+        .expect("a spec"),
+    );
     let at = Timestamp::from_second(1_800_000_000 + second).expect("a time");
     Job { shard, update, at, measured: Measured::default() }
 }
 
 fn empty() -> Failover {
-    Failover::new("m-5", FailoverSpec { shard: "m".into(), kind: Default::default(), reason: None, target: None, epoch: Some(5) })
+    Failover::new(
+        "m-5",
+        FailoverSpec { shard: "m".into(), kind: Default::default(), reason: None, target: None, epoch: Some(5) },
+    )
 }
 
 fn offset(next_offset: i64) -> StoredOffset {
@@ -44,10 +51,13 @@ fn offset(next_offset: i64) -> StoredOffset {
 #[test]
 fn a_record_grows_and_nothing_in_it_changes() {
     let mut record = empty();
-    let mut first = update(Phase::Claimed, vec![
-        Entry::ago(Milestone::FirstSign, Epoch(5), 400),
-        Entry::now(Milestone::Claimed, Epoch(5)).saying("for m-b"),
-    ]);
+    let mut first = update(
+        Phase::Claimed,
+        vec![
+            Entry::ago(Milestone::FirstSign, Epoch(5), 400),
+            Entry::now(Milestone::Claimed, Epoch(5)).saying("for m-b"),
+        ],
+    );
     first.grounds = Some(Box::new(Grounds { offsets_before: vec![offset(120)], ..Grounds::default() }));
     let first = job(first, 0);
     assert!(merge(&mut record, &first));
@@ -72,13 +82,19 @@ fn a_record_grows_and_nothing_in_it_changes() {
     let status = record.status.clone().expect("a status");
     assert_eq!((status.phase, status.result), (FailoverPhase::Closed, Some(FailoverResult::Succeeded)));
     assert_eq!((status.write_gap_seconds, status.gap.as_deref()), (Some(1.26), Some("1.3s")));
-    assert!(!merge(&mut record, &job(update(Phase::Closed, vec![Entry::now(Milestone::Following, Epoch(5))]), 40)), "it is over");
+    assert!(
+        !merge(&mut record, &job(update(Phase::Closed, vec![Entry::now(Milestone::Following, Epoch(5))]), 40)),
+        "it is over"
+    );
 }
 
 #[test]
 fn a_second_candidate_has_steps_of_its_own_in_the_same_record() {
     let mut record = empty();
-    merge(&mut record, &job(update(Phase::Claimed, vec![Entry::now(Milestone::Claimed, Epoch(5)).saying("for m-b")]), 0));
+    merge(
+        &mut record,
+        &job(update(Phase::Claimed, vec![Entry::now(Milestone::Claimed, Epoch(5)).saying("for m-b")]), 0),
+    );
     let mut second = update(Phase::Claimed, vec![Entry::now(Milestone::Claimed, Epoch(6)).saying("for m-c")]);
     second.epoch = Epoch(6);
     second.to = Some(ReplicaName::new("m-c"));
