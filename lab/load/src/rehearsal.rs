@@ -110,7 +110,7 @@ async fn rehearse(fate: fn(usize) -> Fate) -> Report {
     let ledger = directory.path().join("ledger").display().to_string();
     let common = ["--token", "lab.secret", "--ledger", &ledger, "--query", &base];
     let sending = ["--gateway", &base, "--rate", "400", "--groups", "4", "--lanes", "2", "--for", "1s"];
-    let times = ["--drain", "2s", "--settle", "200ms"];
+    let times = ["--drain", "2s", "--settle", "1s"];
     let parse = |words: &[&[&str]]| Cli::parse_from(["lab-load"].into_iter().chain(words.concat())).command;
     let Command::Load(options) = parse(&[&["load"], &common, &sending, &times]) else { unreachable!() };
     load::load(*options).await.unwrap();

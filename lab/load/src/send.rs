@@ -308,7 +308,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_unanswered_at_the_end_is_unknown() {
         let (url, _) = gateway(|_| Status::SERVICE_UNAVAILABLE).await;
-        let book = send(url, 1, Duration::from_millis(300)).await;
+        let book = send(url, 1, Duration::from_millis(1500)).await;
         assert!(book.batches.values().all(|s| s.outcome() == Outcome::Unknown && s.deliveries() >= 2));
         assert!(book.acknowledgements().is_empty());
     }
