@@ -94,10 +94,10 @@ impl Desk {
     pub async fn submit(&self, work: Work) -> Result<Done, Refusal> {
         let (epoch, note) = self.shared.update(|facts| admit(facts, &work).map(|epoch| (epoch, facts.note())))?;
         self.volume.keep(note);
-        if let Some((running, ended)) = &*self.current.lock().unwrap_or_else(PoisonError::into_inner) {
-            if *running < epoch {
-                ended.cancel();
-            }
+        if let Some((running, ended)) = &*self.current.lock().unwrap_or_else(PoisonError::into_inner)
+            && *running < epoch
+        {
+            ended.cancel();
         }
         let (reply, answer) = oneshot::channel();
         let job = Job { work, ended: CancellationToken::new(), reply };
@@ -172,27 +172,27 @@ impl Worker {
     /// Carries out orders until stopped.
     pub async fn run(mut self, stop: CancellationToken) {
         while let Some(Some(job)) = stop.run_until_cancelled(self.jobs.recv()).await {
-            let known = self.shared.read(|facts| facts.known);
-            let epoch = epoch_of(&job.work).unwrap_or(known);
-            let outcome = if epoch < known {
-                Err(Refusal::StaleEpoch { given: epoch, known })
-            } else {
-                self.set_current(Some((epoch, job.ended.clone())));
-                let outcome = tokio::select! {
-                    biased;
-                    () = stop.cancelled() => return,
-                    () = job.ended.cancelled() => Err(Refusal::StaleEpoch { given: epoch, known: self.shared.read(|facts| facts.known) }),
-                    outcome = self.carry_out(&job.work) => outcome,
-                };
-                self.set_current(None);
-                outcome
+            let known = || self.shared.read(|facts| facts.known);
+            let epoch = epoch_of(&job.work).unwrap_or_else(known);
+            // Before the look at what is known: whoever raises it after that finds this job and ends it.
+            self.set_current(Some((epoch, job.ended.clone())));
+            let outcome = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = job.ended.cancelled() => Err(Refusal::StaleEpoch { given: epoch, known: known() }),
+                outcome = self.carry_out(&job.work) => outcome,
             };
             match &outcome {
                 Ok(done) => tracing::info!(work = ?job.work, ?done, "order carried out"),
                 Err(refusal) => tracing::warn!(work = ?job.work, %refusal, "order not carried out"),
             }
+            let tidies = matches!(outcome, Ok(Done::Promoted(_)));
             // The one who gave it may have gone.
             drop(job.reply.send(outcome));
+            if tidies {
+                job.ended.run_until_cancelled(promote::tidy(&self.shared, &*self.server)).await;
+            }
+            self.set_current(None);
         }
     }
 
@@ -202,6 +202,10 @@ impl Worker {
 
     async fn carry_out(&self, work: &Work) -> Result<Done, Refusal> {
         let server = &*self.server;
+        let known = self.shared.read(|facts| facts.known);
+        if let Some(given) = epoch_of(work).filter(|given| *given < known) {
+            return Err(Refusal::StaleEpoch { given, known });
+        }
         match work {
             Work::Follow(order) => {
                 follow::follow(&self.shared, &self.config, server, order).await.map(|()| Done::Followed)

@@ -1,4 +1,6 @@
 //! Promotion: stop receiving, deal with what was received within its bound, take writes, write the epoch. I/O.
+//!
+//! Throwing away what was received and not applied waits until writes are taken: it syncs the volume, and nobody needs it done first.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -31,7 +33,7 @@ pub async fn promote(shared: &Shared, server: &dyn Instance, order: &Promote) ->
             // Kafka still has what these transactions hold; waiting on would only make the gap longer.
             tracing::warn!(?bound, received = %replication.received, "not everything received was applied within its bound, the rest is discarded");
         }
-        step("forget source", server.forget_source(STEP_WITHIN).await)?;
+        step("stop applying", server.stop_replicating(STEP_WITHIN).await)?;
     }
     if status.read_only {
         step("take writes", server.take_writes(STEP_WITHIN).await)?;
@@ -45,10 +47,17 @@ pub async fn promote(shared: &Shared, server: &dyn Instance, order: &Promote) ->
         let now = Instant::now();
         facts.take_status(status, now);
         facts.take_epoch_row(Some(row));
-        facts.replication = Some((now, None));
         facts.fence = None;
     });
     Ok(Promoted { epoch: order.epoch, executed })
+}
+
+/// What is left to do once the answer is given.
+pub async fn tidy(shared: &Shared, server: &dyn Instance) {
+    match server.forget_source(STEP_WITHIN).await {
+        Ok(()) => shared.update(|facts| facts.replication = Some((Instant::now(), None))),
+        Err(e) => tracing::warn!(error = %e, "the old source is not forgotten; it is not followed either"),
+    }
 }
 
 fn step<T>(step: &str, outcome: Result<T, SqlError>) -> Result<T, Refusal> {

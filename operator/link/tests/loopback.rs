@@ -189,6 +189,7 @@ fn report(seq: u64) -> Report {
         own_gap: 0,
         interval: 250,
         evidence: Vec::new(),
+        log: Vec::new(),
     }
 }
 

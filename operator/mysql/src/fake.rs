@@ -26,6 +26,7 @@ struct State {
     offsets: Vec<StoredOffset>,
     source: Option<Source>,
     receives: bool,
+    applies: bool,
     received: GtidSet,
     clients: u32,
 }
@@ -53,9 +54,12 @@ impl Fake {
         state.received = state.received.union(gtids);
     }
 
-    /// Everything received is applied.
+    /// Everything received is applied, unless the applier was stopped.
     pub fn apply(&self) {
         let mut state = self.state();
+        if state.source.is_some() && !state.applies {
+            return;
+        }
         state.executed = state.executed.union(&state.received);
     }
 
@@ -125,7 +129,7 @@ impl Instance for Fake {
             Ok(state.source.as_ref().map(|source| Replication {
                 source: Some(source.address.to_string()),
                 receiving: state.receives,
-                applying: true,
+                applying: state.applies,
                 received: state.received.clone(),
                 delay: state.receives.then_some(0),
                 receive_error: None,
@@ -161,7 +165,7 @@ impl Instance for Fake {
                 state.source = Some(source.clone());
                 state.received = GtidSet::new();
             }
-            state.receives = true;
+            (state.receives, state.applies) = (true, true);
             Ok(())
         })
         .await
@@ -170,6 +174,14 @@ impl Instance for Fake {
     async fn stop_receiving(&self, within: Duration) -> Result<(), SqlError> {
         self.run("stop receiving", within, |state| {
             state.receives = false;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn stop_replicating(&self, within: Duration) -> Result<(), SqlError> {
+        self.run("stop replicating", within, |state| {
+            (state.receives, state.applies) = (false, false);
             Ok(())
         })
         .await
@@ -190,7 +202,7 @@ impl Instance for Fake {
 
     async fn forget_source(&self, within: Duration) -> Result<(), SqlError> {
         self.run("forget source", within, |state| {
-            (state.source, state.receives, state.received) = (None, false, GtidSet::new());
+            (state.source, state.receives, state.applies, state.received) = (None, false, false, GtidSet::new());
             Ok(())
         })
         .await

@@ -101,6 +101,9 @@ pub trait Instance: Send + Sync {
     /// Stops receiving and leaves the applier running.
     async fn stop_receiving(&self, within: Duration) -> Result<(), SqlError>;
 
+    /// Stops receiving and applying; what was received stays until [`Instance::forget_source`].
+    async fn stop_replicating(&self, within: Duration) -> Result<(), SqlError>;
+
     /// Waits until these transactions are executed; whether they are.
     async fn wait_executed(&self, gtids: &GtidSet, within: Duration) -> Result<bool, SqlError>;
 

@@ -154,6 +154,10 @@ impl Instance for Server {
         self.run("stop receiving", within, replicate::stop_receiving).await
     }
 
+    async fn stop_replicating(&self, within: Duration) -> Result<(), SqlError> {
+        self.run("stop replicating", within, replicate::stop_replicating).await
+    }
+
     async fn wait_executed(&self, gtids: &GtidSet, within: Duration) -> Result<bool, SqlError> {
         // The server's own limit comes first, so that reaching it is an answer and not a lost connection.
         let whole = within + Duration::from_secs(1);

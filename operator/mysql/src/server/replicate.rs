@@ -38,6 +38,10 @@ pub(super) async fn stop_receiving(conn: &mut Conn) -> Result<(), SqlError> {
     execute(conn, "stop receiving", "STOP REPLICA IO_THREAD").await
 }
 
+pub(super) async fn stop_replicating(conn: &mut Conn) -> Result<(), SqlError> {
+    execute(conn, "stop replicating", "STOP REPLICA").await
+}
+
 pub(super) async fn wait_executed(conn: &mut Conn, gtids: &GtidSet, within: Duration) -> Result<bool, SqlError> {
     const STEP: &str = "wait for execution";
     let seconds = within.as_secs_f64();
