@@ -29,7 +29,7 @@ const START: i64 = 1_763_899_200_000;
 const MOST: usize = 10_000;
 
 struct Store {
-    server: Mysqld,
+    _server: Mysqld,
     writer: Conn,
     reader: Conn,
     offset: i64,
@@ -47,7 +47,7 @@ impl Store {
         };
         let writer = understudy_sql::open(address, &login(accounts::CONSUMER), "DO 0", SOON).await.unwrap();
         let reader = understudy_sql::open(address, &login(accounts::READER), "DO 0", SOON).await.unwrap();
-        Self { server, writer, reader, offset: 0 }
+        Self { _server: server, writer, reader, offset: 0 }
     }
 
     /// Stores frames as one flush, as the consumer does it.
