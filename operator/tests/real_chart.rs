@@ -60,7 +60,8 @@ fn helm(arguments: &[&str]) -> Output {
 }
 
 fn rendered(values: &[&str]) -> Vec<Value> {
-    let mut arguments = vec!["template", "understudy", "understudy", "--namespace", "there", "--kube-version", "1.34.0"];
+    let mut arguments =
+        vec!["template", "understudy", "understudy", "--namespace", "there", "--kube-version", "1.34.0"];
     for value in values {
         arguments.extend(["--set", value]);
     }
@@ -104,9 +105,9 @@ fn allowed() -> BTreeSet<(String, String, String, String)> {
     ALLOWED
         .iter()
         .flat_map(|(scope, group, resource, verbs)| {
-            verbs.split(' ').map(|verb| {
-                ((*scope).to_owned(), (*group).to_owned(), (*resource).to_owned(), verb.to_owned())
-            })
+            verbs
+                .split(' ')
+                .map(|verb| ((*scope).to_owned(), (*group).to_owned(), (*resource).to_owned(), verb.to_owned()))
         })
         .collect()
 }

@@ -1,6 +1,8 @@
 //! Exactly once in a model: a log, a shard that fails over to lagging replicas, two consumers that race, crash, stall and are told of
 //! routes late. What decides is the code that runs in production (machine, lanes, guard); only MySQL and Kafka are modelled.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
