@@ -136,9 +136,8 @@ impl<S: Servers> Asker<S> {
     ) -> Result<Answer, ShardError> {
         let Some(primary) = &view.primary else { return Err(ShardError::NoPrimary) };
         let mut reasons = Vec::new();
-        let is_shunned = self.is_shunned(primary.address);
-        if !is_shunned {
-            match self.ask_primary(shard, primary, view.epoch, question).await {
+        if !self.is_shunned(primary.address) {
+            match self.ask_primary(shard, primary, view.epoch, question, self.limits.begin).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) if error.is_of_the_server() => reasons.push((primary.replica.to_string(), error)),
                 Err(error) => return Err(ShardError::Question(error)),
@@ -149,14 +148,15 @@ impl<S: Servers> Asker<S> {
             Ok(None) => {}
             Err(error) => return Err(ShardError::Question(error)),
         }
-        if is_shunned {
-            match self.ask_primary(shard, primary, view.epoch, question).await {
-                Ok(answer) => return Ok(answer),
-                Err(error) if error.is_of_the_server() => reasons.push((primary.replica.to_string(), error)),
-                Err(error) => return Err(ShardError::Question(error)),
+        // A primary that is only slow is better than no answer.
+        match self.ask_primary(shard, primary, view.epoch, question, self.limits.begin_at_last).await {
+            Ok(answer) => Ok(answer),
+            Err(error) if error.is_of_the_server() => {
+                reasons.push((primary.replica.to_string(), error));
+                Err(ShardError::Nobody(reasons))
             }
+            Err(error) => Err(ShardError::Question(error)),
         }
-        Err(ShardError::Nobody(reasons))
     }
 
     async fn ask_primary(
@@ -165,8 +165,9 @@ impl<S: Servers> Asker<S> {
         primary: &Server,
         known: Epoch,
         question: Question<'_>,
+        begin_within: Duration,
     ) -> Result<Answer, ServerError> {
-        let outcome = match self.begin(shard, primary, known).await {
+        let outcome = match self.begin(shard, primary, known, begin_within).await {
             Ok(begun) => self.run(begun, Role::Primary, question).await,
             Err(error) => Err(error),
         };
@@ -195,7 +196,7 @@ impl<S: Servers> Asker<S> {
         let mut beginning: FuturesUnordered<_> = view
             .standbys
             .iter()
-            .map(|server| async move { (server, self.begin(shard, server, view.epoch).await) })
+            .map(|server| async move { (server, self.begin(shard, server, view.epoch, self.limits.begin).await) })
             .collect();
         let mut candidates = Vec::new();
         while let Some((server, outcome)) = beginning.next().await {
@@ -235,7 +236,13 @@ impl<S: Servers> Asker<S> {
         }
     }
 
-    async fn begin(&self, shard: &ShardName, server: &Server, known: Epoch) -> Result<Begun<S::Session>, ServerError> {
+    async fn begin(
+        &self,
+        shard: &ShardName,
+        server: &Server,
+        known: Epoch,
+        within: Duration,
+    ) -> Result<Begun<S::Session>, ServerError> {
         let beginning = async {
             let mut session = self.servers.connect(shard, server, false).await?;
             match session.begin().await {
@@ -247,8 +254,8 @@ impl<S: Servers> Asker<S> {
                 outcome => outcome.map(|standing| (session, standing)),
             }
         };
-        let silence = || Err(ServerError::Unreachable(format!("no answer within {:?}", self.limits.begin)));
-        let (session, standing) = timeout(self.limits.begin, beginning).await.unwrap_or_else(|_| silence())?;
+        let silence = || Err(ServerError::Unreachable(format!("no answer within {within:?}")));
+        let (session, standing) = timeout(within, beginning).await.unwrap_or_else(|_| silence())?;
         if standing.epoch < known {
             self.metrics.refused_epoch();
             self.servers.give_back(session).await;

@@ -30,6 +30,8 @@ pub struct Limits {
     pub tenant_wait: Duration,
     /// How long a server may take to accept, log in and say its epoch.
     pub begin: Duration,
+    /// The same for a primary that is asked once more because no standby can answer in its place.
+    pub begin_at_last: Duration,
     /// How long a statement may run in MySQL.
     pub statement: Duration,
     /// How long a server may take for all it is asked.
@@ -63,10 +65,11 @@ impl Default for Limits {
             tenant_requests: 16,
             tenant_wait: Duration::from_secs(2),
             begin: Duration::from_millis(500),
+            begin_at_last: Duration::from_secs(5),
             statement: Duration::from_secs(10),
             run: Duration::from_secs(12),
             request: Duration::from_secs(15),
-            standby_behind: Duration::from_secs(60),
+            standby_behind: Duration::from_secs(300),
             shun: Duration::from_secs(1),
             header_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(10),

@@ -46,7 +46,7 @@ struct Target {
 }
 
 /// All of them. A test below fails when one of the workspace is missing here.
-const TARGETS: [Target; 10] = [
+const TARGETS: [Target; 11] = [
     api("understudy", "real_chart", None),
     api("understudy-consumer", "real_kafka", Some("timeseries")),
     api("understudy-consumer", "real_mysql", None),
@@ -55,6 +55,7 @@ const TARGETS: [Target; 10] = [
     api("understudy-instance", "real_trio", None),
     api("understudy-kafka", "real_kafka", Some("real-kafka")),
     api("understudy-mysql", "real_mysql", None),
+    api("understudy-query", "real_mysql", None),
     api("understudy-store", "real_mysql", None),
     Target { tier: Tier::E2e, package: "understudy-e2e", name: "e2e", feature: None },
 ];
