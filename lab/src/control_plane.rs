@@ -1,6 +1,7 @@
 //! etcd, API server, controller manager and scheduler, on the host.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -9,16 +10,34 @@ use anyhow::{Result, bail};
 use crate::api;
 use crate::artifacts::{ETCD, KUBERNETES};
 use crate::lab::Lab;
+use crate::paths::Paths;
 use crate::run;
+use crate::state::write_atomic;
 use crate::topology::{API_PORT, ETCD_PEER_PORT, ETCD_PORT, HOST, POD_CIDR, SERVICE_CIDR};
+
+/// What the API server writes into its audit log: one line for each request of the operator, so that they can be counted.
+const AUDIT_POLICY: &str = "apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- level: Metadata
+  userGroups: ['system:serviceaccounts:understudy-system']
+- level: None
+";
+
+/// Where the API server writes its audit log.
+pub fn audit_log(paths: &Paths) -> PathBuf {
+    paths.logs().join("audit.log")
+}
 
 /// Starts what is not running and waits until the API server is ready.
 pub fn ensure(lab: &mut Lab<'_>) -> Result<()> {
     let etcd = etcd(lab);
     fs::create_dir_all(lab.paths.state.join("etcd"))?;
     lab.ensure_process("etcd", &etcd, &[])?;
+    write_atomic(&audit_policy(lab.paths), AUDIT_POLICY.as_bytes())?;
     let server = api_server(lab);
-    lab.ensure_process("kube-apiserver", &server, &[])?;
+    lab.ensure_process("kube-apiserver", &server, &[AUDIT_POLICY])?;
     let api = lab.api();
     let ready = api::wait(Duration::from_secs(120), "the API server is not ready", || {
         for name in ["etcd", "kube-apiserver"] {
@@ -72,11 +91,19 @@ fn api_server(lab: &Lab<'_>) -> Command {
         ("authorization-mode", "Node,RBAC".to_owned()),
         ("enable-admission-plugins", "NodeRestriction".to_owned()),
         ("allow-privileged", "true".to_owned()),
+        ("audit-policy-file", audit_policy(lab.paths).display().to_string()),
+        ("audit-log-path", audit_log(lab.paths).display().to_string()),
+        ("audit-log-maxsize", "100".to_owned()),
+        ("audit-log-maxbackup", "1".to_owned()),
         ("v", "1".to_owned()),
     ] {
         command.arg(format!("--{flag}={value}"));
     }
     command
+}
+
+fn audit_policy(paths: &Paths) -> PathBuf {
+    paths.config().join("audit-policy.yaml")
 }
 
 fn controller_manager(lab: &Lab<'_>) -> Command {

@@ -136,7 +136,7 @@ impl<S: Servers> Asker<S> {
     ) -> Result<Answer, ShardError> {
         let Some(primary) = &view.primary else { return Err(ShardError::NoPrimary) };
         let mut reasons = Vec::new();
-        if !self.is_shunned(primary.address) {
+        if !view.is_changing() && !self.is_shunned(primary.address) {
             match self.ask_primary(shard, primary, view.epoch, question, self.limits.begin).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) if error.is_of_the_server() => reasons.push((primary.replica.to_string(), error)),

@@ -26,6 +26,8 @@ pub struct ShardView {
     pub primary: Option<Server>,
     /// The epoch under which it does. Never goes down here, whatever a cache says.
     pub epoch: Epoch,
+    /// The highest epoch that was claimed: above `epoch` while the primary is being changed.
+    pub claimed: Epoch,
     /// Who replicates.
     pub standbys: Vec<Server>,
 }
@@ -54,14 +56,24 @@ pub struct Topology {
     pub placements: Option<Placements>,
 }
 
+impl ShardView {
+    /// Whether another primary is on its way: the one known may be sick, and whoever stands under the epoch in office
+    /// may answer until the next one is.
+    pub fn is_changing(&self) -> bool {
+        self.claimed > self.epoch
+    }
+}
+
 impl Topology {
-    /// Takes over a shard's status. What it says under a lower epoch than one known is old and changes nothing.
+    /// Takes over a shard's status. What it says under a lower epoch than one known is old and changes nothing. An epoch
+    /// that is only claimed is not in office yet, since no server is at it.
     pub fn apply_shard(&mut self, name: ShardName, status: &ShardStatus) {
-        let epoch = Epoch(u64::try_from(status.epoch).unwrap_or(0));
+        let claimed = Epoch(u64::try_from(status.epoch).unwrap_or(0));
         let view = self.shards.entry(name).or_default();
-        if epoch < view.epoch {
+        if claimed < view.claimed {
             return;
         }
+        let epoch = if status.transition.is_some() { view.epoch } else { claimed };
         let primary = status.primary.as_deref().filter(|name| !name.is_empty());
         let address = status.primary_address.as_deref().and_then(|address| address.parse().ok());
         let primary = primary.zip(address).map(|(name, address)| Server { replica: ReplicaName::new(name), address });
@@ -70,7 +82,7 @@ impl Topology {
             let address: IpAddr = replica.address.as_deref()?.parse().ok()?;
             Some(Server { replica: ReplicaName::new(&replica.name), address: (address, MYSQL_PORT).into() })
         });
-        *view = ShardView { standbys: standbys.collect(), primary, epoch };
+        *view = ShardView { standbys: standbys.collect(), primary, epoch, claimed };
         let primary = view.primary.as_ref().map(|server| server.replica.clone());
         view.standbys.retain(|standby| Some(&standby.replica) != primary.as_ref());
     }
@@ -124,7 +136,7 @@ impl Topology {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use understudy_api::v1alpha1::{Placement, ReplicaSummary};
+    use understudy_api::v1alpha1::{Placement, ReplicaSummary, Transition};
     use understudy_model::{Group, Tenant};
 
     use super::*;
@@ -166,6 +178,22 @@ pub(crate) mod tests {
         assert_eq!(topology, before);
         topology.apply_shard(name("s-0"), &status("b", 2, &[]));
         assert_eq!(topology.shards[&name("s-0")].standbys, [], "the same epoch is news");
+    }
+
+    #[test]
+    fn an_epoch_that_is_only_claimed_is_not_in_office_until_the_primary_is_routed() {
+        let claim = |epoch| ShardStatus { transition: Some(Transition::default()), ..status("a", epoch, &[]) };
+        let mut topology = Topology::default();
+        let mut seen = |status: &ShardStatus| {
+            topology.apply_shard(name("s-0"), status);
+            let view = &topology.shards[&name("s-0")];
+            (view.epoch, view.is_changing())
+        };
+        assert_eq!(seen(&status("a", 2, &[])), (Epoch(2), false));
+        assert_eq!(seen(&claim(3)), (Epoch(2), true));
+        assert_eq!(seen(&status("a", 2, &[])), (Epoch(2), true), "a cache that is behind changes nothing");
+        assert_eq!(seen(&claim(4)), (Epoch(2), true), "a second claim after one that failed");
+        assert_eq!(seen(&status("b", 4, &[])), (Epoch(4), false));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use super::story::{Milestone, Story};
 use super::test;
 use super::watch::Watches;
 use crate::fault::{self, Kind, Target};
+use crate::control_plane::audit_log;
 use crate::paths::Paths;
 use crate::progress::Ui;
 use crate::{product, state};
@@ -270,7 +271,7 @@ fn median_and_max(mut values: Vec<f64>) -> Option<(f64, f64)> {
 /// Counts the requests of the operator's service accounts in the API server's audit log.
 fn idle(options: &Options, paths: &Paths, ui: &Ui) -> Result<ExitCode> {
     let time = Duration::from_secs(options.seconds.unwrap_or(300));
-    let log = paths.logs().join("audit.log");
+    let log = audit_log(paths);
     let length = || std::fs::metadata(&log).map(|m| m.len()).with_context(|| format!("cannot read {}", log.display()));
     let from = length()?;
     let step = ui.step(&format!("count the operator's API calls for {} s", time.as_secs()), Some(time));
