@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
@@ -17,6 +17,7 @@ use super::store::{Store, is_whole};
 use super::story::{Milestone, Story};
 use super::test;
 use super::watch::Watches;
+use crate::api::wait;
 use crate::fault::{self, Kind, Target};
 use crate::control_plane::audit_log;
 use crate::paths::Paths;
@@ -136,10 +137,15 @@ fn faults(options: &Options, runs: usize, paths: &Paths, ui: &Ui) -> Result<Exit
 fn one(options: &Options, store: &Store<'_>, paths: &Paths, ui: &Ui, index: usize, mut load: Running) -> Result<Row> {
     load.wait_flowing()?;
     std::thread::sleep(STEADY);
-    let shards = store.shards()?;
-    let shard = shards.get(index % shards.len().max(1)).context("the Datastore has no shard")?;
-    ensure!(is_whole(shard), "the shard is not whole");
-    let name = shard["metadata"]["name"].as_str().unwrap_or_default();
+    let mut name = String::new();
+    wait(Duration::from_secs(60), "the shard is not whole under load", || {
+        load.check()?;
+        let shards = store.shards()?;
+        let shard = shards.get(index % shards.len().max(1)).context("the Datastore has no shard")?;
+        name = shard["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        Ok(is_whole(shard))
+    })?;
+    let name = name.as_str();
     let watches = Watches::start(store.access, &store.namespace, &["shards", "replicas"])?;
     let mut story = begin(&watches, name)?;
     let (old, epoch) = (story.primary().to_owned(), story.epoch());
