@@ -11,8 +11,9 @@ use crate::fault::{self, Kind, Target};
 use crate::image::Added;
 use crate::import::{self, Base};
 use crate::paths::{Paths, cache_dir};
+use crate::product::{self, Profile};
 use crate::progress::Ui;
-use crate::{down, journey, node_init, product, provisioner, state, status, up};
+use crate::{down, journey, node_init, provisioner, state, status, up};
 
 const STATE_DIR: &str = "/var/lib/understudy-lab";
 
@@ -39,7 +40,11 @@ enum Command {
     /// Show what runs.
     Status,
     /// Build the product and put its image into every node.
-    Images,
+    Images {
+        /// How it is compiled.
+        #[arg(long, value_enum, default_value = "release")]
+        profile: Profile,
+    },
     /// Put an image of a base and some files into every node.
     Image(ImageArgs),
     /// Put a fault in.
@@ -115,7 +120,7 @@ pub fn run() -> Result<ExitCode> {
                 return Ok(ExitCode::FAILURE);
             }
         }
-        Command::Images => product::build_images(&paths, &ui).map(drop)?,
+        Command::Images { profile } => product::build_images(&paths, &ui, profile).map(drop)?,
         Command::Image(args) => import_one(&paths, &ui, args)?,
         Command::Fault(args) => {
             let target = target(&args)?;
@@ -131,7 +136,10 @@ pub fn run() -> Result<ExitCode> {
 
 fn paths(state_dir: Option<PathBuf>) -> Paths {
     let var = |name: &str| std::env::var(name).ok();
-    let manifest = var("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").to_owned());
+    // cargo names this package when it runs this program, and another when a test of that one does.
+    let is_ours = var("CARGO_PKG_NAME").as_deref() == Some(env!("CARGO_PKG_NAME"));
+    let manifest =
+        var("CARGO_MANIFEST_DIR").filter(|_| is_ours).unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").to_owned());
     let checkout = PathBuf::from(manifest).parent().map_or_else(|| ".".into(), PathBuf::from);
     Paths {
         state: state_dir.or_else(state::active).unwrap_or_else(|| STATE_DIR.into()),

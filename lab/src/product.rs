@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use clap::ValueEnum;
 
 use crate::image::{Added, Image};
 use crate::import::{self, Base};
@@ -22,22 +23,48 @@ const STATIC: &str = "understudy-instance";
 /// A target named aloud keeps build scripts and macros apart from the static program.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
+/// How cargo compiles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Profile {
+    /// Quickly, and with checks of arithmetic: for tests.
+    Dev,
+    /// As users get it.
+    Release,
+}
+
+impl Profile {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Dev => "dev",
+            Self::Release => "release",
+        }
+    }
+
+    /// Where cargo puts what it made, in its target directory.
+    fn dir(self) -> &'static str {
+        match self {
+            Self::Dev => "debug",
+            Self::Release => "release",
+        }
+    }
+}
+
 /// Builds the programs and puts the image into every node; its name.
-pub fn build_images(paths: &Paths, ui: &Ui) -> Result<String> {
-    let target = build_dynamic(paths, ui)?;
-    let mut fixed = cargo(paths);
+pub fn build_images(paths: &Paths, ui: &Ui, profile: Profile) -> Result<String> {
+    let target = build_dynamic(paths, ui, profile)?;
+    let mut fixed = cargo(paths, profile);
     fixed.args(["--package", STATIC, "--target", TARGET]).env("RUSTFLAGS", "-C target-feature=+crt-static");
-    build(paths, ui, "build the instance manager (release, static)", fixed)?;
-    let mut files: Vec<_> = DYNAMIC.iter().map(|p| (target.join("release").join(p), *p)).collect();
-    files.push((target.join(TARGET).join("release").join(STATIC), STATIC));
+    build(paths, ui, &format!("build the instance manager ({}, static)", profile.name()), fixed)?;
+    let mut files: Vec<_> = DYNAMIC.iter().map(|p| (target.join(profile.dir()).join(p), *p)).collect();
+    files.push((target.join(TARGET).join(profile.dir()).join(STATIC), STATIC));
     let added =
         files.into_iter().map(|(source, name)| Added { source, target: format!("/usr/local/bin/{name}") }).collect();
     put(paths, ui, import::image(paths, ui, "understudy", Base::Debian, added)?)
 }
 
 /// Builds the example of a view of one's own and puts its image into every node; its name.
-pub fn build_view_image(paths: &Paths, ui: &Ui) -> Result<String> {
-    let program = build_dynamic(paths, ui)?.join("release").join(VIEW);
+pub fn build_view_image(paths: &Paths, ui: &Ui, profile: Profile) -> Result<String> {
+    let program = build_dynamic(paths, ui, profile)?.join(profile.dir()).join(VIEW);
     let target = format!("/usr/local/bin/{VIEW}");
     let added = vec![Added { source: program, target: target.clone() }];
     let mut image = import::image(paths, ui, "json-events", Base::Debian, added)?;
@@ -57,20 +84,20 @@ fn put(paths: &Paths, ui: &Ui, image: Image) -> Result<String> {
 }
 
 /// Path of the program behind `cargo lab load` and `cargo lab verify`, built if need be.
-pub fn build_load(paths: &Paths, ui: &Ui) -> Result<PathBuf> {
-    Ok(build_dynamic(paths, ui)?.join("release").join(LOAD))
+pub fn build_load(paths: &Paths, ui: &Ui, profile: Profile) -> Result<PathBuf> {
+    Ok(build_dynamic(paths, ui, profile)?.join(profile.dir()).join(LOAD))
 }
 
-fn build_dynamic(paths: &Paths, ui: &Ui) -> Result<PathBuf> {
-    let mut command = cargo(paths);
+fn build_dynamic(paths: &Paths, ui: &Ui, profile: Profile) -> Result<PathBuf> {
+    let mut command = cargo(paths, profile);
     command.args(DYNAMIC.iter().chain([&LOAD, &VIEW]).flat_map(|p| ["--package", p]));
-    build(paths, ui, "build the product (release)", command)?;
+    build(paths, ui, &format!("build the product ({})", profile.name()), command)?;
     target_dir(paths)
 }
 
-fn cargo(paths: &Paths) -> Command {
+fn cargo(paths: &Paths, profile: Profile) -> Command {
     let mut command = run::cmd([std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())]);
-    command.args(["build", "--release", "--locked"]).current_dir(&paths.checkout);
+    command.args(["build", "--profile", profile.name(), "--locked"]).current_dir(&paths.checkout);
     command
 }
 

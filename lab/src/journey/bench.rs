@@ -18,11 +18,12 @@ use super::story::{Milestone, Story};
 use super::test;
 use super::watch::Watches;
 use crate::api::wait;
-use crate::fault::{self, Kind, Target};
 use crate::control_plane::audit_log;
+use crate::fault::{self, Kind, Target};
 use crate::paths::Paths;
+use crate::product::{self, Profile};
 use crate::progress::Ui;
-use crate::{product, state};
+use crate::state;
 
 /// What is repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -95,14 +96,9 @@ pub fn run(options: &Options, paths: &Paths, ui: &Ui) -> Result<ExitCode> {
 }
 
 fn end_to_end(paths: &Paths, ui: &Ui, filter: &str, more: &[(&str, String)]) -> Result<ExitCode> {
-    let mut command = test::cargo_test(paths, "understudy-e2e", "e2e");
+    let mut command = test::end_to_end(paths, &test::prepare(paths, ui, Profile::Release)?);
     command.args([filter, "--", "--test-threads=1", "--nocapture"]);
-    for (name, value) in test::prepare(paths, ui)? {
-        command.env(name, value);
-    }
-    for (name, value) in more {
-        command.env(name, value);
-    }
+    command.envs(more.iter().map(|(name, value)| (name, value)));
     let status = command.status().context("cannot run cargo")?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -111,7 +107,7 @@ fn faults(options: &Options, runs: usize, paths: &Paths, ui: &Ui) -> Result<Exit
     let access = Access::lab(paths);
     let store = Store { access: &access, namespace: options.namespace.clone(), name: options.datastore.clone() };
     let token = store.known_token()?.context("there is no Datastore of the lab: run `cargo lab demo` first")?;
-    let program = product::build_load(paths, ui)?;
+    let program = product::build_load(paths, ui, Profile::Release)?;
     let dir = paths.dot_lab().join("bench");
     let name = options.what.to_possible_value().map_or_else(String::new, |v| v.get_name().to_owned());
     let mut rows = Vec::new();

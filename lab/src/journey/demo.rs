@@ -16,7 +16,7 @@ use super::watch::Watches;
 use super::{fault, install, prometheus};
 use crate::artifacts;
 use crate::paths::Paths;
-use crate::product;
+use crate::product::{self, Profile};
 use crate::progress::{Ui, clock};
 use crate::up;
 
@@ -64,7 +64,7 @@ pub fn run(options: &Options, paths: &Paths, ui: &Ui) -> Result<ExitCode> {
             "with a cluster of your own, give --image (the product, where its nodes can pull it) and --example (a Datastore that names your Kafka)"
         ),
     };
-    let program = product::build_load(paths, ui)?;
+    let program = product::build_load(paths, ui, Profile::Release)?;
     let access = Access::of(&options.cluster, paths)?;
     install::charts(&access, paths, ui, &image)?;
     let store = make_store(options, &access, paths, ui)?;
@@ -81,7 +81,7 @@ pub fn run(options: &Options, paths: &Paths, ui: &Ui) -> Result<ExitCode> {
 fn build_lab(paths: &Paths, ui: &Ui) -> Result<String> {
     up::up(paths, ui, None)?;
     prometheus::build_image(paths, ui)?;
-    product::build_images(paths, ui)
+    product::build_images(paths, ui, Profile::Release)
 }
 
 fn make_store<'a>(options: &Options, access: &'a Access, paths: &Paths, ui: &Ui) -> Result<Store<'a>> {

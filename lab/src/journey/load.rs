@@ -13,8 +13,9 @@ use super::access::{Access, ClusterOptions, Reached};
 use super::store::Store;
 use crate::api::wait;
 use crate::paths::Paths;
+use crate::product::{self, Profile};
 use crate::progress::Ui;
-use crate::{product, run};
+use crate::run;
 
 /// Which Datastore, and with which token.
 #[derive(Debug, Clone, Args)]
@@ -95,7 +96,7 @@ impl Outcome {
 
 /// Hands over to the program; signals of the terminal reach it.
 pub fn load(options: &LoadOptions, paths: &Paths, ui: &Ui) -> Result<ExitCode> {
-    let program = product::build_load(paths, ui)?;
+    let program = product::build_load(paths, ui, Profile::Release)?;
     let access = Access::of(&options.store.cluster, paths)?;
     let store = options.store.store(&access);
     let target = Target::find(&program, &store, options.store.token(&store)?)?;
@@ -104,7 +105,7 @@ pub fn load(options: &LoadOptions, paths: &Paths, ui: &Ui) -> Result<ExitCode> {
 
 /// As [`load`], for reading back.
 pub fn verify(options: &VerifyOptions, paths: &Paths, ui: &Ui) -> Result<ExitCode> {
-    let program = product::build_load(paths, ui)?;
+    let program = product::build_load(paths, ui, Profile::Release)?;
     let access = Access::of(&options.store.cluster, paths)?;
     let store = options.store.store(&access);
     let target = Target::find(&program, &store, options.store.token(&store)?)?;

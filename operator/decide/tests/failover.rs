@@ -342,6 +342,18 @@ fn a_decision_not_to_act_has_a_reason() {
             Reason::RequestRefused,
         ),
         (
+            "a request for a replica that the shard does not have, at once",
+            |s| {
+                s.0.requests.push(Request {
+                    name: "r".into(),
+                    kind: Kind::Switchover,
+                    target: Some(name("nobody")),
+                    age: 10,
+                })
+            },
+            Reason::RequestRefused,
+        ),
+        (
             "a request to fail over a primary that commits",
             |s| s.0.requests.push(Request { name: "r".into(), kind: Kind::Failover, target: None, age: 10 }),
             Reason::RequestRefused,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Pod;
-use understudy_api::v1alpha1::{Failover, FailoverPhase, Replica, ReplicaPhase, Role, Shard, VerdictState};
+use understudy_api::v1alpha1::{Datastore, Failover, FailoverPhase, Replica, ReplicaPhase, Role, Shard, VerdictState};
 
 /// A shard's status in one line.
 pub fn shard(shard: &Shard) -> String {
@@ -47,6 +47,19 @@ pub fn unsettled(shard: &Shard) -> Option<&'static str> {
     ]
     .into_iter()
     .find_map(|(unsettled, why)| unsettled.then_some(why))
+}
+
+/// What a Datastore lacks, in its own words; `None` when it is ready for the spec that it has now.
+pub fn wanting(datastore: &Datastore) -> Option<String> {
+    let Some(status) = &datastore.status else { return Some("the Datastore has no status".into()) };
+    if status.observed_generation != datastore.metadata.generation {
+        return Some("the Datastore's spec was not seen yet".into());
+    }
+    match status.conditions.iter().find(|condition| condition.type_ == "Ready") {
+        Some(ready) if ready.status == "True" => None,
+        Some(ready) => Some(ready.message.clone()),
+        None => Some("the Datastore is not ready".into()),
+    }
 }
 
 /// Names of the replicas that were not condemned.

@@ -7,8 +7,10 @@ use understudy_api::names;
 use crate::cluster::Cluster;
 use crate::namespace::Namespace;
 
-/// The account that may only read.
-const ACCOUNT: &str = "understudy_reader";
+/// The account that may only read what is stored.
+const READER: &str = "understudy_reader";
+/// The account that may do everything, from inside the pod alone.
+const ADMIN: &str = "understudy_admin";
 
 /// Runs one statement on this replica; rows as lines, columns with tabs between them.
 pub async fn ask(
@@ -18,16 +20,36 @@ pub async fn ask(
     replica: &str,
     statement: &str,
 ) -> Result<String> {
+    ask_as(READER, (cluster, namespace, shard), replica, statement).await
+}
+
+/// The same about what only an administrator may see.
+pub async fn ask_as_admin(
+    cluster: &Cluster,
+    namespace: &Namespace,
+    shard: &str,
+    replica: &str,
+    statement: &str,
+) -> Result<String> {
+    ask_as(ADMIN, (cluster, namespace, shard), replica, statement).await
+}
+
+async fn ask_as(
+    account: &str,
+    (cluster, namespace, shard): (&Cluster, &Namespace, &str),
+    replica: &str,
+    statement: &str,
+) -> Result<String> {
     let secret = namespace.api::<Secret>().get(&names::credentials_secret(shard)).await?;
     let password = secret
         .data
         .as_ref()
-        .and_then(|d| d.get(ACCOUNT))
-        .with_context(|| format!("{shard} has no password for {ACCOUNT}"))?;
+        .and_then(|d| d.get(account))
+        .with_context(|| format!("{shard} has no password for {account}"))?;
     let password = String::from_utf8(password.0.clone()).context("a password is not text")?;
     // The password goes in by standard input: arguments are seen by everybody on the node.
     let script = "read -r MYSQL_PWD; export MYSQL_PWD; exec mysql -h 127.0.0.1 -P 3306 --ssl-mode=REQUIRED -u \"$1\" -NBe \"$2\"";
     let pod = ["exec", "-i", "-n", namespace.name(), replica, "-c", "mysql", "--"];
-    let command = [&pod[..], &["bash", "-c", script, "bash", ACCOUNT, statement]].concat();
+    let command = [&pod[..], &["bash", "-c", script, "bash", account, statement]].concat();
     cluster.kubectl(&command, &format!("{password}\n")).await
 }

@@ -121,6 +121,9 @@ impl Stage {
     pub async fn settled(&self) -> Result<()> {
         until(format!("the Datastore in {} is at rest", self.namespace.name()), SETTLE, async || {
             let datastore = self.namespace.api::<Datastore>().get(&self.datastore).await?;
+            if let Some(why) = see::wanting(&datastore) {
+                return Ok(Seen::NotYet(why));
+            }
             for index in 0..datastore.spec.shards {
                 let Some(shard) = self.namespace.api::<Shard>().get_opt(&self.shard_name(index)).await? else {
                     return Ok(Seen::NotYet(format!("no shard {index}")));

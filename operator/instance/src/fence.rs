@@ -66,7 +66,10 @@ async fn obey(server: &dyn Instance, planned: bool) -> Result<(), SqlError> {
         if let Err(e) = server.refuse_writes(PLANNED_WITHIN).await {
             tracing::warn!(error = %e, "transactions under way do not end, they are cut");
         } else {
-            server.cut_clients(OBEYS_WITHIN).await?;
+            // It takes no more writes: a connection that stays a little longer is not worth a server that obeyed.
+            if let Err(e) = server.cut_clients(OBEYS_WITHIN).await {
+                tracing::warn!(error = %e, "the server refuses writes, but not all connections are cut");
+            }
             return Ok(());
         }
     }

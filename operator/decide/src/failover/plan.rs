@@ -167,6 +167,9 @@ fn take_up(s: &Snapshot, a: &Assessment, primary: &ReplicaName, request: &Reques
     if request.target.as_ref() == Some(primary) {
         return refuse(d, format!("{primary} is the primary already"));
     }
+    if let Some(unknown) = request.target.as_ref().filter(|target| !s.replicas.contains_key(*target)) {
+        return refuse(d, format!("the shard has no replica {unknown}"));
+    }
     if request.kind == Kind::Failover && a.verdict.commits() {
         return refuse(d, format!("{primary} commits; ask for a Switchover, which waits for it"));
     }

@@ -60,10 +60,9 @@ fn only_the_primary_takes_writes_and_standbys_follow_it_by_gtid() -> Result<()> 
             ensure!(ask(&standby, "SELECT @@super_read_only").await? == "1", "{standby} takes writes");
             let settings = ask(&standby, "SELECT @@gtid_mode, @@binlog_format, @@sync_binlog").await?;
             ensure!(settings == "ON\tROW\t1", "{standby} runs with {settings}");
-            let source =
-                ask(&standby, "SELECT auto_position FROM performance_schema.replication_connection_configuration")
-                    .await?;
-            ensure!(source.contains('1'), "{standby} does not follow by GTID: {source}");
+            let how = "SELECT auto_position FROM performance_schema.replication_connection_configuration";
+            let source = sql::ask_as_admin(stage.cluster, &stage.namespace, &name, &standby, how).await?;
+            ensure!(source.trim() == "1", "{standby} does not follow by GTID: {source}");
         }
         Ok(())
     })

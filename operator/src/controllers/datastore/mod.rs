@@ -10,6 +10,7 @@ mod status;
 mod tests;
 mod topic;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -27,7 +28,7 @@ pub(super) use self::build::{credentials, follow_routes, rights, rule, secret};
 pub(super) use self::status::{Pods, pods};
 
 use self::placement::Placing;
-use self::status::{Observed, SecretFact};
+use self::status::{Observed, SecretFact, ShardFact};
 use super::queue::{Again, Controller, Failure};
 use super::workload::Workload;
 use crate::apply::{ApplyError, Live, Writable, manager};
@@ -123,9 +124,10 @@ impl Pass<'_> {
 
     async fn run(&self) -> Result<Again, DatastoreError> {
         // Shards come first and even when paused: this is how they learn that they are.
-        self.apply_shards().await?;
+        let changed = self.apply_shards().await?;
         if self.datastore.spec.paused {
-            return self.report(self.observed(None, Placing::Keep, SecretFact::Unknown)).await.map(|()| AGAIN);
+            let observed = self.observed(&changed, None, Placing::Keep, SecretFact::Unknown);
+            return self.report(observed).await.map(|()| AGAIN);
         }
         let topic = topic::look(self.datastore, self.context).await;
         let placing = self.place(&topic).await?;
@@ -134,12 +136,14 @@ impl Pass<'_> {
         self.apply_query().await?;
         let secrets = self.look_for_tokens().await?;
         let settled = topic.is_ready(self.datastore) && placing.is_settled() && secrets == SecretFact::Present;
-        self.report(self.observed(topic.fact(), placing, secrets)).await?;
+        self.report(self.observed(&changed, topic.fact(), placing, secrets)).await?;
         Ok(if settled { AGAIN } else { SOON })
     }
 
-    async fn apply_shards(&self) -> Result<(), DatastoreError> {
+    /// Names of those that were not as they should be.
+    async fn apply_shards(&self) -> Result<BTreeSet<String>, DatastoreError> {
         let namespace = self.namespace();
+        let mut changed = BTreeSet::new();
         for index in 0..self.datastore.spec.shards {
             let name = names::shard_of(&self.datastore.name_any(), index);
             let live = self.context.caches.shards.get(&namespace, &name);
@@ -149,11 +153,14 @@ impl Pass<'_> {
             let object = build::shard(self.datastore, index);
             let applier = &self.context.applier;
             let sent = applier.apply_as::<Shard>(manager::DATASTORE, &namespace, &name, object, Live::of(meta)).await;
-            if sent.map_err(failed)? && meta.is_none() {
-                self.context.events.say(self.datastore, Reason::ShardCreated, format!("made Shard {name}"));
+            if sent.map_err(failed)? {
+                if meta.is_none() {
+                    self.context.events.say(self.datastore, Reason::ShardCreated, format!("made Shard {name}"));
+                }
+                changed.insert(name);
             }
         }
-        Ok(())
+        Ok(changed)
     }
 
     /// Objects of a name of ours that somebody else made are not taken over.
@@ -268,13 +275,26 @@ impl Pass<'_> {
         Ok(SecretFact::Missing(missing.join(", ")))
     }
 
-    fn observed(&self, topic: Option<topic::Fact>, placing: Placing, secrets: SecretFact) -> Observed {
+    fn observed(
+        &self,
+        changed: &BTreeSet<String>,
+        topic: Option<topic::Fact>,
+        placing: Placing,
+        secrets: SecretFact,
+    ) -> Observed {
         let caches = &self.context.caches;
         let (namespace, name) = (self.namespace(), self.datastore.name_any());
         let shards = (0..self.datastore.spec.shards)
-            .map(|index| names::shard_of(&name, index))
-            .map(|name| (caches.shards.get(&namespace, &name).and_then(|shard| shard.status.clone()), name))
-            .map(|(status, name)| (name, status))
+            .map(|index| {
+                let name = names::shard_of(&name, index);
+                let live = caches.shards.get(&namespace, &name);
+                let status = live.as_ref().and_then(|shard| shard.status.clone());
+                let answered = status.as_ref().and_then(|status| status.observed_generation);
+                // What was just written is not in the cache yet.
+                let is_current =
+                    !changed.contains(&name) && live.is_some_and(|shard| shard.metadata.generation == answered);
+                ShardFact { name, status, is_current }
+            })
             .collect();
         let consumer: Option<Held<Consumer>> = caches.consumers.get(&namespace, &names::consumer_of(&name));
         let workload =

@@ -57,8 +57,8 @@ pub fn pods(deployment: &Deployment) -> Pods {
 /// What was observed in a pass.
 #[derive(Clone, Debug)]
 pub struct Observed {
-    /// Each shard asked for, with its status if it has one.
-    pub shards: Vec<(String, Option<ShardStatus>)>,
+    /// Each shard asked for.
+    pub shards: Vec<ShardFact>,
     /// The consumer's status, if it has one.
     pub consumer: Option<ConsumerStatus>,
     /// The gateway's pods, if there is one.
@@ -73,6 +73,29 @@ pub struct Observed {
     pub secrets: SecretFact,
 }
 
+/// A shard asked for.
+#[derive(Clone, Debug)]
+pub struct ShardFact {
+    /// Its name.
+    pub name: String,
+    /// Its status, if it has one.
+    pub status: Option<ShardStatus>,
+    /// Whether that answers the spec as it is now.
+    pub is_current: bool,
+}
+
+impl ShardFact {
+    fn is_ready(&self) -> bool {
+        let holds = |status: &ShardStatus| conditions::holds(&status.conditions, conditions::READY);
+        self.is_current && self.status.as_ref().is_some_and(holds)
+    }
+
+    fn verdict(&self) -> VerdictState {
+        let verdict = self.status.as_ref().and_then(|status| status.verdict.as_ref());
+        verdict.map_or(VerdictState::Unknown, |verdict| verdict.state)
+    }
+}
+
 /// The status after this pass.
 pub fn of(datastore: &Datastore, observed: Observed, now: Timestamp) -> DatastoreStatus {
     let mut status = datastore.status.clone().unwrap_or_default();
@@ -82,7 +105,7 @@ pub fn of(datastore: &Datastore, observed: Observed, now: Timestamp) -> Datastor
         status.placements.sort();
         status.placed_shards = *shards;
     }
-    let ready = observed.shards.iter().filter(|(_, status)| is_ready(status.as_ref())).count();
+    let ready = observed.shards.iter().filter(|shard| shard.is_ready()).count();
     status.shards_ready = Some(format!("{ready}/{}", observed.shards.len()));
     status.worst = Some(worst(&observed.shards));
     status.gateway = datastore.spec.gateway.as_ref().and(observed.gateway).map(Pods::text);
@@ -95,10 +118,6 @@ pub fn of(datastore: &Datastore, observed: Observed, now: Timestamp) -> Datastor
         conditions::set(&mut status.conditions, claim, datastore.metadata.generation, &Time(now));
     }
     status
-}
-
-fn is_ready(status: Option<&ShardStatus>) -> bool {
-    status.is_some_and(|status| conditions::holds(&status.conditions, conditions::READY))
 }
 
 /// How bad a verdict is; the order in which a person wants to hear of them.
@@ -115,14 +134,8 @@ fn badness(state: VerdictState) -> u8 {
     }
 }
 
-fn worst(shards: &[(String, Option<ShardStatus>)]) -> WorstVerdict {
-    let verdict = |status: &Option<ShardStatus>| {
-        status
-            .as_ref()
-            .and_then(|status| status.verdict.as_ref())
-            .map_or(VerdictState::Unknown, |verdict| verdict.state)
-    };
-    let worst = shards.iter().map(|(name, status)| (verdict(status), name)).max_by_key(|(state, _)| badness(*state));
+fn worst(shards: &[ShardFact]) -> WorstVerdict {
+    let worst = shards.iter().map(|shard| (shard.verdict(), &shard.name)).max_by_key(|(state, _)| badness(*state));
     match worst {
         None | Some((VerdictState::Healthy, _)) => WorstVerdict { state: VerdictState::Healthy, shard: None },
         Some((state, name)) => WorstVerdict { state, shard: Some(name.clone()) },
@@ -167,8 +180,7 @@ fn claims(datastore: &Datastore, observed: &Observed, shards_ready: usize) -> Ve
 fn wanting(datastore: &Datastore, observed: &Observed, shards_ready: usize) -> Vec<String> {
     let mut wanting = Vec::new();
     if shards_ready < observed.shards.len() {
-        let names =
-            observed.shards.iter().filter(|(_, status)| !is_ready(status.as_ref())).map(|(name, _)| name.as_str());
+        let names = observed.shards.iter().filter(|shard| !shard.is_ready()).map(|shard| shard.name.as_str());
         wanting.push(format!("not ready: {}", names.collect::<Vec<_>>().join(", ")));
     }
     let spec = &datastore.spec;
@@ -193,8 +205,10 @@ fn wanting(datastore: &Datastore, observed: &Observed, shards_ready: usize) -> V
     if let Some(Fact::Unreachable(why)) = &observed.topic {
         wanting.push(format!("kafka: {why}"));
     }
-    if let Placing::Wait { shards } = &observed.placing {
-        wanting.push(format!("no data goes to {} yet", shards.join(", ")));
+    match &observed.placing {
+        Placing::Wait { shards } => wanting.push(format!("no data goes to {} yet", shards.join(", "))),
+        Placing::NeedEnds => wanting.push("no data goes to the new shards yet: waiting for Kafka".to_owned()),
+        Placing::Keep | Placing::Write { .. } => {}
     }
     wanting
 }
@@ -203,10 +217,10 @@ fn degraded(observed: &Observed) -> Claim {
     let degraded: Vec<_> = observed
         .shards
         .iter()
-        .filter(|(_, status)| {
-            status.as_ref().is_some_and(|status| conditions::holds(&status.conditions, conditions::DEGRADED))
+        .filter(|shard| {
+            shard.status.as_ref().is_some_and(|status| conditions::holds(&status.conditions, conditions::DEGRADED))
         })
-        .map(|(name, _)| name.as_str())
+        .map(|shard| shard.name.as_str())
         .collect();
     match (&observed.topic, degraded.is_empty()) {
         (Some(Fact::Differs(how)), _) => Claim::yes(conditions::DEGRADED, "TopicDiffers", how.clone()),

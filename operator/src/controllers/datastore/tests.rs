@@ -40,6 +40,10 @@ fn shard_status(ready: bool, verdict: &str) -> ShardStatus {
     .unwrap()
 }
 
+fn shard(name: &str) -> ShardFact {
+    ShardFact { name: name.to_owned(), status: Some(shard_status(true, "Healthy")), is_current: true }
+}
+
 fn observed() -> Observed {
     let consumer: ConsumerStatus = serde_json::from_value(json!({
         "ready": "4/4", "lag": "0s", "lagSeconds": 0.0,
@@ -49,10 +53,7 @@ fn observed() -> Observed {
     }))
     .unwrap();
     Observed {
-        shards: vec![
-            ("metrics-0".to_owned(), Some(shard_status(true, "Healthy"))),
-            ("metrics-1".to_owned(), Some(shard_status(true, "Healthy"))),
-        ],
+        shards: vec![shard("metrics-0"), shard("metrics-1")],
         consumer: Some(consumer),
         gateway: Some(Pods { ready: 2, desired: 2 }),
         query: Some(Pods { ready: 2, desired: 2 }),
@@ -119,11 +120,13 @@ fn a_datastore_is_ready_when_all_its_parts_are() {
 #[test]
 fn what_is_wanting_is_named() {
     type Change = fn(&mut Observed);
-    let cases: [(&str, Change, &str); 6] = [
-        ("a shard", |o| o.shards[1].1 = Some(shard_status(false, "Gone")), "not ready: metrics-1"),
-        ("a shard without status", |o| o.shards[0].1 = None, "not ready: metrics-0"),
+    let cases: [(&str, Change, &str); 8] = [
+        ("a shard", |o| o.shards[1].status = Some(shard_status(false, "Gone")), "not ready: metrics-1"),
+        ("a shard that has not answered its spec", |o| o.shards[1].is_current = false, "not ready: metrics-1"),
+        ("a shard without status", |o| o.shards[0].status = None, "not ready: metrics-0"),
         ("a gateway pod", |o| o.gateway = Some(Pods { ready: 1, desired: 2 }), "gateway 1/2"),
         ("the consumer", |o| o.consumer = None, "consumer is being made"),
+        ("the ends of the partitions", |o| o.placing = Placing::NeedEnds, "no data goes to the new shards yet"),
         ("the tokens", |o| o.secrets = SecretFact::Missing("metrics-tokens".to_owned()), "Secret metrics-tokens"),
         ("the brokers", |o| o.topic = Some(Fact::Unreachable("no answer".to_owned())), "kafka: no answer"),
     ];
@@ -139,8 +142,8 @@ fn what_is_wanting_is_named() {
 #[test]
 fn the_worst_verdict_names_its_shard() {
     let mut observed = observed();
-    observed.shards[0].1 = Some(shard_status(true, "Slow"));
-    observed.shards[1].1 = Some(shard_status(false, "Stuck"));
+    observed.shards[0].status = Some(shard_status(true, "Slow"));
+    observed.shards[1].status = Some(shard_status(false, "Stuck"));
     let worst = status::of(&datastore(json!({})), observed, Timestamp::UNIX_EPOCH).worst.unwrap();
     assert_eq!((worst.state, worst.shard.as_deref()), (VerdictState::Stuck, Some("metrics-1")));
 }
