@@ -67,7 +67,7 @@ async fn serve_until<V: View>(settings: Settings, view: V, stop: CancellationTok
     let identity = Identity::from_dir(&settings.tls_dir).context("read the certificate")?;
     let evidence = TcpListener::bind(settings.evidence_listen).await.context("listen for readers of evidence")?;
     let admin = TcpListener::bind(settings.admin_listen).await.context("listen on the admin port")?;
-    let client = follow::client().await.context("find the API server")?;
+    let client = understudy_watch::client().await.context("find the API server")?;
     let kafka = Admin::new(&settings.kafka()).context("start the Kafka client")?;
 
     let facts = Arc::new(Facts::new(&settings.pod, std::time::Instant::now()));

@@ -33,7 +33,7 @@ async fn run(config: Config) -> Result<()> {
     let limits = config.limits();
     let metrics = Metrics::default();
     let tokens = TokenDirectory::load(&config.tokens_dir).context("read the tokens")?;
-    let client = follow::client().await.context("make a client of the API server")?;
+    let client = understudy_watch::client().await.context("make a client of the API server")?;
     let listener = TcpListener::bind(config.listen).await.with_context(|| format!("listen on {}", config.listen))?;
     let admin_listener =
         TcpListener::bind(config.admin_listen).await.with_context(|| format!("listen on {}", config.admin_listen))?;
