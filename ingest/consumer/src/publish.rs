@@ -14,9 +14,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use understudy_api::v1alpha1::{PartitionState as ApiState, PartitionStatus};
+use understudy_watch::resource;
 
 use crate::status::{Partition, PartitionState, Snapshot};
-use crate::watch::resource;
 
 /// The least time between two writes while only numbers change.
 const NUMBERS_EVERY: Duration = Duration::from_secs(5);

@@ -7,11 +7,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail};
 use kube::Client;
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use understudy_http::stop::ListenError;
+use understudy_http::{Connections, stop_signal};
 use understudy_kafka::{
     Admin, DeadLetter, KafkaProducer, ProducerConfig, Reader, ReaderConfig, Stop, dead_letter_topic,
 };
@@ -54,13 +56,8 @@ pub async fn main<V: View>(settings: Settings, view: impl FnOnce(&Settings) -> R
     outcome
 }
 
-async fn stop_on_signal(stop: CancellationToken) -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+async fn stop_on_signal(stop: CancellationToken) -> Result<(), ListenError> {
+    stop_signal().await?;
     tracing::info!("stopping");
     stop.cancel();
     Ok(())
@@ -70,7 +67,7 @@ async fn serve_until<V: View>(settings: Settings, view: V, stop: CancellationTok
     let identity = Identity::from_dir(&settings.tls_dir).context("read the certificate")?;
     let evidence = TcpListener::bind(settings.evidence_listen).await.context("listen for readers of evidence")?;
     let admin = TcpListener::bind(settings.admin_listen).await.context("listen on the admin port")?;
-    let client = follow::client().await.context("find the API server")?;
+    let client = understudy_watch::client().await.context("find the API server")?;
     let kafka = Admin::new(&settings.kafka()).context("start the Kafka client")?;
 
     let facts = Arc::new(Facts::new(&settings.pod, std::time::Instant::now()));
@@ -88,7 +85,14 @@ async fn serve_until<V: View>(settings: Settings, view: V, stop: CancellationTok
         background.clone(),
     ));
     tasks.spawn(identity.keep_fresh(settings.tls_dir.clone(), background.clone()));
-    tasks.spawn(serve_admin(admin, serve::admin(facts.clone(), metrics.clone()), background.clone()));
+    let admin_routes = serve::admin(facts.clone(), metrics.clone());
+    tasks.spawn(understudy_http::serve(
+        admin,
+        admin_routes,
+        Connections::of_admin(),
+        Gauge::default(),
+        background.clone(),
+    ));
     tasks.spawn(keep_ticking(facts.clone(), background.clone()));
     let (routes, route) = watch::channel(None);
     tasks.spawn(follow::follow_shard(
@@ -225,22 +229,5 @@ async fn keep_ticking(facts: Arc<Facts>, stop: CancellationToken) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         facts.tick(std::time::Instant::now());
-    }
-}
-
-async fn serve_admin(listener: TcpListener, routes: axum::Router, stop: CancellationToken) {
-    let end = stop.clone();
-    let serving = axum::serve(listener, routes).with_graceful_shutdown(async move { end.cancelled().await });
-    let cut = async {
-        stop.cancelled().await;
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    };
-    tokio::select! {
-        ended = serving.into_future() => {
-            if let Err(e) = ended {
-                tracing::error!(error = %e, "the admin port is no longer served");
-            }
-        }
-        () = cut => {}
     }
 }

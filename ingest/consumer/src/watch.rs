@@ -4,37 +4,18 @@
 //! be understood changes nothing either. Only an object that is known to be gone, or that names no primary, takes the route away.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
-use futures::StreamExt;
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::api::DynamicObject;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client};
 use serde::Deserialize;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use understudy_watch::{follow, resource};
 use understudy_wire::{Epoch, ReplicaName};
 
 use crate::placement::{Entry, Placement, placement_of};
 use crate::route::Route;
-
-/// How long a watch lasts before it is begun anew: a connection that died without a word is noticed after this time and five seconds.
-const WATCH_SECONDS: u32 = 20;
-/// First and longest pause after a watch failed.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
-
-/// The client of a pod: it gives up on a silent API server soon enough to find another.
-pub async fn client() -> Result<Client, kube::Error> {
-    let mut config = kube::Config::infer().await.map_err(kube::Error::InferConfig)?;
-    config.connect_timeout = Some(Duration::from_secs(5));
-    config.read_timeout = Some(Duration::from_secs(u64::from(WATCH_SECONDS) + 10));
-    Client::try_from(config)
-}
-
-/// A kind of ours, without its schema: only the fields that matter here are looked at, so that a newer object is understood too.
-pub fn resource(kind: &str, plural: &str) -> ApiResource {
-    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(understudy_api::GROUP, "v1alpha1", kind), plural)
-}
 
 /// Keeps `routes` at what the Shard's status says, until stopped.
 pub async fn follow_shard(
@@ -58,7 +39,7 @@ pub async fn follow_shard(
             news
         });
     };
-    follow(shards, &shard, told, &stop).await;
+    follow_one(shards, &shard, told, &stop).await;
 }
 
 /// Keeps `placements` at what the Datastore's status gives this shard, until stopped.
@@ -87,41 +68,28 @@ pub async fn follow_datastore(
             news
         });
     };
-    follow(datastores, &datastore, told, &stop).await;
+    follow_one(datastores, &datastore, told, &stop).await;
 }
 
 /// Tells of one object, until stopped. None is told only of an object that is known to be gone.
-async fn follow(
+async fn follow_one(
     api: Api<DynamicObject>,
     name: &str,
     mut told: impl FnMut(Option<DynamicObject>),
     stop: &CancellationToken,
 ) {
-    let config = watcher::Config::default().fields(&format!("metadata.name={name}")).timeout(WATCH_SECONDS);
-    let mut events = std::pin::pin!(watcher::watcher(api, config));
-    let (mut seen, mut pause) = (false, PAUSE.0);
-    loop {
-        let Some(event) = stop.run_until_cancelled(events.next()).await else { return };
-        match event {
-            Some(Ok(Event::Init)) => seen = false,
-            Some(Ok(Event::InitApply(object) | Event::Apply(object))) => {
-                seen = true;
-                told(Some(object));
-            }
-            Some(Ok(Event::InitDone)) if seen => {}
-            Some(Ok(Event::InitDone | Event::Delete(_))) => told(None),
-            Some(Err(e)) => {
-                tracing::warn!(name, error = %e, "watch interrupted; what was known last stays");
-                if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
-                    return;
-                }
-                pause = (pause * 2).min(PAUSE.1);
-                continue;
-            }
-            None => return,
+    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let mut seen = false;
+    follow(api, config, Some(name), stop, |event| match event {
+        Event::Init => seen = false,
+        Event::InitApply(object) | Event::Apply(object) => {
+            seen = true;
+            told(Some(object));
         }
-        pause = PAUSE.0;
-    }
+        Event::InitDone if seen => {}
+        Event::InitDone | Event::Delete(_) => told(None),
+    })
+    .await;
 }
 
 #[derive(Default, Deserialize)]

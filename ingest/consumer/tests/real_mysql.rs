@@ -67,15 +67,16 @@ async fn a_promoted_replica_that_lags_goes_on_from_its_own_offset() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_primary_is_left_at_once_when_the_route_changes_and_what_it_does_later_does_not_count() {
     let (mut shard, log, dead) = (Shard::start(1).await, TestLog::new(3), dead());
-    let consumer = start("a", &shard, &log, &dead, Lines { slow: Some(Duration::from_millis(5)), ..Lines::default() });
+    let consumer = start("a", &shard, &log, &dead, Lines::slow(Duration::from_millis(5)).0);
     log.produce(300);
     until("it is in the middle", || async { shard.stored(0).await.0.values().sum::<i64>() > 60 }).await;
     shard.promote_quietly(1).await;
     shard.servers[0].signal("STOP");
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    let report = consumer.facts.report(std::time::Instant::now());
-    let stuck = report.evidence[0].probe.clone().unwrap().in_flight;
-    assert!(stuck.is_some_and(|flight| flight.age >= 100), "{report:?}");
+    until("a commit hangs there", || async {
+        let report = consumer.facts.report(std::time::Instant::now());
+        report.evidence[0].probe.as_ref().and_then(|p| p.in_flight.as_ref()).is_some_and(|flight| flight.age >= 100)
+    })
+    .await;
 
     let told = Instant::now();
     shard.tell(1);
@@ -95,15 +96,19 @@ async fn a_frozen_primary_is_left_at_once_when_the_route_changes_and_what_it_doe
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_cut_in_the_middle_of_transactions_lose_and_double_nothing() {
     let (shard, log, dead) = (Shard::start(0).await, TestLog::new(3), dead());
-    let consumer = start("a", &shard, &log, &dead, Lines { slow: Some(Duration::from_millis(2)), ..Lines::default() });
+    let (lines, mut middle) = Lines::slow(Duration::from_millis(2));
+    let consumer = start("a", &shard, &log, &dead, lines);
     let admin = shard.servers[0].admin();
-    for round in 0..1000 {
+    for round in 0..40 {
+        let stored = consumer.counted("batches");
+        middle.forget();
         log.produce(10);
-        tokio::time::sleep(Duration::from_millis(7 + round % 13)).await;
-        admin.cut_clients(SOON).await.unwrap();
-        if consumer.counted("connections") > 10 && round > 40 {
-            break;
+        middle.reached().await;
+        // Now and then one comes to its end, and the next ones begin elsewhere.
+        if round % 4 == 0 {
+            until("a batch is stored", || async { consumer.counted("batches") > stored }).await;
         }
+        admin.cut_clients(SOON).await.unwrap();
     }
     assert!(consumer.counted("connections") > 10, "they were cut");
     shard.holds_exactly(0, &log).await;
@@ -138,22 +143,38 @@ async fn of_two_consumers_one_is_active_and_the_other_takes_over() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rivals_that_take_over_from_each_other_in_the_middle_double_nothing() {
     let (shard, log, dead) = (Shard::start(0).await, TestLog::new(3), dead());
-    let slow = || Lines { slow: Some(Duration::from_millis(3)), ..Lines::default() };
-    let mut running = vec![start("0", &shard, &log, &dead, slow())];
+    let begin = |round: usize| {
+        let (lines, middle) = Lines::slow(Duration::from_millis(3));
+        (start(&round.to_string(), &shard, &log, &dead, lines), middle)
+    };
+    let (mut active, mut middle) = begin(0);
     for round in 1..12 {
+        active.is("Running").await;
+        let rival = begin(round);
+        until("the rival has come", || async { rival.0.counted("connections") > 0 }).await;
+        middle.forget();
         log.produce(60);
-        running.push(start(&round.to_string(), &shard, &log, &dead, slow()));
-        tokio::time::sleep(Duration::from_millis(40)).await;
-        // Every other one goes without a word, with a transaction open.
-        let oldest = running.remove(0);
-        if round % 2 == 0 {
-            oldest.end().await;
-        } else {
-            drop(oldest);
-            let mut conn = shard.admin(0).await;
-            let free = "UPDATE understudy.consumer_owner SET owner = '', beat = beat + 1";
-            conn.query_drop(free).await.unwrap();
+        middle.reached().await;
+        let free = async || {
+            let sql = "UPDATE understudy.consumer_owner SET owner = '', beat = beat + 1";
+            shard.admin(0).await.query_drop(sql).await.unwrap();
+        };
+        match round % 3 {
+            0 => active.end().await,
+            // Without a word, with a transaction open.
+            1 => {
+                drop(active);
+                free().await;
+            }
+            // It goes on as if nothing were, and must find out.
+            _ => {
+                free().await;
+                until("it finds out", || async { active.counted("fenced") > 0 }).await;
+                drop(active);
+                free().await;
+            }
         }
+        (active, middle) = rival;
     }
     shard.holds_exactly(0, &log).await;
 }
@@ -168,7 +189,13 @@ async fn under_a_claimed_epoch_nobody_writes_until_the_server_has_it() {
     shard.tell(0);
     consumer.is("Fenced").await;
     log.produce(10);
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    let produced = std::time::Instant::now();
+    until("it has looked at the server again, with the records at hand", || async {
+        let now = std::time::Instant::now();
+        let selected = consumer.facts.report(now).evidence[0].probe.as_ref().and_then(|probe| probe.selected);
+        selected.is_some_and(|age| u128::from(age) + 300 <= (now - produced).as_millis())
+    })
+    .await;
     assert_eq!(shard.stored(0).await.0[&0], 10);
     shard.epoch -= 1;
     shard.promote_quietly(0).await;
@@ -238,7 +265,7 @@ async fn a_table_that_was_dropped_is_made_anew() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_that_froze_in_a_transaction_does_not_keep_its_locks() {
     let (shard, log, dead) = (Shard::start(0).await, TestLog::new(1), dead());
-    let frozen = start("a", &shard, &log, &dead, Lines { slow: Some(Duration::from_secs(3600)), ..Lines::default() });
+    let frozen = start("a", &shard, &log, &dead, Lines::slow(Duration::from_secs(3600)).0);
     frozen.is("Running").await;
     log.produce(5);
     let started = Instant::now();

@@ -7,11 +7,11 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::get;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
+use understudy_http::metrics::answer;
 use understudy_kafka::Produce;
 
 use crate::metrics::Metrics;
@@ -66,12 +66,7 @@ async fn readyz(State(admin): State<Admin>) -> (StatusCode, &'static str) {
 }
 
 async fn metrics_text(State(admin): State<Admin>) -> Response {
-    match admin.metrics.text() {
-        Ok(text) => {
-            ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
-        }
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
-    }
+    answer(admin.metrics.text())
 }
 
 /// Keeps the readiness current until cancelled: ready once Kafka has answered and the topic has at least the

@@ -13,7 +13,6 @@ pub mod limits;
 pub mod metrics;
 pub mod prepare;
 pub mod quota;
-pub mod serve;
 pub mod snappy;
 pub mod wire;
 pub mod write;

@@ -5,18 +5,16 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing_subscriber::EnvFilter;
+use understudy_gateway::admin;
 use understudy_gateway::admission::Budget;
 use understudy_gateway::config::Config;
 use understudy_gateway::metrics::Metrics;
 use understudy_gateway::quota::Quota;
-use understudy_gateway::serve::{Connections, serve};
-use understudy_gateway::write::Gateway;
-use understudy_gateway::{admin, serve as front};
+use understudy_gateway::write::{Gateway, router};
+use understudy_http::{Connections, Running, serve, stop_signal};
 use understudy_kafka::{Connection, KafkaProducer, Produce, ProducerConfig};
 use understudy_tenant::TokenDirectory;
 
@@ -42,8 +40,7 @@ async fn run(config: Config) -> Result<()> {
     let admin_listener =
         TcpListener::bind(config.admin_listen).await.with_context(|| format!("listen on {}", config.admin_listen))?;
 
-    let draining = CancellationToken::new();
-    let stop = CancellationToken::new();
+    let running = Running::default();
     let readiness = admin::Readiness::default();
     let gateway = Gateway {
         tokens: tokens.clone(),
@@ -52,7 +49,7 @@ async fn run(config: Config) -> Result<()> {
         budget: Budget::new(limits.inflight_bytes),
         quota: Arc::new(Quota::new(limits.tenant_samples_per_second)),
         metrics: metrics.clone(),
-        draining: draining.clone(),
+        draining: running.draining.clone(),
         limits: limits.clone(),
     };
     let connections = Connections {
@@ -60,36 +57,18 @@ async fn run(config: Config) -> Result<()> {
         header_timeout: limits.header_timeout,
         drain_timeout: limits.produce_timeout + Duration::from_secs(5),
     };
-    let admin_connections = Connections { most: 64, drain_timeout: Duration::from_secs(1), ..connections.clone() };
-    let background = CancellationToken::new();
-    let tasks = TaskTracker::new();
+    let (tasks, background) = (&running.tasks, &running.background);
     tasks.spawn(tokens.keep_current(background.clone()));
     tasks.spawn(admin::keep_ready(producer, config.partitions, readiness.clone(), metrics.clone(), background.clone()));
-    let admin_router = admin::router(readiness, draining.clone(), metrics.clone());
-    tasks.spawn(serve(admin_listener, admin_router, admin_connections, None, background.clone()));
-    let front = tokio::spawn(serve(listener, front::router(gateway), connections, Some(metrics), stop.clone()));
+    let admin_router = admin::router(readiness, running.draining.clone(), metrics.clone());
+    let admin_connections = Connections::of_admin();
+    tasks.spawn(serve(admin_listener, admin_router, admin_connections, Gauge::default(), background.clone()));
+    let front = tokio::spawn(serve(listener, router(gateway), connections, metrics.connections, running.stop.clone()));
     tracing::info!(listen = %config.listen, admin = %config.admin_listen, topic = config.topic, "the gateway is up");
 
-    stopped().await?;
+    stop_signal().await?;
     tracing::info!("stopping: requests are taken until nobody sends here any more");
-    draining.cancel();
-    tokio::time::sleep(Duration::from_millis(config.drain_ms)).await;
-    stop.cancel();
-    front.await.context("serve requests")?;
-    background.cancel();
-    tasks.close();
-    tasks.wait().await;
+    running.end(front, Duration::from_millis(config.drain_ms)).await.context("serve requests")?;
     tracing::info!("stopped");
-    Ok(())
-}
-
-/// Returns on SIGTERM or SIGINT.
-async fn stopped() -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
     Ok(())
 }

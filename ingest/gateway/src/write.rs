@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{
@@ -10,6 +11,7 @@ use axum::http::header::{
     RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use axum::http::{Response, StatusCode};
+use axum::routing::post;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use tokio::time::Instant;
@@ -44,6 +46,11 @@ pub struct Gateway {
     pub metrics: Metrics,
     /// Cancelled when the gateway is about to stop: answers then ask clients for a new connection.
     pub draining: CancellationToken,
+}
+
+/// The routes of the write port.
+pub fn router(gateway: Gateway) -> Router {
+    Router::new().route("/api/v1/write", post(write)).with_state(gateway)
 }
 
 /// How a request ended. Each has one status code.
@@ -140,7 +147,7 @@ impl Outcome {
 }
 
 /// The handler.
-pub async fn write(State(gateway): State<Gateway>, request: Request) -> Response<Body> {
+async fn write(State(gateway): State<Gateway>, request: Request) -> Response<Body> {
     let started = Instant::now();
     let outcome = match gateway.take(request).await {
         Ok(outcome) | Err(outcome) => outcome,

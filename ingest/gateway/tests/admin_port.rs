@@ -6,13 +6,14 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus_client::metrics::gauge::Gauge;
 use support::proto::{good, packed};
-use support::{WAIT, exchange, post, start};
+use support::{WAIT, exchange, post, start, until};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use understudy_gateway::admin::{self, Readiness};
 use understudy_gateway::metrics::Metrics;
-use understudy_gateway::serve::{Connections, serve};
+use understudy_http::{Connections, serve};
 use understudy_kafka::fake::{MemoryLog, Mood};
 
 struct Admin {
@@ -38,7 +39,7 @@ async fn admin(partitions_wanted: u32, metrics: Metrics) -> Admin {
     let connections =
         Connections { most: 4, header_timeout: Duration::from_secs(5), drain_timeout: Duration::from_secs(1) };
     let router = admin::router(readiness.clone(), draining.clone(), metrics.clone());
-    tokio::spawn(serve(listener, router, connections, None, stop.clone()));
+    tokio::spawn(serve(listener, router, connections, Gauge::default(), stop.clone()));
     tokio::spawn(admin::keep_ready(log.clone(), partitions_wanted, readiness.clone(), metrics, stop.clone()));
     Admin { address, log, draining, stop, readiness }
 }
@@ -50,13 +51,7 @@ async fn get(admin: &Admin, path: &str) -> (u16, String) {
 }
 
 async fn until_ready(admin: &Admin, ready: bool) {
-    tokio::time::timeout(WAIT, async {
-        while admin.readiness.get() != ready {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await
-    .expect("the readiness in time");
+    until(WAIT, "the readiness changes", || admin.readiness.get() == ready).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

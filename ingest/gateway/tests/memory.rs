@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rstest::rstest;
 use support::proto::{field, label, now_ms, packed, sample, series_of, snappy, varint};
-use support::{post, request, start_with};
+use support::{WAIT, post, request, start_with, until};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
@@ -116,13 +116,7 @@ async fn what_is_computed_for_clients_that_have_left_stays_counted() {
         let mut stream = TcpStream::connect(running.address).await.unwrap();
         stream.write_all(&bytes).await.unwrap();
     }
-    tokio::time::timeout(support::WAIT, async {
-        while running.budget.used_bytes() > 0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await
-    .expect("the memory comes back");
+    until(WAIT, "the memory comes back", || running.budget.used_bytes() == 0).await;
     let cost = most_since(mark);
     assert!(cost < budget + 16 * MIB, "{} MiB", cost / MIB);
     assert_eq!(post(&running, &packed(&[minimal("up", "a")])).await.status, 204);

@@ -17,7 +17,7 @@ use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use serde_json::Value;
 use support::proto::now_ms;
-use support::{PARTITIONS, metric, start_on};
+use support::{PARTITIONS, metric, start_on, until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -162,20 +162,12 @@ async fn what_prometheus_has_is_in_the_log_bit_for_bit() {
     let directory = tempfile::tempdir().unwrap();
     let prometheus = prometheus(directory.path(), running.address).await;
     let stored = || metric(&running.metrics, r#"understudy_gateway_samples_total{tenant="acme"}"#).unwrap_or(0.0);
-    let until = async |most: f64| {
-        timeout(WAIT, async {
-            while stored() < most {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        })
-        .await
-        .expect("samples in time");
-    };
-    until(8000.0).await;
+    until(WAIT, "the first samples are stored", || stored() >= 8000.0).await;
     let cut = now_ms();
     let own = own_samples(&prometheus).await;
     // One shard sends in order of time, so a good number of later samples means that all earlier ones have passed.
-    until(stored() + 4000.0).await;
+    let later = stored() + 4000.0;
+    until(WAIT, "later ones are too", || stored() >= later).await;
     drop(prometheus);
     assert!(metric(&running.metrics, "understudy_gateway_rejected_samples_total").is_none());
 

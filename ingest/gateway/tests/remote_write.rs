@@ -9,7 +9,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rstest::rstest;
 use support::proto::{field, good, good_text, label, now_ms, packed, sample, sample_bits, series, series_of, varint};
-use support::{PARTITIONS, WAIT, exchange, metric, post, read_answer, request, small_limits, start, start_on, stored};
+use support::{
+    PARTITIONS, WAIT, exchange, metric, post, read_answer, request, small_limits, start, start_on, stored, until,
+};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -263,13 +265,7 @@ async fn requests_beyond_the_memory_for_all_are_told_to_come_back() {
     assert_eq!(post(&running, &body).await.status, 204);
     let mut slow = TcpStream::connect(running.address).await.unwrap();
     slow.write_all(&request(b"begun", &[("content-length", Some("200000"))])).await.unwrap();
-    timeout(WAIT, async {
-        while running.budget.used_bytes() < 200_000 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await
-    .unwrap();
+    until(WAIT, "the memory is set aside", || running.budget.used_bytes() >= 200_000).await;
     let answer = post(&running, &body).await;
     assert_eq!((answer.status, answer.headers["retry-after"].as_str()), (503, "1"), "{answer:?}");
     drop(slow);
@@ -313,11 +309,5 @@ async fn a_client_that_leaves_gives_its_memory_back() {
     let mut stream = TcpStream::connect(running.address).await.unwrap();
     stream.write_all(&request(&varint(7), &[("content-length", Some("200000"))])).await.unwrap();
     drop(stream);
-    timeout(WAIT, async {
-        while running.budget.used_bytes() > 0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await
-    .expect("the memory comes back");
+    until(WAIT, "the memory comes back", || running.budget.used_bytes() == 0).await;
 }

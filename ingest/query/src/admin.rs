@@ -3,11 +3,11 @@
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::get;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use understudy_http::metrics::answer;
 
 use crate::metrics::Metrics;
 use crate::topology::Topology;
@@ -41,10 +41,5 @@ async fn readyz(State(admin): State<Admin>) -> (StatusCode, &'static str) {
 
 async fn metrics_text(State(admin): State<Admin>) -> Response {
     admin.metrics.topology_known.set(i64::from(admin.topology.borrow().is_complete));
-    match admin.metrics.text() {
-        Ok(text) => {
-            ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
-        }
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
-    }
+    answer(admin.metrics.text())
 }

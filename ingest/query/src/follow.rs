@@ -4,34 +4,19 @@
 //! nothing either.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
-use futures::StreamExt;
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::api::DynamicObject;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 use understudy_api::labels;
+use understudy_watch::{follow, resource};
 use understudy_wire::ShardName;
 
 use crate::topology::Topology;
-
-/// How long a watch lasts before it is begun anew: a connection that died without a word is noticed after this time and
-/// some seconds.
-const WATCH_SECONDS: u32 = 20;
-/// First and longest pause after a watch failed.
-const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
-
-/// The client of a pod: it gives up on a silent API server soon enough to find another.
-pub async fn client() -> Result<Client, kube::Error> {
-    let mut config = kube::Config::infer().await.map_err(kube::Error::InferConfig)?;
-    config.connect_timeout = Some(Duration::from_secs(5));
-    config.read_timeout = Some(Duration::from_secs(u64::from(WATCH_SECONDS) + 10));
-    Client::try_from(config)
-}
 
 /// Follows the shards of a Datastore until stopped.
 pub async fn follow_shards(
@@ -44,7 +29,7 @@ pub async fn follow_shards(
     let config = watcher::Config::default().labels(&format!("{}={datastore}", labels::DATASTORE));
     let api = Api::namespaced_with(client, &namespace, &resource("Shard", "shards"));
     let mut listed = BTreeSet::new();
-    follow(api, config, &stop, |event| apply_shard_event(&topology, &mut listed, event)).await;
+    follow(api, config, None, &stop, |event| apply_shard_event(&topology, &mut listed, event)).await;
 }
 
 /// Follows the placements of a Datastore until stopped.
@@ -57,7 +42,7 @@ pub async fn follow_datastore(
 ) {
     let config = watcher::Config::default().fields(&format!("metadata.name={datastore}"));
     let api = Api::namespaced_with(client, &namespace, &resource("Datastore", "datastores"));
-    follow(api, config, &stop, |event| {
+    follow(api, config, None, &stop, |event| {
         // Without the object nothing says that data has gone: what was placed stays placed.
         let (Event::Apply(object) | Event::InitApply(object)) = event else { return };
         let Some(status) = status_of(&object) else { return };
@@ -114,37 +99,6 @@ fn status_of<T: Default + DeserializeOwned>(object: &DynamicObject) -> Option<T>
     status
         .inspect_err(|e| error!(name = object.name_any(), error = %e, "a status is not understood; the last one stays"))
         .ok()
-}
-
-fn resource(kind: &str, plural: &str) -> ApiResource {
-    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(understudy_api::GROUP, "v1alpha1", kind), plural)
-}
-
-async fn follow(
-    api: Api<DynamicObject>,
-    config: watcher::Config,
-    stop: &CancellationToken,
-    mut told: impl FnMut(Event<DynamicObject>),
-) {
-    let mut events = std::pin::pin!(watcher::watcher(api, config.timeout(WATCH_SECONDS)));
-    let mut pause = PAUSE.0;
-    loop {
-        let Some(event) = stop.run_until_cancelled(events.next()).await else { return };
-        match event {
-            Some(Ok(event)) => {
-                pause = PAUSE.0;
-                told(event);
-            }
-            Some(Err(e)) => {
-                warn!(error = %e, "watch interrupted; what was known last stays");
-                if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
-                    return;
-                }
-                pause = (pause * 2).min(PAUSE.1);
-            }
-            None => return,
-        }
-    }
 }
 
 #[cfg(test)]

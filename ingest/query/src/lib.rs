@@ -9,7 +9,7 @@
 //! - [`work`]: what one server is asked and what it found (pure); [`server`]: asking it (I/O)
 //! - [`ask`]: primary or standby, under which epoch; [`gather`]: all shards of a request (I/O through a trait)
 //! - [`merge`], [`freshness`]: many answers to one (pure)
-//! - [`api`]: HTTP; [`serve`], [`admin`]: its ports (I/O)
+//! - [`api`]: HTTP; [`admin`]: the admin port (I/O)
 //! - [`budget`], [`limits`], [`metrics`], [`config`]
 
 pub mod admin;
@@ -26,7 +26,6 @@ pub mod metrics;
 pub mod params;
 pub mod remote;
 pub mod selector;
-pub mod serve;
 pub mod server;
 pub mod topology;
 pub mod work;

@@ -7,16 +7,13 @@ use anyhow::{Context, Result, anyhow};
 use clap::Parser;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing_subscriber::EnvFilter;
+use understudy_http::{Connections, Running, serve, stop_signal};
 use understudy_query::api::{Service, Turns, router};
 use understudy_query::ask::Asker;
 use understudy_query::config::Config;
 use understudy_query::metrics::Metrics;
-use understudy_query::serve::{Connections, serve};
 use understudy_query::server::MysqlServers;
 use understudy_query::topology::Topology;
 use understudy_query::{admin, follow};
@@ -36,7 +33,7 @@ async fn run(config: Config) -> Result<()> {
     let limits = config.limits();
     let metrics = Metrics::default();
     let tokens = TokenDirectory::load(&config.tokens_dir).context("read the tokens")?;
-    let client = follow::client().await.context("make a client of the API server")?;
+    let client = understudy_watch::client().await.context("make a client of the API server")?;
     let listener = TcpListener::bind(config.listen).await.with_context(|| format!("listen on {}", config.listen))?;
     let admin_listener =
         TcpListener::bind(config.admin_listen).await.with_context(|| format!("listen on {}", config.admin_listen))?;
@@ -55,10 +52,8 @@ async fn run(config: Config) -> Result<()> {
         turns: Turns::default(),
     });
 
-    let draining = CancellationToken::new();
-    let stop = CancellationToken::new();
-    let background = CancellationToken::new();
-    let tasks = TaskTracker::new();
+    let running = Running::default();
+    let (tasks, background) = (&running.tasks, &running.background);
     let (namespace, datastore) = (config.namespace.clone(), config.datastore.clone());
     let shards = follow::follow_shards(
         client.clone(),
@@ -75,31 +70,15 @@ async fn run(config: Config) -> Result<()> {
         header_timeout: limits.header_timeout,
         drain_timeout: limits.request + Duration::from_secs(2),
     };
-    let admin_connections = Connections { most: 64, drain_timeout: Duration::from_secs(1), ..connections.clone() };
-    let admin_router = admin::router(known, draining.clone(), metrics.clone());
+    let admin_connections = Connections::of_admin();
+    let admin_router = admin::router(known, running.draining.clone(), metrics.clone());
     tasks.spawn(serve(admin_listener, admin_router, admin_connections, Gauge::default(), background.clone()));
-    let front = tokio::spawn(serve(listener, router(service), connections, metrics.connections, stop.clone()));
+    let front = tokio::spawn(serve(listener, router(service), connections, metrics.connections, running.stop.clone()));
     tracing::info!(listen = %config.listen, admin = %config.admin_listen, datastore = config.datastore, "up");
 
-    stopped().await?;
+    stop_signal().await?;
     tracing::info!("stopping: requests are taken until nobody asks here any more");
-    draining.cancel();
-    tokio::time::sleep(Duration::from_millis(config.drain_ms)).await;
-    stop.cancel();
-    front.await.context("the server panicked")?;
-    background.cancel();
-    tasks.close();
-    tasks.wait().await;
+    running.end(front, Duration::from_millis(config.drain_ms)).await.context("the server panicked")?;
     tracing::info!("stopped");
-    Ok(())
-}
-
-async fn stopped() -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
     Ok(())
 }

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
+use understudy_lab_outcome::Progress;
 
 use crate::cluster::{Cluster, ClusterOptions};
 use crate::ledger::book::Book;
@@ -220,14 +221,14 @@ async fn show_progress(tally: &Tally, begin: Instant) -> std::convert::Infallibl
         ticks.tick().await;
         let read = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         let (sent, done) = (read(&tally.sent), read(&tally.done));
-        eprintln!(
-            "  {:>4} s  {} samples acknowledged, {} batches unanswered, {} attempts failed, {} batches not sent",
-            begin.elapsed().as_secs(),
-            read(&tally.acked_samples),
-            sent.saturating_sub(done),
-            read(&tally.failed),
-            read(&tally.skipped),
-        );
+        let progress = Progress {
+            seconds: begin.elapsed().as_secs(),
+            acknowledged: read(&tally.acked_samples),
+            unanswered: sent.saturating_sub(done),
+            failed: read(&tally.failed),
+            skipped: read(&tally.skipped),
+        };
+        eprintln!("{progress}");
     }
 }
 

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
+use understudy_lab_outcome::Outcome;
 
 use super::access::Access;
 use super::demo::{begin, follow};
-use super::load::{Outcome, Running};
+use super::load::Running;
 use super::store::{Store, is_whole};
 use super::story::{Milestone, Story};
 use super::test;

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
+use understudy_lab_outcome::Outcome;
 
 use super::access::{Access, ClusterOptions};
-use super::load::{Outcome, Running};
+use super::load::Running;
 use super::store::{Store, is_whole, name_in};
 use super::story::{Milestone, Story};
 use super::watch::Watches;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use rustix::process::{Pid, Signal, kill_process};
-use serde::Deserialize;
+use understudy_lab_outcome::{Outcome, Target, acknowledged};
 
 use super::access::{Access, ClusterOptions, Reached};
 use super::store::Store;
@@ -15,7 +15,6 @@ use crate::api::wait;
 use crate::paths::Paths;
 use crate::product::{self, Profile};
 use crate::progress::Ui;
-use crate::run;
 
 /// Which Datastore, and with which token.
 #[derive(Debug, Clone, Args)]
@@ -65,42 +64,13 @@ pub struct VerifyOptions {
     more: Vec<String>,
 }
 
-/// What verification found. Gaps in seconds.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Outcome {
-    /// Samples whose send was acknowledged.
-    pub acknowledged: u64,
-    /// Samples whose send was not answered.
-    pub unknown: u64,
-    /// Acknowledged samples that cannot be read.
-    pub lost: u64,
-    /// Samples stored more than once.
-    pub doubled: u64,
-    /// Samples that can be read and were never sent.
-    pub alien: u64,
-    /// Longest time in which no send was acknowledged.
-    pub ack_gap_seconds: Option<f64>,
-    /// Longest time between two commits.
-    pub write_gap_seconds: Option<f64>,
-    /// Longest time in which the newest readable sample did not advance.
-    pub visible_gap_seconds: Option<f64>,
-}
-
-impl Outcome {
-    /// Nothing acknowledged is missing, nothing is there twice.
-    pub fn is_exact(&self) -> bool {
-        self.acknowledged > 0 && self.lost == 0 && self.doubled == 0 && self.alien == 0
-    }
-}
-
 /// Hands over to the program; signals of the terminal reach it.
 pub fn load(options: &LoadOptions, paths: &Paths, ui: &Ui) -> Result<ExitCode> {
     let program = product::build_load(paths, ui, Profile::Release)?;
     let access = Access::of(&options.store.cluster, paths)?;
     let store = options.store.store(&access);
-    let target = Target::find(&program, &store, options.store.token(&store)?)?;
-    finish(target.load(options.rate, &options.time, &options.ledger).args(&options.more))
+    let at = Reachable::find(&program, &store, options.store.token(&store)?)?;
+    finish(at.target.load(options.rate, &options.time, &options.ledger).args(&options.more))
 }
 
 /// As [`load`], for reading back.
@@ -108,8 +78,8 @@ pub fn verify(options: &VerifyOptions, paths: &Paths, ui: &Ui) -> Result<ExitCod
     let program = product::build_load(paths, ui, Profile::Release)?;
     let access = Access::of(&options.store.cluster, paths)?;
     let store = options.store.store(&access);
-    let target = Target::find(&program, &store, options.store.token(&store)?)?;
-    finish(target.verify(&options.ledger).args(&options.more))
+    let at = Reachable::find(&program, &store, options.store.token(&store)?)?;
+    finish(at.target.verify(&options.ledger).args(&options.more))
 }
 
 fn finish(command: &mut Command) -> Result<ExitCode> {
@@ -132,47 +102,27 @@ impl StoreOptions {
     }
 }
 
-/// The program and where it sends to and reads from.
+/// The program, with what it sends to and reads from: reachable for as long as this lives.
 #[derive(Debug)]
-struct Target {
-    program: PathBuf,
-    of_store: Vec<String>,
-    gateway: Reached,
-    query: Reached,
-    token: String,
+struct Reachable {
+    target: Target,
+    _gateway: Reached,
+    _query: Reached,
 }
 
-impl Target {
+impl Reachable {
     fn find(program: &Path, store: &Store<'_>, token: String) -> Result<Self> {
-        let mut of_store = store.access.flags();
-        of_store.extend(["--namespace", &store.namespace, "--datastore", &store.name].map(str::to_owned));
         let (gateway, query) = (store.reach("gateway", 8080)?, store.reach("query", 8090)?);
-        Ok(Self { program: program.to_owned(), of_store, gateway, query, token })
-    }
-
-    fn load(&self, rate: u64, time: &str, ledger: &Path) -> Command {
-        let mut command = run::cmd([&self.program]);
-        command.arg("load").args(&self.of_store).args(["--rate", &rate.to_string(), "--for", time]);
-        for url in &self.gateway.urls {
-            command.args(["--gateway", url]);
-        }
-        self.common(command, ledger)
-    }
-
-    fn verify(&self, ledger: &Path) -> Command {
-        let mut command = run::cmd([&self.program]);
-        command.arg("verify");
-        self.common(command, ledger)
-    }
-
-    fn common(&self, mut command: Command, ledger: &Path) -> Command {
-        for url in &self.query.urls {
-            command.args(["--query", url]);
-        }
-        command.arg("--ledger").arg(ledger);
-        // Not as an argument, which everybody on the machine can read.
-        command.env("UNDERSTUDY_TOKEN", &self.token);
-        command
+        let target = Target {
+            program: program.to_owned(),
+            cluster: store.access.flags(),
+            namespace: store.namespace.clone(),
+            datastore: store.name.clone(),
+            gateways: gateway.urls.clone(),
+            queries: query.urls.clone(),
+            token,
+        };
+        Ok(Self { target, _gateway: gateway, _query: query })
     }
 }
 
@@ -180,7 +130,7 @@ impl Target {
 #[derive(Debug)]
 pub struct Running {
     child: Child,
-    target: Target,
+    at: Reachable,
     ledger: PathBuf,
 }
 
@@ -192,10 +142,10 @@ impl Running {
         }
         std::fs::remove_file(ledger).or_else(|_| std::fs::remove_dir_all(ledger)).ok();
         let log = std::fs::File::create(ledger.with_extension("log"))?;
-        let target = Target::find(program, store, token.to_owned())?;
-        let child = target.load(rate, time, ledger).stdout(log.try_clone()?).stderr(log).spawn();
+        let at = Reachable::find(program, store, token.to_owned())?;
+        let child = at.target.load(rate, time, ledger).stdout(log.try_clone()?).stderr(log).spawn();
         let child = child.with_context(|| format!("cannot run {}", program.display()))?;
-        Ok(Self { child, target, ledger: ledger.to_owned() })
+        Ok(Self { child, at, ledger: ledger.to_owned() })
     }
 
     /// Waits until samples are acknowledged.
@@ -224,7 +174,7 @@ impl Running {
         wait(Duration::from_secs(60), "the load does not stop", || Ok(self.child.try_wait()?.is_some()))?;
         let report = self.ledger.with_extension("json");
         std::fs::remove_file(&report).ok();
-        let mut command = self.target.verify(&self.ledger);
+        let mut command = self.at.target.verify(&self.ledger);
         let output =
             command.arg("--json").arg(&report).stderr(Stdio::inherit()).output().context("cannot run the verifier")?;
         let text =
@@ -239,25 +189,5 @@ impl Drop for Running {
         // Both fail when it has ended, which is what is wanted.
         self.child.kill().ok();
         self.child.wait().ok();
-    }
-}
-
-/// The number before `samples acknowledged` in a line of progress.
-fn acknowledged(line: &str) -> Option<u64> {
-    line.split_once(" samples acknowledged")?.0.split_whitespace().last()?.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_count_is_read_from_a_line_of_progress() {
-        for (line, want) in [
-            ("    12 s  59500 samples acknowledged, 0 batches unanswered", Some(59_500)),
-            ("sending 1000 samples a second", None),
-        ] {
-            assert_eq!(acknowledged(line), want, "{line}");
-        }
     }
 }

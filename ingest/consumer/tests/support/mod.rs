@@ -305,8 +305,34 @@ async fn deliver(shared: Arc<Shared>, mut assigned: watch::Receiver<Assigned>, e
 #[derive(Default)]
 pub struct Lines {
     pub ready: bool,
-    /// Told of each batch before it is applied.
+    /// How long to pause in the middle of each transaction.
     pub slow: Option<Duration>,
+    /// Counts the transactions that came to their middle.
+    middle: watch::Sender<u64>,
+}
+
+/// Sees transactions that are in their middle.
+pub struct Middle(watch::Receiver<u64>);
+
+impl Lines {
+    /// Pauses this long in the middle of each transaction.
+    pub fn slow(pause: Duration) -> (Self, Middle) {
+        let middle = watch::Sender::new(0);
+        let seen = Middle(middle.subscribe());
+        (Self { ready: false, slow: Some(pause), middle }, seen)
+    }
+}
+
+impl Middle {
+    /// Only those count that come from now on.
+    pub fn forget(&mut self) {
+        self.0.mark_unchanged();
+    }
+
+    /// Waits for a transaction that came to its middle and was not seen yet.
+    pub async fn reached(&mut self) {
+        tokio::time::timeout(SOON, self.0.changed()).await.expect("a transaction in time").unwrap();
+    }
 }
 
 #[async_trait]
@@ -346,6 +372,7 @@ impl View for Lines {
             tail: "",
         };
         tx.insert("half of the lines", &insert, half.into_iter().map(|(_, row)| row).collect()).await?;
+        self.middle.send_modify(|count| *count += 1);
         if let Some(pause) = self.slow {
             tokio::time::sleep(pause).await;
         }

@@ -11,13 +11,14 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use understudy_gateway::admission::Budget;
 use understudy_gateway::limits::Limits;
 use understudy_gateway::metrics::Metrics;
 use understudy_gateway::quota::Quota;
-use understudy_gateway::serve::{self, Connections};
-use understudy_gateway::write::Gateway;
+use understudy_gateway::write::{Gateway, router};
+use understudy_http::{Connections, serve};
 use understudy_kafka::Produce;
 use understudy_kafka::fake::MemoryLog;
 use understudy_model::tokens::Tokens;
@@ -97,9 +98,18 @@ pub async fn start_on(limits: Limits, log: Arc<MemoryLog>, producer: Arc<dyn Pro
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let serving = serve::serve(listener, serve::router(gateway), connections, Some(metrics.clone()), stop.clone());
+    let serving = serve(listener, router(gateway), connections, metrics.connections.clone(), stop.clone());
     let served = tokio::spawn(serving);
     Running { address, log, metrics, budget, stop, draining, served }
+}
+
+/// Waits for something to become so, or fails saying what did not.
+pub async fn until(within: Duration, what: &str, mut so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + within;
+    while !so() {
+        assert!(Instant::now() < deadline, "it never came to be that {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 /// What came back.

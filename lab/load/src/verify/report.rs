@@ -345,6 +345,8 @@ fn write_spread(f: &mut fmt::Formatter<'_>, name: &str, spread: Option<Spread>) 
 
 #[cfg(test)]
 mod tests {
+    use understudy_lab_outcome::Outcome as Read;
+
     use super::*;
     use crate::ledger::{FORMAT, Record, Stamp};
     use crate::plan::Run;
@@ -433,13 +435,21 @@ mod tests {
     }
 
     #[test]
-    fn the_keys_that_programs_rely_on_are_at_the_top() {
-        let value = serde_json::to_value(report()).unwrap();
-        let keys =
-            ["acknowledged", "unknown", "lost", "doubled", "ackGapSeconds", "writeGapSeconds", "visibleGapSeconds"];
-        for key in keys {
-            assert!(value[key].is_number(), "{key}");
-        }
+    fn programs_find_their_figures_in_it() {
+        let report = report();
+        let expected = Read {
+            acknowledged: report.samples.acknowledged,
+            unknown: report.samples.unknown,
+            lost: report.lost,
+            doubled: report.doubled,
+            alien: report.alien,
+            ack_gap_seconds: report.ack_gap_seconds,
+            write_gap_seconds: report.write_gap_seconds,
+            visible_gap_seconds: report.visible_gap_seconds,
+        };
+        let text = serde_json::to_string(&report).unwrap();
+        assert_eq!(serde_json::from_str::<Read>(&text).unwrap(), expected);
+        assert!(expected.acknowledged > 0 && expected.write_gap_seconds.is_some_and(|gap| gap > 0.0), "{expected:?}");
     }
 
     #[test]

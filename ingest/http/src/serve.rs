@@ -1,6 +1,7 @@
 //! Listening, connections and their limits, and stopping without cutting anybody off. I/O.
 //!
-//! HTTP/1.1 only: neither Prometheus' remote read nor Grafana needs more.
+//! HTTP/1.1 only: neither remote write, remote read nor a scrape needs more, and every further protocol has its own ways
+//! to be attacked.
 
 use std::io;
 use std::sync::Arc;
@@ -20,6 +21,8 @@ use tokio_util::task::TaskTracker;
 const HEADER_BYTES: usize = 32 * 1024;
 /// The most headers.
 const HEADERS: usize = 64;
+/// How long headers may take where nobody says otherwise.
+pub const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How connections are treated.
 #[derive(Clone, Debug)]
@@ -30,6 +33,13 @@ pub struct Connections {
     pub header_timeout: Duration,
     /// How long requests may go on after the stop.
     pub drain_timeout: Duration,
+}
+
+impl Connections {
+    /// Those of an admin port: a kubelet, a scraper and a few people ask there, for what is answered at once.
+    pub fn of_admin() -> Self {
+        Self { most: 64, header_timeout: HEADER_TIMEOUT, drain_timeout: Duration::from_secs(1) }
+    }
 }
 
 /// Accepts until `stop` is cancelled, then lets the requests under way end, within their time. `open` counts connections.
