@@ -272,6 +272,18 @@ fn a_decision_not_to_act_has_a_reason() {
             Reason::FailoverLeftToPerson,
         ),
         (
+            "manual, and the primary's pod is leaving",
+            |s| {
+                s.0.policy.mode = Mode::Manual;
+                s.replica("a", |replica| {
+                    if let Fact::Present(pod) = &mut replica.pod {
+                        pod.terminating = true;
+                    }
+                });
+            },
+            Reason::FailoverLeftToPerson,
+        ),
+        (
             "retention violated",
             |s| {
                 s.kill_primary(500);
@@ -343,6 +355,16 @@ fn a_decision_not_to_act_has_a_reason() {
         spoil(&mut scene);
         assert!(scene.gives(*expected), "{case}: {:?}", scene.reasons());
         assert_eq!(scene.claim(), None, "{case}");
+    }
+}
+
+#[test]
+fn that_a_shard_is_not_paused_any_more_is_said_until_the_status_knows() {
+    let mut scene = Scene::well();
+    for (was, is, resumed) in [(false, false, false), (false, true, false), (true, true, false), (true, false, true)] {
+        scene.0.status.paused = was;
+        scene.0.policy.paused = is;
+        assert_eq!((scene.gives(Reason::ShardPaused), scene.gives(Reason::ShardResumed)), (is, resumed), "{was} {is}");
     }
 }
 

@@ -16,6 +16,27 @@ fn published(scene: &Scene) -> Option<String> {
     })
 }
 
+/// A failover from `a` was published a moment ago.
+fn took_office(scene: &mut Scene, letter: &str) {
+    scene.0.status.primary = Some(name(letter));
+    scene.0.status.primary_address = scene.0.address_of(&name(letter));
+    scene.0.status.epoch = Epoch(5);
+    scene.0.status.transition = None;
+    scene.0.status.last_change = Some(LastChange {
+        kind: Kind::Failover,
+        epoch: Epoch(5),
+        from: Some(name("a")),
+        record: Some("m-5".into()),
+        cause: Some("Unreachable".into()),
+        at: Some(scene.0.now),
+    });
+    scene.0.memory.office_known = 100;
+    scene.server(letter, |server| {
+        server.serving = Some(Epoch(5));
+        server.replication = None;
+    });
+}
+
 fn failed_probe() -> ReprobeOutcome {
     ReprobeOutcome::Failed("refused".into())
 }
@@ -142,22 +163,7 @@ fn the_last_copy_is_started_again_and_never_replaced() {
 #[test]
 fn after_a_failover_the_old_primary_is_condemned_whatever_became_of_it() {
     let mut scene = Scene::well();
-    scene.0.status.primary = Some(name("b"));
-    scene.0.status.primary_address = Some("10.0.0.2:3306".into());
-    scene.0.status.epoch = Epoch(5);
-    scene.0.status.last_change = Some(LastChange {
-        kind: Kind::Failover,
-        epoch: Epoch(5),
-        from: Some(name("a")),
-        record: Some("m-5".into()),
-        cause: Some("Unreachable".into()),
-        at: Some(scene.0.now),
-    });
-    scene.0.memory.office_known = 100;
-    scene.server("b", |server| {
-        server.serving = Some(Epoch(5));
-        server.replication = None;
-    });
+    took_office(&mut scene, "b");
     let condemned = |scene: &Scene| {
         scene.steps().into_iter().any(|step| matches!(step, Step::Condemn { replica, .. } if replica == name("a")))
     };
@@ -167,4 +173,72 @@ fn after_a_failover_the_old_primary_is_condemned_whatever_became_of_it() {
     scene.0.status.last_change.as_mut().expect("set above").kind = Kind::Switchover;
     assert!(!condemned(&scene), "after a planned change it becomes a standby");
     assert!(scene.order_to("a", OrderKind::Follow).is_some());
+}
+
+#[test]
+fn what_came_of_fencing_the_old_primary_is_said() {
+    type Case = (&'static str, OrderOutcome, Option<Reason>);
+    let cases: [Case; 4] = [
+        ("it obeyed", OrderOutcome::Done(Some(gtids("a", 1000))), Some(Reason::PrimaryFenced)),
+        ("it was killed", OrderOutcome::Done(None), Some(Reason::PrimaryFenced)),
+        ("its manager refused", OrderOutcome::Failed("no answer".into()), Some(Reason::PrimaryUnreachable)),
+        ("no answer yet", OrderOutcome::InFlight, None),
+    ];
+    for (case, outcome, expected) in cases {
+        let mut scene = Scene::well();
+        scene.kill_primary(700);
+        scene.claimed(Kind::Failover, "b");
+        scene.reprobed(failed_probe());
+        scene.ordered("a", OrderKind::Fence, 1, 10, outcome);
+        scene.ordered("b", OrderKind::Promote, 1, 10, OrderOutcome::InFlight);
+        for when in ["under way", "published"] {
+            if when == "published" {
+                took_office(&mut scene, "b");
+            }
+            for reason in [Reason::PrimaryFenced, Reason::PrimaryUnreachable] {
+                let wanted = expected == Some(reason);
+                assert_eq!(scene.gives(reason), wanted, "{case}, {when}, {reason}: {:?}", scene.reasons());
+            }
+        }
+        scene.0.status.epoch = Epoch(6);
+        assert!(!scene.gives(Reason::PrimaryFenced), "{case}: of an epoch that is over");
+    }
+}
+
+#[test]
+fn an_old_primary_that_nobody_can_tell_is_said_when_the_next_one_is_told() {
+    let mut scene = Scene::well();
+    scene.lose_node(4_000);
+    scene.claimed(Kind::Failover, "b");
+    scene.reprobed(ReprobeOutcome::Running(100));
+    assert!(!scene.gives(Reason::PrimaryUnreachable), "nobody was to tell it yet");
+    scene.reprobed(failed_probe());
+    assert!(scene.order_to("b", OrderKind::Promote).is_some());
+    assert!(scene.gives(Reason::PrimaryUnreachable), "{:?}", scene.reasons());
+}
+
+#[test]
+fn a_change_of_primary_is_called_by_its_kind_when_it_begins_and_when_it_ends() {
+    let mut scene = Scene::well();
+    scene.kill_primary(700);
+    assert!(scene.gives(Reason::FailoverBegun));
+    let mut scene = Scene::well();
+    scene.replica("a", |replica| {
+        replica.condemned = Some(Condemned { reason: "Wanted".into(), successor_ready_at: None, node: None });
+    });
+    assert!(scene.gives(Reason::SwitchoverBegun), "nobody asked for it: {:?}", scene.reasons());
+    let mut scene = Scene::well();
+    scene.server("c", |server| server.epoch = Epoch(9));
+    assert!(scene.gives(Reason::ConfirmBegun));
+    for (kind, to, done) in [
+        (Kind::Bootstrap, "a", Reason::Bootstrapped),
+        (Kind::Failover, "b", Reason::FailoverDone),
+        (Kind::Switchover, "b", Reason::SwitchoverDone),
+        (Kind::Confirm, "a", Reason::PrimaryConfirmed),
+    ] {
+        let mut scene = Scene::well();
+        scene.claimed(kind, to);
+        scene.server(to, |server| server.serving = Some(Epoch(5)));
+        assert!(published(&scene).is_some() && scene.gives(done), "{kind:?}: {:?}", scene.reasons());
+    }
 }

@@ -156,6 +156,7 @@ impl Scene {
                 bootstrap: Some(Bootstrap { replica: name("a"), completed: true }),
                 next_server_id: 4,
                 last_change: None,
+                paused: false,
             },
             replicas: BTreeMap::new(),
             reports: Vec::new(),
