@@ -27,7 +27,7 @@ pub enum Reason {
     Malformed,
     /// The spec says to stop every action.
     Paused,
-    /// The spec says to go on again.
+    /// The spec says to go on again after it said to stop.
     Resumed,
     /// A pass over the object failed and is tried again.
     ReconcileFailed,
@@ -47,8 +47,6 @@ pub enum Reason {
     PlacementChanged,
     /// New shards get no data yet.
     PlacementWaits,
-    /// A Shard of this Datastore is beyond the number asked for; it is kept.
-    ShardKept,
     /// The spec names a partition that the topic does not have.
     UnknownPartition,
     /// The Datastore that the spec names is not there.
@@ -59,7 +57,7 @@ pub enum Reason {
     // Secrets and certificates.
     /// Passwords were made; this happens once in a shard's life.
     CredentialsCreated,
-    /// Volumes of an earlier shard of this name exist, and so do its passwords; they are used again.
+    /// Passwords from before this Shard are used: an earlier one of its name left them, or a person put them there.
     CredentialsReused,
     /// A certificate was signed.
     CertificateIssued,
@@ -71,7 +69,7 @@ pub enum Reason {
     Bootstrapped,
     /// A replica was made.
     ReplicaCreated,
-    /// A replica became a standby.
+    /// A replica that was not one became a standby.
     ReplicaJoined,
     /// A replica was taken away because fewer are asked for.
     ReplicaRemoved,
@@ -85,12 +83,10 @@ pub enum Reason {
     RedundancyRestored,
     /// A replaced replica's volume is kept for now.
     VolumeQuarantined,
-    /// A volume stays because the deletion policy says so.
+    /// A volume outlives its Shard because the deletion policy says so; said on the volume.
     VolumeRetained,
     /// A volume was deleted.
     VolumeDeleted,
-    /// A volume was made larger.
-    VolumeGrown,
 
     // Shard: verdicts and changes of primary.
     /// The state of the primary changed.
@@ -99,12 +95,14 @@ pub enum Reason {
     FailoverStarted,
     /// A failover has a new primary.
     FailoverSucceeded,
-    /// A failover could not be completed.
-    FailoverFailed,
     /// A failover is needed and is not begun; the message says why.
     FailoverWithheld,
-    /// The old primary turned out to live and was confirmed.
+    /// The old primary turned out to live and is confirmed.
     NearMiss,
+    /// The primary is to stay, under the next epoch.
+    ConfirmationStarted,
+    /// The primary stayed, under the next epoch.
+    PrimaryConfirmed,
     /// A switchover was begun.
     SwitchoverStarted,
     /// A switchover has a new primary.
@@ -156,16 +154,15 @@ impl Reason {
             | Self::KafkaUnreachable
             | Self::SecretMissing
             | Self::PlacementWaits
-            | Self::ShardKept
             | Self::UnknownPartition
             | Self::DatastoreMissing
             | Self::ShardMissing
             | Self::BuildFailed
             | Self::ReplicaCondemned
             | Self::FailoverStarted
-            | Self::FailoverFailed
             | Self::FailoverWithheld
             | Self::NearMiss
+            | Self::ConfirmationStarted
             | Self::SwitchoverRefused
             | Self::PrimaryUnreachable
             | Self::NoCandidate
@@ -332,9 +329,40 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
+    use std::path::{Path, PathBuf};
+
     use strum::IntoEnumIterator;
 
     use super::*;
+
+    /// The program's own text, without this table and without tests.
+    fn sources(folder: &Path) -> String {
+        let mut text = String::new();
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path: PathBuf = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            if path.is_dir() {
+                text += &sources(&path);
+            } else if !["events.rs", "tests.rs"].contains(&name) {
+                let file = std::fs::read_to_string(&path).unwrap();
+                text += file.split("#[cfg(test)]\nmod tests {").next().unwrap();
+            }
+        }
+        text
+    }
+
+    fn names(text: &str, reason: &str) -> bool {
+        let is_name = |c: char| c.is_ascii_alphanumeric();
+        let around: Vec<_> = text.split(&format!("Reason::{reason}")).collect();
+        around.windows(2).any(|pair| !pair[0].ends_with(is_name) && !pair[1].starts_with(is_name))
+    }
+
+    #[test]
+    fn every_reason_is_given_somewhere() {
+        let text = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+        let unused: Vec<_> = Reason::iter().filter(|reason| !names(&text, &reason.to_string())).collect();
+        assert!(unused.is_empty(), "nothing says {unused:?}: say it where it happens, or take it out of the table");
+    }
 
     #[test]
     fn reasons_are_what_the_api_server_takes() {

@@ -17,6 +17,9 @@ pub const REDUNDANT: &str = "Redundant";
 /// The shard's consumers keep up with the topic.
 pub const CONSUMERS_CURRENT: &str = "ConsumersCurrent";
 
+/// Why [`PROGRESSING`] does not hold while `spec.paused` does.
+pub const PAUSED: &str = "Paused";
+
 /// What a condition says now; the caller does not deal with transition times.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
@@ -81,6 +84,11 @@ pub fn holds(conditions: &[Condition], kind: &str) -> bool {
     conditions.iter().any(|c| c.type_ == kind && c.status == "True")
 }
 
+/// Whether the status was written while `spec.paused` held.
+pub fn is_paused(conditions: &[Condition]) -> bool {
+    conditions.iter().any(|c| c.type_ == PROGRESSING && c.reason == PAUSED)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -97,6 +105,17 @@ mod tests {
         let before = conditions.clone();
         set(&mut conditions, Claim::yes(READY, "AllReady", "3/3"), Some(1), &at(9));
         assert_eq!(before, conditions);
+    }
+
+    #[test]
+    fn paused_is_what_progressing_says_and_no_other() {
+        let mut conditions = Vec::new();
+        set(&mut conditions, Claim::no(READY, PAUSED, ""), Some(1), &at(1));
+        assert!(!is_paused(&conditions));
+        set(&mut conditions, Claim::no(PROGRESSING, PAUSED, ""), Some(1), &at(1));
+        assert!(is_paused(&conditions));
+        set(&mut conditions, Claim::no(PROGRESSING, "Settled", ""), Some(2), &at(2));
+        assert!(!is_paused(&conditions));
     }
 
     #[test]

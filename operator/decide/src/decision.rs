@@ -1,6 +1,6 @@
 //! What was decided: steps to take, things to tell, what the status should show. Pure.
 
-use strum::{Display, IntoStaticStr};
+use strum::{Display, EnumIter, IntoStaticStr};
 use understudy_wire::evidence::Millis;
 use understudy_wire::order::{Build, FenceOrder, Follow, Peers, Promote};
 use understudy_wire::{Epoch, ReplicaName};
@@ -302,12 +302,12 @@ pub struct Note {
 }
 
 /// The reasons of events, decisions not to act included.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Display, IntoStaticStr)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Display, EnumIter, IntoStaticStr)]
 pub enum Reason {
-    /// The evidence says something else than before.
-    VerdictChanged,
     /// `spec.paused` stops everything.
     ShardPaused,
+    /// `spec.paused` was taken away, and the status still says that everything is stopped.
+    ShardResumed,
     /// The primary is dead and `failover.mode` leaves it to a person.
     FailoverLeftToPerson,
     /// The primary is dead and no replica may be promoted.
@@ -318,16 +318,30 @@ pub enum Reason {
     FleetBreaker,
     /// The last failover was a moment ago and the evidence is not HARD.
     Cooldown,
-    /// An epoch was claimed.
-    EpochClaimed,
+    /// An epoch was claimed for another primary, and the old one is not waited for.
+    FailoverBegun,
+    /// An epoch was claimed for another primary, which takes over from the old one.
+    SwitchoverBegun,
+    /// An epoch was claimed for the primary that is in office.
+    ConfirmBegun,
+    /// The old primary's manager made it refuse writes.
+    PrimaryFenced,
+    /// The old primary's manager could not be told, or did not do it.
+    PrimaryUnreachable,
     /// The probe after the claim committed: the primary is confirmed.
     NearMiss,
     /// The candidate failed: the next one is taken.
     CandidateFailed,
     /// A replica is told to become primary.
     Promoting,
-    /// The new primary is published.
-    PrimaryChanged,
+    /// The first primary is published.
+    Bootstrapped,
+    /// The new primary of a failover is published.
+    FailoverDone,
+    /// The new primary of a switchover is published.
+    SwitchoverDone,
+    /// The same primary is published under the next epoch.
+    PrimaryConfirmed,
     /// A switchover's target did not catch up in time.
     SwitchoverAborted,
     /// A request was turned down.
@@ -346,8 +360,12 @@ pub enum Reason {
     BuildFailed,
     /// Replicas are made.
     ReplicasAdded,
-    /// A replica is condemned.
+    /// A replica was built and replicates: it may be promoted from now on.
+    ReplicaJoined,
+    /// A replica is condemned, and another is made in its place.
     ReplicaCondemned,
+    /// A replica is condemned because fewer are asked for.
+    ReplicaRemoved,
     /// A replica should be replaced and is kept, because it may be the last good copy.
     LastCopyKept,
     /// The last copy's pod is started again on its volume.
@@ -364,47 +382,6 @@ pub enum Reason {
     ObserverSuspect,
     /// The shard has all replicas it asked for.
     RedundancyBack,
-    /// A manager did not carry out an order.
-    OrderFailed,
-}
-
-impl Reason {
-    /// Whether a person should look.
-    pub fn is_warning(self) -> bool {
-        match self {
-            Self::FailoverLeftToPerson
-            | Self::NoCandidate
-            | Self::RetentionViolated
-            | Self::FleetBreaker
-            | Self::Cooldown
-            | Self::NearMiss
-            | Self::CandidateFailed
-            | Self::SwitchoverAborted
-            | Self::RequestRefused
-            | Self::BootstrapAgain
-            | Self::BuildFailed
-            | Self::ReplicaCondemned
-            | Self::LastCopyKept
-            | Self::LastCopyRestarted
-            | Self::Unschedulable
-            | Self::StatusLost
-            | Self::ObserverSuspect
-            | Self::OrderFailed => true,
-            Self::VerdictChanged
-            | Self::ShardPaused
-            | Self::EpochClaimed
-            | Self::Promoting
-            | Self::PrimaryChanged
-            | Self::BootstrapIntended
-            | Self::Initialising
-            | Self::Cloning
-            | Self::WaitingForDonor
-            | Self::ReplicasAdded
-            | Self::VolumeQuarantined
-            | Self::VolumeDeleted
-            | Self::RedundancyBack => false,
-        }
-    }
 }
 
 /// What the status should show.

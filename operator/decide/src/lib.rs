@@ -35,6 +35,9 @@ pub fn plan(s: &Snapshot) -> Decision {
         draft.doing("nothing: spec.paused");
         draft.note(Reason::ShardPaused, "spec.paused stops every action on this shard, failover included");
     } else {
+        if s.status.paused {
+            draft.note(Reason::ShardResumed, "spec.paused was taken away: the operator acts on this shard again");
+        }
         act(s, &assessment, &mut draft);
     }
     let calm = s.status.transition.is_none() && draft.steps.is_empty();

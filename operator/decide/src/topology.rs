@@ -93,7 +93,7 @@ fn fnv1a(bytes: &[u8]) -> u64 {
 pub(crate) fn shrink(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft) {
     let old = condemn_old_primary(s, primary, d);
     for (name, replica) in s.cast().filter(|(name, _)| *name != primary && Some(*name) != old) {
-        if let Some((sentence, why)) = sentence(s, a, primary, name, replica) {
+        if let Some((sentence, why)) = sentence(s, a, primary, (name, replica), d) {
             condemn(s, primary, (name, replica), sentence, why, d);
         }
     }
@@ -127,11 +127,11 @@ fn sentence(
     s: &Snapshot,
     a: &Assessment,
     primary: &ReplicaName,
-    name: &ReplicaName,
-    replica: &Replica,
+    (name, replica): (&ReplicaName, &Replica),
+    d: &mut Draft,
 ) -> Option<(Sentence, String)> {
     let t = &s.policy.thresholds;
-    let Some((server, age)) = s.fresh_report(name) else { return lost(s, a, primary, name, replica) };
+    let Some((server, age)) = s.fresh_report(name) else { return lost(s, a, primary, (name, replica), d) };
     if let Some(own) = errant_against(s, primary, name) {
         return Some((Sentence::Errant, format!("it has transactions that the primary lacks: {own}")));
     }
@@ -166,8 +166,8 @@ fn lost(
     s: &Snapshot,
     a: &Assessment,
     primary: &ReplicaName,
-    name: &ReplicaName,
-    replica: &Replica,
+    (name, replica): (&ReplicaName, &Replica),
+    d: &mut Draft,
 ) -> Option<(Sentence, String)> {
     let t = &s.policy.thresholds;
     let pod = replica.pod.present()?;
@@ -183,8 +183,15 @@ fn lost(
             .then(|| (Sentence::Unplaceable, "the nodes it avoids are well again, and no other has room".into()));
     }
     let primary_is_heard = s.fresh_report(primary).is_some() && a.verdict.commits();
-    let many = s.fleet.managers >= 4 && s.fleet.silent * 2 > s.fleet.managers;
-    if !primary_is_heard || many {
+    if !primary_is_heard {
+        return None;
+    }
+    if s.fleet.managers >= 4 && s.fleet.silent * 2 > s.fleet.managers {
+        let message = format!(
+            "{} of {} managers are silent: {name} is not replaced, the trouble may be the operator's own",
+            s.fleet.silent, s.fleet.managers
+        );
+        d.note_about(Reason::ObserverSuspect, name, message);
         return None;
     }
     Some((Sentence::Lost, format!("its manager has been silent for {} s", silent / 1_000)))
@@ -222,7 +229,12 @@ fn condemn(
         epoch: None,
     };
     if d.step(step) {
-        d.note_about(Reason::ReplicaCondemned, name, format!("{name} is replaced: {why}"));
+        match sentence {
+            Sentence::ScaledDown => {
+                d.note_about(Reason::ReplicaRemoved, name, format!("{name} is taken away: {why}"));
+            }
+            _ => d.note_about(Reason::ReplicaCondemned, name, format!("{name} is replaced: {why}")),
+        }
     }
 }
 
@@ -312,6 +324,13 @@ pub(crate) fn label(s: &Snapshot, d: &mut Draft) {
         let volume = replica.volume.present().is_some_and(|volume| differs(volume.role.as_ref()));
         // A volume's label need not follow every turn of a standby that stops replicating for a moment.
         let volume = volume && role != Role::Spare;
+        // For the same reason it tells a replica that has just joined from one that replicates again.
+        if volume
+            && role == Role::Standby
+            && let Some(primary) = &s.status.primary
+        {
+            d.note_about(Reason::ReplicaJoined, name, format!("{name} is a standby: it replicates from {primary}"));
+        }
         if pod || volume {
             d.step(Step::Label { replica: name.clone(), role });
         }

@@ -186,6 +186,45 @@ fn who_is_replaced_and_why() {
 }
 
 #[test]
+fn one_that_is_not_replaced_is_not_said_to_be() {
+    let mut scene = Scene::well();
+    scene.0.policy.replicas = 2;
+    assert!(scene.gives(Reason::ReplicaRemoved) && !scene.gives(Reason::ReplicaCondemned), "{:?}", scene.reasons());
+    let mut scene = Scene::well();
+    scene.server("b", |server| server.phase = Phase::Unusable { reason: "half".into() });
+    assert!(scene.gives(Reason::ReplicaCondemned) && !scene.gives(Reason::ReplicaRemoved), "{:?}", scene.reasons());
+}
+
+#[test]
+fn that_nobody_is_replaced_while_most_of_the_fleet_is_silent_is_said() {
+    let mut scene = Scene::well();
+    scene.silent("b", 61_000);
+    assert!(!scene.gives(Reason::ObserverSuspect));
+    scene.0.fleet.silent = 20;
+    assert!(scene.gives(Reason::ObserverSuspect), "{:?}", scene.reasons());
+}
+
+#[test]
+fn a_replica_joins_once_and_not_again_when_it_only_stopped_for_a_moment() {
+    let mut scene = Scene::well();
+    assert!(!scene.gives(Reason::ReplicaJoined), "it joined long ago");
+    scene.label("c", "spare");
+    assert!(scene.gives(Reason::ReplicaJoined), "{:?}", scene.reasons());
+    scene.label("c", "primary");
+    assert!(scene.gives(Reason::ReplicaJoined), "a former primary: {:?}", scene.reasons());
+    scene.label("c", "standby");
+    scene.replica("c", |replica| {
+        if let Fact::Present(pod) = &mut replica.pod {
+            pod.role = Some("spare".into());
+        }
+    });
+    assert!(!scene.gives(Reason::ReplicaJoined), "only the pod was labelled otherwise");
+    scene.label("c", "spare");
+    scene.server("c", |server| server.replication.as_mut().expect("replicates").value.receiving = false);
+    assert!(!scene.gives(Reason::ReplicaJoined), "it does not replicate yet");
+}
+
+#[test]
 fn the_last_good_copy_is_never_condemned() {
     let mut scene = Scene::well();
     // The primary does not serve, and the only other standby is silent.

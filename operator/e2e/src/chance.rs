@@ -31,6 +31,11 @@ impl Chance {
         xxh3_64_with_seed(&self.drawn.to_le_bytes(), self.seed)
     }
 
+    /// A number from 1 to `most`.
+    pub fn up_to(&mut self, most: u64) -> u64 {
+        self.number() % most.max(1) + 1
+    }
+
     /// A moment between nothing and `limit`.
     pub fn moment(&mut self, limit: Duration) -> Duration {
         Duration::from_millis(self.number() % (limit.as_millis() as u64).max(1))
@@ -50,5 +55,13 @@ mod tests {
         assert_eq!(draw(1), draw(1));
         assert_ne!(draw(1), draw(2));
         assert!(draw(1).iter().all(|m| *m < Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn every_number_up_to_the_most_is_drawn_and_no_other() {
+        let mut chance = Chance::new(7);
+        let drawn: std::collections::BTreeSet<_> = (0..200).map(|_| chance.up_to(4)).collect();
+        assert_eq!(drawn, [1, 2, 3, 4].into());
+        assert_eq!(chance.up_to(0), 1);
     }
 }

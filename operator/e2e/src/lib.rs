@@ -4,6 +4,7 @@
 //! with both charts installed; `cargo lab test --tier e2e` gives them one and sets the environment that [`cluster`] reads.
 
 pub mod chance;
+pub mod changes;
 pub mod cluster;
 pub mod fault;
 pub mod ledger;

@@ -1,16 +1,21 @@
 //! The real Prometheus of `lab/manifests`: one that scrapes the cluster and sends to a stage's gateway, one that reads back. I/O.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
 use kube::api::ListParams;
+use serde_json::Value;
 
 use crate::manifest::folder;
 use crate::see;
 use crate::stage::Stage;
 use crate::wait::{Seen, until};
+
+/// The longest time between two scrapes of one job, as the manifest has it.
+pub const SCRAPE: Duration = Duration::from_secs(15);
 
 /// Both of them, in the namespace of a stage.
 #[derive(Debug)]
@@ -46,14 +51,32 @@ impl Prometheus {
     }
 
     /// The answer of the reader to an instant query, as `(labels, value)` in JSON.
-    pub async fn ask(&self, query: &str) -> Result<Vec<serde_json::Value>> {
-        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build()?;
-        let form = [("query", query)];
-        let url = reqwest::Url::parse_with_params(&format!("{}/api/v1/query", self.reader), form)?;
-        let text = client.get(url).send().await?.error_for_status()?.text().await?;
-        let mut answer: serde_json::Value = serde_json::from_str(&text)?;
-        serde_json::from_value(answer["data"]["result"].take()).context("the reader's answer has no result")
+    pub async fn ask(&self, query: &str) -> Result<Vec<Value>> {
+        instant(&self.reader, query).await
     }
+
+    /// How often the sender has scraped each job within the last `seconds`: of a job's targets, the one that was scraped most.
+    pub async fn scrapes(&self, seconds: u64) -> Result<BTreeMap<String, u64>> {
+        let query = format!("max by (job) (count_over_time(up[{}s]))", seconds.max(1));
+        Ok(by_job(&instant(&self.sender, &query).await?))
+    }
+}
+
+async fn instant(prometheus: &str, query: &str) -> Result<Vec<Value>> {
+    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(20)).build()?;
+    let url = reqwest::Url::parse_with_params(&format!("{prometheus}/api/v1/query"), [("query", query)])?;
+    let text = client.get(url).send().await?.error_for_status()?.text().await?;
+    let mut answer: Value = serde_json::from_str(&text)?;
+    serde_json::from_value(answer["data"]["result"].take())
+        .with_context(|| format!("{prometheus} answers without a result"))
+}
+
+fn by_job(answer: &[Value]) -> BTreeMap<String, u64> {
+    let one = |series: &Value| {
+        let job = series["metric"]["job"].as_str()?.to_owned();
+        Some((job, series["value"][1].as_str()?.parse().ok()?))
+    };
+    answer.iter().filter_map(one).collect()
 }
 
 fn fill(template: &str, namespace: &str, datastore: &str, image: &str, kubelets: &str) -> String {
@@ -84,6 +107,24 @@ async fn address(stage: &Stage, app: &str) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn scrapes_are_counted_by_job() {
+        let answer = serde_json::json!([
+            {"metric": {"job": "kubelet"}, "value": [1_700_000_000.1, "4"]},
+            {"metric": {}, "value": [1_700_000_000.1, "9"]},
+        ]);
+        assert_eq!(by_job(answer.as_array().unwrap()), [("kubelet".to_owned(), 4)].into());
+    }
+
+    #[test]
+    fn no_job_is_scraped_less_often_than_the_constant_says() {
+        let text = std::fs::read_to_string(folder("lab/manifests/prometheus.yaml")).unwrap();
+        let intervals =
+            text.lines().filter_map(|line| line.trim().strip_prefix("scrape_interval: ")?.strip_suffix('s'));
+        let longest: Option<u64> = intervals.map(|seconds| seconds.parse().unwrap()).max();
+        assert_eq!(longest, Some(SCRAPE.as_secs()));
+    }
 
     #[test]
     fn the_manifest_leaves_nothing_to_fill_in() {

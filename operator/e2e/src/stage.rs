@@ -18,6 +18,7 @@ use understudy_api::v1alpha1::{
     Consumer, Datastore, Failover, GatewaySpec, PartitionState, QuerySpec, Replica, SecretRef, Shard,
 };
 
+use crate::changes::Changes;
 use crate::cluster::Cluster;
 use crate::ledger::Load;
 use crate::namespace::Namespace;
@@ -58,13 +59,21 @@ pub async fn shared() -> Result<MappedMutexGuard<'static, Stage>> {
 impl Stage {
     /// Builds the quick start's Datastore at the size of a test, changed by `change`, and waits until it is at rest.
     pub async fn build(name: &str, change: impl FnOnce(&mut Datastore)) -> Result<Self> {
-        let stage = Self::begin(name, change).await?;
+        let (stage, _) = Self::begin(name, change).await?;
         stage.settled().await?;
         Ok(stage)
     }
 
-    /// The same without the wait.
-    pub async fn begin(name: &str, change: impl FnOnce(&mut Datastore)) -> Result<Self> {
+    /// The same without the wait. Every change of the shard's status is counted, from the first.
+    pub async fn begin(name: &str, change: impl FnOnce(&mut Datastore)) -> Result<(Self, Changes)> {
+        let (stage, datastore) = Self::prepare(name, change).await?;
+        let changes = stage.changes().await?;
+        let datastores = stage.namespace.api::<Datastore>();
+        datastores.create(&PostParams::default(), &datastore).await.context("cannot make the Datastore")?;
+        Ok((stage, changes))
+    }
+
+    async fn prepare(name: &str, change: impl FnOnce(&mut Datastore)) -> Result<(Self, Datastore)> {
         let cluster = Cluster::get().await?;
         let namespace = Namespace::create(&cluster.client, name).await?;
         let token = Token::new()?;
@@ -80,12 +89,7 @@ impl Stage {
         spec.gateway = spec.gateway.take().map(|gateway| GatewaySpec { tokens: tokens.clone(), ..gateway });
         spec.query = spec.query.take().map(|query| QuerySpec { tokens: None, ..query });
         change(&mut datastore);
-        namespace
-            .api::<Datastore>()
-            .create(&PostParams::default(), &datastore)
-            .await
-            .context("cannot make the Datastore")?;
-        Ok(Self { cluster, namespace, datastore: "e2e".into(), token: token.whole })
+        Ok((Self { cluster, namespace, datastore: "e2e".into(), token: token.whole }, datastore))
     }
 
     /// Name of its shard with this index.
@@ -96,6 +100,11 @@ impl Stage {
     /// Its only shard.
     pub async fn shard(&self) -> Result<Shard> {
         Ok(self.namespace.api::<Shard>().get(&self.shard_name(0)).await?)
+    }
+
+    /// Changes of the status of its only shard, from now on.
+    pub async fn changes(&self) -> Result<Changes> {
+        Changes::of(&self.namespace.api(), &self.shard_name(0)).await
     }
 
     /// Replicas of its only shard.

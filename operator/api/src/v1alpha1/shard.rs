@@ -162,7 +162,7 @@ fn only_allowed_config() -> Rule {
 #[x_kube(validation = Rule::new("has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)").message("storageClassName cannot be changed: replicas of one shard have volumes of one class; make a new Shard"))]
 #[serde(rename_all = "camelCase")]
 pub struct StorageSpec {
-    /// Size of each replica's volume, such as `100Gi`. May grow, not shrink.
+    /// Size of each replica's volume, such as `100Gi`. May grow, not shrink; replicas that are made from then on get the larger one.
     #[schemars(length(max = 32))]
     #[x_kube(validation = Rule::new("isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))").message("size must be an amount such as 100Gi"))]
     #[x_kube(validation = Rule::new("!isQuantity(self) || !isQuantity(oldSelf) || quantity(self).compareTo(quantity(oldSelf)) >= 0").message("a volume cannot shrink; make a new Shard with the smaller size"))]

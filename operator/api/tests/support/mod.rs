@@ -1,61 +1,22 @@
 //! Objects to test with, and the rules of a kind evaluated as the API server would.
-#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(dead_code, unused_imports, reason = "each test file uses a part")]
+
+mod cases;
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 use kube::CustomResourceExt;
 use kube::core::cel::{ErrorKind, ValidationError, Validator};
-use serde_json::{Value, json};
+use serde_json::Value;
 use understudy_api::{Consumer, Datastore, Failover, Replica, Shard};
 
-/// The kinds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Base {
-    Datastore,
-    Shard,
-    Replica,
-    Consumer,
-    Failover,
-}
+pub use cases::{Base, base, cases, with};
 
 impl Base {
-    pub const ALL: [Self; 5] = [Self::Datastore, Self::Shard, Self::Replica, Self::Consumer, Self::Failover];
-
     pub fn of(kind: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|base| format!("{base:?}") == kind)
     }
-}
-
-/// A valid object with little in it.
-pub fn base(kind: Base) -> Value {
-    let spec = match kind {
-        Base::Datastore => json!({
-            "shards": 2,
-            "shardTemplate": { "mysql": { "image": "mysql:8.4" }, "storage": { "size": "10Gi" } },
-            "kafka": { "bootstrapServers": "kafka-0:9092,kafka-1:9092", "topic": "metrics" },
-            "gateway": { "tokens": { "name": "metrics-tokens" } },
-            "query": {},
-        }),
-        Base::Shard => json!({ "mysql": { "image": "mysql:8.4" }, "storage": { "size": "10Gi" } }),
-        Base::Replica => json!({ "shard": "metrics-0", "serverId": 7 }),
-        Base::Consumer => json!({ "datastore": "metrics" }),
-        Base::Failover => json!({ "shard": "metrics-0" }),
-    };
-    json!({ "apiVersion": "understudy.dev/v1alpha1", "kind": format!("{kind:?}"), "metadata": { "name": "metrics-0" }, "spec": spec })
-}
-
-/// The object with these fields set, by JSON pointer; `null` takes a field away.
-pub fn with(mut object: Value, fields: &[(&str, Value)]) -> Value {
-    for (pointer, value) in fields {
-        let (parent, name) = pointer.rsplit_once('/').unwrap();
-        let parent = object.pointer_mut(parent).unwrap().as_object_mut().unwrap();
-        match value {
-            Value::Null => drop(parent.remove(name)),
-            value => drop(parent.insert(name.to_owned(), value.clone())),
-        }
-    }
-    object
 }
 
 /// The schema of a kind, made once: it is large.

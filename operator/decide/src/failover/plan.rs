@@ -25,6 +25,12 @@ pub(crate) fn plan(s: &Snapshot, a: &Assessment, d: &mut Draft) {
 }
 
 fn in_office(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft) {
+    if let Some(change) = &s.status.last_change
+        && change.epoch == s.status.epoch
+        && let Some(old) = &change.from
+    {
+        transition::note_fence(s, change.kind, old, change.epoch, d);
+    }
     if a.verdict.is_dead() {
         return replace(s, a, primary, d);
     }
@@ -52,7 +58,12 @@ fn leaving(s: &Snapshot, primary: &ReplicaName) -> Option<&'static str> {
 }
 
 fn leave(s: &Snapshot, a: &Assessment, primary: &ReplicaName, cause: &str, d: &mut Draft) {
-    if s.policy.mode != Mode::Automatic || !a.verdict.commits() {
+    if s.policy.mode != Mode::Automatic {
+        let message =
+            format!("{primary} is leaving ({cause}), failover.mode is {}: it does not hand over", s.policy.mode);
+        return d.note(Reason::FailoverLeftToPerson, message);
+    }
+    if !a.verdict.commits() {
         return;
     }
     let ranking = rank(s, Some(primary), &[primary]);
@@ -67,8 +78,8 @@ fn replace(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft) {
     let cause = a.verdict.cause().unwrap_or(Cause::Unexplained);
     let request = s.requests.first();
     match s.policy.mode {
-        Mode::Paused => return left_to_person(a, primary, "Paused", d),
-        Mode::Manual if request.is_none() => return left_to_person(a, primary, "Manual", d),
+        Mode::Paused => return left_to_person(s, a, primary, d),
+        Mode::Manual if request.is_none() => return left_to_person(s, a, primary, d),
         Mode::Manual | Mode::Automatic => {}
     }
     if request.is_none() && a.class == Some(Class::Soft) && held_back(s, d) {
@@ -95,9 +106,9 @@ fn replace(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft) {
     }
 }
 
-fn left_to_person(a: &Assessment, primary: &ReplicaName, mode: &str, d: &mut Draft) {
+fn left_to_person(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft) {
     d.doing("nothing: failover is left to a person");
-    let message = format!("{primary} is {}, failover.mode is {mode}: {}", a.verdict.state(), a.message());
+    let message = format!("{primary} is {}, failover.mode is {}: {}", a.verdict.state(), s.policy.mode, a.message());
     d.note(Reason::FailoverLeftToPerson, message);
 }
 
@@ -241,7 +252,16 @@ pub(crate) fn claim(s: &Snapshot, a: &Assessment, change: Change, ranking: Ranki
     }
     let office = from.as_ref().map_or("nobody".to_owned(), ToString::to_string);
     d.doing(format!("changing the primary to {to}"));
-    d.note(Reason::EpochClaimed, format!("epoch {epoch} claimed for {to} in place of {office}: {cause}"));
+    let begun = match kind {
+        // That a first primary is being made was said when its name was written down.
+        Kind::Bootstrap => None,
+        Kind::Failover => Some(Reason::FailoverBegun),
+        Kind::Switchover => Some(Reason::SwitchoverBegun),
+        Kind::Confirm => Some(Reason::ConfirmBegun),
+    };
+    if let Some(begun) = begun {
+        d.note(begun, format!("epoch {epoch} claimed for {to} in place of {office}: {cause}"));
+    }
     let Some(name) = record else { return };
     let mut entries = vec![Entry::now(Milestone::Claimed, epoch).saying(format!("for {to}"))];
     if first {

@@ -73,7 +73,7 @@ impl<T> Fact<T> {
 }
 
 /// Who may change the primary.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, strum::Display)]
 pub enum Mode {
     /// The operator, and a person by a request.
     #[default]
@@ -164,6 +164,8 @@ pub struct Status {
     pub next_server_id: u32,
     /// The last change of primary that was published.
     pub last_change: Option<LastChange>,
+    /// Whether `spec.paused` held when it was written.
+    pub paused: bool,
 }
 
 /// The last change of primary that was published; written together with the route, so that what follows from it is never forgotten.

@@ -6,7 +6,7 @@
 
 use understudy_wire::evidence::Phase;
 use understudy_wire::order::{FenceOrder, Promote};
-use understudy_wire::{GtidSet, ReplicaName};
+use understudy_wire::{Epoch, GtidSet, ReplicaName};
 
 use super::assess::{Assessment, Cause, SKEW};
 use super::bootstrap;
@@ -28,6 +28,9 @@ pub(crate) fn go_on(s: &Snapshot, a: &Assessment, t: &Transition, d: &mut Draft)
         Kind::Switchover => format!("switching over to {}", t.to),
         Kind::Failover => format!("failing over to {}", t.to),
     });
+    if let Some(old) = &t.from {
+        note_fence(s, t.kind, old, t.epoch, d);
+    }
     if serves(s, t) {
         return publish(s, t, d);
     }
@@ -60,7 +63,13 @@ fn publish(s: &Snapshot, t: &Transition, d: &mut Draft) {
     if !d.step(Step::Publish { epoch: t.epoch, primary: t.to.clone(), address }) {
         return;
     }
-    d.note(Reason::PrimaryChanged, format!("{} is primary under epoch {}", t.to, t.epoch));
+    let done = match t.kind {
+        Kind::Bootstrap => Reason::Bootstrapped,
+        Kind::Failover => Reason::FailoverDone,
+        Kind::Switchover => Reason::SwitchoverDone,
+        Kind::Confirm => Reason::PrimaryConfirmed,
+    };
+    d.note(done, format!("{} is primary under epoch {}", t.to, t.epoch));
     let (phase, result, message) = match (t.kind, t.cause.as_deref()) {
         (Kind::Bootstrap, _) => return,
         (Kind::Confirm, Some(SWITCHOVER_ABORTED)) => {
@@ -154,10 +163,34 @@ fn reprobe(s: &Snapshot, t: &Transition, old: &ReplicaName, d: &mut Draft) -> Re
 
 /// Tells the old primary to refuse writes if its manager can be reached. Nothing waits for it.
 fn fence(s: &Snapshot, t: &Transition, old: &ReplicaName, d: &mut Draft) {
-    let reachable = s.replicas.get(old).is_some_and(|replica| replica.link.connected);
-    if reachable && s.order(old, OrderKind::Fence, t.epoch).is_none() {
+    if s.order(old, OrderKind::Fence, t.epoch).is_some() {
+        return;
+    }
+    if s.replicas.get(old).is_some_and(|replica| replica.link.connected) {
         let order = Order::Fence(FenceOrder { epoch: t.epoch, planned: false });
         d.step(Step::Order { replica: old.clone(), order });
+    } else {
+        unreachable(old, t.epoch, "there is no connection to its manager", d);
+    }
+}
+
+fn unreachable(old: &ReplicaName, epoch: Epoch, why: &str, d: &mut Draft) {
+    let message = format!("{old} was not made to refuse writes ({why}); epoch {epoch} ends its office all the same");
+    d.note_about(Reason::PrimaryUnreachable, old, message);
+}
+
+/// What came of telling the old primary to refuse writes. The answer may come after the new one has taken office.
+pub(crate) fn note_fence(s: &Snapshot, kind: Kind, old: &ReplicaName, epoch: Epoch, d: &mut Draft) {
+    match s.order(old, OrderKind::Fence, epoch).map(|order| &order.outcome) {
+        Some(OrderOutcome::Done(Some(last))) => {
+            d.note_about(Reason::PrimaryFenced, old, format!("{old} refuses writes; it has executed {last}"));
+        }
+        Some(OrderOutcome::Done(None)) => {
+            d.note_about(Reason::PrimaryFenced, old, format!("{old} takes no writes: its server was ended"));
+        }
+        // A planned change is given up instead, and says so.
+        Some(OrderOutcome::Failed(why)) if kind == Kind::Failover => unreachable(old, epoch, why, d),
+        Some(OrderOutcome::Failed(_) | OrderOutcome::InFlight) | None => {}
     }
 }
 

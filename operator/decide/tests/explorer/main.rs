@@ -3,8 +3,16 @@
 //! `UNDERSTUDY_SEEDS` is how many seeds are tried (10,000 without it), `UNDERSTUDY_SEED` tries one and prints its trace.
 //! A failing seed is run again and prints its trace: everything that happened, in order, so that it can be replayed.
 
+mod cluster;
+mod evidence;
+mod invariants;
+mod manager;
+mod misfortune;
 mod operator;
 mod random;
+mod servers;
+mod steps;
+mod watch;
 mod world;
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,23 +1,25 @@
-//! A model of the operator's shell: what it hears and remembers, and how it carries out steps. It forgets all of it when it dies.
+//! A model of the operator's shell: what it hears and remembers. It forgets all of it when it dies.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use understudy_decide::decision::NewReplica;
 use understudy_decide::failover::snapshot::*;
-use understudy_decide::{Decision, Fact, Order, OrderKind, Step, plan};
+use understudy_decide::{Decision, Fact, Order, OrderKind, plan};
 use understudy_wire::evidence::*;
 use understudy_wire::order::Peers;
-use understudy_wire::{Epoch, Evidence, GtidSet, Observer, ReplicaName, Report, ShardName};
+use understudy_wire::{Epoch, Evidence, Observer, ReplicaName, Report, ShardName};
 
-use super::world::{Disk, Letter, NodeW, PodW, Process, Rep, Watch, World};
+use super::cluster::{Letter, NodeW, Rep};
+use super::evidence::{report, server};
+use super::watch::Watch;
+use super::world::World;
 
-struct Sent {
-    epoch: Epoch,
-    at: Millis,
-    tries: u32,
-    pod: String,
-    outcome: OrderOutcome,
+pub struct Sent {
+    pub epoch: Epoch,
+    pub at: Millis,
+    pub tries: u32,
+    pub pod: String,
+    pub outcome: OrderOutcome,
 }
 
 pub struct Operator {
@@ -27,8 +29,8 @@ pub struct Operator {
     heard: BTreeMap<String, (Report, Millis, Option<String>)>,
     connected: BTreeMap<ReplicaName, String>,
     peers: BTreeMap<ReplicaName, (String, Peers)>,
-    orders: BTreeMap<(ReplicaName, OrderKind), Sent>,
-    reprobe: Option<(Epoch, Millis, Option<ReprobeOutcome>)>,
+    pub orders: BTreeMap<(ReplicaName, OrderKind), Sent>,
+    pub reprobe: Option<(Epoch, Millis, Option<ReprobeOutcome>)>,
     transition: Option<(Epoch, Millis)>,
     office: Option<((ReplicaName, Epoch), Millis)>,
     own: BTreeMap<ReplicaName, Watch>,
@@ -248,295 +250,8 @@ impl Operator {
             age: world.now.saturating_sub(rep.made),
         }
     }
-
-    /// Carries out one step the way the shell does: conditions are checked again where the API server checks them.
-    pub fn act(&mut self, world: &mut World, seen: &Snapshot, step: &Step) -> Result<(), String> {
-        // A write can fail, or somebody else may have written first.
-        if world.faults && world.random.one_in(15) {
-            world.say(|| format!("write fails: {step:?}"));
-            return Ok(());
-        }
-        match step {
-            Step::Order { replica, order } => {
-                self.send(world, replica, order);
-                return Ok(());
-            }
-            Step::Reprobe { epoch, .. } => self.reprobe = Some((*epoch, world.now, None)),
-            Step::Claim(claim) => {
-                if world.status.epoch > claim.after || world.status.epoch != seen.status.epoch {
-                    return Ok(());
-                }
-                if world
-                    .status
-                    .transition
-                    .as_ref()
-                    .is_some_and(|t| t.kind != Kind::Bootstrap && t.kind != Kind::Switchover)
-                {
-                    world.counts.second_candidates += 1;
-                }
-                world.status.epoch = claim.epoch();
-                world.status.transition = Some(Transition {
-                    kind: claim.kind,
-                    epoch: claim.epoch(),
-                    from: claim.from.clone(),
-                    to: claim.to.clone(),
-                    record: claim.record.clone(),
-                    cause: Some(claim.cause.clone()),
-                });
-                world.requests.retain(|request| Some(&request.name) != claim.record.as_ref());
-            }
-            Step::Publish { epoch, primary, address } => {
-                let Some(t) = world.status.transition.clone().filter(|t| t.epoch == *epoch && t.to == *primary) else {
-                    return Ok(());
-                };
-                let given_up = world.replicas.get(primary).is_none_or(|rep| rep.condemned.is_some());
-                if t.kind == Kind::Bootstrap && given_up {
-                    return Ok(());
-                }
-                match t.kind {
-                    Kind::Failover => world.counts.failovers += 1,
-                    Kind::Switchover => world.counts.switchovers += 1,
-                    Kind::Confirm => world.counts.confirms += 1,
-                    Kind::Bootstrap => {}
-                }
-                world.status.primary = Some(primary.clone());
-                world.status.primary_address = Some(address.clone());
-                world.status.transition = None;
-                if let Some(bootstrap) = &mut world.status.bootstrap {
-                    bootstrap.completed = true;
-                }
-                let at = Some(at(world.now));
-                world.status.last_change = Some(LastChange {
-                    kind: t.kind,
-                    epoch: *epoch,
-                    from: t.from,
-                    record: t.record,
-                    cause: t.cause,
-                    at,
-                });
-            }
-            Step::IntendBootstrap { replica } => {
-                world.status.bootstrap = Some(Bootstrap { replica: replica.clone(), completed: false });
-            }
-            Step::Grow { first, replicas } => self.grow(world, *first, replicas),
-            Step::MakeVolume { replica } => {
-                let uid = world.uid("volume");
-                if let Some(rep) = world.replicas.get_mut(replica) {
-                    rep.disk.get_or_insert(Disk { uid, node: None, data: None, unusable: false, role: None });
-                }
-            }
-            Step::MakePod { replica } => make_pod(world, replica),
-            Step::Condemn { replica, uid, reason, .. } => {
-                let node =
-                    world.replicas.get(replica).and_then(|rep| Some(world.nodes[rep.pod.as_ref()?.node].name.clone()));
-                if let Some(rep) =
-                    world.replicas.get_mut(replica).filter(|rep| rep.uid == *uid && rep.condemned.is_none())
-                {
-                    let reason = reason.to_string();
-                    rep.condemned = Some(Condemned { reason, successor_ready_at: None, node });
-                }
-            }
-            Step::DeletePod { replica, uid, .. } => {
-                if let Some(rep) = world.replicas.get_mut(replica)
-                    && rep.pod.as_ref().is_some_and(|pod| pod.uid == *uid)
-                {
-                    rep.pod = None;
-                }
-            }
-            Step::StartQuarantine { replica } => {
-                if let Some(condemned) = world.replicas.get_mut(replica).and_then(|rep| rep.condemned.as_mut()) {
-                    condemned.successor_ready_at = Some(at(world.now));
-                }
-            }
-            Step::DeleteVolume { replica, uid } => delete_volume(world, replica, uid)?,
-            Step::DeleteReplica { replica, uid } => {
-                if world.replicas.get(replica).is_some_and(|rep| rep.uid == *uid && rep.disk.is_none()) {
-                    world.replicas.remove(replica);
-                }
-            }
-            Step::Refuse { request, .. } => world.requests.retain(|open| open.name != *request),
-            Step::Label { replica, role } => {
-                if let Some(rep) = world.replicas.get_mut(replica) {
-                    let role = Some(role.to_string());
-                    rep.pod.iter_mut().for_each(|pod| pod.role.clone_from(&role));
-                    rep.disk.iter_mut().for_each(|disk| disk.role.clone_from(&role));
-                }
-            }
-        }
-        world.wrote(step);
-        Ok(())
-    }
-
-    fn send(&mut self, world: &mut World, to: &ReplicaName, order: &Order) {
-        let Some(pod) = world.replicas.get(to).and_then(|rep| rep.pod.as_ref()) else { return };
-        let cut = !world.nodes[pod.node].up || world.nodes[pod.node].cut;
-        let uid = pod.uid.clone();
-        let key = (to.clone(), order.kind());
-        let tries = self.orders.get(&key).filter(|sent| sent.epoch == order.epoch()).map_or(1, |sent| sent.tries + 1);
-        let sent =
-            Sent { epoch: order.epoch(), at: world.now, tries, pod: uid.clone(), outcome: OrderOutcome::InFlight };
-        self.orders.insert(key, sent);
-        if cut || (world.faults && world.random.one_in(20)) {
-            return;
-        }
-        let slow = world.faults && world.random.one_in(10);
-        let arrives = world.now + if slow { world.random.between(500, 9_000) } else { 0 };
-        let answer_to = (!(world.faults && world.random.one_in(15))).then_some(self.generation);
-        world.post.push(Letter { arrives, to: to.clone(), pod: uid, order: order.clone(), answer_to });
-    }
-
-    fn grow(&mut self, world: &mut World, first: u32, replicas: &[NewReplica]) {
-        // The shell counts again past the cache, and the ids are taken by compare-and-set.
-        let there = world.replicas.values().filter(|rep| rep.condemned.is_none()).count();
-        if world.status.next_server_id.max(1) != first || there + replicas.len() > world.wanted {
-            return;
-        }
-        world.status.next_server_id = first + u32::try_from(replicas.len()).expect("few");
-        for new in replicas {
-            let uid = world.uid("replica");
-            let made = world.now;
-            world.replicas.entry(new.name.clone()).or_insert(Rep {
-                uid,
-                server_id: new.server_id,
-                condemned: None,
-                replaces: new.replaces.clone(),
-                avoid: new.avoid_nodes.clone(),
-                pod: None,
-                disk: None,
-                made,
-            });
-            if world.faults && world.random.one_in(20) {
-                return;
-            }
-        }
-    }
 }
 
-fn delete_volume(world: &mut World, replica: &ReplicaName, uid: &str) -> Result<(), String> {
-    let Some(rep) = world.replicas.get(replica).filter(|rep| rep.disk.as_ref().is_some_and(|disk| disk.uid == uid))
-    else {
-        return Ok(());
-    };
-    if rep.condemned.is_none() {
-        return Err(format!("I6: the volume of {replica} is deleted and it was never condemned"));
-    }
-    let intact = world.replicas.values().filter(|rep| {
-        rep.condemned.is_none() && rep.disk.as_ref().is_some_and(|disk| disk.data.is_some() && !disk.unusable)
-    });
-    if intact.count() == 0 {
-        return Err(format!("I6: the volume of {replica} is deleted and no other copy is there"));
-    }
-    world.counts.volumes_deleted += 1;
-    world.replicas.get_mut(replica).expect("seen above").disk = None;
-    Ok(())
-}
-
-fn make_pod(world: &mut World, replica: &ReplicaName) {
-    let taken: Vec<_> = world.replicas.values().filter_map(|rep| rep.pod.as_ref().map(|pod| pod.node)).collect();
-    let Some(rep) = world.replicas.get(replica) else { return };
-    if rep.pod.is_some() || rep.disk.is_none() {
-        return;
-    }
-    let bound = rep.disk.as_ref().and_then(|disk| disk.node);
-    let allowed: Vec<_> = (0..world.nowhere()).filter(|node| !rep.avoid.contains(&world.nodes[*node].name)).collect();
-    let free: Vec<_> = allowed.iter().copied().filter(|node| !taken.contains(node)).collect();
-    let chosen = bound.or_else(|| world.random.pick(&free).copied()).or_else(|| world.random.pick(&allowed).copied());
-    let node = chosen.unwrap_or(world.nowhere());
-    let uid = world.uid("pod");
-    let ip = format!("10.0.{}.{}", uid.len(), uid.trim_start_matches("pod-"));
-    let now = world.now;
-    let rep = world.replicas.get_mut(replica).expect("seen above");
-    let disk = rep.disk.as_mut().expect("seen above");
-    disk.node = chosen;
-    let known = disk.data.as_ref().and_then(|data| data.row.as_ref()).map_or(Epoch(0), |(epoch, _)| *epoch);
-    let process = if disk.data.is_some() { Process::Starting { until: now + 1_000 } } else { Process::None };
-    rep.pod = Some(PodW {
-        uid,
-        ip,
-        node,
-        process,
-        frozen: false,
-        terminating_at: None,
-        read_only: true,
-        source: None,
-        received: GtidSet::new(),
-        known,
-        fenced: None,
-        peers: None,
-        probe: None,
-        last_read: now,
-        made: now,
-        role: None,
-    });
-}
-
-fn at(now: Millis) -> Timestamp {
+pub fn at(now: Millis) -> Timestamp {
     Timestamp::from_millisecond(i64::try_from(now).expect("small")).expect("a time")
-}
-
-fn report(observer: Observer, evidence: Vec<Evidence>) -> Report {
-    Report { observer, seq: 0, own_gap: 250, interval: 250, evidence, log: vec![] }
-}
-
-fn server(now: Millis, name: &ReplicaName, rep: &Rep, pod: &PodW) -> Server {
-    let disk = rep.disk.as_ref();
-    let data = disk.and_then(|disk| disk.data.as_ref());
-    let phase = match &pod.process {
-        Process::None if disk.is_some_and(|disk| disk.unusable) => Phase::Unusable { reason: "interrupted".into() },
-        Process::None => Phase::Empty,
-        Process::Building { .. } => Phase::Building,
-        Process::Starting { .. } => Phase::Starting,
-        Process::Running => Phase::Running,
-        Process::Exited { at } => Phase::Exited { code: None, signal: Some(9), age: now - at },
-    };
-    let running = phase == Phase::Running;
-    let serves = data.and_then(|data| data.row.as_ref()).filter(|(_, head)| head == name && running && !pod.read_only);
-    let read = now - pod.last_read;
-    Server {
-        phase,
-        uuid: Some(rep.source_id().to_string()),
-        process_state: Some(if pod.frozen { 'T' } else { 'S' }),
-        threads_in_d: 0,
-        epoch: pod.known.max(data.and_then(|data| data.row.as_ref()).map_or(Epoch(0), |(epoch, _)| *epoch)),
-        serving: serves.map(|(epoch, _)| *epoch),
-        read_only: (running && !pod.frozen).then_some(pod.read_only),
-        fenced: pod.fenced.map(|epoch| Fence::Epoch { epoch, age: 0 }),
-        executed: data.filter(|_| running).map(|data| Aged { age: read, value: data.executed.clone() }),
-        offsets: data.filter(|_| running).map(|data| Aged {
-            age: read,
-            value: vec![StoredOffset {
-                consumer: "store".into(),
-                topic: "samples".into(),
-                partition: 0,
-                next_offset: data.offset,
-            }],
-        }),
-        replication: pod.source.as_ref().filter(|_| running).map(|(_, address)| Aged {
-            age: read,
-            value: Replication {
-                source: Some(address.clone()),
-                receiving: true,
-                applying: true,
-                received: pod.received.clone(),
-                delay: Some(0),
-                receive_error: None,
-                apply_error: None,
-            },
-        }),
-        lsn: None,
-        admin: None,
-        fsync: None,
-        volume: None,
-        build: match &pod.process {
-            Process::Building { donor, .. } => Some(BuildProgress {
-                stage: "FILE COPY".into(),
-                done: 0,
-                total: 0,
-                eta: None,
-                donor: Some(donor.clone()),
-                error: None,
-            }),
-            _ => None,
-        },
-    }
 }

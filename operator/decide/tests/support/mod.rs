@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use understudy_decide::failover::snapshot::*;
-use understudy_decide::{Decision, Fact, Order, Step, plan};
+use understudy_decide::{Decision, Fact, Order, OrderKind, Reason, Step, plan};
 use understudy_wire::evidence::*;
 use understudy_wire::gtid::SourceId;
 use understudy_wire::{Epoch, Evidence, GtidSet, Observer, ReplicaName, Report, ShardName};
@@ -156,6 +156,7 @@ impl Scene {
                 bootstrap: Some(Bootstrap { replica: name("a"), completed: true }),
                 next_server_id: 4,
                 last_change: None,
+                paused: false,
             },
             replicas: BTreeMap::new(),
             reports: Vec::new(),
@@ -308,14 +309,7 @@ impl Scene {
         self.0.memory.reprobe = Some(Reprobe { epoch: self.0.status.epoch, outcome });
     }
 
-    pub fn ordered(
-        &mut self,
-        letter: &str,
-        kind: understudy_decide::OrderKind,
-        tries: u32,
-        sent: Millis,
-        outcome: OrderOutcome,
-    ) {
+    pub fn ordered(&mut self, letter: &str, kind: OrderKind, tries: u32, sent: Millis, outcome: OrderOutcome) {
         let fact = OrderFact { epoch: self.0.status.epoch, sent, tries, outcome };
         self.0.memory.orders.insert((name(letter), kind), fact);
     }
@@ -336,6 +330,19 @@ impl Scene {
             Step::Claim(claim) => Some((claim.kind, claim.to.to_string())),
             _ => None,
         })
+    }
+
+    /// The order of this kind that the plan gives to a replica.
+    pub fn order_to(&self, letter: &str, kind: OrderKind) -> Option<Order> {
+        self.steps().into_iter().find_map(|step| match step {
+            Step::Order { replica, order } if replica == name(letter) && order.kind() == kind => Some(order),
+            _ => None,
+        })
+    }
+
+    /// Whether the plan has a note with this reason.
+    pub fn gives(&self, reason: Reason) -> bool {
+        self.plan().notes.iter().any(|note| note.reason == reason)
     }
 
     /// The reasons of the notes.

@@ -1,6 +1,7 @@
 //! The product from outside, one file a behaviour. Needs a cluster: `cargo lab test --tier e2e`.
 
 mod bootstrap;
+mod definitions;
 mod deletion;
 mod levers;
 mod malformed;

@@ -4,21 +4,20 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 use understudy_e2e::fault::Fault;
-use understudy_e2e::prometheus::Prometheus;
+use understudy_e2e::prometheus::{Prometheus, SCRAPE};
 use understudy_e2e::remote_read::{differences, read};
 use understudy_e2e::stage::{self, Stage};
 use understudy_e2e::wait::{Seen, until};
 use understudy_e2e::{run, see};
 
 const JOBS: [&str; 4] = ["apiserver", "kubelet", "cadvisor", "understudy"];
-/// A slice is compared at a time, so that no answer gets too large.
+/// A slice is compared at a time, so that no answer gets too large. The last one takes what is left, two scrapes at least.
 const SLICE: i64 = 60_000;
 
-/// How long Prometheus scrapes; `cargo lab bench prometheus` asks for ten minutes.
-fn window() -> Duration {
-    Duration::from_secs(
-        std::env::var("UNDERSTUDY_E2E_PROMETHEUS_SECONDS").ok().and_then(|n| n.parse().ok()).unwrap_or(90),
-    )
+/// How often every job is scraped; `cargo lab bench prometheus` asks for as many scrapes as ten minutes hold.
+fn wanted() -> u64 {
+    let seconds = std::env::var("UNDERSTUDY_E2E_PROMETHEUS_SECONDS").ok().and_then(|n| n.parse().ok()).unwrap_or(90);
+    (seconds / SCRAPE.as_secs()).max(3)
 }
 
 fn now() -> Result<i64> {
@@ -35,18 +34,29 @@ fn what_prometheus_scraped_is_read_back_to_the_bit_after_a_failover() -> Result<
 
         let before = stage.shard().await?;
         let old = see::primary(&before);
-        tokio::time::sleep(window() / 3).await;
+        scraped(&prometheus, from, wanted() / 3).await?;
         Fault::Kill.inject(stage.cluster, &stage.namespace, &old).await?;
         stage.promoted(&old, see::epoch(&before), Duration::from_secs(20)).await?;
         stage.settled().await?;
-        let end = from + window().as_millis() as i64;
-        until("the window is over", window(), async || Ok(Seen::when(now()? >= end, (), "it is not"))).await?;
+        let end = scraped(&prometheus, from, wanted()).await?;
 
         let (series, samples) = compare(&stage, &prometheus, from, end).await?;
         println!("{series} series, {samples} samples, equal to the bit");
         ensure!(series > 1000, "only {series} series were compared");
         prometheus.stop(&stage).await
     })
+}
+
+/// Waits until every job was scraped this often since `from`; the moment at which that was seen.
+async fn scraped(prometheus: &Prometheus, from: i64, times: u64) -> Result<i64> {
+    let limit = SCRAPE * u32::try_from(times + 4)?;
+    until(format!("every job was scraped {times} times"), limit, async || {
+        let at = now()?;
+        let scrapes = prometheus.scrapes(((at - from) / 1_000).unsigned_abs()).await?;
+        let all = JOBS.iter().all(|job| scrapes.get(*job).is_some_and(|seen| *seen >= times));
+        Ok(Seen::when(all, at, format!("{scrapes:?}")))
+    })
+    .await
 }
 
 async fn readable_through_the_reader(prometheus: &Prometheus) -> Result<()> {
@@ -65,7 +75,8 @@ async fn compare(stage: &Stage, prometheus: &Prometheus, from: i64, end: i64) ->
     let (mut most, mut samples) = (0, 0);
     let mut slice = from;
     while slice < end {
-        let to = (slice + SLICE).min(end) - 1;
+        let least = 2 * SCRAPE.as_millis() as i64;
+        let to = if end - slice < SLICE + least { end } else { slice + SLICE } - 1;
         let mut in_slice = 0;
         for job in JOBS {
             let theirs = read(&prometheus.sender, None, job, slice, to).await?;

@@ -324,8 +324,8 @@ impl Pass<'_> {
 
     fn say(&self, observed: &Observed) {
         let events = &self.context.events;
-        if self.datastore.spec.paused {
-            events.say(self.datastore, Reason::Paused, "spec.paused is set: nothing is done until it is taken away");
+        if let Some((reason, note)) = status::lever(self.datastore) {
+            events.say(self.datastore, reason, note);
         }
         match &observed.placing {
             Placing::Write { entries, .. } => {

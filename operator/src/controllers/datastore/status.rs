@@ -11,6 +11,7 @@ use understudy_api::v1alpha1::{
 
 use super::placement::Placing;
 use super::topic::Fact;
+use crate::events::Reason;
 
 /// The topic is as the spec asks.
 pub const TOPIC_READY: &str = "TopicReady";
@@ -120,6 +121,16 @@ pub fn of(datastore: &Datastore, observed: Observed, now: Timestamp) -> Datastor
     status
 }
 
+/// What is to be said of `spec.paused`, when it was changed since the status was written.
+pub fn lever(datastore: &Datastore) -> Option<(Reason, &'static str)> {
+    let was_paused = datastore.status.as_ref().is_some_and(|status| conditions::is_paused(&status.conditions));
+    match (was_paused, datastore.spec.paused) {
+        (false, true) => Some((Reason::Paused, "spec.paused is set: nothing is done until it is taken away")),
+        (true, false) => Some((Reason::Resumed, "spec.paused was taken away: what waited is done now")),
+        (false, false) | (true, true) => None,
+    }
+}
+
 /// How bad a verdict is; the order in which a person wants to hear of them.
 fn badness(state: VerdictState) -> u8 {
     match state {
@@ -160,7 +171,7 @@ fn claims(datastore: &Datastore, observed: &Observed, shards_ready: usize) -> Ve
         SecretFact::Unknown => {}
     }
     if datastore.spec.paused {
-        claims.push(Claim::no(conditions::PROGRESSING, "Paused", "spec.paused is set"));
+        claims.push(Claim::no(conditions::PROGRESSING, conditions::PAUSED, "spec.paused is set"));
         return claims;
     }
     let wanting = wanting(datastore, observed, shards_ready);

@@ -173,3 +173,16 @@ fn placements_are_added_to_and_kept_in_order() {
     assert_eq!(of_0, [0, 50]);
     assert_eq!(second.placed_shards, 3);
 }
+
+#[test]
+fn a_pause_is_said_when_it_begins_and_when_it_ends_and_not_in_between() {
+    let mut datastore = datastore(json!({}));
+    let mut say = |paused: bool| {
+        datastore.spec.paused = paused;
+        let said = status::lever(&datastore).map(|(reason, _)| reason);
+        datastore.status = Some(status::of(&datastore, observed(), Timestamp::UNIX_EPOCH));
+        said
+    };
+    let said = [false, true, true, false, false].map(&mut say);
+    assert_eq!(said, [None, Some(Reason::Paused), None, Some(Reason::Resumed), None]);
+}

@@ -21,6 +21,8 @@ use crate::events::Reason;
 /// The MySQL accounts of a shard; each is a key of the Secret.
 pub const ACCOUNTS: [&str; 5] =
     ["understudy_admin", "understudy_repl", "understudy_probe", "understudy_consumer", "understudy_reader"];
+/// On the passwords: UID of the Shard that uses them.
+const USED_BY: &str = "understudy.dev/shard-uid";
 /// Characters of a password: 192 bits.
 const PASSWORD: usize = 32;
 
@@ -70,6 +72,7 @@ impl SecretError {
 pub async fn ensure_credentials(shard: &Shard, context: &Context) -> Result<(), SecretError> {
     let (namespace, name) = (shard.namespace().unwrap_or_default(), names::credentials_secret(&shard.name_any()));
     let found: Option<Secret> = context.applier.get(&namespace, &name).await?;
+    let reused = found.as_ref().is_some_and(|secret| is_of_before(secret, shard));
     match found {
         Some(secret) => complete(&secret)?,
         None if has_accounts(shard) => return Err(SecretError::Gone { secret: name }),
@@ -92,10 +95,25 @@ pub async fn ensure_credentials(shard: &Shard, context: &Context) -> Result<(), 
     let metadata = json!({ "metadata": {
         "name": name,
         "labels": shard_labels(shard),
+        "annotations": used_by(shard),
         "ownerReferences": owner.into_iter().collect::<Vec<_>>(),
     }});
     context.applier.apply_as::<Secret>(manager::FURNISH, &namespace, &name, metadata, Live::Unwatched).await?;
+    if reused {
+        let note = format!("Secret {name} was there before this Shard; its passwords are used");
+        context.events.say(shard, Reason::CredentialsReused, note);
+    }
     Ok(())
+}
+
+/// Which Shard uses the passwords, written on them so that it is said once that they are older than it.
+fn used_by(shard: &Shard) -> BTreeMap<String, String> {
+    shard.uid().map(|uid| (USED_BY.to_owned(), uid)).into_iter().collect()
+}
+
+/// Whether the passwords were there before the Shard, and are used by it for the first time.
+fn is_of_before(secret: &Secret, shard: &Shard) -> bool {
+    secret.annotations().get(USED_BY) != shard.uid().as_ref() && !has_accounts(shard)
 }
 
 /// Whether MySQL has accounts already, with passwords that only the Secret knew.
@@ -125,6 +143,7 @@ fn credentials(shard: &Shard, name: &str) -> Result<Secret, SecretError> {
             name: Some(name.to_owned()),
             namespace: shard.namespace(),
             labels: Some(shard_labels(shard)),
+            annotations: Some(used_by(shard)),
             ..ObjectMeta::default()
         },
         type_: Some("Opaque".to_owned()),
@@ -209,6 +228,33 @@ mod tests {
         let (one, other) = (password().unwrap(), password().unwrap());
         assert_eq!(one.len(), PASSWORD);
         assert_ne!(one, other);
+    }
+
+    fn shard(uid: &str, status: serde_json::Value) -> Shard {
+        serde_json::from_value(json!({
+            "apiVersion": "understudy.dev/v1alpha1", "kind": "Shard",
+            "metadata": { "name": "m", "namespace": "prod", "uid": uid },
+            "spec": { "mysql": { "image": "mysql:9.7.4" }, "storage": { "size": "10Gi" } },
+            "status": status,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn passwords_are_of_before_until_the_shard_is_written_on_them() {
+        let unborn = || json!({ "epoch": 0, "nextServerId": 1 });
+        let first = shard("u1", unborn());
+        let own = credentials(&first, "m-credentials").unwrap();
+        let by_hand = Secret { metadata: ObjectMeta::default(), ..own.clone() };
+        let serving = json!({ "epoch": 1, "nextServerId": 4, "primary": "m-a" });
+        for (case, secret, shard, of_before) in [
+            ("made for it", &own, &first, false),
+            ("left by an earlier one", &own, &shard("u2", unborn()), true),
+            ("put there by a person", &by_hand, &first, true),
+            ("of a shard that has served, never written on", &by_hand, &shard("u1", serving), false),
+        ] {
+            assert_eq!(is_of_before(secret, shard), of_before, "{case}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! - [`stage`]: the loop
 //! - [`observe`], [`memory`], [`overlay`], [`company`]: what a snapshot is made of
 //! - [`act`], [`orders`]: how steps are carried out
-//! - [`report`], [`gap`]: what is said about it
+//! - [`report`], [`notes`], [`gap`], [`retained`]: what is said about it
 //! - [`build`]: the objects of a shard
 
 mod act;
@@ -11,10 +11,12 @@ pub mod build;
 mod company;
 mod gap;
 mod memory;
+mod notes;
 mod observe;
 mod orders;
 mod overlay;
 mod report;
+mod retained;
 mod stage;
 
 use std::collections::HashMap;
@@ -99,6 +101,7 @@ impl Theatre {
                 if let Some(running) = self.stages.remove(&key(&touched.name)) {
                     running.stop.cancel();
                 }
+                retained::say(&self.shared.context, &touched.namespace, &touched.name);
             }
             Kind::Shard => self.open(touched.namespace.clone(), touched.name.clone()),
             // A person's request need not bear a label.

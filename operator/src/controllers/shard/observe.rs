@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Node as KubeNode, PersistentVolumeClaim, Pod as
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use understudy_api::v1alpha1::{self as api, FailoverKind, FailoverMode, FailoverPhase, TransitionKind};
-use understudy_api::{Consumer, Failover, Replica as KubeReplica, Shard, labels, names};
+use understudy_api::{Consumer, Failover, Replica as KubeReplica, Shard, conditions, labels, names};
 use understudy_decide::failover::snapshot::*;
 use understudy_link::client::Endpoint;
 use understudy_mysql::Deadlines;
@@ -252,6 +252,7 @@ fn status(shard: &Shard) -> Status {
             cause: last.reason.clone(),
             at: last.time.as_ref().map(|time| time.0),
         }),
+        paused: conditions::is_paused(&status.conditions),
     }
 }
 

@@ -15,15 +15,16 @@ use understudy_api::v1alpha1::{
     VerdictState, VolumeState, VolumeStatus,
 };
 use understudy_api::{Replica, Shard};
-use understudy_decide::decision::{Note, ReplicaView};
+use understudy_decide::decision::{ReplicaView, View};
 use understudy_decide::failover::record::{Phase as RecordPhase, RecordUpdate};
-use understudy_decide::failover::snapshot::{Kind, Snapshot};
-use understudy_decide::{Decision, Reason as Why, Role as DecidedRole};
+use understudy_decide::failover::snapshot::Snapshot;
+use understudy_decide::{Decision, Role as DecidedRole};
 use understudy_wire::evidence::{Phase, Server};
 use understudy_wire::{Epoch, ReplicaName};
 
 use super::act::ActError;
 use super::gap::Gap;
+use super::notes::Noted;
 use super::observe::Objects;
 use super::stage::Stage;
 use crate::events::{Events, Reason};
@@ -32,15 +33,13 @@ use crate::events::{Events, Reason};
 const STALE: Duration = Duration::from_secs(300);
 /// Progress of a build is shown this often.
 const PROGRESS: Duration = Duration::from_secs(5);
-/// A note that stopped holding and holds again within this time is the same one.
-const FLICKER: Duration = Duration::from_secs(10);
 
 /// What was said last, and what is to be said next.
 #[derive(Default)]
 pub struct Reporter {
     next: Option<ShardStatus>,
     replicas: BTreeMap<String, ReplicaStatus>,
-    said: HashMap<(Why, Option<ReplicaName>), Instant>,
+    noted: Noted,
     verdict: Option<(&'static str, Option<String>)>,
     written: Option<Instant>,
     replica_written: HashMap<String, Instant>,
@@ -132,7 +131,6 @@ impl Reporter {
 
     /// Makes events of what holds now and did not before.
     pub fn say(&mut self, events: &Events, shard: &Shard, s: &Snapshot, d: &Decision) {
-        let now = Instant::now();
         let verdict = (d.assessment.verdict.state(), d.assessment.verdict.cause().map(|cause| cause.to_string()));
         if s.status.primary.is_some() && self.verdict.as_ref() != Some(&verdict) {
             if self.verdict.is_some() {
@@ -141,15 +139,9 @@ impl Reporter {
             }
             self.verdict = Some(verdict);
         }
-        for note in &d.notes {
-            let key = (note.reason, note.about.clone());
-            if self.said.insert(key, now).is_none_or(|last| now.duration_since(last) > FLICKER)
-                && let Some(reason) = event(note, s)
-            {
-                events.say(shard, reason, note.message.clone());
-            }
+        for (reason, message) in self.noted.news(&d.notes, Instant::now()) {
+            events.say(shard, reason, message);
         }
-        self.said.retain(|_, last| now.duration_since(*last) <= FLICKER);
     }
 
     /// What was measured of the change that this update belongs to.
@@ -181,45 +173,6 @@ fn seconds_between(from: Timestamp, to: Timestamp) -> f64 {
     #[allow(clippy::cast_precision_loss, reason = "milliseconds of hours are exact")]
     let seconds = (to.as_millisecond() - from.as_millisecond()) as f64 / 1_000.0;
     seconds
-}
-
-/// The event that belongs to a note; none for what is only of use in the status.
-fn event(note: &Note, s: &Snapshot) -> Option<Reason> {
-    let kind = s.status.transition.as_ref().map(|t| t.kind);
-    Some(match note.reason {
-        Why::VerdictChanged => Reason::VerdictChanged,
-        Why::ShardPaused => Reason::Paused,
-        Why::FailoverLeftToPerson | Why::Cooldown => Reason::FailoverWithheld,
-        Why::NoCandidate => Reason::NoCandidate,
-        Why::RetentionViolated => Reason::RetentionExceeded,
-        Why::FleetBreaker => Reason::BreakerOpen,
-        Why::EpochClaimed if note.message.contains("Requested") => Reason::SwitchoverStarted,
-        Why::EpochClaimed if s.status.primary.is_none() => return None,
-        Why::EpochClaimed => Reason::FailoverStarted,
-        Why::NearMiss => Reason::NearMiss,
-        Why::CandidateFailed => Reason::CandidateFailed,
-        Why::Promoting | Why::OrderFailed => return None,
-        Why::PrimaryChanged => match kind {
-            Some(Kind::Bootstrap) | None => Reason::Bootstrapped,
-            Some(Kind::Switchover) => Reason::SwitchoverSucceeded,
-            Some(Kind::Failover | Kind::Confirm) => Reason::FailoverSucceeded,
-        },
-        Why::SwitchoverAborted | Why::RequestRefused => Reason::SwitchoverRefused,
-        Why::BootstrapIntended | Why::BootstrapAgain => Reason::BootstrapIntended,
-        Why::Initialising | Why::Cloning => Reason::BuildStarted,
-        Why::WaitingForDonor => Reason::BuildWaits,
-        Why::BuildFailed => Reason::BuildFailed,
-        Why::ReplicasAdded => Reason::ReplicaCreated,
-        Why::ReplicaCondemned => Reason::ReplicaCondemned,
-        Why::LastCopyKept => Reason::LastCopyKept,
-        Why::LastCopyRestarted => Reason::LastCopyRestarted,
-        Why::VolumeQuarantined => Reason::VolumeQuarantined,
-        Why::VolumeDeleted => Reason::VolumeDeleted,
-        Why::Unschedulable => Reason::Unschedulable,
-        Why::StatusLost => Reason::StatusLost,
-        Why::ObserverSuspect => Reason::ObserverSuspect,
-        Why::RedundancyBack => Reason::RedundancyRestored,
-    })
 }
 
 fn verdict(present: &ShardStatus, s: &Snapshot, d: &Decision) -> Verdict {
@@ -409,16 +362,22 @@ fn claims(s: &Snapshot, d: &Decision, objects: &Objects) -> Vec<Claim> {
             Claim::no(conditions::READY, if healthy { "NotRedundant" } else { "PrimaryNotHealthy" }, ready.clone())
         }
     };
-    let progressing = match (&view.doing, view.redundant) {
-        (Some(doing), _) => Claim::yes(conditions::PROGRESSING, "Acting", doing.clone()),
-        (None, false) => Claim::yes(conditions::PROGRESSING, "Building", ready.clone()),
-        (None, true) => Claim::no(conditions::PROGRESSING, "Settled", "nothing is to be done"),
-    };
+    let progressing = progressing(s.policy.paused, view, &ready);
     let degraded = match healthy && !view.redundant && s.status.last_change.is_some() {
         true => Claim::yes(conditions::DEGRADED, "NotRedundant", ready),
         false => Claim::no(conditions::DEGRADED, "NotDegraded", "no copy is missing that was there"),
     };
     vec![all, progressing, degraded, primary, promotable, redundant, consumers(objects)]
+}
+
+fn progressing(paused: bool, view: &View, ready: &str) -> Claim {
+    let kind = conditions::PROGRESSING;
+    match (&view.doing, view.redundant) {
+        _ if paused => Claim::no(kind, conditions::PAUSED, "spec.paused stops every action on this shard"),
+        (Some(doing), _) => Claim::yes(kind, "Acting", doing.clone()),
+        (None, false) => Claim::yes(kind, "Building", ready),
+        (None, true) => Claim::no(kind, "Settled", "nothing is to be done"),
+    }
 }
 
 fn consumers(objects: &Objects) -> Claim {
@@ -496,5 +455,23 @@ impl Stage {
         let names: Vec<_> = objects.replicas.iter().map(ResourceExt::name_any).collect();
         self.reporter.replica_written.retain(|name, _| names.contains(name));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_status_remembers_that_the_shard_was_paused_until_it_is_not() {
+        let doing = View { doing: Some("nothing: spec.paused".into()), ..View::default() };
+        let settled = View { redundant: true, ..View::default() };
+        let mut written = Vec::new();
+        for (paused, view) in [(false, &settled), (true, &doing), (true, &settled), (false, &doing), (false, &settled)]
+        {
+            let claim = progressing(paused, view, "3/3 replicas");
+            conditions::set(&mut written, claim, Some(1), &Time(Timestamp::UNIX_EPOCH));
+            assert_eq!(conditions::is_paused(&written), paused, "{view:?}");
+        }
     }
 }

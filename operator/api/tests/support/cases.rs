@@ -1,0 +1,436 @@
+//! Sound objects, and what each rule must refuse. The end-to-end tests show the same to a real API server.
+
+use serde_json::{Value, json};
+
+/// The kinds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Base {
+    Datastore,
+    Shard,
+    Replica,
+    Consumer,
+    Failover,
+}
+
+impl Base {
+    pub const ALL: [Self; 5] = [Self::Datastore, Self::Shard, Self::Replica, Self::Consumer, Self::Failover];
+}
+
+/// A valid object with little in it.
+pub fn base(kind: Base) -> Value {
+    let spec = match kind {
+        Base::Datastore => json!({
+            "shards": 2,
+            "shardTemplate": { "mysql": { "image": "mysql:8.4" }, "storage": { "size": "10Gi" } },
+            "kafka": { "bootstrapServers": "kafka-0:9092,kafka-1:9092", "topic": "metrics" },
+            "gateway": { "tokens": { "name": "metrics-tokens" } },
+            "query": {},
+        }),
+        Base::Shard => json!({ "mysql": { "image": "mysql:8.4" }, "storage": { "size": "10Gi" } }),
+        Base::Replica => json!({ "shard": "metrics-0", "serverId": 7 }),
+        Base::Consumer => json!({ "datastore": "metrics" }),
+        Base::Failover => json!({ "shard": "metrics-0" }),
+    };
+    json!({ "apiVersion": "understudy.dev/v1alpha1", "kind": format!("{kind:?}"), "metadata": { "name": "metrics-0" }, "spec": spec })
+}
+
+/// The object with these fields set, by JSON pointer; `null` takes a field away.
+pub fn with(mut object: Value, fields: &[(&str, Value)]) -> Value {
+    for (pointer, value) in fields {
+        let (parent, name) = pointer.rsplit_once('/').unwrap();
+        let parent = object.pointer_mut(parent).unwrap().as_object_mut().unwrap();
+        match value {
+            Value::Null => drop(parent.remove(name)),
+            value => drop(parent.insert(name.to_owned(), value.clone())),
+        }
+    }
+    object
+}
+
+/// An object (the base of its kind with some fields set; `null` takes one away) that a rule must refuse.
+pub struct Case {
+    pub name: &'static str,
+    pub kind: Base,
+    pub old: Option<Vec<(&'static str, Value)>>,
+    pub set: Vec<(&'static str, Value)>,
+    pub says: &'static str,
+}
+
+fn new(name: &'static str, kind: Base, set: Vec<(&'static str, Value)>, says: &'static str) -> Case {
+    Case { name, kind, old: None, set, says }
+}
+
+fn change(
+    name: &'static str,
+    kind: Base,
+    old: Vec<(&'static str, Value)>,
+    set: Vec<(&'static str, Value)>,
+    says: &'static str,
+) -> Case {
+    Case { name, kind, old: Some(old), set, says }
+}
+
+fn long(length: usize) -> Value {
+    json!("a".repeat(length))
+}
+
+fn labels() -> Value {
+    json!({"understudy.dev/role": "primary"})
+}
+
+fn elsewhere() -> Value {
+    json!({"name": "tokens", "namespace": "kube-system"})
+}
+
+fn topic(name: &str) -> Value {
+    json!({"bootstrapServers": "kafka:9092", "topic": name})
+}
+
+fn datastore_cases() -> Vec<Case> {
+    use Base::Datastore as D;
+    let template = "/spec/shardTemplate";
+    let at = |rest: &str| -> &'static str { format!("{template}{rest}").leak() };
+    vec![
+        new("too long a name", D, vec![("/metadata/name", long(35))], "at most 34 characters"),
+        new("a name that is no Service's", D, vec![("/metadata/name", json!("9lives"))], "begin with a letter"),
+        new("no shard", D, vec![("/spec/shards", json!(0))], "1 to 64 shards"),
+        new("65 shards", D, vec![("/spec/shards", json!(65))], "1 to 64 shards"),
+        change(
+            "fewer shards",
+            D,
+            vec![("/spec/shards", json!(3))],
+            vec![("/spec/shards", json!(2))],
+            "cannot be taken away",
+        ),
+        new(
+            "more shards than partitions",
+            D,
+            vec![("/spec/shards", json!(4)), ("/spec/kafka/partitions", json!(2))],
+            "more shards than partitions",
+        ),
+        new("a query service that would let nobody in", D, vec![("/spec/gateway", Value::Null)], "query needs tokens"),
+        new("an unknown partition", D, vec![("/spec/consumer", json!({"pausedPartitions": [3, 16]}))], "does not have"),
+        new("a negative partition", D, vec![("/spec/consumer", json!({"pausedPartitions": [-1]}))], "does not have"),
+        new("no replica", D, vec![(at("/replicas"), json!(0))], "1 to 9 replicas"),
+        new("50 replicas", D, vec![(at("/replicas"), json!(50))], "1 to 9 replicas"),
+        new("no image", D, vec![(at("/mysql/image"), json!(""))], "such as mysql:8.4"),
+        new(
+            "a variable that breaks durability",
+            D,
+            vec![(at("/mysql/config"), json!({"sync_binlog": "0"}))],
+            "may set only sizes",
+        ),
+        new(
+            "a value that ends the line",
+            D,
+            vec![(at("/mysql/config"), json!({"max_connections": "1\nsync_binlog=0"}))],
+            "one word",
+        ),
+        new("a size that is none", D, vec![(at("/storage/size"), json!("big"))], "such as 100Gi"),
+        new("a size of nothing", D, vec![(at("/storage/size"), json!("0"))], "such as 100Gi"),
+        change(
+            "a smaller volume",
+            D,
+            vec![(at("/storage/size"), json!("2Gi"))],
+            vec![(at("/storage/size"), json!("1500Mi"))],
+            "cannot shrink",
+        ),
+        change(
+            "another StorageClass",
+            D,
+            vec![(at("/storage/storageClassName"), json!("a"))],
+            vec![(at("/storage/storageClassName"), json!("b"))],
+            "storageClassName cannot be changed",
+        ),
+        change(
+            "a StorageClass taken away",
+            D,
+            vec![(at("/storage/storageClassName"), json!("a"))],
+            vec![],
+            "storageClassName cannot be changed",
+        ),
+        new(
+            "one missed probe as evidence",
+            D,
+            vec![(at("/failover"), json!({"detection": {"probeIntervalMs": 500}}))],
+            "one missed probe",
+        ),
+        new(
+            "stuck before the deadline",
+            D,
+            vec![(at("/failover"), json!({"detection": {"stuckAfterMs": 500}}))],
+            "at least commitDeadlineMs",
+        ),
+        new(
+            "labels of ours on replicas",
+            D,
+            vec![(at("/podTemplate"), json!({"labels": labels()}))],
+            "choose another prefix",
+        ),
+        new("brokers without a port", D, vec![("/spec/kafka/bootstrapServers", json!("kafka"))], "host:port"),
+        new("a topic with a blank", D, vec![("/spec/kafka/topic", json!("my topic"))], "letters, digits"),
+        new("a topic too long for its dead letters", D, vec![("/spec/kafka/topic", long(238))], "at most 237"),
+        change(
+            "another topic",
+            D,
+            vec![("/spec/kafka/topic", json!("a"))],
+            vec![("/spec/kafka/topic", json!("b"))],
+            "topic cannot be changed",
+        ),
+        new("no partition", D, vec![("/spec/kafka/partitions", json!(0))], "1 to 1024 partitions"),
+        change(
+            "more partitions",
+            D,
+            vec![("/spec/kafka/partitions", json!(16))],
+            vec![("/spec/kafka/partitions", json!(32))],
+            "partitions cannot be changed",
+        ),
+        new("no copy", D, vec![("/spec/kafka/replicationFactor", json!(0))], "1 to 7 copies"),
+        change(
+            "more copies",
+            D,
+            vec![("/spec/kafka/replicationFactor", json!(3))],
+            vec![("/spec/kafka/replicationFactor", json!(5))],
+            "Kafka's own tools",
+        ),
+        new("no copy in sync", D, vec![("/spec/kafka/minInsyncReplicas", json!(0))], "1 to 7"),
+        new(
+            "more copies in sync than copies",
+            D,
+            vec![("/spec/kafka/minInsyncReplicas", json!(4))],
+            "nothing could be written",
+        ),
+        new(
+            "one copy in sync of three",
+            D,
+            vec![("/spec/kafka/minInsyncReplicas", json!(1))],
+            "survive the loss of a broker",
+        ),
+        new("no retention", D, vec![("/spec/kafka/retentionHours", json!(0))], "1 to 8760"),
+        new("no gateway pod", D, vec![("/spec/gateway/replicas", json!(0))], "1 to 100"),
+        new("no query pod", D, vec![("/spec/query/replicas", json!(0))], "1 to 100"),
+        new("no consumer pod", D, vec![("/spec/consumer", json!({"replicas": 0}))], "1 to 5 pods"),
+        new("a Secret in another namespace", D, vec![("/spec/gateway/tokens", elsewhere())], "copy the Secret here"),
+        new(
+            "a Secret in another namespace, for query",
+            D,
+            vec![("/spec/query/tokens", elsewhere())],
+            "copy the Secret here",
+        ),
+        new(
+            "a Secret with its namespace in its name",
+            D,
+            vec![("/spec/gateway/tokens/name", json!("kube-system/tokens"))],
+            "without a namespace",
+        ),
+        new(
+            "labels of ours on gateways",
+            D,
+            vec![("/spec/gateway/podTemplate", json!({"labels": labels()}))],
+            "choose another prefix",
+        ),
+    ]
+}
+
+fn shard_cases() -> Vec<Case> {
+    use Base::Shard as S;
+    vec![
+        new("too long a name", S, vec![("/metadata/name", long(41))], "at most 40 characters"),
+        new("a name that is no Service's", S, vec![("/metadata/name", json!("0-metrics"))], "begin with a letter"),
+        new("no replica", S, vec![("/spec/replicas", json!(0))], "1 to 9 replicas"),
+        new("50 replicas", S, vec![("/spec/replicas", json!(50))], "1 to 9 replicas"),
+        new("no image", S, vec![("/spec/mysql/image", json!("my sql"))], "such as mysql:8.4"),
+        new(
+            "a variable that lets anyone write",
+            S,
+            vec![("/spec/mysql/config", json!({"super_read_only": "OFF"}))],
+            "may set only sizes",
+        ),
+        new("a value with a blank", S, vec![("/spec/mysql/config", json!({"max_connections": "1 0"}))], "one word"),
+        new("a size that is none", S, vec![("/spec/storage/size", json!("10 gigabytes"))], "such as 100Gi"),
+        change(
+            "a smaller volume",
+            S,
+            vec![("/spec/storage/size", json!("1Ti"))],
+            vec![("/spec/storage/size", json!("999Gi"))],
+            "cannot shrink",
+        ),
+        change(
+            "another StorageClass",
+            S,
+            vec![],
+            vec![("/spec/storage/storageClassName", json!("b"))],
+            "storageClassName cannot be changed",
+        ),
+        new(
+            "one missed probe as evidence",
+            S,
+            vec![("/spec/failover", json!({"detection": {"goneAfterMs": 300}}))],
+            "one missed probe",
+        ),
+        new(
+            "stuck before the deadline",
+            S,
+            vec![("/spec/failover", json!({"detection": {"commitDeadlineMs": 5000}}))],
+            "at least commitDeadlineMs",
+        ),
+        new("labels of ours", S, vec![("/spec/podTemplate", json!({"labels": labels()}))], "choose another prefix"),
+        new(
+            "brokers with a blank",
+            S,
+            vec![("/spec/kafka", json!({"bootstrapServers": "a:1, b:2", "topic": "t"}))],
+            "no blanks",
+        ),
+        new("a topic with a slash", S, vec![("/spec/kafka", topic("a/b"))], "letters, digits"),
+        change(
+            "another topic",
+            S,
+            vec![("/spec/kafka", topic("a"))],
+            vec![("/spec/kafka", topic("b"))],
+            "topic cannot be changed",
+        ),
+        change("a topic taken away", S, vec![("/spec/kafka", topic("a"))], vec![], "cannot be added or taken away"),
+        change("a topic added", S, vec![], vec![("/spec/kafka", topic("a"))], "cannot be added or taken away"),
+    ]
+}
+
+fn replica_cases() -> Vec<Case> {
+    use Base::Replica as R;
+    let condemned = |reason: &str| json!({"reason": reason});
+    vec![
+        new("server_id 0", R, vec![("/spec/serverId", json!(0))], "between 1 and 4294967295"),
+        new(
+            "server_id beyond 32 bits",
+            R,
+            vec![("/spec/serverId", json!(4_294_967_296_i64))],
+            "between 1 and 4294967295",
+        ),
+        change("another shard", R, vec![], vec![("/spec/shard", json!("metrics-1"))], "only condemned or deleted"),
+        change("another server_id", R, vec![], vec![("/spec/serverId", json!(8))], "only condemned or deleted"),
+        change(
+            "another node to avoid",
+            R,
+            vec![],
+            vec![("/spec/avoidNodes", json!(["n1"]))],
+            "only condemned or deleted",
+        ),
+        change(
+            "a condemnation taken back",
+            R,
+            vec![("/spec/condemned", condemned("ProcessExited"))],
+            vec![],
+            "stays condemned",
+        ),
+        change(
+            "another condemnation",
+            R,
+            vec![("/spec/condemned", condemned("A"))],
+            vec![("/spec/condemned", condemned("B"))],
+            "stays condemned",
+        ),
+    ]
+}
+
+fn consumer_cases() -> Vec<Case> {
+    use Base::Consumer as C;
+    let by_hand =
+        || vec![("/spec/datastore", Value::Null), ("/spec/shards", json!(["a", "b"])), ("/spec/kafka", topic("t"))];
+    let and = |mut fields: Vec<(&'static str, Value)>, more: (&'static str, Value)| {
+        fields.push(more);
+        fields
+    };
+    let view = |schema: &str| json!({"image": "events:1", "schema": schema});
+    vec![
+        new("too long a name", C, vec![("/metadata/name", long(41))], "at most 40 characters"),
+        new(
+            "both datastore and shards",
+            C,
+            vec![("/spec/shards", json!(["a"])), ("/spec/kafka", topic("t"))],
+            "either datastore or shards",
+        ),
+        new("neither datastore nor shards", C, vec![("/spec/datastore", Value::Null)], "either datastore or shards"),
+        new(
+            "shards without a topic",
+            C,
+            vec![("/spec/datastore", Value::Null), ("/spec/shards", json!(["a"]))],
+            "no Datastore to take the topic from",
+        ),
+        change(
+            "another datastore",
+            C,
+            vec![],
+            vec![("/spec/datastore", json!("other"))],
+            "datastore cannot be changed",
+        ),
+        change(
+            "another shard",
+            C,
+            by_hand(),
+            and(by_hand(), ("/spec/shards", json!(["a", "c"]))),
+            "shards cannot be changed",
+        ),
+        change(
+            "another group",
+            C,
+            vec![("/spec/group", json!("a"))],
+            vec![("/spec/group", json!("b"))],
+            "group cannot be changed",
+        ),
+        change("a group added", C, vec![], vec![("/spec/group", json!("b"))], "group cannot be changed"),
+        change("a topic added", C, vec![], vec![("/spec/kafka", topic("t"))], "cannot be added or taken away"),
+        change("another topic", C, by_hand(), and(by_hand(), ("/spec/kafka", topic("u"))), "topic cannot be changed"),
+        new(
+            "brokers without a port",
+            C,
+            vec![("/spec/kafka", json!({"bootstrapServers": "a", "topic": "t"}))],
+            "host:port",
+        ),
+        new("a topic with a blank", C, vec![("/spec/kafka", topic("t t"))], "letters, digits"),
+        new("a group with a blank", C, vec![("/spec/group", json!("a b"))], "group has letters"),
+        new(
+            "a view without an image",
+            C,
+            vec![("/spec/view", json!({"image": "", "schema": "view_a"}))],
+            "must name an image",
+        ),
+        new("a view in a schema of ours", C, vec![("/spec/view", view("understudy"))], "begin with view_"),
+        change(
+            "a view in another schema",
+            C,
+            vec![("/spec/view", view("view_a"))],
+            vec![("/spec/view", view("view_b"))],
+            "data is in the old one",
+        ),
+        new(
+            "a setting in lower case",
+            C,
+            vec![("/spec/view", json!({"image": "a", "schema": "view_a", "settings": {"path": "/"}}))],
+            "upper-case",
+        ),
+        new("no pod", C, vec![("/spec/replicas", json!(0))], "1 to 5 pods"),
+        new("a negative partition", C, vec![("/spec/pausedPartitions", json!([-1]))], "0 or more"),
+        new("labels of ours", C, vec![("/spec/podTemplate", json!({"labels": labels()}))], "choose another prefix"),
+    ]
+}
+
+fn failover_cases() -> Vec<Case> {
+    use Base::Failover as F;
+    vec![
+        new("no shard", F, vec![("/spec/shard", json!(""))], "name of a Shard in this namespace"),
+        new(
+            "a shard's name too long to be one",
+            F,
+            vec![("/spec/shard", long(41))],
+            "name of a Shard in this namespace",
+        ),
+        change("another target", F, vec![], vec![("/spec/target", json!("metrics-0-q9mm"))], "create another"),
+    ]
+}
+
+/// All of them. A test of this crate sees to it that every rule is broken by one.
+pub fn cases() -> Vec<Case> {
+    [datastore_cases(), shard_cases(), replica_cases(), consumer_cases(), failover_cases()]
+        .into_iter()
+        .flatten()
+        .collect()
+}

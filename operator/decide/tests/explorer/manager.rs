@@ -1,0 +1,159 @@
+//! Managers: what they do with an order, and what they see of the primary.
+
+use std::collections::BTreeMap;
+
+use understudy_decide::Order;
+use understudy_decide::failover::snapshot::*;
+use understudy_wire::GtidSet;
+use understudy_wire::order::Origin;
+
+use super::cluster::{Data, Letter, Process};
+use super::watch::Watch;
+use super::world::World;
+
+impl World {
+    /// Orders arrive at managers, answers at the operator that asked.
+    pub fn deliver(&mut self) -> Result<(), String> {
+        let now = self.now;
+        let (arrived, waiting) =
+            std::mem::take(&mut self.post).into_iter().partition(|letter: &Letter| letter.arrives <= now);
+        self.post = waiting;
+        for letter in arrived {
+            let answer = self.obey(&letter)?;
+            self.say(|| format!("{}: {:?} -> {answer:?}", letter.to, letter.order));
+            let Some(answer) = answer else { continue };
+            if let Some(operator) =
+                self.operator.as_mut().filter(|operator| Some(operator.generation) == letter.answer_to)
+            {
+                operator.answered(&letter, answer);
+            }
+        }
+        Ok(())
+    }
+
+    /// What a manager does with an order. None: nobody is there, or it hangs.
+    pub fn obey(&mut self, letter: &Letter) -> Result<Option<OrderOutcome>, String> {
+        let ever_served = !self.served.is_empty();
+        let now = self.now;
+        let relay_applied = !self.random.one_in(5);
+        let Some(rep) = self.replicas.get_mut(&letter.to) else { return Ok(None) };
+        let own = rep.source_id();
+        let (Some(pod), Some(disk)) = (&mut rep.pod, &mut rep.disk) else { return Ok(None) };
+        if pod.uid != letter.pod || !self.nodes[pod.node].up {
+            return Ok(None);
+        }
+        let refuse = |why: &str| Ok(Some(OrderOutcome::Failed(why.into())));
+        if letter.order.epoch() < pod.known {
+            return refuse("stale epoch");
+        }
+        let done = |set| Ok(Some(OrderOutcome::Done(set)));
+        let running = pod.process == Process::Running;
+        match &letter.order {
+            Order::Build(build) => {
+                if pod.process != Process::None || disk.data.is_some() || disk.unusable {
+                    return refuse("not empty");
+                }
+                pod.known = build.epoch;
+                match &build.origin {
+                    Origin::Initialise { intent } => {
+                        if ever_served && rep.condemned.is_none() {
+                            return Err(format!("I9: {} initialises and the shard has served", letter.to));
+                        }
+                        if intent.replica != letter.to {
+                            return refuse("not mine");
+                        }
+                        disk.data = Some(Data { executed: GtidSet::new(), offset: 0, row: None });
+                        pod.process = Process::Starting { until: now + 700 };
+                    }
+                    Origin::Clone { donor, .. } => {
+                        pod.process = Process::Building { until: now + 1_500, donor: donor.clone() };
+                    }
+                }
+                done(None)
+            }
+            Order::Follow(follow) => {
+                pod.known = follow.epoch;
+                if !running || pod.frozen {
+                    return if pod.frozen { Ok(None) } else { refuse("not running") };
+                }
+                pod.read_only = true;
+                pod.fenced = None;
+                pod.source = Some((follow.source.clone(), follow.address.clone()));
+                done(None)
+            }
+            Order::Promote(promote) => {
+                if pod.fenced == Some(promote.epoch) {
+                    return refuse("fenced under this epoch");
+                }
+                pod.known = promote.epoch;
+                let data = match &mut disk.data {
+                    Some(data) if running && !pod.frozen => data,
+                    _ if pod.frozen => return Ok(None),
+                    _ => return refuse("not running"),
+                };
+                if data.row.as_ref().is_none_or(|(epoch, _)| *epoch < promote.epoch) {
+                    if relay_applied {
+                        data.executed = data.executed.union(&pod.received);
+                    }
+                    let next = data.executed.of(own).count() + 1;
+                    data.executed.insert(own, next, next);
+                    data.row = Some((promote.epoch, letter.to.clone()));
+                }
+                pod.source = None;
+                pod.fenced = None;
+                pod.read_only = false;
+                done(Some(data.executed.clone()))
+            }
+            Order::Fence(fence) => {
+                pod.known = fence.epoch;
+                pod.fenced = Some(fence.epoch);
+                pod.read_only = true;
+                if pod.frozen {
+                    pod.process = Process::Exited { at: now };
+                    pod.frozen = false;
+                    return done(None);
+                }
+                done(disk.data.as_ref().filter(|_| running).map(|data| data.executed.clone()))
+            }
+            Order::Peers(peers) => {
+                let serving = disk.data.as_ref().and_then(|data| data.row.clone());
+                let head = peers.primary.as_ref().map(|(name, _)| name);
+                if serving.is_some_and(|(epoch, _)| peers.epoch > epoch) && head != Some(&letter.to) {
+                    pod.read_only = true;
+                }
+                pod.known = peers.epoch;
+                pod.peers = Some(peers.clone());
+                done(None)
+            }
+        }
+    }
+
+    /// Managers probe the primary that they were told of.
+    pub fn observe(&mut self) {
+        let now = self.now;
+        let heads: BTreeMap<_, _> = self
+            .replicas
+            .iter()
+            .filter_map(|(name, rep)| {
+                let pod = rep.pod.as_ref().filter(|pod| self.nodes[pod.node].up)?;
+                let (head, _) = pod.peers.as_ref()?.primary.as_ref()?;
+                Some((name.clone(), (head.clone(), self.try_commit(head, None))))
+            })
+            .collect();
+        for (name, (head, outcome)) in heads {
+            let Some(pod) = self.replicas.get_mut(&name).and_then(|rep| rep.pod.as_mut()) else { continue };
+            if head == name {
+                pod.probe = None;
+                continue;
+            }
+            match &mut pod.probe {
+                Some((subject, watch)) if *subject == head => watch.saw(now, outcome),
+                probe => {
+                    let mut watch = Watch::default();
+                    watch.saw(now, outcome);
+                    *probe = Some((head, watch));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! A failover that is under way, from the claim to what follows the publication.
+
+mod support;
+
+use support::*;
+use understudy_decide::failover::record::{Outcome, Phase as RecordPhase};
+use understudy_decide::failover::snapshot::*;
+use understudy_decide::{Order, OrderKind, Reason, Step};
+use understudy_wire::Epoch;
+use understudy_wire::evidence::Phase;
+
+fn published(scene: &Scene) -> Option<String> {
+    scene.steps().into_iter().find_map(|step| match step {
+        Step::Publish { primary, .. } => Some(primary.to_string()),
+        _ => None,
+    })
+}
+
+/// A failover from `a` was published a moment ago.
+fn took_office(scene: &mut Scene, letter: &str) {
+    scene.0.status.primary = Some(name(letter));
+    scene.0.status.primary_address = scene.0.address_of(&name(letter));
+    scene.0.status.epoch = Epoch(5);
+    scene.0.status.transition = None;
+    scene.0.status.last_change = Some(LastChange {
+        kind: Kind::Failover,
+        epoch: Epoch(5),
+        from: Some(name("a")),
+        record: Some("m-5".into()),
+        cause: Some("Unreachable".into()),
+        at: Some(scene.0.now),
+    });
+    scene.0.memory.office_known = 100;
+    scene.server(letter, |server| {
+        server.serving = Some(Epoch(5));
+        server.replication = None;
+    });
+}
+
+fn failed_probe() -> ReprobeOutcome {
+    ReprobeOutcome::Failed("refused".into())
+}
+
+#[test]
+fn from_claim_to_publication() {
+    let mut scene = Scene::well();
+    scene.kill_primary(700);
+    scene.claimed(Kind::Failover, "b");
+    assert_eq!(scene.steps(), vec![Step::Reprobe { replica: name("a"), epoch: Epoch(5) }], "first the probe");
+    scene.reprobed(ReprobeOutcome::Running(100));
+    assert_eq!(scene.steps(), vec![], "it has its time");
+    scene.reprobed(failed_probe());
+    assert!(scene.order_to("a", OrderKind::Fence).is_some(), "the old one is fenced");
+    assert!(scene.order_to("b", OrderKind::Promote).is_some(), "and not waited for");
+    scene.ordered("a", OrderKind::Fence, 1, 10, OrderOutcome::InFlight);
+    scene.ordered("b", OrderKind::Promote, 1, 10, OrderOutcome::InFlight);
+    assert_eq!(scene.steps(), vec![], "the promotion is under way");
+    scene.server("b", |server| server.serving = Some(Epoch(5)));
+    assert_eq!(published(&scene).as_deref(), Some("m-b"), "the evidence proves it");
+    scene.server("b", |server| server.serving = None);
+    scene.ordered("b", OrderKind::Promote, 1, 10, OrderOutcome::Done(Some(gtids("a", 1000))));
+    assert_eq!(published(&scene).as_deref(), Some("m-b"), "and so does the answer");
+}
+
+#[test]
+fn a_probe_that_hangs_delays_the_promotion_by_its_deadline_only() {
+    let mut scene = Scene::well();
+    scene.lose_node(4_000);
+    scene.claimed(Kind::Failover, "b");
+    scene.reprobed(ReprobeOutcome::Running(600));
+    assert!(scene.order_to("b", OrderKind::Promote).is_some());
+    assert!(scene.order_to("a", OrderKind::Fence).is_none(), "nobody to tell");
+}
+
+#[test]
+fn success_after_the_claim_confirms_the_old_primary_under_a_further_epoch() {
+    let mut scene = Scene::well();
+    scene.kill_primary(700);
+    scene.claimed(Kind::Failover, "b");
+    scene.reprobed(ReprobeOutcome::Committed);
+    assert_eq!(scene.claim(), Some((Kind::Confirm, "m-a".into())));
+    assert!(scene.gives(Reason::NearMiss));
+    let Some(Step::Claim(claim)) = scene.steps().into_iter().next() else { panic!("no claim") };
+    assert_eq!((claim.epoch(), claim.record.as_deref()), (Epoch(6), Some("m-5")), "the same incident");
+
+    scene.reprobed(ReprobeOutcome::Running(10));
+    scene.says(&manager("c"), "a", Some(commits()), None);
+    assert_eq!(
+        scene.claim(),
+        Some((Kind::Confirm, "m-a".into())),
+        "a commit that somebody else saw after the claim counts as much"
+    );
+}
+
+#[test]
+fn a_confirmation_closes_the_record_as_a_near_miss() {
+    let mut scene = Scene::well();
+    scene.claimed(Kind::Confirm, "a");
+    assert!(scene.order_to("a", OrderKind::Promote).is_some());
+    scene.server("a", |server| server.serving = Some(Epoch(5)));
+    assert_eq!(published(&scene).as_deref(), Some("m-a"));
+    let record = scene.plan().records.pop().expect("a record");
+    assert_eq!((record.phase, record.result), (RecordPhase::Closed, Some(Outcome::Confirmed)));
+}
+
+#[test]
+fn a_candidate_that_fails_is_followed_by_the_next_in_the_same_incident() {
+    type Case = (&'static str, fn(&mut Scene));
+    let cases: &[Case] = &[
+        ("its process ended", |s| {
+            s.server("b", |server| server.phase = Phase::Exited { code: None, signal: Some(9), age: 10 })
+        }),
+        ("its manager fell silent", |s| s.silent("b", 3_000)),
+        ("it does not answer", |s| s.ordered("b", OrderKind::Promote, 1, 7_000, OrderOutcome::InFlight)),
+        ("it refused twice", |s| s.ordered("b", OrderKind::Promote, 2, 300, OrderOutcome::Failed("error 1872".into()))),
+        ("its Replica was deleted", |s| drop(s.0.replicas.remove(&name("b")))),
+    ];
+    for (case, spoil) in cases {
+        let mut scene = Scene::well();
+        scene.kill_primary(700);
+        scene.claimed(Kind::Failover, "b");
+        scene.reprobed(failed_probe());
+        scene.ordered("b", OrderKind::Promote, 1, 10, OrderOutcome::InFlight);
+        spoil(&mut scene);
+        assert_eq!(scene.claim(), Some((Kind::Failover, "m-c".into())), "{case}: {:?}", scene.steps());
+        let Some(Step::Claim(claim)) = scene.steps().into_iter().find(|step| matches!(step, Step::Claim(_))) else {
+            panic!()
+        };
+        assert_eq!(
+            (claim.epoch(), claim.record.as_deref(), claim.from),
+            (Epoch(6), Some("m-5"), Some(name("a"))),
+            "{case}"
+        );
+    }
+}
+
+#[test]
+fn a_candidate_that_refused_once_is_told_again() {
+    let mut scene = Scene::well();
+    scene.kill_primary(700);
+    scene.claimed(Kind::Failover, "b");
+    scene.reprobed(failed_probe());
+    scene.ordered("b", OrderKind::Promote, 1, 300, OrderOutcome::Failed("busy".into()));
+    assert!(scene.order_to("b", OrderKind::Promote).is_some());
+}
+
+#[test]
+fn the_last_copy_is_started_again_and_never_replaced() {
+    let mut scene = Scene::well();
+    scene.kill_primary(7_000);
+    scene.silent("b", 9_000);
+    scene.silent("c", 9_000);
+    scene.says(&consumer(), "a", Some(refused(6_000)), None);
+    scene.says(&operator(), "a", Some(refused(6_000)), None);
+    let restarts = vec![Step::DeletePod { replica: name("a"), uid: "pod-a".into(), restart: true }];
+    assert_eq!(scene.steps(), restarts);
+    scene.server("a", |server| server.phase = Phase::Exited { code: None, signal: Some(9), age: 1_000 });
+    scene.says(&consumer(), "a", Some(refused(900)), None);
+    scene.says(&operator(), "a", Some(refused(900)), None);
+    assert_eq!(scene.steps(), vec![], "others get their time to come forward");
+}
+
+#[test]
+fn after_a_failover_the_old_primary_is_condemned_whatever_became_of_it() {
+    let mut scene = Scene::well();
+    took_office(&mut scene, "b");
+    let condemned = |scene: &Scene| {
+        scene.steps().into_iter().any(|step| matches!(step, Step::Condemn { replica, .. } if replica == name("a")))
+    };
+    assert!(condemned(&scene));
+    let Some(Order::Follow(follow)) = scene.order_to("c", OrderKind::Follow) else { panic!("c follows") };
+    assert_eq!((follow.source, follow.address.as_str()), (name("b"), "10.0.0.2:3306"));
+    scene.0.status.last_change.as_mut().expect("set above").kind = Kind::Switchover;
+    assert!(!condemned(&scene), "after a planned change it becomes a standby");
+    assert!(scene.order_to("a", OrderKind::Follow).is_some());
+}
+
+#[test]
+fn what_came_of_fencing_the_old_primary_is_said() {
+    type Case = (&'static str, OrderOutcome, Option<Reason>);
+    let cases: [Case; 4] = [
+        ("it obeyed", OrderOutcome::Done(Some(gtids("a", 1000))), Some(Reason::PrimaryFenced)),
+        ("it was killed", OrderOutcome::Done(None), Some(Reason::PrimaryFenced)),
+        ("its manager refused", OrderOutcome::Failed("no answer".into()), Some(Reason::PrimaryUnreachable)),
+        ("no answer yet", OrderOutcome::InFlight, None),
+    ];
+    for (case, outcome, expected) in cases {
+        let mut scene = Scene::well();
+        scene.kill_primary(700);
+        scene.claimed(Kind::Failover, "b");
+        scene.reprobed(failed_probe());
+        scene.ordered("a", OrderKind::Fence, 1, 10, outcome);
+        scene.ordered("b", OrderKind::Promote, 1, 10, OrderOutcome::InFlight);
+        for when in ["under way", "published"] {
+            if when == "published" {
+                took_office(&mut scene, "b");
+            }
+            for reason in [Reason::PrimaryFenced, Reason::PrimaryUnreachable] {
+                let wanted = expected == Some(reason);
+                assert_eq!(scene.gives(reason), wanted, "{case}, {when}, {reason}: {:?}", scene.reasons());
+            }
+        }
+        scene.0.status.epoch = Epoch(6);
+        assert!(!scene.gives(Reason::PrimaryFenced), "{case}: of an epoch that is over");
+    }
+}
+
+#[test]
+fn an_old_primary_that_nobody_can_tell_is_said_when_the_next_one_is_told() {
+    let mut scene = Scene::well();
+    scene.lose_node(4_000);
+    scene.claimed(Kind::Failover, "b");
+    scene.reprobed(ReprobeOutcome::Running(100));
+    assert!(!scene.gives(Reason::PrimaryUnreachable), "nobody was to tell it yet");
+    scene.reprobed(failed_probe());
+    assert!(scene.order_to("b", OrderKind::Promote).is_some());
+    assert!(scene.gives(Reason::PrimaryUnreachable), "{:?}", scene.reasons());
+}
+
+#[test]
+fn a_change_of_primary_is_called_by_its_kind_when_it_begins_and_when_it_ends() {
+    let mut scene = Scene::well();
+    scene.kill_primary(700);
+    assert!(scene.gives(Reason::FailoverBegun));
+    let mut scene = Scene::well();
+    scene.replica("a", |replica| {
+        replica.condemned = Some(Condemned { reason: "Wanted".into(), successor_ready_at: None, node: None });
+    });
+    assert!(scene.gives(Reason::SwitchoverBegun), "nobody asked for it: {:?}", scene.reasons());
+    let mut scene = Scene::well();
+    scene.server("c", |server| server.epoch = Epoch(9));
+    assert!(scene.gives(Reason::ConfirmBegun));
+    for (kind, to, done) in [
+        (Kind::Bootstrap, "a", Reason::Bootstrapped),
+        (Kind::Failover, "b", Reason::FailoverDone),
+        (Kind::Switchover, "b", Reason::SwitchoverDone),
+        (Kind::Confirm, "a", Reason::PrimaryConfirmed),
+    ] {
+        let mut scene = Scene::well();
+        scene.claimed(kind, to);
+        scene.server(to, |server| server.serving = Some(Epoch(5)));
+        assert!(published(&scene).is_some() && scene.gives(done), "{kind:?}: {:?}", scene.reasons());
+    }
+}

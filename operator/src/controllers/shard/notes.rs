@@ -1,0 +1,137 @@
+//! From what was decided to what is said: each note once, when it begins to hold. Pure: the clock is an argument.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use understudy_decide::Reason as Why;
+use understudy_decide::decision::Note;
+use understudy_wire::ReplicaName;
+
+use crate::events::Reason;
+
+/// A note that stopped holding and holds again within this time is the same one.
+const FLICKER: Duration = Duration::from_secs(10);
+
+/// When each note held last.
+#[derive(Debug, Default)]
+pub struct Noted(HashMap<(Why, Option<ReplicaName>), Instant>);
+
+impl Noted {
+    /// What of these was not said yet.
+    pub fn news<'a>(&mut self, notes: &'a [Note], now: Instant) -> Vec<(Reason, &'a str)> {
+        let mut news = Vec::new();
+        for note in notes {
+            let last = self.0.insert((note.reason, note.about.clone()), now);
+            if last.is_none_or(|last| now.duration_since(last) > FLICKER)
+                && let Some(reason) = event(note.reason)
+            {
+                news.push((reason, note.message.as_str()));
+            }
+        }
+        self.0.retain(|_, last| now.duration_since(*last) <= FLICKER);
+        news
+    }
+}
+
+/// The event that belongs to a note; none for what another one says already.
+fn event(why: Why) -> Option<Reason> {
+    Some(match why {
+        Why::ShardPaused => Reason::Paused,
+        Why::ShardResumed => Reason::Resumed,
+        Why::FailoverLeftToPerson | Why::Cooldown => Reason::FailoverWithheld,
+        Why::NoCandidate => Reason::NoCandidate,
+        Why::RetentionViolated => Reason::RetentionExceeded,
+        Why::FleetBreaker => Reason::BreakerOpen,
+        Why::FailoverBegun => Reason::FailoverStarted,
+        Why::SwitchoverBegun => Reason::SwitchoverStarted,
+        Why::ConfirmBegun => Reason::ConfirmationStarted,
+        Why::PrimaryFenced => Reason::PrimaryFenced,
+        Why::PrimaryUnreachable => Reason::PrimaryUnreachable,
+        Why::NearMiss => Reason::NearMiss,
+        Why::CandidateFailed => Reason::CandidateFailed,
+        // It follows the claim at once, and publication follows it.
+        Why::Promoting => return None,
+        Why::Bootstrapped => Reason::Bootstrapped,
+        Why::FailoverDone => Reason::FailoverSucceeded,
+        Why::SwitchoverDone => Reason::SwitchoverSucceeded,
+        Why::PrimaryConfirmed => Reason::PrimaryConfirmed,
+        Why::SwitchoverAborted | Why::RequestRefused => Reason::SwitchoverRefused,
+        Why::BootstrapIntended | Why::BootstrapAgain => Reason::BootstrapIntended,
+        Why::Initialising | Why::Cloning => Reason::BuildStarted,
+        Why::WaitingForDonor => Reason::BuildWaits,
+        Why::BuildFailed => Reason::BuildFailed,
+        Why::ReplicasAdded => Reason::ReplicaCreated,
+        Why::ReplicaJoined => Reason::ReplicaJoined,
+        Why::ReplicaCondemned => Reason::ReplicaCondemned,
+        Why::ReplicaRemoved => Reason::ReplicaRemoved,
+        Why::LastCopyKept => Reason::LastCopyKept,
+        Why::LastCopyRestarted => Reason::LastCopyRestarted,
+        Why::VolumeQuarantined => Reason::VolumeQuarantined,
+        Why::VolumeDeleted => Reason::VolumeDeleted,
+        Why::Unschedulable => Reason::Unschedulable,
+        Why::StatusLost => Reason::StatusLost,
+        Why::ObserverSuspect => Reason::ObserverSuspect,
+        Why::RedundancyBack => Reason::RedundancyRestored,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn note(reason: Why, about: Option<&str>, message: &str) -> Note {
+        Note { reason, about: about.map(ReplicaName::new), message: message.into() }
+    }
+
+    fn said(noted: &mut Noted, notes: &[Note], now: Instant) -> Vec<String> {
+        noted.news(notes, now).into_iter().map(|(reason, message)| format!("{reason}: {message}")).collect()
+    }
+
+    #[test]
+    fn what_holds_for_many_passes_is_said_once() {
+        let start = Instant::now();
+        let mut noted = Noted::default();
+        let mut passes = (0..300).map(|pass| {
+            let notes = [note(Why::PrimaryFenced, Some("m-a"), &format!("m-a refuses writes, pass {pass}"))];
+            said(&mut noted, &notes, start + Duration::from_millis(200) * pass)
+        });
+        assert_eq!(passes.next().unwrap(), ["PrimaryFenced: m-a refuses writes, pass 0"]);
+        assert!(passes.all(|said| said.is_empty()), "other words are no other event");
+    }
+
+    #[test]
+    fn what_begins_to_hold_again_is_said_again_unless_it_only_flickered() {
+        let start = Instant::now();
+        let mut noted = Noted::default();
+        let notes = [note(Why::ReplicaJoined, Some("m-c"), "m-c is a standby")];
+        assert_eq!(said(&mut noted, &notes, start).len(), 1);
+        assert_eq!(said(&mut noted, &[], start + FLICKER / 2), [""; 0]);
+        assert_eq!(said(&mut noted, &notes, start + FLICKER), [""; 0]);
+        assert_eq!(said(&mut noted, &[], start + 3 * FLICKER), [""; 0]);
+        assert_eq!(said(&mut noted, &notes, start + 3 * FLICKER).len(), 1);
+    }
+
+    #[test]
+    fn the_same_of_two_replicas_is_two_events() {
+        let mut noted = Noted::default();
+        let notes = ["m-b", "m-c"].map(|name| note(Why::ReplicaJoined, Some(name), name));
+        assert_eq!(said(&mut noted, &notes, Instant::now()), ["ReplicaJoined: m-b", "ReplicaJoined: m-c"]);
+    }
+
+    #[test]
+    fn a_change_of_primary_is_called_by_its_kind() {
+        for (why, reason) in [
+            (Why::FailoverBegun, Reason::FailoverStarted),
+            (Why::FailoverDone, Reason::FailoverSucceeded),
+            (Why::SwitchoverBegun, Reason::SwitchoverStarted),
+            (Why::SwitchoverDone, Reason::SwitchoverSucceeded),
+            (Why::ConfirmBegun, Reason::ConfirmationStarted),
+            (Why::PrimaryConfirmed, Reason::PrimaryConfirmed),
+            (Why::ReplicaRemoved, Reason::ReplicaRemoved),
+            (Why::ShardResumed, Reason::Resumed),
+            (Why::PrimaryUnreachable, Reason::PrimaryUnreachable),
+        ] {
+            assert_eq!(event(why), Some(reason), "{why}");
+        }
+    }
+}
