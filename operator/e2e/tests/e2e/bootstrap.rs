@@ -7,22 +7,24 @@ use k8s_openapi::api::core::v1::{Endpoints, PersistentVolumeClaim, Pod, Secret, 
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use understudy_api::v1alpha1::Shard;
 use understudy_api::{conditions, labels, names};
+use understudy_e2e::stage::SETTLE;
+use understudy_e2e::wait::{Seen, until};
 use understudy_e2e::{run, see, sql, stage};
 
 #[test]
 fn a_shard_comes_to_a_primary_and_two_standbys_on_three_nodes() -> Result<()> {
     run(async {
         let stage = stage::shared().await?;
-        let shard = stage.shard().await?;
+        let all = [conditions::READY, conditions::PRIMARY_HEALTHY, conditions::PROMOTABLE, conditions::REDUNDANT];
+        // A standby that has just joined may still have to catch up, and Redundant says so.
+        let shard = until("all conditions of the shard hold", SETTLE, async || {
+            let shard = stage.shard().await?;
+            let conditions = shard.status.iter().flat_map(|status| &status.conditions).cloned().collect::<Vec<_>>();
+            let hold = all.iter().all(|condition| conditions::holds(&conditions, condition));
+            Ok(Seen::when(hold, shard, format!("{conditions:?}")))
+        })
+        .await?;
         let status = shard.status.clone().unwrap_or_default();
-        for condition in [conditions::READY, conditions::PRIMARY_HEALTHY, conditions::PROMOTABLE, conditions::REDUNDANT]
-        {
-            ensure!(
-                conditions::holds(&status.conditions, condition),
-                "{condition} does not hold: {:?}",
-                status.conditions
-            );
-        }
         let bootstrap = status.bootstrap.unwrap_or_default();
         ensure!(
             bootstrap.completed && shard.metadata.uid.as_ref() == Some(&bootstrap.shard_uid),

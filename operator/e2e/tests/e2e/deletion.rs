@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use kube::api::DeleteParams;
+use serde_json::json;
 use understudy_api::labels;
 use understudy_api::v1alpha1::{Datastore, DeletionPolicy, Shard};
 use understudy_e2e::run;
@@ -25,9 +26,18 @@ fn deleting_a_datastore_keeps_its_volumes_by_default() -> Result<()> {
 }
 
 #[test]
-fn deleting_a_datastore_that_says_delete_removes_its_volumes() -> Result<()> {
+fn deleting_a_datastore_that_says_delete_now_removes_its_volumes() -> Result<()> {
     run(async {
         let stage = small("removed", DeletionPolicy::Delete).await?;
+        for (policy, is_owned) in [("Retain", false), ("Delete", true)] {
+            stage.change(json!({ "deletionPolicy": policy })).await?;
+            until(format!("the volumes follow the policy {policy}"), Duration::from_secs(30), async || {
+                let volumes = stage.volumes().await?;
+                let follow = volumes.values().all(|v| has_owner(v) == is_owned);
+                Ok(Seen::when(follow, (), format!("{:?}", volumes.keys())))
+            })
+            .await?;
+        }
         delete(&stage).await?;
         until("the volumes are gone", Duration::from_secs(60), async || {
             let left = stage.namespace.list::<PersistentVolumeClaim>("").await?;
@@ -36,6 +46,10 @@ fn deleting_a_datastore_that_says_delete_removes_its_volumes() -> Result<()> {
         .await?;
         stage.namespace.delete().await
     })
+}
+
+fn has_owner(volume: &PersistentVolumeClaim) -> bool {
+    volume.metadata.owner_references.as_ref().is_some_and(|owners| !owners.is_empty())
 }
 
 async fn small(name: &str, policy: DeletionPolicy) -> Result<Stage> {

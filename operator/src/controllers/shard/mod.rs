@@ -2,7 +2,7 @@
 //!
 //! - [`stage`]: the loop
 //! - [`observe`], [`memory`], [`overlay`], [`company`]: what a snapshot is made of
-//! - [`act`], [`orders`]: how steps are carried out
+//! - [`act`], [`orders`], [`policy`]: how steps are carried out, and what is done of no step
 //! - [`report`], [`notes`], [`gap`], [`retained`]: what is said about it
 //! - [`build`]: the objects of a shard
 
@@ -15,6 +15,7 @@ mod notes;
 mod observe;
 mod orders;
 mod overlay;
+mod policy;
 mod report;
 mod retained;
 mod stage;

@@ -24,6 +24,7 @@ use super::memory::Remembered;
 use super::observe::{Beside, Objects, snapshot};
 use super::orders::{Orders, is_news};
 use super::overlay::Overlay;
+use super::policy;
 use super::report::Reporter;
 use crate::context::Context;
 use crate::controllers::failover::{Job, Registrar};
@@ -150,6 +151,7 @@ impl Stage {
             tracing::warn!(shard = self.name, error = %chain(&error), "status not written");
             return Again::After(BREATH);
         }
+        policy::follow(&self.context, &objects.shard).await;
         Again::After(TICK.min(Duration::from_millis(decision.requeue)))
     }
 
