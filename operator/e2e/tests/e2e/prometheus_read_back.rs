@@ -60,7 +60,7 @@ async fn scraped(prometheus: &Prometheus, from: i64, times: u64) -> Result<i64> 
 }
 
 async fn readable_through_the_reader(prometheus: &Prometheus) -> Result<()> {
-    until("PromQL over the stored samples sees every job", Duration::from_secs(90), async || {
+    until("PromQL over the stored samples sees every job", Duration::from_secs(180), async || {
         let answer = prometheus.ask("count by (job) (up == 1)").await?;
         let jobs: Vec<_> = answer.iter().filter_map(|r| r["metric"]["job"].as_str().map(str::to_owned)).collect();
         Ok(Seen::when(JOBS.iter().all(|j| jobs.contains(&(*j).to_owned())), (), format!("{jobs:?}")))
