@@ -159,7 +159,8 @@ async fn samples_come_back_bit_by_bit_from_every_table_they_lie_in() {
 async fn series_are_found_by_every_kind_of_matcher() {
     let mut store = Store::start().await;
     let (long_name, long_value) = ("n".repeat(400), "v".repeat(2000));
-    let all: [(&str, &str, Vec<(&str, &str)>); 5] = [
+    type Labels<'a> = Vec<(&'a str, &'a str)>;
+    let all: [(&str, &str, Labels<'_>); 5] = [
         ("acme", "1", vec![("job", "node"), ("zone", "a")]),
         ("acme", "2", vec![("job", "node"), ("zone", "b")]),
         ("acme", "3", vec![("job", "mysql")]),
