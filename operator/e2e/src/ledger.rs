@@ -36,14 +36,15 @@ impl Load {
             _ => {}
         }
         let kubeconfig = std::env::var("KUBECONFIG").context("KUBECONFIG is not set")?;
-        let query = stage.addresses("query", 8090).await?.into_iter().next();
+        let queries = stage.addresses("query", 8090).await?;
+        ensure!(!queries.is_empty(), "no pod of the query service is ready");
         let target = Target {
             program: stage.cluster.load.clone(),
             cluster: vec!["--kubeconfig".to_owned(), kubeconfig],
             namespace: stage.namespace.name().to_owned(),
             datastore: stage.datastore.clone(),
             gateways: stage.addresses("gateway", 8080).await?,
-            queries: vec![query.context("no pod of the query service is ready")?],
+            queries,
             token: stage.token.clone(),
         };
         let mut command = Command::from(target.load(rate.into(), "15m", &ledger));
@@ -72,8 +73,8 @@ impl Load {
         .await
     }
 
-    /// Stops sending, reads everything back and says what became of it.
-    pub async fn finish(mut self) -> Result<Outcome> {
+    /// Stops sending, reads everything back from the stage's query service as it is now, and says what became of it.
+    pub async fn finish(mut self, stage: &Stage) -> Result<Outcome> {
         let id = self.child.id().context("the load has ended before it was stopped")?;
         let mut stop = Command::new("kill");
         stop.args(["-TERM", &id.to_string()]);
@@ -83,6 +84,7 @@ impl Load {
         ensure!(status.success(), "the load failed ({status}): {}", *self.progress.borrow());
         self.reader.await?;
         let report = self.ledger.with_extension("json");
+        self.target.queries = stage.addresses("query", 8090).await?;
         let mut verify = Command::from(self.target.verify(&self.ledger));
         verify.arg("--json").arg(&report);
         // A ledger that does not add up is an exit code too; what it found is in the report either way.

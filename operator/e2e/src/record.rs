@@ -16,8 +16,17 @@ pub struct Truth<'a> {
     pub to: &'a str,
     /// The epoch of `to`.
     pub epoch: i64,
-    /// Whether a consumer writes into the shard, so that offsets and a write gap exist.
-    pub consumed: bool,
+    /// What can be known of its commits.
+    pub commits: Commits,
+}
+
+/// What an operator can know of a consumer's commits around a change of primary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Commits {
+    /// A consumer commits, and one operator saw it before and after.
+    Watched,
+    /// A consumer commits, but the operator that saw it before is gone: offsets exist, the gap may be unknown.
+    WatcherGone,
 }
 
 /// Fails with the first thing that is missing or wrong.
@@ -61,12 +70,11 @@ fn check_status(kind: FailoverKind, status: &FailoverStatus, truth: &Truth<'_>) 
             "the replacement has no end"
         );
     }
-    if truth.consumed {
-        ensure!(!status.offsets_after.is_empty(), "the offsets on the new primary are missing");
-        ensure!(planned || !status.offsets_before.is_empty(), "the offsets on the old primary are missing");
-        ensure!(status.write_gap_seconds.is_some_and(|g| g >= 0.0), "the write gap is missing");
-        ensure!(planned || status.replayed_records.is_some_and(|r| r >= 0), "the replayed records are missing");
-    }
+    ensure!(!status.offsets_after.is_empty(), "the offsets on the new primary are missing");
+    ensure!(planned || !status.offsets_before.is_empty(), "the offsets on the old primary are missing");
+    let may_be_unknown = truth.commits == Commits::WatcherGone;
+    ensure!(status.write_gap_seconds.map_or(may_be_unknown, |g| g >= 0.0), "the write gap is missing");
+    ensure!(planned || status.replayed_records.is_some_and(|r| r >= 0), "the replayed records are missing");
     Ok(())
 }
 
@@ -103,7 +111,7 @@ mod tests {
     }
 
     fn verdict(status: Value) -> Result<()> {
-        let truth = Truth { from: "a", to: "b", epoch: 2, consumed: true };
+        let truth = Truth { from: "a", to: "b", epoch: 2, commits: Commits::Watched };
         check_status(FailoverKind::Failover, &serde_json::from_value(status).unwrap(), &truth)
     }
 
@@ -122,6 +130,17 @@ mod tests {
         verdict(status.clone()).unwrap();
         status["cause"] = json!("Unreachable");
         assert!(verdict(status).is_err(), "another cause");
+    }
+
+    #[test]
+    fn a_gap_is_unknown_only_when_nobody_saw_its_beginning() {
+        let mut status = complete();
+        status.as_object_mut().unwrap().remove("writeGapSeconds");
+        let status = serde_json::from_value(status).unwrap();
+        let truth = Truth { from: "a", to: "b", epoch: 2, commits: Commits::WatcherGone };
+        check_status(FailoverKind::Failover, &status, &truth).unwrap();
+        let truth = Truth { commits: Commits::Watched, ..truth };
+        assert!(check_status(FailoverKind::Failover, &status, &truth).is_err());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use understudy_e2e::fault::{Fault, heal};
-use understudy_e2e::record::{self, Truth};
+use understudy_e2e::record::{self, Commits, Truth};
 use understudy_e2e::{run, see, stage};
 
 #[test]
@@ -31,8 +31,11 @@ fn loss_of_a_primarys_node_promotes_without_waiting_for_kubernetes_and_loses_not
         ensure!(!see::serving(&settled).contains(&old), "{old} came back with its node");
         ensure!(see::epoch(&settled) == epoch + 1, "the epoch went from {epoch} to {}", see::epoch(&settled));
         let record = stage.record(epoch + 1).await?;
-        record::check(&record, &Truth { from: &old, to: &see::primary(&settled), epoch: epoch + 1, consumed: true })?;
-        let outcome = load.finish().await?;
+        record::check(
+            &record,
+            &Truth { from: &old, to: &see::primary(&settled), epoch: epoch + 1, commits: Commits::Watched },
+        )?;
+        let outcome = load.finish(&stage).await?;
         ensure!(outcome.is_exact(), "{outcome:?}");
         Ok(())
     })

@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use understudy_e2e::chance::Chance;
 use understudy_e2e::changes::Changes;
 use understudy_e2e::fault::Fault;
-use understudy_e2e::record::{self, Truth};
+use understudy_e2e::record::{self, Commits, Truth};
 use understudy_e2e::stage::{self, Stage};
 use understudy_e2e::{operators, run, see};
 
@@ -87,9 +87,12 @@ fn an_operator_killed_during_a_failover_completes_it_once_and_loses_nothing() ->
             // A second claim is allowed: the one that was killed may have taken an epoch that nobody serves under.
             ensure!(see::epoch(&after) > epoch, "no epoch was taken");
             let record = stage.record(see::epoch(&after)).await?;
-            record::check(&record, &Truth { from: &old, to: &new, epoch: see::epoch(&after), consumed: true })?;
+            record::check(
+                &record,
+                &Truth { from: &old, to: &new, epoch: see::epoch(&after), commits: Commits::WatcherGone },
+            )?;
         }
-        let outcome = load.finish().await?;
+        let outcome = load.finish(&stage).await?;
         ensure!(outcome.is_exact(), "{outcome:?}");
         Ok(())
     })

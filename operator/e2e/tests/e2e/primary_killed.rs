@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use understudy_e2e::fault::Fault;
-use understudy_e2e::record::{self, Truth};
+use understudy_e2e::record::{self, Commits, Truth};
 use understudy_e2e::{run, see, stage};
 
 #[test]
@@ -33,8 +33,8 @@ fn kill_of_a_primary_promotes_a_standby_replaces_the_server_on_a_new_volume_and_
         ensure!(stage.volumes().await?.contains_key(&old), "the old volume is not in quarantine, it is gone");
 
         let record = stage.record(epoch + 1).await?;
-        record::check(&record, &Truth { from: &old, to: &new, epoch: epoch + 1, consumed: true })?;
-        let outcome = load.finish().await?;
+        record::check(&record, &Truth { from: &old, to: &new, epoch: epoch + 1, commits: Commits::Watched })?;
+        let outcome = load.finish(&stage).await?;
         ensure!(outcome.is_exact(), "{outcome:?}");
         Ok(())
     })

@@ -43,7 +43,7 @@ fn a_second_shard_takes_its_share_of_new_data_while_old_data_stays_readable() ->
         let moved = last.values().filter(|p| p.shard == stage.shard_name(1)).count();
         ensure!(moved == 2, "{moved} of 4 partitions feed the second shard: {:?}", status.placements);
         ensure!(status.placements.iter().filter(|p| p.from_offset == 0).count() == 4, "the old placements are gone");
-        let outcome = load.finish().await?;
+        let outcome = load.finish(&stage).await?;
         ensure!(outcome.is_exact(), "{outcome:?}");
         stage.namespace.delete().await
     })

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use kube::api::PostParams;
 use understudy_api::v1alpha1::{Failover, FailoverKind, FailoverResult, FailoverSpec};
-use understudy_e2e::record::{self, Truth};
+use understudy_e2e::record::{self, Commits, Truth};
 use understudy_e2e::wait::{Seen, until};
 use understudy_e2e::{run, see, stage};
 
@@ -33,8 +33,8 @@ fn a_persons_failover_moves_the_primary_to_the_named_standby_and_keeps_the_old_o
         let settled = stage.shard().await?;
         ensure!(see::standbys(&settled).contains(&old), "{old} is no standby now: {}", see::shard(&settled));
         let record = stage.namespace.api::<Failover>().get("by-a-person").await?;
-        record::check(&record, &Truth { from: &old, to: &target, epoch: epoch + 1, consumed: true })?;
-        let outcome = load.finish().await?;
+        record::check(&record, &Truth { from: &old, to: &target, epoch: epoch + 1, commits: Commits::Watched })?;
+        let outcome = load.finish(&stage).await?;
         ensure!(outcome.is_exact(), "{outcome:?}");
         Ok(())
     })

@@ -7,7 +7,9 @@ use understudy_api::v1alpha1::{
     CandidateNote, EvidenceNote, FailoverPhase, FailoverResult, FailoverStatus, OffsetNote, TimelineEntry, Vote,
 };
 use understudy_decide::failover::assess::Ballot;
+use understudy_decide::failover::candidate::Ranking;
 use understudy_decide::failover::record::{Entry, Grounds, Milestone, Outcome, Phase, RecordUpdate};
+use understudy_wire::ReplicaName;
 use understudy_wire::evidence::StoredOffset;
 
 use super::Job;
@@ -117,19 +119,24 @@ fn ground(status: &mut FailoverStatus, grounds: &Grounds, update: &RecordUpdate)
         age_ms: 0,
     }));
     status.evidence = evidence;
-    let fit = grounds.ranking.fit.iter().enumerate().map(|(rank, candidate)| CandidateNote {
+    status.candidates = candidates(&grounds.ranking, update.to.as_ref());
+    status.offsets_before = grounds.offsets_before.iter().map(offset).collect();
+}
+
+/// Best first; the one that was taken is the only one that was not rejected, wherever it stands.
+pub fn candidates(ranking: &Ranking, taken: Option<&ReplicaName>) -> Vec<CandidateNote> {
+    let fit = ranking.fit.iter().enumerate().map(|(rank, candidate)| CandidateNote {
         replica: candidate.name.to_string(),
         executed_gtid: Some(candidate.executed.to_string()),
         zone: None,
-        rejected: (rank > 0).then(|| format!("ranked {}", rank + 1)),
+        rejected: (Some(&candidate.name) != taken).then(|| format!("ranked {}", rank + 1)),
     });
-    let unfit = grounds.ranking.unfit.iter().map(|(name, why)| CandidateNote {
+    let unfit = ranking.unfit.iter().map(|(name, why)| CandidateNote {
         replica: name.to_string(),
         rejected: Some(why.words()),
         ..CandidateNote::default()
     });
-    status.candidates = fit.chain(unfit).collect();
-    status.offsets_before = grounds.offsets_before.iter().map(offset).collect();
+    fit.chain(unfit).collect()
 }
 
 fn offset(stored: &StoredOffset) -> OffsetNote {

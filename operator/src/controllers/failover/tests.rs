@@ -1,11 +1,13 @@
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use understudy_api::v1alpha1::{FailoverPhase, FailoverResult, FailoverSpec};
 use understudy_api::{Failover, Shard};
+use understudy_decide::failover::candidate::{Candidate, Ranking, Unfit};
 use understudy_decide::failover::record::{Entry, Grounds, Milestone, Outcome, Phase, RecordUpdate};
 use understudy_decide::failover::snapshot::Kind;
 use understudy_wire::evidence::StoredOffset;
 use understudy_wire::{Epoch, ReplicaName};
 
+use super::merge::candidates;
 use super::{Job, Measured, merge};
 
 fn update(phase: Phase, entries: Vec<Entry>) -> RecordUpdate {
@@ -102,4 +104,22 @@ fn a_second_candidate_has_steps_of_its_own_in_the_same_record() {
     let status = record.status.expect("a status");
     assert_eq!(status.timeline.len(), 2);
     assert_eq!((status.epoch, status.to.as_deref(), status.from.as_deref()), (Some(6), Some("m-c"), Some("m-a")));
+}
+
+#[test]
+fn the_one_that_was_asked_for_is_taken_wherever_it_stands() {
+    let fit = |name: &str| Candidate {
+        name: ReplicaName::new(name),
+        executed: Default::default(),
+        reach: Default::default(),
+        offsets: 0,
+        free: 0,
+        elsewhere: false,
+        delay: None,
+    };
+    let ranking =
+        Ranking { fit: vec![fit("m-b"), fit("m-c")], unfit: vec![(ReplicaName::new("m-d"), Unfit::Condemned)] };
+    let notes = candidates(&ranking, Some(&ReplicaName::new("m-c")));
+    let said: Vec<_> = notes.iter().map(|note| (note.replica.as_str(), note.rejected.as_deref())).collect();
+    assert_eq!(said, [("m-b", Some("ranked 1")), ("m-c", None), ("m-d", Some("condemned"))]);
 }
