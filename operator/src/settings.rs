@@ -13,6 +13,9 @@ pub struct Settings {
     /// The name of this instance, different for each.
     #[arg(long, env = "POD_NAME", default_value_t = default_name())]
     pub pod: String,
+    /// The node it runs on. Observers of one node count as one; without it, this instance counts by itself.
+    #[arg(long, env = "NODE_NAME")]
+    pub node: Option<String>,
     /// The image that the workloads and the init containers of replicas run.
     #[arg(long, env = "UNDERSTUDY_IMAGE", default_value_t = default_image())]
     pub image: String,

@@ -65,7 +65,7 @@ pub enum Outcome {
     Malformed(String),
     /// 401: no valid token.
     Unauthorized,
-    /// 408: the body did not come in time.
+    /// 503: the body did not come in time. Not 408: Prometheus drops what is answered 4xx, and the network is not its fault.
     BodyTimeout,
     /// 413: over a size limit.
     TooLarge(String),
@@ -92,11 +92,10 @@ impl Outcome {
             Self::Stored => StatusCode::NO_CONTENT,
             Self::PartlyStored(_) | Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
-            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Unsupported(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::OverQuota(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Overloaded | Self::Unconfirmed(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Overloaded | Self::Unconfirmed(_) | Self::BodyTimeout => StatusCode::SERVICE_UNAVAILABLE,
             Self::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -121,7 +120,7 @@ impl Outcome {
     fn retry_after(&self) -> Option<u64> {
         match self {
             Self::OverQuota(wait) => Some(wait.as_secs_f64().ceil().max(1.0) as u64),
-            Self::Overloaded | Self::Unconfirmed(_) => Some(1),
+            Self::Overloaded | Self::Unconfirmed(_) | Self::BodyTimeout => Some(1),
             _ => None,
         }
     }

@@ -13,7 +13,7 @@ use crate::{image, run};
 pub const ROOTFS: &str = "rootfs.tar";
 
 /// What the host needs beside cargo, go, mvn and a JDK.
-const PACKAGES: [&str; 18] = [
+const PACKAGES: [&str; 19] = [
     "ca-certificates",
     "conntrack",
     "containerd",
@@ -25,6 +25,7 @@ const PACKAGES: [&str; 18] = [
     "iptables",
     "kmod",
     "libc6-dev",
+    "make",
     "mmdebstrap",
     "nftables",
     "openssl",

@@ -10,12 +10,18 @@ use crate::failover::snapshot::{Kind, Record, Snapshot};
 use crate::following::replicates;
 use crate::topology::is_redundant;
 
+/// Seconds for which a record stays open for the first commit after a change. A busy consumer takes one or two.
+const COMMIT_PATIENCE: i64 = 30;
+
 /// Completes the records of changes after which a primary took office.
 pub(crate) fn close(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft) {
     for record in &s.records {
         let mut update = update(s, record);
         milestones(s, primary, record, &mut update);
-        let redundant = is_redundant(s, primary) && a.verdict.commits() && old_is_settled(s, record, primary);
+        let redundant = is_redundant(s, primary)
+            && a.verdict.commits()
+            && old_is_settled(s, record, primary)
+            && commit_is_seen(s, record, &update);
         if redundant {
             update.entries.push(Entry::now(Milestone::Redundant, record.epoch));
             update.phase = Phase::Closed;
@@ -75,6 +81,17 @@ fn first_commit(s: &Snapshot, primary: &ReplicaName) -> Option<Millis> {
         about.filter_map(|evidence| Some(evidence.probe.as_ref()?.committing_since? + received.age))
     });
     since.max()
+}
+
+/// Whether the first commit of a consumer is in the record, or is not to be waited for: there is no consumer that speaks, or
+/// it does not commit for long, as when it is paused.
+fn commit_is_seen(s: &Snapshot, record: &Record, update: &RecordUpdate) -> bool {
+    let is_first = |entry: &Entry| entry.step == Milestone::FirstCommit;
+    let is_there = record.steps.contains(&Milestone::FirstCommit.to_string()) || update.entries.iter().any(is_first);
+    let speaks = s.reports.iter().any(|received| matches!(received.report.observer, Observer::Consumer { .. }));
+    let published = s.status.last_change.as_ref().and_then(|change| change.at);
+    let long_ago = published.is_none_or(|at| s.now.as_second().saturating_sub(at.as_second()) >= COMMIT_PATIENCE);
+    is_there || !speaks || long_ago
 }
 
 /// Whether every standby that works replicates from this primary.

@@ -39,6 +39,7 @@ use crate::schema;
 #[x_kube(validation = Rule::new("!has(self.shards) || has(self.kafka)").message("a Consumer with shards needs kafka: there is no Datastore to take the topic from"))]
 #[x_kube(validation = Rule::new("has(self.datastore) == has(oldSelf.datastore) && (!has(self.datastore) || self.datastore == oldSelf.datastore)").message("datastore cannot be changed: the stored offsets are in its shards; make a new Consumer"))]
 #[x_kube(validation = Rule::new("has(self.group) == has(oldSelf.group) && (!has(self.group) || self.group == oldSelf.group)").message("group cannot be changed: the offsets are stored under it; make a new Consumer"))]
+#[x_kube(validation = Rule::new("has(self.view) == has(oldSelf.view)").message("view cannot be added or taken away: the offsets say what the present view has seen; make a new Consumer"))]
 #[x_kube(validation = Rule::new("has(self.kafka) == has(oldSelf.kafka)").message("kafka cannot be added or taken away: the stored offsets belong to one topic"))]
 #[serde(rename_all = "camelCase")]
 pub struct ConsumerSpec {
@@ -49,7 +50,7 @@ pub struct ConsumerSpec {
     /// The Shards it reads into, when there is no Datastore. Partition p feeds the shard at p modulo their number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64), inner(length(max = 40)))]
-    #[x_kube(validation = Rule::new("self.size() == oldSelf.size() && self.all(s, s in oldSelf)").message("shards cannot be changed: which partition feeds which shard follows from them; make a new Consumer"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("shards cannot be changed: which partition feeds which shard follows from them; make a new Consumer"))]
     pub shards: Option<Vec<String>>,
     /// The topic; a Datastore's own by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]

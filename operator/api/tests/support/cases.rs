@@ -370,6 +370,20 @@ fn consumer_cases() -> Vec<Case> {
             "shards cannot be changed",
         ),
         change(
+            "the same shards in another order",
+            C,
+            by_hand(),
+            and(by_hand(), ("/spec/shards", json!(["b", "a"]))),
+            "shards cannot be changed",
+        ),
+        change(
+            "a view where there was none",
+            C,
+            vec![],
+            vec![("/spec/view", view("view_team"))],
+            "view cannot be added or taken away",
+        ),
+        change(
             "another group",
             C,
             vec![("/spec/group", json!("a"))],

@@ -4,21 +4,25 @@ use k8s_openapi::api::core::v1::PersistentVolumeClaim;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
 use serde_json::{Value, json};
+use understudy_api::Shard;
 use understudy_api::v1alpha1::DeletionPolicy;
-use understudy_api::{Shard, labels};
 
 use super::build::owner_of;
+use super::observe::Objects;
 use crate::apply::manager;
 use crate::context::Context;
 use crate::errors::chain;
 use crate::events::Reason;
 
-/// Gives every volume of the Shard the owner that its policy asks for, or none. Also while the Shard is paused: a person who
+/// Gives the volume of every replica of the Shard the owner that its policy asks for, or none. Also while the Shard is paused: a person who
 /// asks for volumes to be kept must not have to start anything for it.
-pub async fn follow(context: &Context, shard: &Shard) {
+pub async fn follow(context: &Context, objects: &Objects) {
+    let shard = &objects.shard;
     let namespace = shard.namespace().unwrap_or_default();
-    for claim in context.caches.claims.labelled(&namespace, labels::SHARD, &shard.name_any()) {
-        let Some(patch) = change(shard, &claim) else { continue };
+    // Only of replicas that this Shard has: a volume that an earlier Shard of the same name left behind bears the same label,
+    // and belongs to nobody.
+    for claim in objects.claims.values() {
+        let Some(patch) = change(shard, claim) else { continue };
         let name = claim.name_any();
         match context.applier.merge::<PersistentVolumeClaim>(manager::SHARD, &namespace, &name, patch).await {
             Ok(_) => {

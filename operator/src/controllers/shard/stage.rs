@@ -151,7 +151,7 @@ impl Stage {
             tracing::warn!(shard = self.name, error = %chain(&error), "status not written");
             return Again::After(BREATH);
         }
-        policy::follow(&self.context, &objects.shard).await;
+        policy::follow(&self.context, &objects).await;
         Again::After(TICK.min(Duration::from_millis(decision.requeue)))
     }
 
@@ -187,7 +187,7 @@ impl Stage {
             links: names.iter().map(link).collect(),
             log: self.log.clone(),
             fleet: self.shared.company.fleet(now),
-            own_node: std::env::var("NODE_NAME").ok(),
+            own_node: self.context.settings.node.clone(),
             heard,
             memory,
         };
