@@ -3,10 +3,11 @@
 mod support;
 
 use support::*;
+use understudy_decide::failover::record::Phase as RecordPhase;
 use understudy_decide::failover::snapshot::*;
 use understudy_decide::{Order, OrderKind, Reason, Step};
 use understudy_wire::Epoch;
-use understudy_wire::evidence::{Fence, Phase, ProbeError, Stage};
+use understudy_wire::evidence::{Fence, Phase, Probe, ProbeError, Stage};
 
 #[test]
 fn a_planned_change_waits_for_everything() {
@@ -60,4 +61,51 @@ fn a_planned_change_whose_target_dies_goes_back() {
     scene.ordered("a", OrderKind::Fence, 1, 10, OrderOutcome::Done(Some(gtids("a", 1000))));
     scene.server("c", |server| server.phase = Phase::Exited { code: None, signal: Some(9), age: 10 });
     assert_eq!(scene.claim(), Some((Kind::Confirm, "m-a".into())));
+}
+
+#[test]
+fn a_record_is_closed_when_a_consumer_has_committed_or_none_will() {
+    type Case = (&'static str, fn(&mut Scene), bool);
+    let cases: &[Case] = &[
+        ("a consumer has committed", |_| (), true),
+        ("a consumer reads, and has not committed yet", quiet, false),
+        (
+            "it has not for long",
+            |s| {
+                quiet(s);
+                let change = s.0.status.last_change.as_mut().expect("a change");
+                change.at = Some(jiff::Timestamp::from_second(s.0.now.as_second() - 31).expect("a time"));
+            },
+            true,
+        ),
+        ("nobody reads", |s| s.0.reports.retain(|received| received.report.observer != consumer()), true),
+    ];
+    for (case, change, closes) in cases {
+        let mut scene = Scene::well();
+        let at = Some(scene.0.now);
+        scene.0.status.last_change = Some(LastChange {
+            kind: Kind::Switchover,
+            epoch: EPOCH,
+            from: Some(name("b")),
+            record: Some("m-4".into()),
+            cause: Some("Requested".into()),
+            at,
+        });
+        scene.0.records.push(Record {
+            name: "m-4".into(),
+            kind: Kind::Switchover,
+            epoch: EPOCH,
+            from: Some(name("b")),
+            to: Some(name("a")),
+            steps: vec!["Routed".into(), "Following".into()],
+        });
+        change(&mut scene);
+        let records = scene.plan().records;
+        let closed = records.iter().any(|record| record.phase == RecordPhase::Closed);
+        assert_eq!(closed, *closes, "{case}: {records:?}");
+    }
+}
+
+fn quiet(scene: &mut Scene) {
+    scene.says(&consumer(), "a", Some(Probe { committing_since: None, ..commits() }), None);
 }
