@@ -7,39 +7,33 @@ use understudy_api::names;
 use crate::cluster::Cluster;
 use crate::namespace::Namespace;
 
-/// The account that may only read what is stored.
-const READER: &str = "understudy_reader";
-/// The account that may do everything, from inside the pod alone.
-const ADMIN: &str = "understudy_admin";
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Account {
+    /// May only read what is stored.
+    Reader,
+    /// May do everything, from inside the pod alone.
+    Admin,
+}
+
+impl Account {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Reader => "understudy_reader",
+            Self::Admin => "understudy_admin",
+        }
+    }
+}
 
 /// Runs one statement on this replica; rows as lines, columns with tabs between them.
 pub async fn ask(
     cluster: &Cluster,
     namespace: &Namespace,
-    shard: &str,
-    replica: &str,
+    (shard, replica): (&str, &str),
+    account: Account,
     statement: &str,
 ) -> Result<String> {
-    ask_as(READER, (cluster, namespace, shard), replica, statement).await
-}
-
-/// The same about what only an administrator may see.
-pub async fn ask_as_admin(
-    cluster: &Cluster,
-    namespace: &Namespace,
-    shard: &str,
-    replica: &str,
-    statement: &str,
-) -> Result<String> {
-    ask_as(ADMIN, (cluster, namespace, shard), replica, statement).await
-}
-
-async fn ask_as(
-    account: &str,
-    (cluster, namespace, shard): (&Cluster, &Namespace, &str),
-    replica: &str,
-    statement: &str,
-) -> Result<String> {
+    let account = account.name();
     let secret = namespace.api::<Secret>().get(&names::credentials_secret(shard)).await?;
     let password = secret
         .data

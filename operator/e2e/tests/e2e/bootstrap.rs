@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Endpoints, PersistentVolumeClaim, Pod, Secret, 
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use understudy_api::v1alpha1::Shard;
 use understudy_api::{conditions, labels, names};
+use understudy_e2e::sql::Account;
 use understudy_e2e::stage::SETTLE;
 use understudy_e2e::wait::{Seen, until};
 use understudy_e2e::{run, see, sql, stage};
@@ -52,7 +53,9 @@ fn only_the_primary_takes_writes_and_standbys_follow_it_by_gtid() -> Result<()> 
         let shard = stage.shard().await?;
         let name = stage.shard_name(0);
         let ask = async |replica: &str, statement: &str| {
-            sql::ask(stage.cluster, &stage.namespace, &name, replica, statement).await.map(|s| s.trim().to_owned())
+            sql::ask(stage.cluster, &stage.namespace, (&name, replica), Account::Reader, statement)
+                .await
+                .map(|s| s.trim().to_owned())
         };
         let primary = see::primary(&shard);
         ensure!(ask(&primary, "SELECT @@super_read_only").await? == "0", "{primary} does not take writes");
@@ -63,7 +66,7 @@ fn only_the_primary_takes_writes_and_standbys_follow_it_by_gtid() -> Result<()> 
             let settings = ask(&standby, "SELECT @@gtid_mode, @@binlog_format, @@sync_binlog").await?;
             ensure!(settings == "ON\tROW\t1", "{standby} runs with {settings}");
             let how = "SELECT auto_position FROM performance_schema.replication_connection_configuration";
-            let source = sql::ask_as_admin(stage.cluster, &stage.namespace, &name, &standby, how).await?;
+            let source = sql::ask(stage.cluster, &stage.namespace, (&name, &standby), Account::Admin, how).await?;
             ensure!(source.trim() == "1", "{standby} does not follow by GTID: {source}");
         }
         Ok(())

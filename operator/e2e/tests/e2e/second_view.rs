@@ -8,6 +8,7 @@ use kube::api::{DeleteParams, PostParams};
 use tokio::time::Instant;
 use understudy_api::v1alpha1::{Consumer, KafkaTopic, PartitionState};
 use understudy_e2e::fault::Fault;
+use understudy_e2e::sql::Account;
 use understudy_e2e::stage::{self, Stage};
 use understudy_e2e::wait::{Seen, until};
 use understudy_e2e::{manifest, run, see, sql};
@@ -123,7 +124,8 @@ async fn stored(stage: &Stage) -> Result<(i64, i64, i64)> {
         "SELECT (SELECT COALESCE(SUM(events), 0) FROM {SCHEMA}.total), (SELECT COALESCE(SUM(amount), 0) FROM {SCHEMA}.total), \
          (SELECT COUNT(*) FROM {SCHEMA}.event)"
     );
-    let row = sql::ask(stage.cluster, &stage.namespace, &stage.shard_name(0), &primary, &statement).await?;
+    let row = sql::ask(stage.cluster, &stage.namespace, (&stage.shard_name(0), &primary), Account::Reader, &statement)
+        .await?;
     let numbers: Vec<i64> = row.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
     match numbers[..] {
         [events, amount, rows] => Ok((events, amount, rows)),
