@@ -3,6 +3,7 @@
 mod support;
 
 use support::*;
+use understudy_decide::failover::assess::phase_words;
 use understudy_decide::{Cause, Verdict, assess};
 use understudy_wire::evidence::*;
 
@@ -286,4 +287,19 @@ fn the_message_says_who_saw_what() {
          consumer store-m-0: refused at tcp, operator understudy-0: refused at tcp; committed by peer m-b: commits, \
          peer m-c: commits, consumer store-m-0: commits, operator understudy-0: commits"
     );
+}
+
+#[test]
+fn what_a_server_said_last_is_told_with_its_end_unless_it_was_killed() {
+    let ended = |code, signal| Phase::Exited { code, signal, age: 0 };
+    for (case, phase, words) in [
+        ("it gave up", ended(Some(1), None), "mysqld exited with code 1, its last error: MY-010262 no port"),
+        ("it crashed", ended(None, Some(6)), "mysqld was ended by signal 6, its last error: MY-010262 no port"),
+        ("it was killed", ended(None, Some(9)), "mysqld was ended by signal 9"),
+        ("it runs", Phase::Running, "mysqld runs and refuses writes"),
+    ] {
+        let mut server = server("a", phase);
+        server.last_error = Some("MY-010262 no port".into());
+        assert_eq!(phase_words(&server, None), words, "{case}");
+    }
 }

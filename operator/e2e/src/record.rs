@@ -1,7 +1,7 @@
 //! Whether the record of a change of primary is complete (invariant I5). Pure.
 
 use anyhow::{Context, Result, ensure};
-use understudy_api::v1alpha1::{Failover, FailoverKind, FailoverPhase, FailoverResult, FailoverStatus};
+use understudy_api::v1alpha1::{EvidenceNote, Failover, FailoverKind, FailoverPhase, FailoverResult, FailoverStatus};
 
 /// What a complete record of a failover holds, whether or not it was planned: each step in its order.
 const UNPLANNED: [&str; 7] = ["Decided", "Claimed", "Reprobed", "Promoted", "Routed", "Condemned", "Redundant"];
@@ -56,8 +56,11 @@ fn check_status(kind: FailoverKind, status: &FailoverStatus, truth: &Truth<'_>) 
     );
     if !planned {
         // That a process has ended is known from its own manager, and nobody has to agree.
-        let is_known = status.evidence.iter().any(|e| e.observer == format!("manager {}", truth.from));
-        let is_exit = status.cause.as_deref() == Some("ProcessExited") && is_known;
+        let says_so = |e: &EvidenceNote| {
+            e.observer == format!("manager {}", truth.from)
+                && (e.fact.starts_with("mysqld was ended") || e.fact.starts_with("mysqld exited"))
+        };
+        let is_exit = status.cause.as_deref() == Some("ProcessExited") && status.evidence.iter().any(says_so);
         ensure!(is_exit || status.votes.len() >= 2, "fewer than two observers voted");
         ensure!(!status.evidence.is_empty(), "it holds no evidence");
         let rebuild = status.rebuild.as_ref().context("it says nothing about the replacement")?;
@@ -127,6 +130,8 @@ mod tests {
         status["evidence"][0]["observer"] = json!("manager c");
         assert!(verdict(status.clone()).is_err(), "another's manager");
         status["evidence"][0]["observer"] = json!("manager a");
+        assert!(verdict(status.clone()).is_err(), "it saw no exit");
+        status["evidence"][0]["fact"] = json!("mysqld was ended by signal 9 0.1 s ago");
         verdict(status.clone()).unwrap();
         status["cause"] = json!("Unreachable");
         assert!(verdict(status).is_err(), "another cause");

@@ -11,6 +11,10 @@ use std::time::Duration;
 use understudy_mysql::schema::{ACCOUNTS, NoPassword, Passwords};
 use understudy_wire::{ReplicaName, ShardName};
 
+/// Not MySQL's usual 33062: that is one of the ports from which a kernel makes connections (32768 and on). A probe that asks for
+/// it before mysqld listens may be connected to itself, and then mysqld finds its port taken and ends.
+const MYSQL_ADMIN_PORT: u16 = 3307;
+
 /// What is wrong with the pod's settings.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -116,7 +120,7 @@ impl Config {
             api_listen: or(get, "UNDERSTUDY_API_LISTEN", SocketAddr::from(([0, 0, 0, 0], 8440)))?,
             admin_listen: or(get, "UNDERSTUDY_ADMIN_LISTEN", SocketAddr::from(([0, 0, 0, 0], 8441)))?,
             mysql_port: or(get, "UNDERSTUDY_MYSQL_PORT", 3306)?,
-            mysql_admin_port: or(get, "UNDERSTUDY_MYSQL_ADMIN_PORT", 33062)?,
+            mysql_admin_port: or(get, "UNDERSTUDY_MYSQL_ADMIN_PORT", MYSQL_ADMIN_PORT)?,
             api_server: api_server(get)?,
             probe_every: millis(get, "UNDERSTUDY_PROBE_INTERVAL_MS", 250)?,
             stage_deadline: millis(get, "UNDERSTUDY_STAGE_DEADLINE_MS", 1000)?,
@@ -221,6 +225,7 @@ pub(crate) mod tests {
         let dir = tempfile::tempdir().unwrap();
         let config = sample(dir.path());
         assert_eq!(config.mysql_address().to_string(), "10.0.0.7:3306");
+        assert_eq!(config.mysql_admin_address().to_string(), "127.0.0.1:3307");
         assert_eq!(config.api_server.unwrap().to_string(), "10.96.0.1:443");
         assert_eq!(config.passwords.of("understudy_probe"), "secret of understudy_probe");
     }

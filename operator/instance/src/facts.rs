@@ -77,6 +77,8 @@ pub struct Facts {
     pub process: Option<ProcessState>,
     /// Progress of the build, or why the last one failed.
     pub build: Option<BuildProgress>,
+    /// The last error that mysqld wrote to its log since it was started.
+    pub last_error: Option<String>,
     /// Who else is in the shard.
     pub peers: Option<Peers>,
 }
@@ -96,6 +98,7 @@ impl Facts {
             lsn: None,
             process: None,
             build: None,
+            last_error: None,
             peers: None,
         }
     }
@@ -292,6 +295,7 @@ impl Sources {
             fsync: Some(self.volume.fsync(now)),
             volume: self.volume.space(),
             build: facts.build.clone(),
+            last_error: facts.last_error.clone(),
         }
     }
 }

@@ -49,6 +49,7 @@ pub enum HostError {
 #[derive(Debug)]
 pub struct Host {
     config: Arc<Config>,
+    shared: Arc<Shared>,
     reaper: Reaper,
     tasks: TaskTracker,
     /// The mysqld that runs now, the one of a build included.
@@ -57,8 +58,8 @@ pub struct Host {
 
 impl Host {
     /// Nothing runs yet.
-    pub fn new(config: Arc<Config>, reaper: Reaper, tasks: TaskTracker) -> Self {
-        Self { config, reaper, tasks, process: Mutex::new(None) }
+    pub fn new(config: Arc<Config>, shared: Arc<Shared>, reaper: Reaper, tasks: TaskTracker) -> Self {
+        Self { config, shared, reaper, tasks, process: Mutex::new(None) }
     }
 
     /// The mysqld that was started last.
@@ -82,8 +83,9 @@ impl Host {
         let (process, pipes) =
             spawned.map_err(|source| HostError::Spawn { program: self.config.mysqld.clone(), source })?;
         tracing::info!(pid = process.pid(), ?options, "mysqld started");
+        self.shared.update(|facts| facts.last_error = None);
         if let Some(stderr) = pipes.stderr {
-            self.tasks.spawn(logs::pass_on(stderr));
+            self.tasks.spawn(logs::pass_on(stderr, self.shared.clone()));
         }
         *self.process.lock().unwrap_or_else(PoisonError::into_inner) = Some(process.clone());
         Ok(process)

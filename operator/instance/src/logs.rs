@@ -1,9 +1,15 @@
-//! What mysqld writes on its standard error, as structured events of the manager's own log. The parser is pure.
+//! What mysqld writes on its standard error, as structured events of the manager's own log. Its last error is kept as a fact,
+//! since the log goes with the pod. The parser is pure.
 
 use std::process::ChildStderr;
+use std::sync::Arc;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 
+use crate::facts::Shared;
+
+/// How much of an error is told with the evidence, in characters.
+const MAX_ERROR: usize = 240;
 /// The longest line that is kept whole, in bytes.
 const MAX_LINE: u64 = 16 * 1024;
 
@@ -62,7 +68,7 @@ fn bracketed(text: &str) -> Option<(&str, &str)> {
 }
 
 /// Passes every line on until the pipe closes.
-pub async fn pass_on(stderr: ChildStderr) {
+pub async fn pass_on(stderr: ChildStderr, shared: Arc<Shared>) {
     let stderr = match tokio::process::ChildStderr::from_std(stderr) {
         Ok(stderr) => stderr,
         Err(e) => return tracing::warn!(error = %e, "mysqld's log is lost"),
@@ -74,10 +80,23 @@ pub async fn pass_on(stderr: ChildStderr) {
         // A line without an end is passed on in pieces instead of being collected without bound.
         match (&mut lines).take(MAX_LINE).read_until(b'\n', &mut line).await {
             Ok(0) => return,
-            Ok(_) => emit(String::from_utf8_lossy(&line).trim_end()),
+            Ok(_) => {
+                let line = String::from_utf8_lossy(&line);
+                if let Some(error) = error(line.trim_end()) {
+                    shared.update(|facts| facts.last_error = Some(error));
+                }
+                emit(line.trim_end());
+            }
             Err(e) => return tracing::warn!(error = %e, "mysqld's log is lost"),
         }
     }
+}
+
+/// What the line says, if it is an error. The line with which mysqld ends after any error tells nothing.
+fn error(line: &str) -> Option<String> {
+    const ER_ABORTING: &str = "MY-010119";
+    let line = parse(line).filter(|line| line.level == Level::Error && line.code != ER_ABORTING)?;
+    Some(format!("{} {}", line.code, line.message).chars().take(MAX_ERROR).collect())
 }
 
 fn emit(line: &str) {
@@ -110,6 +129,21 @@ mod tests {
             message: "Failed to access [x] directory",
         };
         assert_eq!(parse(line), Some(expected));
+    }
+
+    #[test]
+    fn only_an_error_that_says_something_is_kept() {
+        let line = |level: &str, code: &str| format!("2026-11-23T09:23:19.735991Z 0 [{level}] [{code}] [Server] words");
+        for (case, line, kept) in [
+            ("an error", line("ERROR", "MY-010262"), Some("MY-010262 words".to_owned())),
+            ("a warning", line("Warning", "MY-010262"), None),
+            ("the last line before the end", line("ERROR", "MY-010119"), None),
+            ("another form", "mysqld: words".to_owned(), None),
+        ] {
+            assert_eq!(error(&line), kept, "{case}");
+        }
+        let long = format!("2026-11-23T09:23:19.735991Z 0 [ERROR] [MY-1] [Server] {}", "ä".repeat(2 * MAX_ERROR));
+        assert_eq!(error(&long).map(|kept| kept.chars().count()), Some(MAX_ERROR));
     }
 
     #[test]

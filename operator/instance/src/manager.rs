@@ -56,7 +56,7 @@ async fn run(config: Arc<Config>, dropped_lines: Arc<AtomicU64>) -> anyhow::Resu
     let volume = Watch::start(&config.volume).context("volume")?;
     let reaper = Reaper::new();
     tasks.spawn(reaper.clone().run(ending.clone()));
-    let host = Arc::new(Host::new(config.clone(), reaper, tasks.clone()));
+    let host = Arc::new(Host::new(config.clone(), shared.clone(), reaper, tasks.clone()));
 
     // One connection each, so that none waits behind another.
     let account = Account { user: ADMIN.to_owned(), password: config.passwords.of(ADMIN).to_owned() };

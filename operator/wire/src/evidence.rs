@@ -231,6 +231,9 @@ pub struct Server {
     /// Progress of the build, while there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub build: Option<BuildProgress>,
+    /// The last error that mysqld wrote to its log since it was started, shortened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
 }
 
 /// A value with the age of its reading.

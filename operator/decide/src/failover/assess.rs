@@ -207,6 +207,7 @@ fn own_words(own: &Own<'_>) -> String {
 /// the words stay the same for as long as the fact does.
 pub fn phase_words(server: &Server, received: Option<Millis>) -> String {
     let ago = |age: Millis| received.map_or(String::new(), |received| format!(" {} ago", Seconds(age + received)));
+    let said = server.last_error.as_ref().map_or(String::new(), |error| format!(", its last error: {error}"));
     match &server.phase {
         Phase::Empty => "the volume is empty".into(),
         Phase::Unusable { reason } => format!("the volume is unusable: {reason}"),
@@ -217,9 +218,13 @@ pub fn phase_words(server: &Server, received: Option<Millis>) -> String {
             Some(false) => "mysqld runs and takes writes".into(),
             None => "mysqld runs and does not answer".into(),
         },
-        Phase::Exited { signal: Some(signal), age, .. } => format!("mysqld was ended by signal {signal}{}", ago(*age)),
-        Phase::Exited { code: Some(code), age, .. } => format!("mysqld exited with code {code}{}", ago(*age)),
-        Phase::Exited { age, .. } => format!("mysqld ended{}", ago(*age)),
+        // Somebody killed it; what it had to say before has nothing to do with that.
+        Phase::Exited { signal: Some(9), age, .. } => format!("mysqld was ended by signal 9{}", ago(*age)),
+        Phase::Exited { signal: Some(signal), age, .. } => {
+            format!("mysqld was ended by signal {signal}{}{said}", ago(*age))
+        }
+        Phase::Exited { code: Some(code), age, .. } => format!("mysqld exited with code {code}{}{said}", ago(*age)),
+        Phase::Exited { age, .. } => format!("mysqld ended{}{said}", ago(*age)),
         Phase::Stopping => "the pod is stopping".into(),
     }
 }

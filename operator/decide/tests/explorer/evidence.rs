@@ -69,5 +69,6 @@ pub fn server(now: Millis, name: &ReplicaName, rep: &Rep, pod: &PodW) -> Server 
             }),
             _ => None,
         },
+        last_error: None,
     }
 }

@@ -99,6 +99,7 @@ pub fn server(letter: &str, phase: Phase) -> Server {
         fsync: Some(Fsync { succeeded: Some(100), took: Some(2), in_flight: None, error: None }),
         volume: Some(Volume { total: 100, free: 50 }),
         build: None,
+        last_error: None,
     }
 }
 

@@ -174,7 +174,6 @@ fn environment(shard: &Shard, replica: &Replica, surroundings: &Surroundings) ->
         value("UNDERSTUDY_API_LISTEN", format!("0.0.0.0:{INSTANCE_PORT}")),
         value("UNDERSTUDY_ADMIN_LISTEN", format!("0.0.0.0:{ADMIN_PORT}")),
         value("UNDERSTUDY_MYSQL_PORT", MYSQL_PORT.to_string()),
-        value("UNDERSTUDY_MYSQL_ADMIN_PORT", "33062"),
         value("UNDERSTUDY_PROBE_INTERVAL_MS", detection.probe_interval_ms.to_string()),
         value("UNDERSTUDY_STAGE_DEADLINE_MS", detection.stage_deadline_ms.to_string()),
         value("UNDERSTUDY_COMMIT_DEADLINE_MS", detection.commit_deadline_ms.to_string()),
