@@ -42,9 +42,9 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            compressed_bytes: 16 << 20,
+            compressed_bytes: 4 << 20,
             decompressed_bytes: 32 << 20,
-            inflight_bytes: 256 << 20,
+            inflight_bytes: 128 << 20,
             series: 1 << 16,
             samples: 1 << 18,
             labels: LabelRules::default(),
