@@ -1,7 +1,7 @@
 //! The time-series view: frames into the store of `understudy-store`. I/O through the core's connection only.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use understudy_model::{Frame, SeriesId, Tenant};
 use understudy_sql::{Db, Value};
 use understudy_store::catalogue::{INSERT_LABEL, INSERT_SERIES, tenant_value};
 use understudy_store::pack::{self, LandingInsert};
-use understudy_store::{Acceptance, KnownSeries, Range, SeriesRow, schema, window};
+use understudy_store::{Acceptance, KnownSeries, Range, SeriesRow, retention, schema, window};
 
 use crate::view::{Decoded, Placed, Record, Reject, Tx, View, ViewError};
 
@@ -19,6 +19,9 @@ use crate::view::{Decoded, Placed, Record, Reject, Tx, View, ViewError};
 const LOOK_UP: usize = 1024;
 /// Series remembered to be in the catalogue, by default.
 pub const KNOWN_SERIES: usize = 500_000;
+/// Time between two tables that are dropped.
+const DROP_EVERY: Duration = Duration::from_secs(60);
+const SERVER_CLOCK: &str = "SELECT CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED)";
 
 /// Stores frames.
 #[derive(Debug)]
@@ -29,6 +32,10 @@ pub struct TimeSeries {
     tables: Option<BTreeSet<Range>>,
     /// Series that the next transaction puts into the catalogue.
     fresh: Vec<SeriesRow>,
+    /// How long samples are kept; None for ever.
+    keep: Option<Duration>,
+    /// When a table was dropped, or none was found to drop.
+    dropped: Option<Instant>,
 }
 
 /// A frame, and what of it is taken.
@@ -41,7 +48,22 @@ pub struct Samples {
 impl TimeSeries {
     /// Takes samples as near to their record's time as `acceptance` says; remembers about `known` series.
     pub fn new(acceptance: Acceptance, known: usize) -> Self {
-        Self { acceptance, known: KnownSeries::new(known), tables: None, fresh: Vec::new() }
+        Self {
+            acceptance,
+            known: KnownSeries::new(known),
+            tables: None,
+            fresh: Vec::new(),
+            keep: None,
+            dropped: None,
+        }
+    }
+
+    /// Drops what is older than this, and takes nothing that is.
+    #[must_use]
+    pub fn keeping(mut self, keep: Duration) -> Self {
+        self.acceptance.past = self.acceptance.past.min(keep);
+        self.keep = Some(keep);
+        self
     }
 
     fn weigh(&mut self, frame: &Frame) -> usize {
@@ -51,7 +73,7 @@ impl TimeSeries {
     }
 
     /// Makes sure that the tables of these ranges are there.
-    async fn make_tables(&mut self, db: &mut Db<'_>, ranges: BTreeSet<Range>) -> Result<(), ViewError> {
+    async fn make_tables(&mut self, db: &mut Db<'_>, ranges: &BTreeSet<Range>) -> Result<(), ViewError> {
         let tables = match &mut self.tables {
             Some(tables) => tables,
             None => {
@@ -71,6 +93,36 @@ impl TimeSeries {
             tracing::info!(table = %range.table(), "landing table made");
         }
         Ok(())
+    }
+
+    /// Drops the oldest table that holds only what is older than is kept, at most one a minute: a wrong setting or clock must not
+    /// empty a store before somebody sees it. `needed` are tables that a partition that is behind still writes.
+    async fn drop_expired(&mut self, db: &mut Db<'_>, at_ms: i64, needed: &BTreeSet<Range>) -> Result<(), ViewError> {
+        let (Some(keep), Some(tables)) = (self.keep, &mut self.tables) else { return Ok(()) };
+        if self.dropped.is_some_and(|at| at.elapsed() < DROP_EVERY) {
+            return Ok(());
+        }
+        self.dropped = Some(Instant::now());
+        // The log's time is a gateway's or a broker's. No single clock that is ahead may make samples old.
+        let server_ms: Option<i64> = db.first("read clock", SERVER_CLOCK, ()).await?;
+        let own_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis());
+        let now_ms = server_ms.unwrap_or(0).min(at_ms).min(i64::try_from(own_ms).unwrap_or(i64::MAX));
+        let keep_ms = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
+        let expired = retention::expired(tables, now_ms.saturating_sub(keep_ms));
+        let Some(range) = expired.into_iter().find(|range| !needed.contains(range)) else { return Ok(()) };
+        match db.text("drop expired table", &retention::drop_table(range)).await {
+            Ok(_) => {
+                tables.remove(&range);
+                tracing::info!(table = %range.table(), "landing table dropped: all of it is older than is kept");
+                Ok(())
+            }
+            // Somebody reads it. The samples that are waiting do not wait for that.
+            Err(e) if e.is_answer() => {
+                tracing::warn!(table = %range.table(), error = %e, "landing table not dropped yet");
+                Ok(())
+            }
+            Err(e) => Err(e.into()),
+        }
     }
 
     /// Finds out which of the unknown series are in the catalogue; the others are fresh.
@@ -147,8 +199,12 @@ impl View for TimeSeries {
     }
 
     async fn prepare(&mut self, db: &mut Db<'_>, items: &[Placed<Samples>]) -> Result<(), ViewError> {
-        let ranges = items.iter().flat_map(|placed| pack::ranges(&placed.item.frame, placed.item.window)).collect();
-        self.make_tables(db, ranges).await?;
+        let ranges: BTreeSet<Range> =
+            items.iter().flat_map(|placed| pack::ranges(&placed.item.frame, placed.item.window)).collect();
+        self.make_tables(db, &ranges).await?;
+        if let Some(at_ms) = items.iter().filter_map(|placed| placed.record.timestamp_ms).min() {
+            self.drop_expired(db, at_ms, &ranges).await?;
+        }
         let mut unknown: BTreeMap<Tenant, BTreeMap<SeriesId, SeriesRow>> = BTreeMap::new();
         for frame in items.iter().map(|placed| &placed.item.frame) {
             let (tenant, group) = (frame.tenant(), frame.group().id());
@@ -227,6 +283,9 @@ pub struct TimeSeriesSettings {
     /// How much newer than its record a sample may be, in seconds.
     #[arg(long, env = "UNDERSTUDY_ACCEPT_FUTURE_SECONDS", default_value_t = 25 * 3600)]
     pub accept_future_seconds: u64,
+    /// How long samples are kept, by their own time, in seconds; for ever by default.
+    #[arg(long, env = "UNDERSTUDY_KEEP_SECONDS")]
+    pub keep_seconds: Option<u64>,
     /// Series remembered to be in the catalogue.
     #[arg(long, env = "UNDERSTUDY_KNOWN_SERIES", default_value_t = KNOWN_SERIES)]
     pub known_series: usize,
@@ -239,7 +298,11 @@ impl TimeSeriesSettings {
             past: Duration::from_secs(self.accept_past_seconds),
             future: Duration::from_secs(self.accept_future_seconds),
         };
-        TimeSeries::new(acceptance, self.known_series)
+        let view = TimeSeries::new(acceptance, self.known_series);
+        match self.keep_seconds {
+            Some(seconds) => view.keeping(Duration::from_secs(seconds)),
+            None => view,
+        }
     }
 }
 

@@ -12,7 +12,7 @@
 //! - [`merge`]: blocks to series without duplicates (pure)
 //! - [`matcher`]: which series a query means (pure)
 //! - [`read`], [`select`]: samples, series and labels out of MySQL, and how fresh they are (I/O)
-//! - [`retention`]: dropping what has become too old (I/O)
+//! - [`retention`]: what has become too old (pure)
 
 mod bytes;
 

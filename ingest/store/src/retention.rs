@@ -1,28 +1,18 @@
-//! Dropping what has become too old: whole tables, never rows. I/O, but for the choice.
+//! What has become too old: whole tables, never rows. Pure.
 
 use std::collections::BTreeSet;
 
-use mysql_async::Conn;
-use mysql_async::prelude::Queryable;
-
 use crate::range::Range;
-use crate::read::{ReadError, failed, ranges};
 
-/// The tables that hold nothing of `oldest_ms` or later. Pure.
+/// The tables that hold nothing of `oldest_ms` or later, oldest first.
 pub fn expired(tables: &BTreeSet<Range>, oldest_ms: i64) -> Vec<Range> {
     tables.iter().copied().filter(|range| range.end_ms() <= oldest_ms).collect()
 }
 
-/// Drops the tables that hold nothing of `oldest_ms` or later, oldest first; which ones. On the primary only. A reader that holds a table
-/// makes the drop wait for the session's `lock_wait_timeout`: set it low, and try again later.
-pub async fn drop_before(conn: &mut Conn, oldest_ms: i64) -> Result<Vec<Range>, ReadError> {
-    let expired = expired(&ranges(conn).await?, oldest_ms);
-    for range in &expired {
-        conn.query_drop(format!("DROP TABLE IF EXISTS {}", range.quoted_table()))
-            .await
-            .map_err(failed("drop table"))?;
-    }
-    Ok(expired)
+/// Takes such a table away; on the primary only. It waits for readers of the table, and holds up those that come after it, for up to the
+/// session's `lock_wait_timeout`: set that low.
+pub fn drop_table(range: Range) -> String {
+    format!("DROP TABLE IF EXISTS {}", range.quoted_table())
 }
 
 #[cfg(test)]

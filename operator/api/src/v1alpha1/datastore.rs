@@ -55,6 +55,11 @@ pub struct DatastoreSpec {
     /// What takes samples in; without it, there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<GatewaySpec>,
+    /// How many days samples are kept, by their own time; for ever when unset, and the volumes fill up. Whole tables of two hours are
+    /// dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self >= 1 && self <= 36500").message("sampleRetentionDays is 1 to 36500; leave it out to keep samples for ever"))]
+    pub sample_retention_days: Option<i32>,
     /// What reads the topic into the shards.
     #[serde(default)]
     pub consumer: StoreConsumerSpec,

@@ -111,6 +111,7 @@ fn datastore_cases() -> Vec<Case> {
         new("a query service that would let nobody in", D, vec![("/spec/gateway", Value::Null)], "query needs tokens"),
         new("an unknown partition", D, vec![("/spec/consumer", json!({"pausedPartitions": [3, 16]}))], "does not have"),
         new("a negative partition", D, vec![("/spec/consumer", json!({"pausedPartitions": [-1]}))], "does not have"),
+        new("samples that are dropped at once", D, vec![("/spec/sampleRetentionDays", json!(0))], "1 to 36500"),
         new("no replica", D, vec![(at("/replicas"), json!(0))], "1 to 9 replicas"),
         new("50 replicas", D, vec![(at("/replicas"), json!(50))], "1 to 9 replicas"),
         new("no image", D, vec![(at("/mysql/image"), json!(""))], "such as mysql:8.4"),

@@ -9,7 +9,7 @@ use kube::ResourceExt;
 use understudy_api::v1alpha1::KafkaTopic;
 use understudy_api::{Consumer, Datastore, labels, names};
 
-use super::super::datastore::{credentials, follow_routes, rule, secret};
+use super::super::datastore::{credentials, follow_routes, keep_seconds, rule, secret};
 use super::super::shard::build::owner_of;
 use super::super::workload::{Port, Workload, value};
 use crate::apply::MANAGED_BY;
@@ -29,6 +29,8 @@ pub struct Resolved {
     pub kafka: KafkaTopic,
     /// Partitions of the topic, as far as a Datastore says.
     pub partitions: Option<i32>,
+    /// How long a Datastore keeps its samples, in seconds; for ever unless it says so.
+    pub keep_seconds: Option<i64>,
 }
 
 /// Something that the spec names is not there.
@@ -54,6 +56,7 @@ pub fn resolve(consumer: &Consumer, datastore: Option<&Datastore>) -> Result<Res
                 shards: shards.map(|index| names::shard_of(&datastore.name_any(), index)).collect(),
                 partitions: spec.kafka.is_none().then_some(kafka.partitions),
                 kafka: spec.kafka.clone().unwrap_or(own),
+                keep_seconds: keep_seconds(datastore),
             })
         }
         (Some(name), None) => Err(Missing::Datastore(name.clone())),
@@ -61,6 +64,7 @@ pub fn resolve(consumer: &Consumer, datastore: Option<&Datastore>) -> Result<Res
             shards: spec.shards.clone().unwrap_or_default(),
             kafka: spec.kafka.clone().ok_or(Missing::Topic)?,
             partitions: None,
+            keep_seconds: None,
         }),
     }
 }
@@ -152,6 +156,9 @@ fn environment(consumer: &Consumer, resolved: &Resolved, shard: &str) -> Vec<Env
     }
     if let Some(partitions) = resolved.partitions {
         variables.push(value("UNDERSTUDY_PARTITIONS", partitions.to_string()));
+    }
+    if let Some(seconds) = resolved.keep_seconds.filter(|_| spec.view.is_none()) {
+        variables.push(value("UNDERSTUDY_KEEP_SECONDS", seconds.to_string()));
     }
     for (name, setting) in spec.view.iter().flat_map(|view| &view.settings) {
         variables.push(value(&format!("UNDERSTUDY_VIEW_{name}"), setting));

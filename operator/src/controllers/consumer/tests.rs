@@ -67,6 +67,15 @@ fn a_consumer_of_a_datastore_reads_its_topic_into_its_shards() {
 }
 
 #[test]
+fn a_consumer_keeps_samples_as_long_as_its_datastore_says() {
+    let mut datastore = datastore();
+    let keep = |datastore| resolve(&consumer(json!({ "datastore": "metrics" })), Some(datastore)).unwrap().keep_seconds;
+    assert_eq!(keep(&datastore), None);
+    datastore.spec.sample_retention_days = Some(2);
+    assert_eq!(keep(&datastore), Some(172_800));
+}
+
+#[test]
 fn a_consumer_with_a_topic_of_its_own_does_not_know_its_partitions() {
     let spec = json!({ "datastore": "metrics", "kafka": { "bootstrapServers": "k:1", "topic": "events" } });
     let resolved = resolve(&consumer(spec), Some(&datastore())).unwrap();

@@ -17,6 +17,8 @@ use super::super::workload::{Port, Workload, value};
 use crate::apply::MANAGED_BY;
 use crate::context::Context;
 
+/// How old a sample may be that the gateway takes, unless told otherwise.
+const GATEWAY_AGE_SECONDS: i64 = 31 * 24 * 3600;
 const TOKENS: &str = "/etc/understudy/tokens";
 const CREDENTIALS: &str = "/etc/understudy/credentials";
 const TLS: &str = "/etc/understudy/tls";
@@ -88,6 +90,17 @@ pub fn consumer(datastore: &Datastore) -> Consumer {
     }
 }
 
+/// How long samples are kept, in seconds; for ever unless the spec says so.
+pub fn keep_seconds(datastore: &Datastore) -> Option<i64> {
+    datastore.spec.sample_retention_days.map(|days| i64::from(days) * 24 * 3600)
+}
+
+/// How old a sample may be that the gateway takes, in seconds, if not as old as it takes by itself: an hour less than is kept, so
+/// that nothing is acknowledged and then found to be too old.
+pub fn oldest_taken(datastore: &Datastore) -> Option<i64> {
+    keep_seconds(datastore).filter(|seconds| *seconds <= GATEWAY_AGE_SECONDS).map(|seconds| seconds - 3600)
+}
+
 /// Name of the gateway's Deployment and Service.
 pub fn gateway_name(datastore: &Datastore) -> String {
     format!("{}-gateway", datastore.name_any())
@@ -118,6 +131,21 @@ fn query_tokens(datastore: &Datastore) -> Option<String> {
 pub fn gateway(datastore: &Datastore, context: &Context) -> Option<Workload> {
     let gateway = datastore.spec.gateway.as_ref()?;
     let kafka = &datastore.spec.kafka;
+    let mut environment = vec![
+        value("UNDERSTUDY_LISTEN", "0.0.0.0:8080"),
+        value("UNDERSTUDY_ADMIN_LISTEN", "0.0.0.0:8081"),
+        value("UNDERSTUDY_DATASTORE", datastore.name_any()),
+        value("UNDERSTUDY_KAFKA_BOOTSTRAP", &kafka.bootstrap_servers),
+        value("UNDERSTUDY_TOPIC", &kafka.topic),
+        value("UNDERSTUDY_PARTITIONS", kafka.partitions.to_string()),
+        value("UNDERSTUDY_TOKENS_DIR", TOKENS),
+        value("UNDERSTUDY_MAX_COMPRESSED_BYTES", gateway.limits.max_compressed_bytes.to_string()),
+        value("UNDERSTUDY_MAX_DECOMPRESSED_BYTES", gateway.limits.max_decompressed_bytes.to_string()),
+        value("UNDERSTUDY_MAX_INFLIGHT_BYTES", gateway.limits.max_inflight_bytes.to_string()),
+    ];
+    if let Some(seconds) = oldest_taken(datastore) {
+        environment.push(value("UNDERSTUDY_MAX_SAMPLE_AGE_SECONDS", seconds.to_string()));
+    }
     Some(Workload {
         name: gateway_name(datastore),
         namespace: datastore.namespace(),
@@ -128,18 +156,7 @@ pub fn gateway(datastore: &Datastore, context: &Context) -> Option<Workload> {
         image: context.settings.image.clone(),
         pull_policy: context.settings.image_pull_policy.clone(),
         command: Some("/usr/local/bin/understudy-gateway".to_owned()),
-        environment: vec![
-            value("UNDERSTUDY_LISTEN", "0.0.0.0:8080"),
-            value("UNDERSTUDY_ADMIN_LISTEN", "0.0.0.0:8081"),
-            value("UNDERSTUDY_DATASTORE", datastore.name_any()),
-            value("UNDERSTUDY_KAFKA_BOOTSTRAP", &kafka.bootstrap_servers),
-            value("UNDERSTUDY_TOPIC", &kafka.topic),
-            value("UNDERSTUDY_PARTITIONS", kafka.partitions.to_string()),
-            value("UNDERSTUDY_TOKENS_DIR", TOKENS),
-            value("UNDERSTUDY_MAX_COMPRESSED_BYTES", gateway.limits.max_compressed_bytes.to_string()),
-            value("UNDERSTUDY_MAX_DECOMPRESSED_BYTES", gateway.limits.max_decompressed_bytes.to_string()),
-            value("UNDERSTUDY_MAX_INFLIGHT_BYTES", gateway.limits.max_inflight_bytes.to_string()),
-        ],
+        environment,
         ports: vec![Port { name: "http", number: 8080 }, Port { name: "admin", number: 8081 }],
         mounts: vec![(secret("tokens", &gateway.tokens.name), TOKENS.to_owned())],
         service_account: None,

@@ -24,7 +24,7 @@ use understudy_api::v1alpha1::DatastoreStatus;
 use understudy_api::{Consumer, Datastore, Shard, names};
 use understudy_kafka::AdminError;
 
-pub(super) use self::build::{credentials, follow_routes, rights, rule, secret};
+pub(super) use self::build::{credentials, follow_routes, keep_seconds, rights, rule, secret};
 pub(super) use self::status::{Pods, pods};
 
 use self::placement::Placing;

@@ -92,6 +92,14 @@ fn the_levers_of_one_shard_stay_a_persons_until_the_datastore_pulls_them() {
 }
 
 #[test]
+fn a_gateway_takes_nothing_that_is_too_old_to_be_kept() {
+    for (case, days, age) in [("for ever", None, None), ("a day", Some(1), Some(82_800)), ("a year", Some(365), None)] {
+        let spec = days.map_or(json!({}), |days| json!({ "sampleRetentionDays": days }));
+        assert_eq!(build::oldest_taken(&datastore(spec)), age, "{case}");
+    }
+}
+
+#[test]
 fn tokens_are_named_once_however_many_services_use_them() {
     assert_eq!(build::token_secrets(&datastore(json!({}))), ["metrics-tokens"]);
     let apart = datastore(json!({ "query": { "tokens": { "name": "readers" } } }));
