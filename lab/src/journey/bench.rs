@@ -1,9 +1,11 @@
 //! `cargo lab bench`: one fault, many times, under load, with the figures that the product promises. Against the Datastore that
-//! `cargo lab demo` leaves. Every run is written to `.lab/bench`, so that no figure is without its data.
+//! `cargo lab demo` leaves. Every run is written to `.lab/bench`, its ledger and its report too, so that no figure is without its
+//! data.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
@@ -69,6 +71,10 @@ pub struct Options {
 /// Load before the fault and after redundancy, so that the gaps stand out from the ordinary.
 const STEADY: Duration = Duration::from_secs(8);
 
+/// Names the files of this bench, in seconds since 1970.
+static STARTED: LazyLock<u64> =
+    LazyLock::new(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()));
+
 /// One run.
 #[derive(Debug)]
 struct Row {
@@ -115,7 +121,7 @@ fn faults(options: &Options, runs: usize, paths: &Paths, ui: &Ui) -> Result<Exit
     for index in 0..runs {
         store.wait_ready(ui, Duration::from_secs(300))?;
         ui.say(&format!("{name}: run {} of {runs}", index + 1));
-        let ledger = dir.join(format!("{name}.ledger"));
+        let ledger = dir.join(format!("{name}-{}-{:02}.ledger", *STARTED, index + 1));
         let load = Running::start(&program, &store, &token, options.rate, "15m", &ledger)?;
         let row = one(options, &store, paths, ui, index, load);
         if options.what == What::NodeLoss {
@@ -224,9 +230,7 @@ impl Row {
 }
 
 fn write(dir: &std::path::Path, name: &str, rate: u64, rows: &[Row]) -> Result<()> {
-    static STARTED: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
-    let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    let file: PathBuf = dir.join(format!("{name}-{}.json", STARTED.get_or_init(now)));
+    let file: PathBuf = dir.join(format!("{name}-{}.json", *STARTED));
     let row = |row: &Row| {
         let mut value: serde_json::Map<String, Value> =
             row.figures().iter().map(|(name, value)| (name.replace(' ', "_"), json!(value))).collect();
