@@ -307,11 +307,20 @@ pub fn release_all(paths: &Paths, state: &State) -> Result<usize> {
 /// `cargo lab heal`: takes out everything that is in force and starts what was killed.
 pub fn heal(paths: &Paths, ui: &Ui) -> Result<()> {
     let faults = active(paths)?;
+    let api = Api::new(paths);
+    let lost = faults.iter().filter_map(|fault| match fault {
+        Active::StartNode { node } => Some((node.as_str(), node::believed_to_run(&api, node)?)),
+        _ => None,
+    });
+    let lost: Vec<_> = lost.collect();
     {
         let _lock = Lock::take(&paths.state, "faults.lock", |text| ui.say(text))?;
         release_all(paths, &State::load(paths)?)?;
     }
     crate::up::repair(paths, ui)?;
+    for (node, before) in &lost {
+        node::wait_reported(&api, node, before)?;
+    }
     let _lock = Lock::take(&paths.state, "faults.lock", |text| ui.say(text))?;
     for fault in &faults {
         ui.say(&format!("healed {}", fault.describe()));

@@ -1,13 +1,15 @@
 //! A node, seen from the host: its network namespace, its disk, its configuration and the process that is its power switch.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::api::Api;
 use crate::artifacts::KUBERNETES;
 use crate::lab::Lab;
 use crate::state::write_atomic;
@@ -207,13 +209,34 @@ pub fn wait_ready(lab: &Lab<'_>, nodes: &[Node]) -> Result<()> {
     })
 }
 
+/// The containers that Kubernetes believes to run on a node. None while the API server does not answer.
+pub fn believed_to_run(api: &Api, node: &str) -> Option<BTreeSet<String>> {
+    let pods = api.list(&format!("/api/v1/pods?fieldSelector=spec.nodeName%3D{node}")).ok()?;
+    Some(pods.iter().flat_map(running).collect())
+}
+
+/// Waits until Kubernetes has heard that none of the containers of before runs any more. A node that was away for less than its
+/// Lease never counts as lost, and its dead pods as ready, until its kubelet reports.
+pub fn wait_reported(api: &Api, node: &str, before: &BTreeSet<String>) -> Result<()> {
+    let what = format!("the kubelet of {node} does not report its restarted pods");
+    api::wait(Duration::from_secs(120), &what, || {
+        Ok(believed_to_run(api, node).is_some_and(|running| running.is_disjoint(before)))
+    })
+}
+
+fn running(pod: &Value) -> impl Iterator<Item = String> + '_ {
+    let statuses = pod["status"]["containerStatuses"].as_array().into_iter().flatten();
+    let running = statuses.filter(|status| !status["state"]["running"].is_null());
+    running.filter_map(|status| status["containerID"].as_str()).map(str::to_owned)
+}
+
 /// Whether the kubelet answers on the node's address.
 pub fn kubelet_healthy(lab: &Lab<'_>, node: &Node) -> bool {
     lab.api().healthy(&format!("https://{}:10250/healthz", node.address()))
 }
 
 /// Whether Kubernetes says that the node is ready.
-pub fn is_ready(node: &serde_json::Value) -> bool {
+pub fn is_ready(node: &Value) -> bool {
     node["status"]["conditions"]
         .as_array()
         .is_some_and(|all| all.iter().any(|c| c["type"] == "Ready" && c["status"] == "True"))
@@ -229,6 +252,14 @@ mod tests {
         assert_eq!(config["imageGCHighThresholdPercent"], 100);
         assert_eq!(config["evictionHard"]["nodefs.available"], "0%");
         assert_eq!(config["cgroupRoot"], "/understudy-lab/node-2");
+    }
+
+    #[test]
+    fn only_containers_that_run_count() {
+        let status = |id: &str, state: &str| json!({"containerID": id, "state": {state: {}}});
+        let pod = json!({"status": {"containerStatuses": [status("a", "running"), status("b", "terminated")]}});
+        assert_eq!(running(&pod).collect::<Vec<_>>(), ["a"]);
+        assert_eq!(running(&json!({"status": {"phase": "Pending"}})).count(), 0);
     }
 
     #[test]
