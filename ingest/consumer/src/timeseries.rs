@@ -48,14 +48,7 @@ pub struct Samples {
 impl TimeSeries {
     /// Takes samples as near to their record's time as `acceptance` says; remembers about `known` series.
     pub fn new(acceptance: Acceptance, known: usize) -> Self {
-        Self {
-            acceptance,
-            known: KnownSeries::new(known),
-            tables: None,
-            fresh: Vec::new(),
-            keep: None,
-            dropped: None,
-        }
+        Self { acceptance, known: KnownSeries::new(known), tables: None, fresh: Vec::new(), keep: None, dropped: None }
     }
 
     /// Drops what is older than this, and takes nothing that is.

@@ -101,7 +101,10 @@ pub fn free_port() -> u16 {
     static TAKEN: AtomicU16 = AtomicU16::new(0);
     let block = u16::try_from(std::process::id() % 200).unwrap() * 100;
     let ports = std::iter::repeat_with(|| 12_000 + block + TAKEN.fetch_add(1, Ordering::Relaxed) % 100);
-    ports.take(100).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("no free port in a block of 100")
+    ports
+        .take(100)
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("no free port in a block of 100")
 }
 
 /// The same password for every account would hide a mix-up; these differ.

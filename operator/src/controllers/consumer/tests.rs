@@ -69,7 +69,9 @@ fn a_consumer_of_a_datastore_reads_its_topic_into_its_shards() {
 #[test]
 fn a_consumer_keeps_samples_as_long_as_its_datastore_says() {
     let mut datastore = datastore();
-    let keep = |datastore| resolve(&consumer(json!({ "datastore": "metrics" })), Some(datastore)).unwrap().keep_seconds;
+    let keep = |datastore: &Datastore| {
+        resolve(&consumer(json!({ "datastore": "metrics" })), Some(datastore)).unwrap().keep_seconds
+    };
     assert_eq!(keep(&datastore), None);
     datastore.spec.sample_retention_days = Some(2);
     assert_eq!(keep(&datastore), Some(172_800));
