@@ -123,6 +123,8 @@ pub enum Reason {
     BreakerOpen,
     /// The replica that was to become primary failed; the next one is taken.
     CandidateFailed,
+    /// Nobody is left but replicas with transactions of their own; the best of them takes over.
+    LastResort,
     /// A replica should be replaced and is kept: it may be the last good copy.
     LastCopyKept,
     /// The pod of what may be the last copy was started again on its volume.
@@ -171,6 +173,7 @@ impl Reason {
             | Self::RetentionExceeded
             | Self::BreakerOpen
             | Self::CandidateFailed
+            | Self::LastResort
             | Self::LastCopyKept
             | Self::LastCopyRestarted
             | Self::Unschedulable

@@ -332,6 +332,8 @@ pub enum Reason {
     NearMiss,
     /// The candidate failed: the next one is taken.
     CandidateFailed,
+    /// Nobody is left but replicas with transactions of their own: the best of them takes over.
+    LastResort,
     /// A replica is told to become primary.
     Promoting,
     /// The first primary is published.

@@ -94,12 +94,12 @@ pub(crate) fn shrink(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mu
     let old = condemn_old_primary(s, primary, d);
     for (name, replica) in s.cast().filter(|(name, _)| *name != primary && Some(*name) != old) {
         if let Some((sentence, why)) = sentence(s, a, primary, (name, replica), d) {
-            condemn(s, primary, (name, replica), sentence, why, d);
+            condemn(s, a, primary, (name, replica), sentence, why, d);
         }
     }
     scale_down(s, a, primary, d);
     for (name, replica) in s.replicas.iter().filter(|(_, replica)| replica.condemned.is_some()) {
-        take_away(s, primary, name, replica, d);
+        take_away(s, a, primary, (name, replica), d);
     }
 }
 
@@ -197,23 +197,27 @@ fn lost(
     Some((Sentence::Lost, format!("its manager has been silent for {} s", silent / 1_000)))
 }
 
-/// Intact copies of the shard besides `but`: the serving primary and every good standby.
-fn copies_besides(s: &Snapshot, primary: &ReplicaName, but: &ReplicaName) -> usize {
-    let serves =
-        |name: &ReplicaName| s.fresh_report(name).is_some_and(|(server, _)| server.serving == Some(s.status.epoch));
+/// Intact copies of the shard besides `but`: a primary that serves and commits, and every good standby. A frozen primary
+/// still says that it serves; it is no copy that anybody could use.
+fn copies_besides(s: &Snapshot, a: &Assessment, primary: &ReplicaName, but: &ReplicaName) -> usize {
+    let serves = |name: &ReplicaName| {
+        let serving = s.fresh_report(name).is_some_and(|(server, _)| server.serving == Some(s.status.epoch));
+        serving && a.verdict.commits()
+    };
     let others = s.cast().filter(|(name, _)| *name != but);
     others.filter(|(name, _)| if *name == primary { serves(name) } else { is_good_copy(s, primary, name) }).count()
 }
 
 fn condemn(
     s: &Snapshot,
+    a: &Assessment,
     primary: &ReplicaName,
     (name, replica): (&ReplicaName, &Replica),
     sentence: Sentence,
     why: String,
     d: &mut Draft,
 ) {
-    if copies_besides(s, primary, name) == 0 {
+    if copies_besides(s, a, primary, name) == 0 {
         d.note_about(
             Reason::LastCopyKept,
             name,
@@ -258,6 +262,7 @@ fn scale_down(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft
     }
     condemn(
         s,
+        a,
         primary,
         (name, replica),
         Sentence::ScaledDown,
@@ -267,7 +272,13 @@ fn scale_down(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft
 }
 
 /// What is left of a condemned replica: first its pod, much later its volume, at last its object.
-fn take_away(s: &Snapshot, primary: &ReplicaName, name: &ReplicaName, replica: &Replica, d: &mut Draft) {
+fn take_away(
+    s: &Snapshot,
+    a: &Assessment,
+    primary: &ReplicaName,
+    (name, replica): (&ReplicaName, &Replica),
+    d: &mut Draft,
+) {
     if name == primary {
         return;
     }
@@ -286,7 +297,8 @@ fn take_away(s: &Snapshot, primary: &ReplicaName, name: &ReplicaName, replica: &
         }
         Fact::Present(volume) => volume,
     };
-    if !is_redundant(s, primary) || volume.terminating {
+    // A primary that does not commit may be about to be replaced itself.
+    if !is_redundant(s, primary) || !a.verdict.commits() || volume.terminating {
         return;
     }
     let ready_at = replica.condemned.as_ref().and_then(|condemned| condemned.successor_ready_at);

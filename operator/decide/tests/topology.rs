@@ -236,6 +236,23 @@ fn the_last_good_copy_is_never_condemned() {
 }
 
 #[test]
+fn a_frozen_primary_is_no_copy_beside_which_the_only_standby_may_go() {
+    let mut scene = Scene::well();
+    scene.0.policy.replicas = 2;
+    scene.0.replicas.remove(&name("c"));
+    scene.0.reports.retain(|received| received.report.observer != manager("c"));
+    scene.server("b", |server| server.phase = Phase::Unusable { reason: "half".into() });
+    assert!(condemned(&scene).is_some(), "the primary commits");
+    // It says that it serves, as it did before, and nobody has seen a commit.
+    for received in &mut scene.0.reports {
+        for evidence in received.report.evidence.iter_mut().filter(|evidence| evidence.subject == name("a")) {
+            evidence.probe = evidence.probe.take().map(|_| unreachable(2_000));
+        }
+    }
+    assert_eq!(condemned(&scene), None);
+}
+
+#[test]
 fn a_condemned_replica_is_replaced_on_another_node_as_long_as_there_is_one() {
     let mut scene = Scene::well();
     scene.replica("b", |replica| {

@@ -3,13 +3,14 @@
 //!
 //! - [`snapshot`]: everything that is known of one shard at one moment
 //! - [`testimony`], [`signature`], [`assess`]: from evidence to a verdict
-//! - [`candidate`]: who may become primary
+//! - [`candidate`]: who may become primary; [`last_resort`]: who may when nobody should
 //! - [`plan`], [`transition`], [`bootstrap`]: what to do about it, one irreversible step at a time
 //! - [`record`]: what the record says
 
 pub mod assess;
 pub(crate) mod bootstrap;
 pub mod candidate;
+pub(crate) mod last_resort;
 pub(crate) mod plan;
 pub mod record;
 pub mod signature;

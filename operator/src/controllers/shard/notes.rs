@@ -49,6 +49,7 @@ fn event(why: Why) -> Option<Reason> {
         Why::PrimaryUnreachable => Reason::PrimaryUnreachable,
         Why::NearMiss => Reason::NearMiss,
         Why::CandidateFailed => Reason::CandidateFailed,
+        Why::LastResort => Reason::LastResort,
         // It follows the claim at once, and publication follows it.
         Why::Promoting => return None,
         Why::Bootstrapped => Reason::Bootstrapped,
