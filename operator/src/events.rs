@@ -65,6 +65,8 @@ pub enum Reason {
     // Shard: building and scaling.
     /// One replica was named as the one that may initialise its volume.
     BootstrapIntended,
+    /// The shard has no primary and may have data; nobody initialises. The message says what may be done by hand.
+    BootstrapHeld,
     /// The shard has its first primary.
     Bootstrapped,
     /// A replica was made.
@@ -161,6 +163,7 @@ impl Reason {
             | Self::UnknownPartition
             | Self::DatastoreMissing
             | Self::ShardMissing
+            | Self::BootstrapHeld
             | Self::BuildFailed
             | Self::ReplicaCondemned
             | Self::FailoverStarted

@@ -288,6 +288,22 @@ pub enum Sentence {
     Unplaceable,
     /// There are more replicas than asked for.
     ScaledDown,
+    /// It was to be the first primary, and failed before it served: its volume holds nothing that anybody wrote.
+    NeverServed,
+    /// The same, and its manager has been silent for too long.
+    LostUnserved,
+}
+
+impl Sentence {
+    /// Whether a replica that was condemned for this reason is known never to have served.
+    pub fn never_served(reason: &str) -> bool {
+        [Self::NeverServed, Self::LostUnserved].iter().any(|sentence| reason == <&str>::from(sentence))
+    }
+
+    /// Whether nobody heard of it any more.
+    pub fn was_lost(reason: &str) -> bool {
+        [Self::Lost, Self::LostUnserved].iter().any(|sentence| reason == <&str>::from(sentence))
+    }
 }
 
 /// Something that holds now. The shell makes an event of it when it begins to hold.
@@ -352,6 +368,8 @@ pub enum Reason {
     BootstrapIntended,
     /// The replica that may initialise was lost before it served, and another was named.
     BootstrapAgain,
+    /// A replica may hold data of a shard that has no primary: nobody initialises.
+    BootstrapHeld,
     /// A replica is told to initialise.
     Initialising,
     /// A replica is told to clone.

@@ -8,7 +8,7 @@ use understudy_decide::failover::snapshot::*;
 use understudy_decide::{Fact, Order, OrderKind, Reason, Step};
 use understudy_wire::evidence::{Aged, BuildProgress, Phase};
 use understudy_wire::order::Origin;
-use understudy_wire::{Epoch, ReplicaName};
+use understudy_wire::ReplicaName;
 
 fn condemned(scene: &Scene) -> Option<(String, Sentence)> {
     scene.steps().into_iter().find_map(|step| match step {
@@ -359,98 +359,6 @@ fn who_is_cloned() {
     scene.says(&manager("d"), "d", None, Some(server));
     assert_eq!(build_of(&scene, "c"), None, "one that is being cloned has enough to do");
     assert!(scene.plan().notes.iter().any(|note| note.reason == Reason::WaitingForDonor));
-}
-
-/// A shard whose replicas are there and empty.
-fn unborn() -> Scene {
-    let mut scene = Scene::well();
-    scene.0.status = Status { next_server_id: 4, ..Status::default() };
-    for letter in ["a", "b", "c"] {
-        empty(&mut scene, letter);
-        scene.server(letter, |server| {
-            server.epoch = Epoch(0);
-            server.serving = None;
-        });
-    }
-    scene
-}
-
-#[test]
-fn the_first_primary_step_by_step() {
-    let mut scene = unborn();
-    assert_eq!(scene.steps(), vec![Step::IntendBootstrap { replica: name("a") }], "the intent comes first");
-    scene.0.status.bootstrap = Some(Bootstrap { replica: name("a"), completed: false });
-    assert!(matches!(build_of(&scene, "a"), Some(Origin::Initialise { .. })));
-    assert_eq!(build_of(&scene, "b"), None, "nobody else is told to do anything");
-    scene.server("a", |server| server.phase = Phase::Building);
-    assert_eq!(scene.steps(), vec![]);
-    scene.server("a", |server| server.phase = Phase::Running);
-    assert_eq!(scene.claim(), Some((Kind::Bootstrap, "m-a".into())));
-}
-
-#[test]
-fn a_volume_is_never_initialised_once_the_shard_has_served() {
-    type Case = (&'static str, fn(&mut Scene));
-    let cases: &[Case] = &[
-        ("the intent was completed", |s| {
-            s.0.status.bootstrap = Some(Bootstrap { replica: name("a"), completed: true })
-        }),
-        ("a manager knows an epoch", |s| s.server("b", |server| server.epoch = Epoch(3))),
-        ("a replica holds data", |s| s.server("c", |server| server.phase = Phase::Running)),
-        ("a primary changed once", |s| {
-            s.0.status.last_change = Some(LastChange {
-                kind: Kind::Failover,
-                epoch: EPOCH,
-                from: None,
-                record: None,
-                cause: None,
-                at: None,
-            });
-        }),
-    ];
-    for (case, spoil) in cases {
-        let mut scene = unborn();
-        spoil(&mut scene);
-        let bad = |step: &Step| match step {
-            Step::IntendBootstrap { .. } => true,
-            Step::Order { order: Order::Build(build), .. } => matches!(build.origin, Origin::Initialise { .. }),
-            _ => false,
-        };
-        assert!(!scene.steps().iter().any(bad), "{case}: {:?}", scene.steps());
-    }
-}
-
-#[test]
-fn a_lost_status_takes_the_best_copy_once_everybody_had_time_to_come_forward() {
-    let mut scene = Scene::well();
-    scene.0.status = Status { next_server_id: 4, ..Status::default() };
-    for letter in ["a", "b", "c"] {
-        scene.server(letter, |server| {
-            server.serving = None;
-            server.read_only = Some(true);
-        });
-    }
-    scene.server("b", |server| server.executed = Some(Aged { age: 50, value: gtids("a", 1001) }));
-    assert_eq!(scene.claim(), Some((Kind::Failover, "m-b".into())));
-    let Some(Step::Claim(claim)) = scene.steps().into_iter().find(|step| matches!(step, Step::Claim(_))) else {
-        panic!()
-    };
-    assert_eq!(claim.epoch(), Epoch(5), "beyond what the servers know");
-    scene.silent("c", 3_000);
-    scene.0.memory.awake = 10_000;
-    assert_eq!(scene.claim(), None, "c may have more");
-    scene.0.memory.awake = 61_000;
-    assert_eq!(scene.claim(), Some((Kind::Failover, "m-b".into())));
-}
-
-#[test]
-fn a_replica_that_was_to_be_first_and_is_lost_is_given_up_and_another_named() {
-    let mut scene = unborn();
-    scene.0.status.bootstrap = Some(Bootstrap { replica: name("a"), completed: false });
-    scene.server("a", |server| server.phase = Phase::Unusable { reason: "interrupted".into() });
-    assert_eq!(condemned(&scene), Some(("m-a".into(), Sentence::Unusable)));
-    condemn(&mut scene, "a", "Unusable");
-    assert!(scene.steps().contains(&Step::IntendBootstrap { replica: name("b") }));
 }
 
 #[test]

@@ -290,6 +290,10 @@ pub struct VolumeClaim {
     pub terminating: bool,
     /// The value of its role label.
     pub role: Option<String>,
+    /// Whether there is a volume behind it; before its first pod is placed there may be none.
+    pub bound: bool,
+    /// Age of the object.
+    pub age: Millis,
 }
 
 /// The connection to a replica's manager.

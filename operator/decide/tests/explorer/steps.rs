@@ -165,6 +165,7 @@ impl Operator {
                 pod: None,
                 disk: None,
                 made,
+                is_known: false,
             });
             if world.faults && world.random.one_in(20) {
                 return;

@@ -122,6 +122,8 @@ pub fn replica(number: u32, uid: &str) -> Replica {
             uid: format!("pvc-{uid}"),
             terminating: false,
             role: Some("standby".into()),
+            bound: true,
+            age: 600_000,
         }),
         server_uuid: None,
         link: Link { connected: true, peers: None },

@@ -57,6 +57,7 @@ fn event(why: Why) -> Option<Reason> {
         Why::SwitchoverDone => Reason::SwitchoverSucceeded,
         Why::PrimaryConfirmed => Reason::PrimaryConfirmed,
         Why::SwitchoverAborted | Why::RequestRefused => Reason::SwitchoverRefused,
+        Why::BootstrapHeld => Reason::BootstrapHeld,
         Why::BootstrapIntended | Why::BootstrapAgain => Reason::BootstrapIntended,
         Why::Initialising | Why::Cloning => Reason::BuildStarted,
         Why::WaitingForDonor => Reason::BuildWaits,

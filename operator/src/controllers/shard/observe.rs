@@ -281,6 +281,11 @@ fn replica(objects: &Objects, replica: &KubeReplica, link: Link, wall: Timestamp
             uid: claim.uid().unwrap_or_default(),
             terminating: claim.metadata.deletion_timestamp.is_some(),
             role: claim.labels().get(labels::ROLE).cloned(),
+            bound: claim
+                .spec
+                .as_ref()
+                .is_some_and(|spec| spec.volume_name.as_ref().is_some_and(|name| !name.is_empty())),
+            age: age(&**claim, wall),
         })
     });
     let status = replica.status.as_ref();
