@@ -6,9 +6,9 @@ use support::*;
 use understudy_decide::decision::{NewReplica, Sentence};
 use understudy_decide::failover::snapshot::*;
 use understudy_decide::{Fact, Order, OrderKind, Reason, Step};
+use understudy_wire::ReplicaName;
 use understudy_wire::evidence::{Aged, BuildProgress, Phase};
 use understudy_wire::order::Origin;
-use understudy_wire::ReplicaName;
 
 fn condemned(scene: &Scene) -> Option<(String, Sentence)> {
     scene.steps().into_iter().find_map(|step| match step {
@@ -335,6 +335,44 @@ fn what_is_left_of_a_condemned_replica_goes_in_order() {
     assert_eq!(step(&scene), None, "not while a copy is missing");
     scene.replica("b", |replica| replica.volume = Fact::Absent);
     assert_eq!(step(&scene), Some(Step::DeleteReplica { replica: name("b"), uid: "uid-b".into() }));
+}
+
+#[test]
+fn a_standby_is_no_intact_copy_before_anybody_knows_how_far_behind_it_is() {
+    let unknown = |scene: &mut Scene, letter: &str| {
+        scene.server(letter, |server| server.replication.as_mut().expect("replicates").value.delay = None);
+    };
+    let mut scene = Scene::well();
+    condemn(&mut scene, "b", "Exited");
+    scene.replica("b", |replica| replica.pod = Fact::Absent);
+    scene.0.replicas.insert(name("d"), Replica { replaces: Some(name("b")), ..replica(4, "d") });
+    scene.says(&manager("d"), "d", None, Some(server("d", Phase::Running)));
+    scene.0.records.push(Record {
+        name: "m-4".into(),
+        kind: Kind::Failover,
+        epoch: EPOCH,
+        from: Some(name("b")),
+        to: Some(name("a")),
+        steps: vec!["FirstCommit".into()],
+    });
+    let quarantines = |scene: &Scene| scene.steps().contains(&Step::StartQuarantine { replica: name("b") });
+    let closes = |scene: &Scene| {
+        scene.plan().records.iter().any(|update| update.phase == understudy_decide::failover::record::Phase::Closed)
+    };
+    assert!(quarantines(&scene) && closes(&scene), "{:?}", scene.steps());
+    unknown(&mut scene, "d");
+    assert!(!quarantines(&scene) && !closes(&scene) && !scene.plan().view.redundant);
+
+    let mut scene = Scene::well();
+    scene.0.requests.push(Request { name: "r".into(), kind: Kind::Switchover, target: Some(name("c")), age: 10 });
+    assert_eq!(scene.claim(), Some((Kind::Switchover, "m-c".into())));
+    unknown(&mut scene, "c");
+    assert_eq!(scene.claim(), None, "it may be hours behind");
+
+    let mut scene = Scene::well();
+    empty(&mut scene, "c");
+    unknown(&mut scene, "b");
+    assert_eq!(build_of(&scene, "c"), None, "nobody is cloned from it");
 }
 
 #[test]

@@ -196,7 +196,7 @@ pub(crate) fn nobody_else(s: &Snapshot, primary: &ReplicaName, ranking: &Ranking
 }
 
 fn in_time(s: &Snapshot, candidate: &Candidate) -> bool {
-    candidate.delay.is_none_or(|delay| delay <= s.policy.thresholds.switchover_within)
+    candidate.delay.is_some_and(|delay| delay <= s.policy.thresholds.switchover_within)
 }
 
 /// A person's request, on a primary that is not dead.

@@ -49,7 +49,7 @@ pub fn server(now: Millis, name: &ReplicaName, rep: &Rep, pod: &PodW) -> Server 
                 receiving: true,
                 applying: true,
                 received: pod.received.clone(),
-                delay: Some(0),
+                delay: (!pod.received.is_empty()).then_some(0),
                 receive_error: None,
                 apply_error: None,
             },
