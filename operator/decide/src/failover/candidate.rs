@@ -10,10 +10,9 @@ use understudy_wire::gtid::SourceId;
 use understudy_wire::{GtidSet, ReplicaName};
 
 use super::assess::phase_words;
+use super::retention::retention;
 use super::snapshot::{Replica, Snapshot};
 
-/// A standby may be promoted although nobody knows what Kafka still holds, if it is behind by no more than this.
-pub const DELAY_WITHOUT_RETENTION: Millis = 60_000;
 /// Received transactions count as executed when the applier is no more than this behind.
 pub const APPLIES_IN_TIME: Millis = 1_000;
 
@@ -47,7 +46,7 @@ pub enum Unfit {
     Silent,
     /// Its server does not run; what its manager says instead.
     NotRunning(String),
-    /// What it has executed is not known, or was read too long ago.
+    /// What it has executed and stored is not known, or was read too long ago.
     NothingRead,
     /// It has these transactions that no other replica has.
     Errant(GtidSet),
@@ -72,7 +71,7 @@ impl Unfit {
             Self::NoPod => "it has no running pod".into(),
             Self::Silent => "its manager is silent".into(),
             Self::NotRunning(instead) => instead.clone(),
-            Self::NothingRead => "its executed transactions are not known".into(),
+            Self::NothingRead => "what it has executed and stored is not known".into(),
             Self::Errant(own) => format!("it has transactions that no other replica has: {own}"),
             Self::Retention { partition, needs, earliest } => {
                 format!("it needs offset {needs} of {partition} and Kafka begins at {earliest}")
@@ -188,6 +187,9 @@ fn able(s: &Snapshot, old: Option<&ReplicaName>, name: &ReplicaName, replica: &R
         Some(read) if read.age + age <= t.fresh => &read.value,
         _ => return Err(Unfit::NothingRead),
     };
+    if server.offsets.is_none() && !s.consumers.is_empty() {
+        return Err(Unfit::NothingRead);
+    }
     let replication = server.replication.as_ref();
     let delay = replication.and_then(|read| Some(read.value.delay? + read.age + age));
     let applies_in_time = delay.is_some_and(|delay| delay <= APPLIES_IN_TIME + t.fresh);
@@ -244,13 +246,13 @@ fn written_alone(s: &Snapshot, name: &ReplicaName, executed: &GtidSet) -> GtidSe
 }
 
 /// The offsets stored on a replica, as last heard.
-fn offsets_of<'a>(s: &'a Snapshot, replica: &ReplicaName) -> &'a [StoredOffset] {
+pub(super) fn offsets_of<'a>(s: &'a Snapshot, replica: &ReplicaName) -> &'a [StoredOffset] {
     let read = s.own_report(replica).and_then(|(server, _)| server.offsets.as_ref());
     read.map_or(&[], |read| &read.value)
 }
 
 /// What a replica has executed, as last heard.
-fn executed_of<'a>(s: &'a Snapshot, replica: &ReplicaName) -> Option<&'a GtidSet> {
+pub(super) fn executed_of<'a>(s: &'a Snapshot, replica: &ReplicaName) -> Option<&'a GtidSet> {
     Some(&s.own_report(replica)?.0.executed.as_ref()?.value)
 }
 
@@ -258,39 +260,6 @@ fn executed_of<'a>(s: &'a Snapshot, replica: &ReplicaName) -> Option<&'a GtidSet
 pub fn source_of(s: &Snapshot, replica: &ReplicaName) -> Option<SourceId> {
     let reported = s.own_report(replica).and_then(|(server, _)| server.uuid.as_deref());
     reported.or_else(|| s.replicas.get(replica)?.server_uuid.as_deref())?.parse().ok()
-}
-
-/// Kafka must still have everything from the stored offset on, each partition of each consumer that is still there.
-///
-/// What the old primary did not have either is not lost by the promotion, and does not stand against it.
-fn retention(s: &Snapshot, old: Option<&ReplicaName>, candidate: &Candidate) -> Result<(), Unfit> {
-    let Candidate { name, reach, delay, .. } = candidate;
-    let is_current = old.and_then(|old| executed_of(s, old)).is_some_and(|executed| reach.contains(executed));
-    let before = old.and_then(|old| s.own_report(old)).and_then(|(server, _)| server.offsets.as_ref());
-    let had = |offset: &StoredOffset| {
-        let same = |b: &&StoredOffset| {
-            (&b.consumer, &b.topic, b.partition) == (&offset.consumer, &offset.topic, offset.partition)
-        };
-        before?.value.iter().find(same).map(|b| b.next_offset)
-    };
-    for offset in offsets_of(s, name).iter().filter(|offset| s.consumers.contains(&offset.consumer)) {
-        if is_current || had(offset).is_some_and(|had| had <= offset.next_offset) {
-            continue;
-        }
-        match s.log.get(&(offset.topic.clone(), offset.partition)) {
-            Some(earliest) if *earliest > offset.next_offset => {
-                return Err(Unfit::Retention {
-                    partition: format!("{}/{}", offset.topic, offset.partition),
-                    needs: offset.next_offset,
-                    earliest: *earliest,
-                });
-            }
-            Some(_) => {}
-            None if delay.is_none_or(|delay| delay > DELAY_WITHOUT_RETENTION) => return Err(Unfit::RetentionUnknown),
-            None => {}
-        }
-    }
-    Ok(())
 }
 
 /// Whether a server that was primary has everything that this candidate will have.

@@ -3,7 +3,8 @@
 //!
 //! - [`snapshot`]: everything that is known of one shard at one moment
 //! - [`testimony`], [`signature`], [`assess`]: from evidence to a verdict
-//! - [`candidate`]: who may become primary; [`last_resort`]: who may when nobody should
+//! - [`candidate`]: who may become primary; [`retention`]: what Kafka must hold for it;
+//!   [`last_resort`]: who may when nobody should
 //! - [`plan`], [`transition`], [`bootstrap`]: what to do about it, one irreversible step at a time
 //! - [`record`]: what the record says
 
@@ -13,6 +14,7 @@ pub mod candidate;
 pub(crate) mod last_resort;
 pub(crate) mod plan;
 pub mod record;
+pub mod retention;
 pub mod signature;
 pub mod snapshot;
 pub mod testimony;

@@ -37,12 +37,23 @@ pub struct Snapshot {
     pub consumers: BTreeSet<String>,
     /// The lowest offset that Kafka still holds, per topic and partition; not in the map: not known.
     pub log: BTreeMap<(String, i32), i64>,
+    /// Which offsets of a partition feed this shard, in order; not in the map: not known, and then all of them may.
+    pub feeds: BTreeMap<(String, i32), Vec<Span>>,
     /// The nodes of the cluster, as far as the API server says.
     pub nodes: BTreeMap<String, Node>,
     /// What the other shards look like.
     pub fleet: Fleet,
     /// What this process did and saw; empty after a restart.
     pub memory: Memory,
+}
+
+/// Offsets of one partition that feed the shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The first one.
+    pub from: i64,
+    /// The first one that feeds another shard; None: it goes on.
+    pub until: Option<i64>,
 }
 
 /// A fact about the world outside.

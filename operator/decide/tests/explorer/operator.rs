@@ -181,6 +181,7 @@ impl Operator {
             records: Vec::new(),
             consumers: ["store".to_owned()].into(),
             log: [(("samples".to_owned(), 0), 0)].into(),
+            feeds: BTreeMap::new(),
             nodes: world.nodes[..world.nowhere()]
                 .iter()
                 .map(|node| (node.name.clone(), Node { zone: None, schedulable: true }))

@@ -166,6 +166,7 @@ impl Scene {
             records: Vec::new(),
             consumers: ["store".to_owned()].into(),
             log: [(("samples".to_owned(), 0), 0)].into(),
+            feeds: BTreeMap::new(),
             nodes: BTreeMap::new(),
             fleet: Fleet { shards: 8, suspect: 0, managers: 24, silent: 0 },
             memory: Memory { awake: 3_600_000, office_known: 3_600_000, ..Memory::default() },
