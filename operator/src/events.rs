@@ -77,6 +77,10 @@ pub enum Reason {
     ReplicaRemoved,
     /// A replica is to be replaced.
     ReplicaCondemned,
+    /// Several replicas in a row failed soon after they were made; the next one is made later.
+    ReplacementWaits,
+    /// A replica should be replaced and is not: too many volumes of replaced ones are kept already.
+    QuarantineFull,
     /// A replica is being cloned.
     BuildStarted,
     /// A build failed and is tried again, elsewhere or anew.
@@ -166,6 +170,8 @@ impl Reason {
             | Self::BootstrapHeld
             | Self::BuildFailed
             | Self::ReplicaCondemned
+            | Self::ReplacementWaits
+            | Self::QuarantineFull
             | Self::FailoverStarted
             | Self::FailoverWithheld
             | Self::NearMiss

@@ -268,7 +268,7 @@ pub enum Role {
 }
 
 /// Why a replica is condemned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Display, IntoStaticStr)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Display, EnumIter, IntoStaticStr)]
 pub enum Sentence {
     /// It was the primary of a failover.
     FailedOver,
@@ -295,6 +295,20 @@ pub enum Sentence {
 }
 
 impl Sentence {
+    /// Whether the one that is made instead may well end the same way, and another one as well: the cause need not be the
+    /// replica's own.
+    pub fn is_soft(self) -> bool {
+        match self {
+            Self::Exited | Self::Lost | Self::Unusable | Self::ReplicationBroken | Self::Unplaceable => true,
+            Self::FailedOver
+            | Self::Errant
+            | Self::VolumeFailed
+            | Self::ScaledDown
+            | Self::NeverServed
+            | Self::LostUnserved => false,
+        }
+    }
+
     /// Whether a replica that was condemned for this reason is known never to have served.
     pub fn never_served(reason: &str) -> bool {
         [Self::NeverServed, Self::LostUnserved].iter().any(|sentence| reason == <&str>::from(sentence))
@@ -386,6 +400,10 @@ pub enum Reason {
     ReplicaCondemned,
     /// A replica is condemned because fewer are asked for.
     ReplicaRemoved,
+    /// A condemned replica is not replaced yet, because several in a row were condemned soon after they were made.
+    ReplacementWaits,
+    /// A replica should be replaced and is not, because so many volumes of replaced ones are kept already.
+    QuarantineFull,
     /// A replica should be replaced and is kept, because it may be the last good copy.
     LastCopyKept,
     /// The last copy's pod is started again on its volume.

@@ -26,7 +26,7 @@ fn condemned(scene: &Scene) -> Option<(String, Sentence)> {
 
 fn condemn(scene: &mut Scene, letter: &str, reason: &str) {
     scene.replica(letter, |replica| {
-        replica.condemned = Some(Condemned { reason: reason.into(), successor_ready_at: None, node: None });
+        replica.condemned = Some(Condemned { reason: reason.into(), ..Condemned::default() });
     });
 }
 

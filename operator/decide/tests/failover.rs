@@ -166,7 +166,7 @@ fn what_begins_a_change_of_primary_and_which() {
             |s| {
                 s.replica("a", |replica| {
                     replica.condemned =
-                        Some(Condemned { reason: "Wanted".into(), successor_ready_at: None, node: None });
+                        Some(Condemned { reason: "Wanted".into(), ..Condemned::default() });
                 });
             },
             Some((Kind::Switchover, "m-b")),

@@ -119,6 +119,7 @@ fn apply(scene: &mut Scene, harm: &Harm) {
             scene.replica(LETTERS[who], |replica| {
                 replica.condemned = Some(Condemned {
                     reason: "Lost".into(),
+                    at: None,
                     successor_ready_at: ready.then_some(at),
                     node: Some("node-1".into()),
                 });

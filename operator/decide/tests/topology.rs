@@ -44,7 +44,7 @@ fn empty(scene: &mut Scene, letter: &str) {
 
 fn condemn(scene: &mut Scene, letter: &str, reason: &str) {
     scene.replica(letter, |replica| {
-        replica.condemned = Some(Condemned { reason: reason.into(), successor_ready_at: None, node: None });
+        replica.condemned = Some(Condemned { reason: reason.into(), ..Condemned::default() });
     });
 }
 
@@ -257,7 +257,7 @@ fn a_condemned_replica_is_replaced_on_another_node_as_long_as_there_is_one() {
     let mut scene = Scene::well();
     scene.replica("b", |replica| {
         replica.condemned =
-            Some(Condemned { reason: "FailedOver".into(), successor_ready_at: None, node: Some("node-2".into()) });
+            Some(Condemned { reason: "FailedOver".into(), node: Some("node-2".into()), ..Condemned::default() });
         replica.pod = Fact::Absent;
     });
     let new = grown(&scene);
@@ -274,7 +274,7 @@ fn a_lost_node_is_avoided_even_if_nothing_else_is_free() {
     scene.0.nodes.remove("node-4");
     scene.replica("b", |replica| {
         replica.condemned =
-            Some(Condemned { reason: "Lost".into(), successor_ready_at: None, node: Some("node-2".into()) });
+            Some(Condemned { reason: "Lost".into(), node: Some("node-2".into()), ..Condemned::default() });
         replica.pod = Fact::Absent;
     });
     scene.0.reports.retain(|received| received.report.observer != manager("b"));
@@ -287,7 +287,7 @@ fn the_node_of_a_replica_whose_pod_was_taken_away_is_not_taken_for_lost() {
     for (letter, node) in [("b", "node-2"), ("c", "node-3")] {
         scene.replica(letter, |replica| {
             replica.condemned =
-                Some(Condemned { reason: "FailedOver".into(), successor_ready_at: None, node: Some(node.into()) });
+                Some(Condemned { reason: "FailedOver".into(), node: Some(node.into()), ..Condemned::default() });
             replica.pod = Fact::Absent;
         });
         scene.report(&manager(letter)).age = 60_000;

@@ -137,6 +137,8 @@ pub struct Thresholds {
     pub broken_standby_after: Millis,
     /// How long a pod may be without a word from its manager before another is tried.
     pub unheard_after: Millis,
+    /// The pause after a replacement failed as well; twice as long after each further one.
+    pub replacement_pause: Millis,
 }
 
 impl Default for Thresholds {
@@ -154,6 +156,7 @@ impl Default for Thresholds {
             lost_standby_after: 60_000,
             broken_standby_after: 15_000,
             unheard_after: 180_000,
+            replacement_pause: 30_000,
         }
     }
 }
@@ -263,10 +266,12 @@ pub struct Replica {
 }
 
 /// That and since when a replica is to be replaced.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Condemned {
     /// Why.
     pub reason: String,
+    /// When.
+    pub at: Option<Timestamp>,
     /// When its successor had caught up: the quarantine counts from here.
     pub successor_ready_at: Option<Timestamp>,
     /// The node it ran on, as last known.

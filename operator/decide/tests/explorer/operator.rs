@@ -166,6 +166,7 @@ impl Operator {
                     lost_standby_after: 6_000,
                     unheard_after: 10_000,
                     broken_standby_after: 3_000,
+                    replacement_pause: 3_000,
                     ..Thresholds::default()
                 },
                 quarantine_seconds: 5,
@@ -236,7 +237,13 @@ impl Operator {
             })
         });
         let volume = rep.disk.as_ref().map_or(Fact::Absent, |disk| {
-            Fact::Present(VolumeClaim { uid: disk.uid.clone(), terminating: false, role: disk.role.clone(), bound: disk.node.is_some(), age: world.now.saturating_sub(rep.made) })
+            Fact::Present(VolumeClaim {
+                uid: disk.uid.clone(),
+                terminating: false,
+                role: disk.role.clone(),
+                bound: disk.node.is_some(),
+                age: world.now.saturating_sub(rep.made),
+            })
         });
         Replica {
             uid: rep.uid.clone(),

@@ -66,6 +66,8 @@ fn event(why: Why) -> Option<Reason> {
         Why::ReplicaJoined => Reason::ReplicaJoined,
         Why::ReplicaCondemned => Reason::ReplicaCondemned,
         Why::ReplicaRemoved => Reason::ReplicaRemoved,
+        Why::ReplacementWaits => Reason::ReplacementWaits,
+        Why::QuarantineFull => Reason::QuarantineFull,
         Why::LastCopyKept => Reason::LastCopyKept,
         Why::LastCopyRestarted => Reason::LastCopyRestarted,
         Why::VolumeQuarantined => Reason::VolumeQuarantined,

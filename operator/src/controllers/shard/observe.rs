@@ -305,6 +305,7 @@ fn replica(objects: &Objects, replica: &KubeReplica, link: Link, wall: Timestamp
         server_id: u32::try_from(replica.spec.server_id).unwrap_or(0),
         condemned: replica.spec.condemned.as_ref().map(|condemned| Condemned {
             reason: condemned.reason.clone(),
+            at: condemned.at.as_ref().map(|time| time.0),
             successor_ready_at: status.and_then(|s| Some(s.volume.as_ref()?.successor_ready_at.as_ref()?.0)),
             node: status.and_then(|s| s.node.clone()),
         }),
