@@ -253,6 +253,18 @@ fn a_frozen_primary_is_no_copy_beside_which_the_only_standby_may_go() {
 }
 
 #[test]
+fn no_volume_goes_beside_a_primary_that_does_not_commit() {
+    let mut scene = Scene::well();
+    let long_ago = Some(scene.0.now - jiff::SignedDuration::from_hours(25));
+    let condemned = Condemned { reason: "Exited".into(), successor_ready_at: long_ago, ..Condemned::default() };
+    let quarantined = Replica { condemned: Some(condemned), pod: Fact::Absent, ..replica(4, "d") };
+    scene.0.replicas.insert(name("d"), quarantined);
+    assert!(scene.steps().contains(&Step::DeleteVolume { replica: name("d"), uid: "pvc-d".into() }));
+    scene.all_say(&unreachable(1_500));
+    assert_eq!(scene.steps(), vec![], "{:?}", scene.plan().assessment.verdict);
+}
+
+#[test]
 fn a_condemned_replica_is_replaced_on_another_node_as_long_as_there_is_one() {
     let mut scene = Scene::well();
     scene.replica("b", |replica| {
