@@ -1,7 +1,7 @@
 //! Who is primary: from evidence to a change of primary and its record. Pure. `operator/docs/failover.md` has the terms,
 //! states and rules under the same names.
 //!
-//! - [`snapshot`]: everything that is known of one shard at one moment
+//! - [`snapshot`]: everything that is known of one shard at one moment; [`thresholds`]: how soon what follows
 //! - [`testimony`], [`signature`], [`assess`]: from evidence to a verdict
 //! - [`candidate`]: who may become primary; [`retention`]: what Kafka must hold for it;
 //!   [`last_resort`]: who may when nobody should
@@ -18,4 +18,5 @@ pub mod retention;
 pub mod signature;
 pub mod snapshot;
 pub mod testimony;
+pub mod thresholds;
 pub(crate) mod transition;
