@@ -65,6 +65,8 @@ pub enum Reason {
     // Shard: building and scaling.
     /// One replica was named as the one that may initialise its volume.
     BootstrapIntended,
+    /// The shard has no primary and may have data; nobody initialises. The message says what may be done by hand.
+    BootstrapHeld,
     /// The shard has its first primary.
     Bootstrapped,
     /// A replica was made.
@@ -75,6 +77,10 @@ pub enum Reason {
     ReplicaRemoved,
     /// A replica is to be replaced.
     ReplicaCondemned,
+    /// Several replicas in a row failed soon after they were made; the next one is made later.
+    ReplacementWaits,
+    /// A replica should be replaced and is not: too many volumes of replaced ones are kept already.
+    QuarantineFull,
     /// A replica is being cloned.
     BuildStarted,
     /// A build failed and is tried again, elsewhere or anew.
@@ -123,6 +129,8 @@ pub enum Reason {
     BreakerOpen,
     /// The replica that was to become primary failed; the next one is taken.
     CandidateFailed,
+    /// Nobody is left but replicas with transactions of their own; the best of them takes over.
+    LastResort,
     /// A replica should be replaced and is kept: it may be the last good copy.
     LastCopyKept,
     /// The pod of what may be the last copy was started again on its volume.
@@ -159,8 +167,11 @@ impl Reason {
             | Self::UnknownPartition
             | Self::DatastoreMissing
             | Self::ShardMissing
+            | Self::BootstrapHeld
             | Self::BuildFailed
             | Self::ReplicaCondemned
+            | Self::ReplacementWaits
+            | Self::QuarantineFull
             | Self::FailoverStarted
             | Self::FailoverWithheld
             | Self::NearMiss
@@ -171,6 +182,7 @@ impl Reason {
             | Self::RetentionExceeded
             | Self::BreakerOpen
             | Self::CandidateFailed
+            | Self::LastResort
             | Self::LastCopyKept
             | Self::LastCopyRestarted
             | Self::Unschedulable

@@ -268,7 +268,7 @@ pub enum Role {
 }
 
 /// Why a replica is condemned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Display, IntoStaticStr)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Display, EnumIter, IntoStaticStr)]
 pub enum Sentence {
     /// It was the primary of a failover.
     FailedOver,
@@ -288,6 +288,36 @@ pub enum Sentence {
     Unplaceable,
     /// There are more replicas than asked for.
     ScaledDown,
+    /// It was to be the first primary, and failed before it served: its volume holds nothing that anybody wrote.
+    NeverServed,
+    /// The same, and its manager has been silent for too long.
+    LostUnserved,
+}
+
+impl Sentence {
+    /// Whether the one that is made instead may well end the same way, and another one as well: the cause need not be the
+    /// replica's own.
+    pub fn is_soft(self) -> bool {
+        match self {
+            Self::Exited | Self::Lost | Self::Unusable | Self::ReplicationBroken | Self::Unplaceable => true,
+            Self::FailedOver
+            | Self::Errant
+            | Self::VolumeFailed
+            | Self::ScaledDown
+            | Self::NeverServed
+            | Self::LostUnserved => false,
+        }
+    }
+
+    /// Whether a replica that was condemned for this reason is known never to have served.
+    pub fn never_served(reason: &str) -> bool {
+        [Self::NeverServed, Self::LostUnserved].iter().any(|sentence| reason == <&str>::from(sentence))
+    }
+
+    /// Whether nobody heard of it any more.
+    pub fn was_lost(reason: &str) -> bool {
+        [Self::Lost, Self::LostUnserved].iter().any(|sentence| reason == <&str>::from(sentence))
+    }
 }
 
 /// Something that holds now. The shell makes an event of it when it begins to hold.
@@ -332,6 +362,8 @@ pub enum Reason {
     NearMiss,
     /// The candidate failed: the next one is taken.
     CandidateFailed,
+    /// Nobody is left but replicas with transactions of their own: the best of them takes over.
+    LastResort,
     /// A replica is told to become primary.
     Promoting,
     /// The first primary is published.
@@ -350,6 +382,8 @@ pub enum Reason {
     BootstrapIntended,
     /// The replica that may initialise was lost before it served, and another was named.
     BootstrapAgain,
+    /// A replica may hold data of a shard that has no primary: nobody initialises.
+    BootstrapHeld,
     /// A replica is told to initialise.
     Initialising,
     /// A replica is told to clone.
@@ -366,6 +400,10 @@ pub enum Reason {
     ReplicaCondemned,
     /// A replica is condemned because fewer are asked for.
     ReplicaRemoved,
+    /// A condemned replica is not replaced yet, because several in a row were condemned soon after they were made.
+    ReplacementWaits,
+    /// A replica should be replaced and is not, because so many volumes of replaced ones are kept already.
+    QuarantineFull,
     /// A replica should be replaced and is kept, because it may be the last good copy.
     LastCopyKept,
     /// The last copy's pod is started again on its volume.

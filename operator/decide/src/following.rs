@@ -157,13 +157,13 @@ fn donor(s: &Snapshot, name: &ReplicaName, primary: &ReplicaName, d: &Draft) -> 
     }
 }
 
-/// Whether a standby is an intact copy: it replicates, keeps up, and has no transaction of its own.
+/// Whether a standby is an intact copy: it replicates, is known to keep up, and has no transaction of its own.
 pub(crate) fn is_good_copy(s: &Snapshot, primary: &ReplicaName, standby: &ReplicaName) -> bool {
     let Some((server, age)) = s.fresh_report(standby) else { return false };
     let current = server
         .replication
         .as_ref()
-        .is_some_and(|read| read.value.delay.is_none_or(|delay| delay + read.age + age <= DONOR_DELAY));
+        .is_some_and(|read| read.value.delay.is_some_and(|delay| delay + read.age + age <= DONOR_DELAY));
     replicates(s, server) && current && errant_against(s, primary, standby).is_none()
 }
 

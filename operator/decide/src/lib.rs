@@ -5,13 +5,14 @@
 //! Terms, states, invariants and the flow: `operator/docs/failover.md`, under the same names.
 //!
 //! - [`failover`]: who is primary
-//! - [`topology`]: which replicas there should be; [`placement`]: where
+//! - [`topology`]: which replicas there should be; [`placement`]: where; [`pace`]: how soon
 //! - [`decision`]: steps, events and what the status shows
 
 pub mod decision;
 pub mod failover;
 mod following;
 mod ledger;
+mod pace;
 pub mod placement;
 pub mod topology;
 mod view;

@@ -33,13 +33,12 @@ pub fn avoid(s: &Snapshot, replaced: Option<(&ReplicaName, &Replica)>) -> Vec<St
 /// Nodes on which a replica of this shard fell silent or was lost, and none is heard now.
 fn silent_nodes(s: &Snapshot) -> BTreeSet<String> {
     let t = &s.policy.thresholds;
-    let lost_as = Sentence::Lost.to_string();
     let mut silent = BTreeSet::new();
     let mut heard = BTreeSet::new();
     for (name, replica) in &s.replicas {
         let here = s.node_of(name);
         match &replica.condemned {
-            Some(condemned) if condemned.reason == lost_as => {
+            Some(condemned) if Sentence::was_lost(&condemned.reason) => {
                 silent.extend(here.or(condemned.node.as_deref()).map(ToOwned::to_owned));
             }
             // Its pod was taken away: its silence says nothing of the node.

@@ -10,6 +10,7 @@ use crate::decision::{Draft, NewReplica, Reason, Role, Sentence, Step};
 use crate::failover::assess::{Assessment, Cause, phase_words};
 use crate::failover::snapshot::{Fact, Kind, Replica, Snapshot};
 use crate::following::{errant_against, is_good_copy};
+use crate::pace::{self, Pause};
 use crate::placement;
 use crate::view::role_of;
 
@@ -41,14 +42,13 @@ pub(crate) fn grow(s: &Snapshot, d: &mut Draft) {
     if missing == 0 {
         return;
     }
+    let places = to_fill(s, missing, d);
+    if places.is_empty() {
+        return;
+    }
     let first = s.status.next_server_id.max(1);
-    let mut replaced = s.replicas.iter().filter(|(name, replica)| {
-        let succeeded = s.replicas.values().any(|other| other.replaces.as_ref() == Some(name));
-        replica.condemned.as_ref().is_some_and(|c| c.reason != Sentence::ScaledDown.to_string()) && !succeeded
-    });
-    let mut replicas = Vec::with_capacity(missing);
-    for (server_id, _) in (first..).zip(0..missing) {
-        let instead_of = replaced.next();
+    let mut replicas = Vec::with_capacity(places.len());
+    for (server_id, instead_of) in (first..).zip(places) {
         replicas.push(NewReplica {
             name: name_for(s, server_id),
             server_id,
@@ -63,6 +63,36 @@ pub(crate) fn grow(s: &Snapshot, d: &mut Draft) {
         d.note(Reason::ReplicasAdded, message.clone());
         d.doing(message);
     }
+}
+
+/// For each replica to be made now, which condemned one it replaces. A place whose replacements keep failing stays empty for
+/// a while.
+fn to_fill<'a>(s: &'a Snapshot, missing: usize, d: &mut Draft) -> Vec<Option<(&'a ReplicaName, &'a Replica)>> {
+    let mut due = Vec::new();
+    let mut waiting = 0;
+    for (name, replica) in &s.replicas {
+        let succeeded = s.replicas.values().any(|other| other.replaces.as_ref() == Some(name));
+        let Some(condemned) = replica.condemned.as_ref().filter(|_| !succeeded) else { continue };
+        if condemned.reason == Sentence::ScaledDown.to_string() {
+            continue;
+        }
+        let Some(pause) = pace::pause(s, replica) else {
+            due.push(Some((name, replica)));
+            continue;
+        };
+        waiting += 1;
+        let Pause { failed, until } = pause;
+        d.doing(format!("waiting until {until} before {name} is replaced: {failed} in a row failed"));
+        let message = format!(
+            "{name} is replaced at {until}: {failed} in a row were condemned soon after they were made, the last one as {}",
+            condemned.reason
+        );
+        d.note_about(Reason::ReplacementWaits, name, message);
+    }
+    due.truncate(missing);
+    let new = missing.saturating_sub(due.len()).saturating_sub(waiting);
+    due.extend(std::iter::repeat_n(None, new));
+    due
 }
 
 /// The name of the replica with this id: the same for the same shard and id, so that making it twice makes one.
@@ -94,12 +124,16 @@ pub(crate) fn shrink(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mu
     let old = condemn_old_primary(s, primary, d);
     for (name, replica) in s.cast().filter(|(name, _)| *name != primary && Some(*name) != old) {
         if let Some((sentence, why)) = sentence(s, a, primary, (name, replica), d) {
-            condemn(s, primary, (name, replica), sentence, why, d);
+            if sentence.is_soft() && pace::kept(s) >= pace::KEPT_AT_MOST {
+                keep(s, name, &why, d);
+                continue;
+            }
+            condemn(s, a, primary, (name, replica), sentence, why, d);
         }
     }
     scale_down(s, a, primary, d);
     for (name, replica) in s.replicas.iter().filter(|(_, replica)| replica.condemned.is_some()) {
-        take_away(s, primary, name, replica, d);
+        take_away(s, a, primary, (name, replica), d);
     }
 }
 
@@ -197,23 +231,27 @@ fn lost(
     Some((Sentence::Lost, format!("its manager has been silent for {} s", silent / 1_000)))
 }
 
-/// Intact copies of the shard besides `but`: the serving primary and every good standby.
-fn copies_besides(s: &Snapshot, primary: &ReplicaName, but: &ReplicaName) -> usize {
-    let serves =
-        |name: &ReplicaName| s.fresh_report(name).is_some_and(|(server, _)| server.serving == Some(s.status.epoch));
+/// Intact copies of the shard besides `but`: a primary that serves and commits, and every good standby. A frozen primary
+/// still says that it serves; it is no copy that anybody could use.
+fn copies_besides(s: &Snapshot, a: &Assessment, primary: &ReplicaName, but: &ReplicaName) -> usize {
+    let serves = |name: &ReplicaName| {
+        let serving = s.fresh_report(name).is_some_and(|(server, _)| server.serving == Some(s.status.epoch));
+        serving && a.verdict.commits()
+    };
     let others = s.cast().filter(|(name, _)| *name != but);
     others.filter(|(name, _)| if *name == primary { serves(name) } else { is_good_copy(s, primary, name) }).count()
 }
 
 fn condemn(
     s: &Snapshot,
+    a: &Assessment,
     primary: &ReplicaName,
     (name, replica): (&ReplicaName, &Replica),
     sentence: Sentence,
     why: String,
     d: &mut Draft,
 ) {
-    if copies_besides(s, primary, name) == 0 {
+    if copies_besides(s, a, primary, name) == 0 {
         d.note_about(
             Reason::LastCopyKept,
             name,
@@ -238,6 +276,17 @@ fn condemn(
     }
 }
 
+/// Somebody has to find out first why one after the other fails.
+fn keep(s: &Snapshot, name: &ReplicaName, why: &str, d: &mut Draft) {
+    let kept = pace::kept(s);
+    d.doing(format!("not replacing {name}: the volumes of {kept} replaced replicas are kept already"));
+    let message = format!(
+        "{name} should be replaced ({why}) and is not, because the volumes of {kept} replaced replicas are kept already. Find out why \
+         they failed, then delete the PersistentVolumeClaims of condemned replicas (`kubectl get replicas -o wide`) that nobody needs"
+    );
+    d.note_about(Reason::QuarantineFull, name, message);
+}
+
 /// One replica too many goes at a time, the least useful one, and only while the rest is well.
 fn scale_down(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft) {
     let surplus = s.cast().count().saturating_sub(s.policy.replicas);
@@ -258,6 +307,7 @@ fn scale_down(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft
     }
     condemn(
         s,
+        a,
         primary,
         (name, replica),
         Sentence::ScaledDown,
@@ -267,7 +317,13 @@ fn scale_down(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft
 }
 
 /// What is left of a condemned replica: first its pod, much later its volume, at last its object.
-fn take_away(s: &Snapshot, primary: &ReplicaName, name: &ReplicaName, replica: &Replica, d: &mut Draft) {
+fn take_away(
+    s: &Snapshot,
+    a: &Assessment,
+    primary: &ReplicaName,
+    (name, replica): (&ReplicaName, &Replica),
+    d: &mut Draft,
+) {
     if name == primary {
         return;
     }
@@ -286,7 +342,8 @@ fn take_away(s: &Snapshot, primary: &ReplicaName, name: &ReplicaName, replica: &
         }
         Fact::Present(volume) => volume,
     };
-    if !is_redundant(s, primary) || volume.terminating {
+    // A primary that does not commit may be about to be replaced itself.
+    if !is_redundant(s, primary) || !a.verdict.commits() || volume.terminating {
         return;
     }
     let ready_at = replica.condemned.as_ref().and_then(|condemned| condemned.successor_ready_at);

@@ -165,8 +165,7 @@ fn what_begins_a_change_of_primary_and_which() {
             "a person condemned the primary: switched over",
             |s| {
                 s.replica("a", |replica| {
-                    replica.condemned =
-                        Some(Condemned { reason: "Wanted".into(), successor_ready_at: None, node: None });
+                    replica.condemned = Some(Condemned { reason: "Wanted".into(), ..Condemned::default() });
                 });
             },
             Some((Kind::Switchover, "m-b")),
@@ -414,4 +413,23 @@ fn the_claim_begins_the_record() {
     assert_eq!(steps, [(Milestone::FirstSign, 450), (Milestone::Decided, 0), (Milestone::Claimed, 0)]);
     let grounds = record.grounds.as_ref().expect("what was known");
     assert_eq!((grounds.votes.len(), grounds.ranking.fit.len(), grounds.offsets_before.len()), (4, 2, 1));
+}
+
+#[test]
+fn the_record_tells_how_old_each_word_was_and_where_each_replica_is() {
+    let mut scene = Scene::well();
+    scene.kill_primary(400);
+    scene.report(&manager("a")).age = 340;
+    scene.server("a", |server| server.phase = Phase::Exited { code: None, signal: Some(9), age: 60 });
+    scene.silent("c", 5_000);
+    scene.says(&consumer(), "a", Some(fails(Stage::Auth, ProbeError::TooManyConnections, 300)), None);
+    scene.report(&consumer()).age = 70;
+    let decision = scene.plan();
+    let grounds = decision.records[0].grounds.as_ref().expect("what was known");
+    assert_eq!(grounds.own_age, 340);
+    let abstained: Vec<_> = grounds.abstained.iter().map(|ballot| (ballot.observer.as_str(), ballot.age)).collect();
+    assert_eq!(abstained, [("peer m-c", 5_000), ("consumer store-m-0", 70)]);
+    let zones: Vec<_> = grounds.zones.iter().map(|(name, zone)| (name.as_str(), zone.as_str())).collect();
+    assert_eq!(zones, [("m-a", "zone-1"), ("m-b", "zone-2"), ("m-c", "zone-3")]);
+    assert_eq!(grounds.ranking.unfit.len(), 1, "c, and the record says where it is");
 }

@@ -4,6 +4,7 @@ mod support;
 
 use proptest::prelude::*;
 use support::*;
+use understudy_decide::failover::candidate::{Unfit, examine};
 use understudy_decide::failover::snapshot::*;
 use understudy_decide::{Fact, Order, OrderKind, Step, plan};
 use understudy_wire::evidence::*;
@@ -118,6 +119,7 @@ fn apply(scene: &mut Scene, harm: &Harm) {
             scene.replica(LETTERS[who], |replica| {
                 replica.condemned = Some(Condemned {
                     reason: "Lost".into(),
+                    at: None,
                     successor_ready_at: ready.then_some(at),
                     node: Some("node-1".into()),
                 });
@@ -286,7 +288,7 @@ proptest! {
     }
 
     #[test]
-    fn an_errant_replica_is_never_the_target_of_a_claim(harms in harms()) {
+    fn an_errant_replica_is_the_target_of_a_claim_only_when_nobody_else_is_left(harms in harms()) {
         let scene = spoiled(&harms);
         let s = &scene.0;
         for step in plan(s).steps {
@@ -296,8 +298,16 @@ proptest! {
             let own = LETTERS.iter().find(|letter| name(letter) == claim.to).expect("of the scene");
             let executed = s.own_report(&claim.to).and_then(|(server, _)| server.executed.clone());
             // Everything here was written on a.
-            if !again && *own != "a" && let Some(executed) = executed {
-                prop_assert!(!executed.value.contains(&gtids(own, 3)), "{step:?}");
+            if !again && *own != "a" && let Some(executed) = executed && executed.value.contains(&gtids(own, 3)) {
+                prop_assert!(s.memory.awake >= 5_000, "{step:?}");
+                let old = name("a");
+                let given_up = s.status.transition.as_ref().map(|t| &t.to);
+                for (other, replica) in s.replicas.iter().filter(|(other, _)| **other != old && Some(*other) != given_up) {
+                    let fit = examine(s, Some(&old), other, replica);
+                    prop_assert!(fit.is_err(), "{step:?} and {other} is fit");
+                    let comes_back = matches!(fit, Err(Unfit::Silent)) && s.silent_for(other) < s.policy.thresholds.lost_standby_after;
+                    prop_assert!(!comes_back, "{step:?} and {other} may come back");
+                }
             }
         }
     }

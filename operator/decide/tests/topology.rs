@@ -6,9 +6,9 @@ use support::*;
 use understudy_decide::decision::{NewReplica, Sentence};
 use understudy_decide::failover::snapshot::*;
 use understudy_decide::{Fact, Order, OrderKind, Reason, Step};
+use understudy_wire::ReplicaName;
 use understudy_wire::evidence::{Aged, BuildProgress, Phase};
 use understudy_wire::order::Origin;
-use understudy_wire::{Epoch, ReplicaName};
 
 fn condemned(scene: &Scene) -> Option<(String, Sentence)> {
     scene.steps().into_iter().find_map(|step| match step {
@@ -44,7 +44,7 @@ fn empty(scene: &mut Scene, letter: &str) {
 
 fn condemn(scene: &mut Scene, letter: &str, reason: &str) {
     scene.replica(letter, |replica| {
-        replica.condemned = Some(Condemned { reason: reason.into(), successor_ready_at: None, node: None });
+        replica.condemned = Some(Condemned { reason: reason.into(), ..Condemned::default() });
     });
 }
 
@@ -236,11 +236,40 @@ fn the_last_good_copy_is_never_condemned() {
 }
 
 #[test]
+fn a_frozen_primary_is_no_copy_beside_which_the_only_standby_may_go() {
+    let mut scene = Scene::well();
+    scene.0.policy.replicas = 2;
+    scene.0.replicas.remove(&name("c"));
+    scene.0.reports.retain(|received| received.report.observer != manager("c"));
+    scene.server("b", |server| server.phase = Phase::Unusable { reason: "half".into() });
+    assert!(condemned(&scene).is_some(), "the primary commits");
+    // It says that it serves, as it did before, and nobody has seen a commit.
+    for received in &mut scene.0.reports {
+        for evidence in received.report.evidence.iter_mut().filter(|evidence| evidence.subject == name("a")) {
+            evidence.probe = evidence.probe.take().map(|_| unreachable(2_000));
+        }
+    }
+    assert_eq!(condemned(&scene), None);
+}
+
+#[test]
+fn no_volume_goes_beside_a_primary_that_does_not_commit() {
+    let mut scene = Scene::well();
+    let long_ago = Some(scene.0.now - jiff::SignedDuration::from_hours(25));
+    let condemned = Condemned { reason: "Exited".into(), successor_ready_at: long_ago, ..Condemned::default() };
+    let quarantined = Replica { condemned: Some(condemned), pod: Fact::Absent, ..replica(4, "d") };
+    scene.0.replicas.insert(name("d"), quarantined);
+    assert!(scene.steps().contains(&Step::DeleteVolume { replica: name("d"), uid: "pvc-d".into() }));
+    scene.all_say(&unreachable(1_500));
+    assert_eq!(scene.steps(), vec![], "{:?}", scene.plan().assessment.verdict);
+}
+
+#[test]
 fn a_condemned_replica_is_replaced_on_another_node_as_long_as_there_is_one() {
     let mut scene = Scene::well();
     scene.replica("b", |replica| {
         replica.condemned =
-            Some(Condemned { reason: "FailedOver".into(), successor_ready_at: None, node: Some("node-2".into()) });
+            Some(Condemned { reason: "FailedOver".into(), node: Some("node-2".into()), ..Condemned::default() });
         replica.pod = Fact::Absent;
     });
     let new = grown(&scene);
@@ -257,7 +286,7 @@ fn a_lost_node_is_avoided_even_if_nothing_else_is_free() {
     scene.0.nodes.remove("node-4");
     scene.replica("b", |replica| {
         replica.condemned =
-            Some(Condemned { reason: "Lost".into(), successor_ready_at: None, node: Some("node-2".into()) });
+            Some(Condemned { reason: "Lost".into(), node: Some("node-2".into()), ..Condemned::default() });
         replica.pod = Fact::Absent;
     });
     scene.0.reports.retain(|received| received.report.observer != manager("b"));
@@ -270,7 +299,7 @@ fn the_node_of_a_replica_whose_pod_was_taken_away_is_not_taken_for_lost() {
     for (letter, node) in [("b", "node-2"), ("c", "node-3")] {
         scene.replica(letter, |replica| {
             replica.condemned =
-                Some(Condemned { reason: "FailedOver".into(), successor_ready_at: None, node: Some(node.into()) });
+                Some(Condemned { reason: "FailedOver".into(), node: Some(node.into()), ..Condemned::default() });
             replica.pod = Fact::Absent;
         });
         scene.report(&manager(letter)).age = 60_000;
@@ -321,6 +350,44 @@ fn what_is_left_of_a_condemned_replica_goes_in_order() {
 }
 
 #[test]
+fn a_standby_is_no_intact_copy_before_anybody_knows_how_far_behind_it_is() {
+    let unknown = |scene: &mut Scene, letter: &str| {
+        scene.server(letter, |server| server.replication.as_mut().expect("replicates").value.delay = None);
+    };
+    let mut scene = Scene::well();
+    condemn(&mut scene, "b", "Exited");
+    scene.replica("b", |replica| replica.pod = Fact::Absent);
+    scene.0.replicas.insert(name("d"), Replica { replaces: Some(name("b")), ..replica(4, "d") });
+    scene.says(&manager("d"), "d", None, Some(server("d", Phase::Running)));
+    scene.0.records.push(Record {
+        name: "m-4".into(),
+        kind: Kind::Failover,
+        epoch: EPOCH,
+        from: Some(name("b")),
+        to: Some(name("a")),
+        steps: vec!["FirstCommit".into()],
+    });
+    let quarantines = |scene: &Scene| scene.steps().contains(&Step::StartQuarantine { replica: name("b") });
+    let closes = |scene: &Scene| {
+        scene.plan().records.iter().any(|update| update.phase == understudy_decide::failover::record::Phase::Closed)
+    };
+    assert!(quarantines(&scene) && closes(&scene), "{:?}", scene.steps());
+    unknown(&mut scene, "d");
+    assert!(!quarantines(&scene) && !closes(&scene) && !scene.plan().view.redundant);
+
+    let mut scene = Scene::well();
+    scene.0.requests.push(Request { name: "r".into(), kind: Kind::Switchover, target: Some(name("c")), age: 10 });
+    assert_eq!(scene.claim(), Some((Kind::Switchover, "m-c".into())));
+    unknown(&mut scene, "c");
+    assert_eq!(scene.claim(), None, "it may be hours behind");
+
+    let mut scene = Scene::well();
+    empty(&mut scene, "c");
+    unknown(&mut scene, "b");
+    assert_eq!(build_of(&scene, "c"), None, "nobody is cloned from it");
+}
+
+#[test]
 fn who_is_cloned() {
     let mut scene = Scene::well();
     empty(&mut scene, "c");
@@ -342,98 +409,6 @@ fn who_is_cloned() {
     scene.says(&manager("d"), "d", None, Some(server));
     assert_eq!(build_of(&scene, "c"), None, "one that is being cloned has enough to do");
     assert!(scene.plan().notes.iter().any(|note| note.reason == Reason::WaitingForDonor));
-}
-
-/// A shard whose replicas are there and empty.
-fn unborn() -> Scene {
-    let mut scene = Scene::well();
-    scene.0.status = Status { next_server_id: 4, ..Status::default() };
-    for letter in ["a", "b", "c"] {
-        empty(&mut scene, letter);
-        scene.server(letter, |server| {
-            server.epoch = Epoch(0);
-            server.serving = None;
-        });
-    }
-    scene
-}
-
-#[test]
-fn the_first_primary_step_by_step() {
-    let mut scene = unborn();
-    assert_eq!(scene.steps(), vec![Step::IntendBootstrap { replica: name("a") }], "the intent comes first");
-    scene.0.status.bootstrap = Some(Bootstrap { replica: name("a"), completed: false });
-    assert!(matches!(build_of(&scene, "a"), Some(Origin::Initialise { .. })));
-    assert_eq!(build_of(&scene, "b"), None, "nobody else is told to do anything");
-    scene.server("a", |server| server.phase = Phase::Building);
-    assert_eq!(scene.steps(), vec![]);
-    scene.server("a", |server| server.phase = Phase::Running);
-    assert_eq!(scene.claim(), Some((Kind::Bootstrap, "m-a".into())));
-}
-
-#[test]
-fn a_volume_is_never_initialised_once_the_shard_has_served() {
-    type Case = (&'static str, fn(&mut Scene));
-    let cases: &[Case] = &[
-        ("the intent was completed", |s| {
-            s.0.status.bootstrap = Some(Bootstrap { replica: name("a"), completed: true })
-        }),
-        ("a manager knows an epoch", |s| s.server("b", |server| server.epoch = Epoch(3))),
-        ("a replica holds data", |s| s.server("c", |server| server.phase = Phase::Running)),
-        ("a primary changed once", |s| {
-            s.0.status.last_change = Some(LastChange {
-                kind: Kind::Failover,
-                epoch: EPOCH,
-                from: None,
-                record: None,
-                cause: None,
-                at: None,
-            });
-        }),
-    ];
-    for (case, spoil) in cases {
-        let mut scene = unborn();
-        spoil(&mut scene);
-        let bad = |step: &Step| match step {
-            Step::IntendBootstrap { .. } => true,
-            Step::Order { order: Order::Build(build), .. } => matches!(build.origin, Origin::Initialise { .. }),
-            _ => false,
-        };
-        assert!(!scene.steps().iter().any(bad), "{case}: {:?}", scene.steps());
-    }
-}
-
-#[test]
-fn a_lost_status_takes_the_best_copy_once_everybody_had_time_to_come_forward() {
-    let mut scene = Scene::well();
-    scene.0.status = Status { next_server_id: 4, ..Status::default() };
-    for letter in ["a", "b", "c"] {
-        scene.server(letter, |server| {
-            server.serving = None;
-            server.read_only = Some(true);
-        });
-    }
-    scene.server("b", |server| server.executed = Some(Aged { age: 50, value: gtids("a", 1001) }));
-    assert_eq!(scene.claim(), Some((Kind::Failover, "m-b".into())));
-    let Some(Step::Claim(claim)) = scene.steps().into_iter().find(|step| matches!(step, Step::Claim(_))) else {
-        panic!()
-    };
-    assert_eq!(claim.epoch(), Epoch(5), "beyond what the servers know");
-    scene.silent("c", 3_000);
-    scene.0.memory.awake = 10_000;
-    assert_eq!(scene.claim(), None, "c may have more");
-    scene.0.memory.awake = 61_000;
-    assert_eq!(scene.claim(), Some((Kind::Failover, "m-b".into())));
-}
-
-#[test]
-fn a_replica_that_was_to_be_first_and_is_lost_is_given_up_and_another_named() {
-    let mut scene = unborn();
-    scene.0.status.bootstrap = Some(Bootstrap { replica: name("a"), completed: false });
-    scene.server("a", |server| server.phase = Phase::Unusable { reason: "interrupted".into() });
-    assert_eq!(condemned(&scene), Some(("m-a".into(), Sentence::Unusable)));
-    condemn(&mut scene, "a", "Unusable");
-    assert!(scene.steps().contains(&Step::IntendBootstrap { replica: name("b") }));
 }
 
 #[test]

@@ -224,7 +224,7 @@ fn a_change_of_primary_is_called_by_its_kind_when_it_begins_and_when_it_ends() {
     assert!(scene.gives(Reason::FailoverBegun));
     let mut scene = Scene::well();
     scene.replica("a", |replica| {
-        replica.condemned = Some(Condemned { reason: "Wanted".into(), successor_ready_at: None, node: None });
+        replica.condemned = Some(Condemned { reason: "Wanted".into(), ..Condemned::default() });
     });
     assert!(scene.gives(Reason::SwitchoverBegun), "nobody asked for it: {:?}", scene.reasons());
     let mut scene = Scene::well();

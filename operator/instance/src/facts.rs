@@ -10,7 +10,7 @@ use understudy_mysql::Prober;
 use understudy_mysql::instance::{EpochRow, Status};
 use understudy_wire::evidence::{Aged, BuildProgress, Fence, Millis, Phase, Replication, Server, StoredOffset};
 use understudy_wire::order::Peers;
-use understudy_wire::{Epoch, Evidence, Observer, ReplicaName, Report};
+use understudy_wire::{Epoch, Evidence, GtidSet, Observer, ReplicaName, Report};
 
 use crate::child::Exit;
 use crate::datadir::Note;
@@ -71,6 +71,8 @@ pub struct Facts {
     pub offsets: Option<(Instant, Vec<StoredOffset>)>,
     /// The last good reading of replication.
     pub replication: Option<(Instant, Option<Replication>)>,
+    /// The source and what had been received of it when the present connection was seen first.
+    connection: Option<(Option<String>, GtidSet)>,
     /// The log sequence number and when it last moved.
     pub lsn: Option<(Instant, u64)>,
     /// What the kernel says of mysqld.
@@ -95,6 +97,7 @@ impl Facts {
             epoch_row: None,
             offsets: None,
             replication: None,
+            connection: None,
             lsn: None,
             process: None,
             build: None,
@@ -123,6 +126,23 @@ impl Facts {
             self.lsn = Some((now, lsn));
         }
         self.status = Some((now, status));
+    }
+
+    /// Takes a reading of replication. A receiver that has just connected may be hours behind and have applied all that it ever
+    /// received, so how far behind it is counts as unknown until something has arrived over this connection.
+    pub fn take_replication(&mut self, mut replication: Option<Replication>, now: Instant) {
+        match replication.as_mut().filter(|read| read.receiving) {
+            Some(read) => {
+                let known = self.connection.take().filter(|(source, _)| *source == read.source);
+                let begun = known.unwrap_or_else(|| (read.source.clone(), read.received.clone()));
+                if begun.1 == read.received {
+                    read.delay = None;
+                }
+                self.connection = Some(begun);
+            }
+            None => self.connection = None,
+        }
+        self.replication = Some((now, replication));
     }
 
     /// Takes a reading of the epoch row.
@@ -368,6 +388,37 @@ pub(crate) mod tests {
         assert!(told(&|facts| facts.process = Some(ProcessState { main: 'S', threads_in_d: 0 })));
         assert!(!told(&|facts| facts.process = Some(ProcessState { main: 'R', threads_in_d: 0 })));
         assert!(told(&|facts| facts.process = Some(ProcessState { main: 'T', threads_in_d: 0 })));
+    }
+
+    #[test]
+    fn how_far_behind_a_receiver_is_counts_as_unknown_until_something_arrived_over_its_connection() {
+        const UUID: &str = "01010101-0101-0101-0101-010101010101";
+        let read = |source: &str, receiving: bool, received: &str, delay: Option<u64>| Replication {
+            source: Some(source.to_owned()),
+            receiving,
+            applying: true,
+            received: received.parse().unwrap(),
+            delay,
+            receive_error: None,
+            apply_error: None,
+        };
+        let (few, more) = (format!("{UUID}:1-9"), format!("{UUID}:1-10"));
+        let shared = Shared::new(ReplicaName::new("me"));
+        for (case, reading, expected) in [
+            ("just connected", read("a", true, "", Some(0)), None),
+            ("still nothing", read("a", true, "", Some(0)), None),
+            ("something arrived", read("a", true, &few, Some(0)), Some(0)),
+            ("and waits to be applied", read("a", true, &more, Some(7_000)), Some(7_000)),
+            ("and was applied", read("a", true, &more, Some(0)), Some(0)),
+            ("the connection broke", read("a", false, &more, None), None),
+            ("it is there again, an hour later perhaps", read("a", true, &more, Some(0)), None),
+            ("something arrived again", read("a", true, &format!("{UUID}:1-11"), Some(0)), Some(0)),
+            ("another source", read("b", true, "", Some(0)), None),
+        ] {
+            shared.update(|facts| facts.take_replication(Some(reading), Instant::now()));
+            let delay = shared.read(|facts| facts.replication.clone().and_then(|(_, read)| read?.delay));
+            assert_eq!(delay, expected, "{case}");
+        }
     }
 
     #[test]

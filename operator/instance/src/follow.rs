@@ -36,7 +36,7 @@ pub async fn follow(shared: &Shared, config: &Config, server: &dyn Instance, ord
     shared.update(|facts| {
         let now = Instant::now();
         facts.take_status(status, now);
-        facts.replication = Some((now, replication));
+        facts.take_replication(replication, now);
         facts.fence = None;
     });
     Ok(())

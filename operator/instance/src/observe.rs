@@ -69,7 +69,7 @@ pub async fn replication(shared: Arc<Shared>, server: Arc<dyn Instance>, stop: C
 
 async fn read_replication(shared: &Shared, server: &dyn Instance) -> Result<(), SqlError> {
     let replication = server.replication(WITHIN).await?;
-    shared.update(|facts| facts.replication = Some((Instant::now(), replication)));
+    shared.update(|facts| facts.take_replication(replication, Instant::now()));
     let offsets = server.offsets(WITHIN).await?;
     shared.update(|facts| facts.offsets = Some((Instant::now(), offsets)));
     Ok(())

@@ -55,7 +55,7 @@ pub async fn promote(shared: &Shared, server: &dyn Instance, order: &Promote) ->
 /// What is left to do once the answer is given.
 pub async fn tidy(shared: &Shared, server: &dyn Instance) {
     match server.forget_source(STEP_WITHIN).await {
-        Ok(()) => shared.update(|facts| facts.replication = Some((Instant::now(), None))),
+        Ok(()) => shared.update(|facts| facts.take_replication(None, Instant::now())),
         Err(e) => tracing::warn!(error = %e, "the old source is not forgotten; it is not followed either"),
     }
 }

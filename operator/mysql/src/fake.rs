@@ -131,7 +131,7 @@ impl Instance for Fake {
                 receiving: state.receives,
                 applying: state.applies,
                 received: state.received.clone(),
-                delay: state.receives.then_some(0),
+                delay: (state.receives && !state.received.is_empty()).then_some(0),
                 receive_error: None,
                 apply_error: None,
             }))

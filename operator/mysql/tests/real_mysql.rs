@@ -11,10 +11,10 @@ use mysqld::{Mysqld, account, free_port};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use understudy_mysql::instance::EpochRow;
+use understudy_mysql::instance::{EpochRow, Source};
 use understudy_mysql::probe::{Account, Failure, RowName, Success, attempt};
 use understudy_mysql::{Deadlines, Depth, Instance, Prober, SqlError, Target, Trust, schema};
-use understudy_wire::evidence::{ProbeError, Stage};
+use understudy_wire::evidence::{ProbeError, Replication, Stage};
 use understudy_wire::{Epoch, ReplicaName};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -52,6 +52,37 @@ async fn promoted(server: &Mysqld) {
 async fn a_real_server_keeps_the_contract() {
     let server = Mysqld::start(&[]).await;
     contract::holds(&server.admin(), &server.path("ca.crt"), [free_port(), free_port()]).await;
+}
+
+#[tokio::test]
+async fn how_far_behind_a_replica_is_stays_unknown_until_something_arrived() {
+    let (source, replica) = (Mysqld::start(&[]).await, Mysqld::start(&["--server-id=8"]).await);
+    let admin = replica.admin();
+    let from = Source {
+        address: ([127, 0, 0, 1], source.port).into(),
+        account: account(schema::REPLICATION),
+        ca_file: source.path("ca.crt"),
+    };
+    admin.follow(&from, SOON).await.unwrap();
+    let read = async |is_there: &dyn Fn(&Replication) -> bool| {
+        let read = async {
+            loop {
+                let read = admin.replication(SOON).await.unwrap().unwrap();
+                if is_there(&read) {
+                    return read;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(SOON, read).await.unwrap()
+    };
+    let connected = read(&|read| read.receiving).await;
+    assert_eq!((connected.received.is_empty(), connected.delay), (true, None));
+    promoted(&source).await;
+    let applied = source.admin().status(SOON).await.unwrap().executed;
+    assert_eq!(admin.wait_executed(&applied, SOON).await, Ok(true));
+    let current = read(&|read| read.received.contains(&applied)).await;
+    assert_eq!(current.delay, Some(0));
 }
 
 #[tokio::test]

@@ -309,7 +309,7 @@ pub struct Replication {
     pub applying: bool,
     /// GTIDs received but perhaps not yet applied.
     pub received: GtidSet,
-    /// How far behind the source's commit time the applier is; None when unknown.
+    /// How far behind the source's commit time the applier is; None when unknown, as it is until something has arrived over the present connection.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delay: Option<Millis>,
     /// Last error of the receiver.

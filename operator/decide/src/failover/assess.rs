@@ -91,6 +91,8 @@ pub struct Assessment {
     pub abstained: Vec<Ballot>,
     /// What the manager beside the server says.
     pub own: String,
+    /// Age of its last word, as far as this process knows.
+    pub own_age: Millis,
     /// How long this process has known the office: a verdict on one that has just begun is early.
     pub office_known: Millis,
 }
@@ -117,6 +119,7 @@ impl Assessment {
             vetoes: Vec::new(),
             abstained: Vec::new(),
             own: "there is no primary".into(),
+            own_age: 0,
             office_known: 0,
         }
     }
@@ -143,7 +146,7 @@ pub fn assess(s: &Snapshot, subject: &ReplicaName) -> Assessment {
     let accused =
         |t: &Testimony| t.accuses.as_ref().map(|a| (format!("{} at {}", Said(&a.error), Named(a.stage)), a.since));
     let committed = |t: &Testimony| t.committed.filter(|age| *age <= fresh).map(|age| ("commits".to_owned(), age));
-    let abstained = |t: &Testimony| t.abstains.as_ref().map(|why| (Said(why).to_string(), 0));
+    let abstained = |t: &Testimony| t.abstains.as_ref().map(|why| (Said(why).to_string(), t.heard));
     Assessment {
         verdict,
         class,
@@ -152,6 +155,9 @@ pub fn assess(s: &Snapshot, subject: &ReplicaName) -> Assessment {
         vetoes: ballots(&case, committed),
         abstained: ballots(&case, abstained),
         own: own_words(&case.own),
+        own_age: match case.own {
+            Own::Silent(age) | Own::Fresh(_, age) => age,
+        },
         office_known: case.office_known,
     }
 }

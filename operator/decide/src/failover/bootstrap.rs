@@ -5,17 +5,21 @@ use understudy_wire::evidence::Phase;
 use understudy_wire::order::{BootstrapIntent, Build, Origin};
 
 use super::assess::Assessment;
-use super::candidate::rank;
+use super::candidate::{Ranking, rank};
 use super::plan::{Change, claim};
-use super::snapshot::{Kind, OrderOutcome, Replica, Snapshot};
+use super::snapshot::{Fact, Kind, OrderOutcome, Replica, Snapshot};
 use crate::decision::{Draft, Order, OrderKind, Reason, Sentence, Step};
 
 /// How long to wait for every copy to come forward before the best of those that did is taken.
 const COLD_START_PATIENCE: u64 = 60_000;
+/// A volume may be made a little before its Replica; one that is older than this was there before.
+const MADE_TOGETHER: u64 = 60_000;
 
 pub(crate) fn plan(s: &Snapshot, d: &mut Draft) {
-    if may_hold_data(s) {
-        return cold_start(s, d);
+    let holders: Vec<_> =
+        s.replicas.iter().filter_map(|(name, replica)| Some((name, holds(s, name, replica)?))).collect();
+    if has_served(s) || !holders.is_empty() {
+        return cold_start(s, &holders, d);
     }
     let Some(intent) = &s.status.bootstrap else { return intend(s, Reason::BootstrapIntended, d) };
     match s.replicas.get(&intent.replica) {
@@ -24,25 +28,64 @@ pub(crate) fn plan(s: &Snapshot, d: &mut Draft) {
     }
 }
 
-/// Whether anything says that this shard has ever had a primary. Then nobody initialises, whatever the status says.
-fn may_hold_data(s: &Snapshot) -> bool {
-    let served =
-        s.status.bootstrap.as_ref().is_some_and(|bootstrap| bootstrap.completed) || s.status.last_change.is_some();
-    served || s.replicas.iter().any(|(name, replica)| is_a_copy(s, name, replica))
+/// Whether the status says that this shard has ever had a primary.
+fn has_served(s: &Snapshot) -> bool {
+    s.status.bootstrap.as_ref().is_some_and(|bootstrap| bootstrap.completed) || s.status.last_change.is_some()
 }
 
-fn is_a_copy(s: &Snapshot, name: &ReplicaName, replica: &Replica) -> bool {
-    let intended = s.status.bootstrap.as_ref().is_some_and(|bootstrap| bootstrap.replica == *name);
-    let Some((server, _)) = s.own_report(name) else { return false };
-    if server.epoch > s.status.epoch {
-        return true;
+/// What says that a replica may hold data of this shard. Then nobody initialises, whatever the status says.
+enum Holds {
+    /// This, for a person.
+    Perhaps(String),
+    /// Its manager is looking at the volume.
+    SoonKnown,
+}
+
+/// The replica that was allowed to initialise, and has not served.
+fn intended(s: &Snapshot) -> Option<&ReplicaName> {
+    s.status.bootstrap.as_ref().filter(|bootstrap| !bootstrap.completed).map(|bootstrap| &bootstrap.replica)
+}
+
+fn holds(s: &Snapshot, name: &ReplicaName, replica: &Replica) -> Option<Holds> {
+    let perhaps = |why: String| Some(Holds::Perhaps(why));
+    let heard = s.own_report(name).map(|(server, _)| server);
+    if let Some(server) = heard.filter(|server| server.epoch > s.status.epoch) {
+        return perhaps(format!("its manager knows epoch {}", server.epoch));
     }
-    match server.phase {
-        // An interrupted build never served.
-        Phase::Empty | Phase::Building | Phase::Unusable { .. } => false,
-        Phase::Starting | Phase::Running | Phase::Exited { .. } | Phase::Stopping => {
-            !intended && replica.condemned.is_none()
+    let given_up = replica.condemned.as_ref().is_some_and(|condemned| Sentence::never_served(&condemned.reason));
+    if given_up || intended(s) == Some(name) {
+        return None;
+    }
+    // Written down as soon as its server was heard, and there even if nobody hears it now.
+    let had_data = replica.server_uuid.is_some() || replica.last_executed.is_some();
+    match heard.map(|server| &server.phase) {
+        Some(Phase::Unusable { reason }) => {
+            return perhaps(format!("its volume holds something that is no complete data directory ({reason})"));
         }
+        Some(Phase::Starting) if !had_data => {
+            let long = s.memory.awake.min(replica.age) > COLD_START_PATIENCE;
+            let stuck = || Holds::Perhaps("its manager does not get to know what its volume holds".into());
+            return Some(if long { stuck() } else { Holds::SoonKnown });
+        }
+        Some(Phase::Starting | Phase::Running | Phase::Exited { .. } | Phase::Stopping) => {
+            return perhaps("its server has run".into());
+        }
+        Some(Phase::Empty) if had_data => return perhaps("it held data, and its volume is empty now".into()),
+        _ if had_data => return perhaps("it held data when it was heard last".into()),
+        Some(Phase::Empty | Phase::Building) => return None,
+        None => {}
+    }
+    // Nobody ever heard it. That it is new is known only from a status and a volume that fit together.
+    let counted = replica.server_id < s.status.next_server_id;
+    match &replica.volume {
+        Fact::Absent => None,
+        Fact::Present(volume) if !volume.bound => None,
+        Fact::Present(volume) if volume.age > replica.age + MADE_TOGETHER => {
+            perhaps("its volume was there before it, and its manager is silent".into())
+        }
+        Fact::Present(_) if counted => None,
+        Fact::Present(_) => perhaps("the status does not know of it, and its manager is silent".into()),
+        Fact::Unknown => perhaps("nobody knows its volume, and its manager is silent".into()),
     }
 }
 
@@ -64,7 +107,7 @@ fn initialise(s: &Snapshot, name: &ReplicaName, replica: &Replica, d: &mut Draft
     d.doing(format!("bootstrap: {name} initialises"));
     let Some((server, _)) = s.fresh_report(name) else {
         if s.silent_for(name) > s.policy.thresholds.lost_standby_after && replica.pod.present().is_some() {
-            give_up(name, replica, Sentence::Lost, "its manager is silent", d);
+            give_up(name, replica, Sentence::LostUnserved, "its manager is silent", d);
         }
         return;
     };
@@ -87,8 +130,8 @@ fn initialise(s: &Snapshot, name: &ReplicaName, replica: &Replica, d: &mut Draft
             let change = Change::out_of_nothing(Kind::Bootstrap, name, "Bootstrap");
             claim(s, &Assessment::nobody(), change, Default::default(), d);
         }
-        Phase::Unusable { reason } => give_up(name, replica, Sentence::Unusable, reason, d),
-        Phase::Exited { .. } => give_up(name, replica, Sentence::Exited, "its server ended", d),
+        Phase::Unusable { reason } => give_up(name, replica, Sentence::NeverServed, reason, d),
+        Phase::Exited { .. } => give_up(name, replica, Sentence::NeverServed, "its server ended", d),
     }
 }
 
@@ -110,10 +153,10 @@ pub(crate) fn again(s: &Snapshot, name: &ReplicaName, why: &str, d: &mut Draft) 
                 }
             }
             Some(Phase::Exited { .. } | Phase::Unusable { .. } | Phase::Empty) => {
-                give_up(name, replica, Sentence::Exited, why, d);
+                give_up(name, replica, Sentence::NeverServed, why, d);
             }
             None if s.silent_for(name) > s.policy.thresholds.lost_standby_after => {
-                give_up(name, replica, Sentence::Lost, why, d);
+                give_up(name, replica, Sentence::LostUnserved, why, d);
             }
             _ => {}
         },
@@ -127,14 +170,52 @@ fn give_up(name: &ReplicaName, replica: &Replica, reason: Sentence, why: &str, d
     d.step(Step::Condemn { replica: name.clone(), uid: replica.uid.clone(), reason, message, epoch: None });
 }
 
-/// Copies exist and the status does not say which one was primary: the one with the most, once everybody had time to come forward.
-fn cold_start(s: &Snapshot, d: &mut Draft) {
+/// Copies may exist and the status does not say which one was primary: the one with the most, once everybody had time to come forward.
+fn cold_start(s: &Snapshot, holders: &[(&ReplicaName, Holds)], d: &mut Draft) {
+    // One that was only just initialised is no copy of what others hold.
+    let but: Vec<_> = intended(s)
+        .filter(|name| s.own_report(name).is_none_or(|(server, _)| server.epoch <= s.status.epoch))
+        .into_iter()
+        .collect();
+    let ranking = rank(s, None, &but);
+    let Some(best) = ranking.choose(None).map(|candidate| candidate.name.clone()) else {
+        return held(holders, &ranking, d);
+    };
     d.note(Reason::StatusLost, "replicas hold data and the status names no primary: the best copy will be taken");
     d.doing("waiting for every copy to come forward");
-    let ranking = rank(s, None, &[]);
     let everybody = s.cast().all(|(name, _)| s.fresh_report(name).is_some());
-    let best = ranking.choose(None).map(|candidate| candidate.name.clone());
-    if let Some(best) = best.filter(|_| everybody || s.memory.awake > COLD_START_PATIENCE) {
+    if everybody || s.memory.awake > COLD_START_PATIENCE {
         claim(s, &Assessment::nobody(), Change::out_of_nothing(Kind::Failover, &best, "StatusLost"), ranking, d);
+    }
+}
+
+/// Nobody initialises and nobody can be taken.
+fn held(holders: &[(&ReplicaName, Holds)], ranking: &Ranking, d: &mut Draft) {
+    let known = holders.iter().filter_map(|(name, holds)| match holds {
+        Holds::Perhaps(why) => Some((*name, why)),
+        Holds::SoonKnown => None,
+    });
+    let known: Vec<_> = known.collect();
+    let names: Vec<_> = known.iter().map(|(name, _)| name.as_str()).collect();
+    match (known.is_empty(), holders.is_empty()) {
+        (false, _) => {
+            let names = names.join(" ");
+            d.doing(format!("waiting for {names}: it may hold the data of this shard, so nobody initialises"));
+            let whys: Vec<_> = known.iter().map(|(name, why)| format!("{name}: {why}")).collect();
+            let message = format!(
+                "no volume is initialised, because this shard may have data ({}). Bring back what is missing. Only if it is lost for \
+                 ever, `kubectl delete replica {names}`: the shard then goes on without, and the volumes are kept",
+                whys.join("; ")
+            );
+            d.note(Reason::BootstrapHeld, message);
+        }
+        (true, false) => d.doing("bootstrap: waiting to hear what the volumes hold"),
+        (true, true) => {
+            d.doing("waiting for a copy: this shard had a primary, so nobody initialises");
+            d.note(
+                Reason::BootstrapHeld,
+                format!("this shard had a primary, and no copy can take over: {}", ranking.words()),
+            );
+        }
     }
 }

@@ -10,10 +10,9 @@ use understudy_wire::gtid::SourceId;
 use understudy_wire::{GtidSet, ReplicaName};
 
 use super::assess::phase_words;
+use super::retention::retention;
 use super::snapshot::{Replica, Snapshot};
 
-/// A standby may be promoted although nobody knows what Kafka still holds, if it is behind by no more than this.
-pub const DELAY_WITHOUT_RETENTION: Millis = 60_000;
 /// Received transactions count as executed when the applier is no more than this behind.
 pub const APPLIES_IN_TIME: Millis = 1_000;
 
@@ -47,7 +46,7 @@ pub enum Unfit {
     Silent,
     /// Its server does not run; what its manager says instead.
     NotRunning(String),
-    /// What it has executed is not known, or was read too long ago.
+    /// What it has executed and stored is not known, or was read too long ago.
     NothingRead,
     /// It has these transactions that no other replica has.
     Errant(GtidSet),
@@ -72,7 +71,7 @@ impl Unfit {
             Self::NoPod => "it has no running pod".into(),
             Self::Silent => "its manager is silent".into(),
             Self::NotRunning(instead) => instead.clone(),
-            Self::NothingRead => "its executed transactions are not known".into(),
+            Self::NothingRead => "what it has executed and stored is not known".into(),
             Self::Errant(own) => format!("it has transactions that no other replica has: {own}"),
             Self::Retention { partition, needs, earliest } => {
                 format!("it needs offset {needs} of {partition} and Kafka begins at {earliest}")
@@ -122,15 +121,37 @@ pub fn rank(s: &Snapshot, old: Option<&ReplicaName>, but: &[&ReplicaName]) -> Ra
             Err(why) => ranking.unfit.push((name.clone(), why)),
         }
     }
-    let sets: Vec<_> = ranking.fit.iter().map(|candidate| candidate.reach.clone()).collect();
+    best_first(&mut ranking.fit);
+    ranking
+}
+
+fn best_first(fit: &mut [Candidate]) {
+    let sets: Vec<_> = fit.iter().map(|candidate| candidate.reach.clone()).collect();
     // "Contains" is no total order: who contains the most others leads, and the count decides between incomparable ones.
     let contained = |of: &Candidate| sets.iter().filter(|set| of.reach.contains(set)).count();
     let key = |c: &Candidate| (contained(c), c.reach.count(), c.offsets, c.free, c.elsewhere);
-    ranking.fit.sort_by(|a, b| match Reverse(key(a)).cmp(&Reverse(key(b))) {
+    fit.sort_by(|a, b| match Reverse(key(a)).cmp(&Reverse(key(b))) {
         Ordering::Equal => a.name.cmp(&b.name),
         unequal => unequal,
     });
-    ranking
+}
+
+/// The same ranking with the errant ones among the fit, as far as nothing else stands against them.
+pub(crate) fn rank_errant(s: &Snapshot, old: &ReplicaName, ranking: &Ranking) -> Ranking {
+    let mut all = Ranking { fit: ranking.fit.clone(), unfit: Vec::new() };
+    for (name, why) in &ranking.unfit {
+        let examined = match (why, s.replicas.get(name)) {
+            (Unfit::Errant(_), Some(replica)) => able(s, Some(old), name, replica)
+                .and_then(|candidate| retention(s, Some(old), &candidate).map(|()| candidate)),
+            _ => Err(why.clone()),
+        };
+        match examined {
+            Ok(candidate) => all.fit.push(candidate),
+            Err(why) => all.unfit.push((name.clone(), why)),
+        }
+    }
+    best_first(&mut all.fit);
+    all
 }
 
 /// Whether a replica may become primary in place of `old`.
@@ -140,6 +161,17 @@ pub fn examine(
     name: &ReplicaName,
     replica: &Replica,
 ) -> Result<Candidate, Unfit> {
+    let candidate = able(s, old, name, replica)?;
+    let errant = errant(s, old, name, &candidate.executed);
+    if !errant.is_empty() {
+        return Err(Unfit::Errant(errant));
+    }
+    retention(s, old, &candidate)?;
+    Ok(candidate)
+}
+
+/// Whether a replica could take office, whatever data it holds.
+fn able(s: &Snapshot, old: Option<&ReplicaName>, name: &ReplicaName, replica: &Replica) -> Result<Candidate, Unfit> {
     let t = &s.policy.thresholds;
     if replica.condemned.is_some() {
         return Err(Unfit::Condemned);
@@ -155,9 +187,8 @@ pub fn examine(
         Some(read) if read.age + age <= t.fresh => &read.value,
         _ => return Err(Unfit::NothingRead),
     };
-    let errant = errant(s, old, name, executed);
-    if !errant.is_empty() {
-        return Err(Unfit::Errant(errant));
+    if server.offsets.is_none() && !s.consumers.is_empty() {
+        return Err(Unfit::NothingRead);
     }
     let replication = server.replication.as_ref();
     let delay = replication.and_then(|read| Some(read.value.delay? + read.age + age));
@@ -166,9 +197,7 @@ pub fn examine(
         Some(read) => executed.union(&read.value.received),
         None => executed.clone(),
     };
-    let offsets = server.offsets.as_ref().map_or(&[][..], |read| &read.value);
-    let is_current = old.and_then(|old| executed_of(s, old)).is_some_and(|executed| reach.contains(executed));
-    retention(s, old, offsets, is_current, delay)?;
+    let offsets = offsets_of(s, name);
     let zone = s.zone_of(name);
     Ok(Candidate {
         name: name.clone(),
@@ -216,8 +245,14 @@ fn written_alone(s: &Snapshot, name: &ReplicaName, executed: &GtidSet) -> GtidSe
     others.map(|others| executed.of(source).subtract(&others)).unwrap_or_default()
 }
 
+/// The offsets stored on a replica, as last heard.
+pub(super) fn offsets_of<'a>(s: &'a Snapshot, replica: &ReplicaName) -> &'a [StoredOffset] {
+    let read = s.own_report(replica).and_then(|(server, _)| server.offsets.as_ref());
+    read.map_or(&[], |read| &read.value)
+}
+
 /// What a replica has executed, as last heard.
-fn executed_of<'a>(s: &'a Snapshot, replica: &ReplicaName) -> Option<&'a GtidSet> {
+pub(super) fn executed_of<'a>(s: &'a Snapshot, replica: &ReplicaName) -> Option<&'a GtidSet> {
     Some(&s.own_report(replica)?.0.executed.as_ref()?.value)
 }
 
@@ -225,43 +260,6 @@ fn executed_of<'a>(s: &'a Snapshot, replica: &ReplicaName) -> Option<&'a GtidSet
 pub fn source_of(s: &Snapshot, replica: &ReplicaName) -> Option<SourceId> {
     let reported = s.own_report(replica).and_then(|(server, _)| server.uuid.as_deref());
     reported.or_else(|| s.replicas.get(replica)?.server_uuid.as_deref())?.parse().ok()
-}
-
-/// Kafka must still have everything from the stored offset on, each partition of each consumer that is still there.
-///
-/// What the old primary did not have either is not lost by the promotion, and does not stand against it.
-fn retention(
-    s: &Snapshot,
-    old: Option<&ReplicaName>,
-    stored: &[StoredOffset],
-    is_current: bool,
-    delay: Option<Millis>,
-) -> Result<(), Unfit> {
-    let before = old.and_then(|old| s.own_report(old)).and_then(|(server, _)| server.offsets.as_ref());
-    let had = |offset: &StoredOffset| {
-        let same = |b: &&StoredOffset| {
-            (&b.consumer, &b.topic, b.partition) == (&offset.consumer, &offset.topic, offset.partition)
-        };
-        before?.value.iter().find(same).map(|b| b.next_offset)
-    };
-    for offset in stored.iter().filter(|offset| s.consumers.contains(&offset.consumer)) {
-        if is_current || had(offset).is_some_and(|had| had <= offset.next_offset) {
-            continue;
-        }
-        match s.log.get(&(offset.topic.clone(), offset.partition)) {
-            Some(earliest) if *earliest > offset.next_offset => {
-                return Err(Unfit::Retention {
-                    partition: format!("{}/{}", offset.topic, offset.partition),
-                    needs: offset.next_offset,
-                    earliest: *earliest,
-                });
-            }
-            Some(_) => {}
-            None if delay.is_none_or(|delay| delay > DELAY_WITHOUT_RETENTION) => return Err(Unfit::RetentionUnknown),
-            None => {}
-        }
-    }
-    Ok(())
 }
 
 /// Whether a server that was primary has everything that this candidate will have.

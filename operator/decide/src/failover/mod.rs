@@ -1,18 +1,22 @@
 //! Who is primary: from evidence to a change of primary and its record. Pure. `operator/docs/failover.md` has the terms,
 //! states and rules under the same names.
 //!
-//! - [`snapshot`]: everything that is known of one shard at one moment
+//! - [`snapshot`]: everything that is known of one shard at one moment; [`thresholds`]: how soon what follows
 //! - [`testimony`], [`signature`], [`assess`]: from evidence to a verdict
-//! - [`candidate`]: who may become primary
+//! - [`candidate`]: who may become primary; [`retention`]: what Kafka must hold for it;
+//!   [`last_resort`]: who may when nobody should
 //! - [`plan`], [`transition`], [`bootstrap`]: what to do about it, one irreversible step at a time
 //! - [`record`]: what the record says
 
 pub mod assess;
 pub(crate) mod bootstrap;
 pub mod candidate;
+pub(crate) mod last_resort;
 pub(crate) mod plan;
 pub mod record;
+pub mod retention;
 pub mod signature;
 pub mod snapshot;
 pub mod testimony;
+pub mod thresholds;
 pub(crate) mod transition;

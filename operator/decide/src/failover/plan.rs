@@ -5,6 +5,7 @@ use understudy_wire::evidence::{Millis, Phase};
 
 use super::assess::{Assessment, Cause, Class, Seconds, Verdict};
 use super::candidate::{Candidate, Ranking, has_all, rank};
+use super::last_resort::{LastResort, last_resort};
 use super::record::{self, Entry, Grounds, Milestone, RecordUpdate};
 use super::snapshot::{Kind, Mode, Request, Snapshot, Transition};
 use super::{bootstrap, transition};
@@ -97,12 +98,44 @@ fn replace(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft) {
         let change = Change::new(Kind::Confirm, primary, primary, cause.into());
         return claim(s, a, change.recorded_in(request), ranking, d);
     }
-    match best {
-        Some(to) => {
-            let change = Change::new(Kind::Failover, primary, &to.name, cause.into());
-            claim(s, a, change.recorded_in(request), ranking, d);
+    let (to, ranking) = match best {
+        Some(to) => (to.name, ranking),
+        None => match errant(s, primary, wanted, &ranking, d) {
+            Some(taken) => taken,
+            None => return nobody_else(s, primary, &ranking, d),
+        },
+    };
+    let change = Change::new(Kind::Failover, primary, &to, cause.into());
+    claim(s, a, change.recorded_in(request), ranking, d);
+}
+
+/// An errant replica to take over from `old`, once nobody else will.
+pub(crate) fn errant(
+    s: &Snapshot,
+    old: &ReplicaName,
+    wanted: Option<&ReplicaName>,
+    ranking: &Ranking,
+    d: &mut Draft,
+) -> Option<(ReplicaName, Ranking)> {
+    match last_resort(s, old, ranking) {
+        LastResort::Nobody => None,
+        LastResort::Wait { best, others } => {
+            let others: Vec<_> = others.iter().map(ReplicaName::as_str).collect();
+            let first = if others.is_empty() { "somebody else".to_owned() } else { others.join(", ") };
+            d.doing(format!(
+                "waiting for {first}: {best} has transactions of its own and takes over only if nobody else can"
+            ));
+            None
         }
-        None => nobody_else(s, primary, &ranking, d),
+        LastResort::Take(errant) => {
+            let to = errant.choose(wanted).or_else(|| errant.choose(None))?.name.clone();
+            let message = format!(
+                "{to} takes over from {old} although it has transactions of its own, because nobody without is left: {}",
+                ranking.words()
+            );
+            d.note(Reason::LastResort, message);
+            Some((to, errant))
+        }
     }
 }
 
@@ -163,7 +196,7 @@ pub(crate) fn nobody_else(s: &Snapshot, primary: &ReplicaName, ranking: &Ranking
 }
 
 fn in_time(s: &Snapshot, candidate: &Candidate) -> bool {
-    candidate.delay.is_none_or(|delay| delay <= s.policy.thresholds.switchover_within)
+    candidate.delay.is_some_and(|delay| delay <= s.policy.thresholds.switchover_within)
 }
 
 /// A person's request, on a primary that is not dead.

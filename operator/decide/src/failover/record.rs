@@ -3,6 +3,8 @@
 //! A record is a Failover object. Every pass says what the record should hold as far as this pass knows; the shell adds what
 //! is missing and changes nothing that is there, so a restarted operator completes the record of the one before.
 
+use std::collections::BTreeMap;
+
 use strum::{Display, IntoStaticStr};
 use understudy_wire::Epoch;
 use understudy_wire::ReplicaName;
@@ -122,8 +124,12 @@ pub struct Grounds {
     pub abstained: Vec<Ballot>,
     /// What the manager of the old primary said.
     pub own: String,
+    /// Age of its last word.
+    pub own_age: Millis,
     /// The replicas that were considered.
     pub ranking: Ranking,
+    /// The zones of the replicas, where they are known.
+    pub zones: BTreeMap<ReplicaName, String>,
     /// The offsets stored on the old primary, as last heard.
     pub offsets_before: Vec<StoredOffset>,
 }
@@ -137,7 +143,9 @@ impl Grounds {
             vetoes: a.vetoes.clone(),
             abstained: a.abstained.clone(),
             own: a.own.clone(),
+            own_age: a.own_age,
             ranking,
+            zones: s.replicas.keys().filter_map(|name| Some((name.clone(), s.zone_of(name)?.to_owned()))).collect(),
             offsets_before: stored.map(|read| read.value.clone()).unwrap_or_default(),
         })
     }

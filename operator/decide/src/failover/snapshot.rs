@@ -10,6 +10,7 @@ use understudy_wire::evidence::{Millis, Server};
 use understudy_wire::order::Peers;
 use understudy_wire::{Epoch, GtidSet, Observer, ReplicaName, Report, ShardName};
 
+pub use super::thresholds::Thresholds;
 use crate::decision::OrderKind;
 
 /// Everything that is known of one shard at one moment.
@@ -37,12 +38,23 @@ pub struct Snapshot {
     pub consumers: BTreeSet<String>,
     /// The lowest offset that Kafka still holds, per topic and partition; not in the map: not known.
     pub log: BTreeMap<(String, i32), i64>,
+    /// Which offsets of a partition feed this shard, in order; not in the map: not known, and then all of them may.
+    pub feeds: BTreeMap<(String, i32), Vec<Span>>,
     /// The nodes of the cluster, as far as the API server says.
     pub nodes: BTreeMap<String, Node>,
     /// What the other shards look like.
     pub fleet: Fleet,
     /// What this process did and saw; empty after a restart.
     pub memory: Memory,
+}
+
+/// Offsets of one partition that feed the shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// The first one.
+    pub from: i64,
+    /// The first one that feeds another shard; None: it goes on.
+    pub until: Option<i64>,
 }
 
 /// A fact about the world outside.
@@ -97,54 +109,6 @@ pub struct Policy {
     pub thresholds: Thresholds,
     /// How long a condemned replica's volume is kept after its successor has caught up, seconds.
     pub quarantine_seconds: i64,
-}
-
-/// How soon what follows; milliseconds. `operator/docs/failover.md` has the reasons.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Thresholds {
-    /// Evidence older than this does not count.
-    pub fresh: Millis,
-    /// An accusation this old makes the primary Suspect.
-    pub suspect_after: Millis,
-    /// How long nobody may have reached a server whose manager is silent before it is Gone.
-    pub gone_after: Millis,
-    /// How long a server may be stopped before it is Stuck; stalls and deadlocks take 2 s and 5 s more.
-    pub stuck_after: Millis,
-    /// How long the probe after the claim may take.
-    pub reprobe_within: Millis,
-    /// How long a promotion may take before the next candidate is tried.
-    pub promote_within: Millis,
-    /// How long a promotion may apply received transactions.
-    pub apply_relay_log_within: Millis,
-    /// How long a switchover may wait for its target to have everything.
-    pub switchover_within: Millis,
-    /// After a failover, how long only HARD evidence may cause another.
-    pub cooldown: Millis,
-    /// How long a standby may be silent before it is replaced.
-    pub lost_standby_after: Millis,
-    /// How long replication may be broken before the standby is replaced.
-    pub broken_standby_after: Millis,
-    /// How long a pod may be without a word from its manager before another is tried.
-    pub unheard_after: Millis,
-}
-
-impl Default for Thresholds {
-    fn default() -> Self {
-        Self {
-            fresh: 2_000,
-            suspect_after: 1_000,
-            gone_after: 750,
-            stuck_after: 3_000,
-            reprobe_within: 500,
-            promote_within: 5_000,
-            apply_relay_log_within: 1_000,
-            switchover_within: 10_000,
-            cooldown: 600_000,
-            lost_standby_after: 60_000,
-            broken_standby_after: 15_000,
-            unheard_after: 180_000,
-        }
-    }
 }
 
 /// What is written in the Shard's status and survives every restart.
@@ -252,10 +216,12 @@ pub struct Replica {
 }
 
 /// That and since when a replica is to be replaced.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Condemned {
     /// Why.
     pub reason: String,
+    /// When.
+    pub at: Option<Timestamp>,
     /// When its successor had caught up: the quarantine counts from here.
     pub successor_ready_at: Option<Timestamp>,
     /// The node it ran on, as last known.
@@ -290,6 +256,10 @@ pub struct VolumeClaim {
     pub terminating: bool,
     /// The value of its role label.
     pub role: Option<String>,
+    /// Whether there is a volume behind it; before its first pod is placed there may be none.
+    pub bound: bool,
+    /// Age of the object.
+    pub age: Millis,
 }
 
 /// The connection to a replica's manager.

@@ -25,6 +25,8 @@ pub struct Testimony {
     pub observer: Observer,
     /// From where.
     pub domain: Domain,
+    /// Age of its report.
+    pub heard: Millis,
     /// Age of the last commit that it saw succeed.
     pub committed: Option<Millis>,
     /// How long that commit took.
@@ -152,6 +154,7 @@ fn hear_one(received: &Received, evidence: &Evidence, by_node: bool, t: &Thresho
     let mut testimony = Testimony {
         observer: report.observer.clone(),
         domain,
+        heard: received.age,
         committed: probe.committed.map(|age| age + received.age),
         took: probe.commit_took,
         accuses: None,

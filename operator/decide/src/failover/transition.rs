@@ -11,7 +11,7 @@ use understudy_wire::{Epoch, GtidSet, ReplicaName};
 use super::assess::{Assessment, Cause, SKEW};
 use super::bootstrap;
 use super::candidate::rank;
-use super::plan::{Change, claim, nobody_else};
+use super::plan::{Change, claim, errant, nobody_else};
 use super::record::{self, Entry, Milestone, RecordUpdate};
 use super::snapshot::{Kind, OrderOutcome, ReprobeOutcome, Snapshot, Transition};
 use super::testimony::Case;
@@ -240,7 +240,12 @@ fn next_candidate(s: &Snapshot, a: &Assessment, t: &Transition, why: &str, d: &m
         return abort(s, a, t, old, why, d);
     }
     let ranking = rank(s, Some(old), &[&t.to]);
-    match ranking.choose(None).map(|candidate| candidate.name.clone()) {
+    let next = ranking.choose(None).map(|candidate| candidate.name.clone());
+    let (next, ranking) = match next {
+        Some(next) => (Some(next), ranking),
+        None => errant(s, old, None, &ranking, d).map_or((None, ranking), |(next, errant)| (Some(next), errant)),
+    };
+    match next {
         Some(next) => {
             d.note_about(
                 Reason::CandidateFailed,

@@ -80,6 +80,8 @@ pub struct Rep {
     pub pod: Option<PodW>,
     pub disk: Option<Disk>,
     pub made: Millis,
+    /// Its status tells its `server_uuid`.
+    pub is_known: bool,
 }
 
 impl Rep {

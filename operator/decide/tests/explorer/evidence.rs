@@ -25,7 +25,7 @@ pub fn server(now: Millis, name: &ReplicaName, rep: &Rep, pod: &PodW) -> Server 
     let read = now - pod.last_read;
     Server {
         phase,
-        uuid: Some(rep.source_id().to_string()),
+        uuid: running.then(|| rep.source_id().to_string()),
         process_state: Some(if pod.frozen { 'T' } else { 'S' }),
         threads_in_d: 0,
         epoch: pod.known.max(data.and_then(|data| data.row.as_ref()).map_or(Epoch(0), |(epoch, _)| *epoch)),
@@ -49,7 +49,7 @@ pub fn server(now: Millis, name: &ReplicaName, rep: &Rep, pod: &PodW) -> Server 
                 receiving: true,
                 applying: true,
                 received: pod.received.clone(),
-                delay: Some(0),
+                delay: (!pod.received.is_empty()).then_some(0),
                 receive_error: None,
                 apply_error: None,
             },

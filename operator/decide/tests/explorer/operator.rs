@@ -95,7 +95,11 @@ impl Operator {
             Some("elsewhere".into()),
         ));
         for (key, report, node) in reports {
+            // Part of the status of a replica as soon as it is heard.
+            let uuids = report.evidence.iter().filter_map(|e| Some((&e.subject, e.server.as_ref()?.uuid.as_ref()?)));
+            let known: Vec<_> = uuids.map(|(name, _)| name.clone()).collect();
             if !(world.faults && world.random.one_in(12)) {
+                known.iter().for_each(|name| world.replicas.get_mut(name).expect("it was heard").is_known = true);
                 self.heard.insert(key, (report, now, node));
             }
         }
@@ -162,6 +166,7 @@ impl Operator {
                     lost_standby_after: 6_000,
                     unheard_after: 10_000,
                     broken_standby_after: 3_000,
+                    replacement_pause: 3_000,
                     ..Thresholds::default()
                 },
                 quarantine_seconds: 5,
@@ -177,6 +182,7 @@ impl Operator {
             records: Vec::new(),
             consumers: ["store".to_owned()].into(),
             log: [(("samples".to_owned(), 0), 0)].into(),
+            feeds: BTreeMap::new(),
             nodes: world.nodes[..world.nowhere()]
                 .iter()
                 .map(|node| (node.name.clone(), Node { zone: None, schedulable: true }))
@@ -231,7 +237,13 @@ impl Operator {
             })
         });
         let volume = rep.disk.as_ref().map_or(Fact::Absent, |disk| {
-            Fact::Present(VolumeClaim { uid: disk.uid.clone(), terminating: false, role: disk.role.clone() })
+            Fact::Present(VolumeClaim {
+                uid: disk.uid.clone(),
+                terminating: false,
+                role: disk.role.clone(),
+                bound: disk.node.is_some(),
+                age: world.now.saturating_sub(rep.made),
+            })
         });
         Replica {
             uid: rep.uid.clone(),
@@ -241,7 +253,7 @@ impl Operator {
             replaces: rep.replaces.clone(),
             pod,
             volume,
-            server_uuid: Some(rep.source_id().to_string()),
+            server_uuid: rep.is_known.then(|| rep.source_id().to_string()),
             last_executed: None,
             link: Link {
                 connected: self.connected.contains_key(name),

@@ -94,7 +94,7 @@ impl Operator {
                     world.replicas.get_mut(replica).filter(|rep| rep.uid == *uid && rep.condemned.is_none())
                 {
                     let reason = reason.to_string();
-                    rep.condemned = Some(Condemned { reason, successor_ready_at: None, node });
+                    rep.condemned = Some(Condemned { reason, at: Some(at(world.now)), successor_ready_at: None, node });
                 }
             }
             Step::DeletePod { replica, uid, .. } => {
@@ -165,6 +165,7 @@ impl Operator {
                 pod: None,
                 disk: None,
                 made,
+                is_known: false,
             });
             if world.faults && world.random.one_in(20) {
                 return;

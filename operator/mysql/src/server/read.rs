@@ -69,6 +69,8 @@ pub(super) async fn replication(conn: &mut Conn) -> Result<Option<Replication>, 
     let behind: Option<u64> = row.get_opt("Seconds_Behind_Source").and_then(Result::ok).flatten();
     let delay = match (receiving, executed.contains(&received)) {
         (false, _) => None,
+        // Connected, and nothing of this source has arrived: everything may be missing.
+        (true, _) if received.is_empty() => None,
         (true, true) => Some(0),
         (true, false) => behind.map(|seconds| seconds.saturating_mul(1000)),
     };

@@ -75,6 +75,7 @@ async fn a_server_follows_and_forgets(server: &dyn Instance, ca_file: &str, sile
         let replication = server.replication(SOON).await.unwrap().unwrap();
         assert_eq!(replication.source, Some(format!("127.0.0.1:{port}")));
         assert!(replication.applying);
+        assert_eq!(replication.delay, None, "nothing has arrived");
     }
     server.stop_receiving(SOON).await.unwrap();
     let replication = server.replication(SOON).await.unwrap().unwrap();

@@ -4,10 +4,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use understudy_api::Failover;
 use understudy_api::v1alpha1::{
-    CandidateNote, EvidenceNote, FailoverPhase, FailoverResult, FailoverStatus, OffsetNote, TimelineEntry, Vote,
+    CandidateNote, EvidenceNote, FailoverPhase, FailoverResult, FailoverStatus, OffsetNote, RebuildNote, TimelineEntry,
+    Vote,
 };
 use understudy_decide::failover::assess::Ballot;
-use understudy_decide::failover::candidate::Ranking;
 use understudy_decide::failover::record::{Entry, Grounds, Milestone, Outcome, Phase, RecordUpdate};
 use understudy_wire::ReplicaName;
 use understudy_wire::evidence::StoredOffset;
@@ -60,9 +60,18 @@ fn complete(status: &mut FailoverStatus, job: &Job) {
         status.write_gap_seconds = Some(gap);
         status.gap = Some(format!("{gap:.1}s"));
     }
-    if job.measured.rebuild.is_some() && status.rebuild.is_none() {
-        status.rebuild.clone_from(&job.measured.rebuild);
+    if let Some(rebuild) = job.measured.rebuild.as_ref().filter(|_| status.rebuild.is_none()) {
+        // Redundancy was lost with the first sign, not when the route was moved.
+        let lost = status.started_at.as_ref().or(rebuild.started_at.as_ref()).map(|lost| lost.0);
+        let seconds = lost.zip(rebuild.finished_at.as_ref()).map(|(lost, back)| seconds_between(lost, back.0));
+        status.rebuild = Some(RebuildNote { seconds, ..rebuild.clone() });
     }
+}
+
+fn seconds_between(from: Timestamp, to: Timestamp) -> f64 {
+    #[allow(clippy::cast_precision_loss, reason = "milliseconds of hours are exact")]
+    let tenths = ((to.as_millisecond() - from.as_millisecond()) as f64 / 100.0).round();
+    tenths / 10.0
 }
 
 fn fill<T>(slot: &mut Option<T>, with: Option<T>) {
@@ -110,31 +119,33 @@ fn ground(status: &mut FailoverStatus, grounds: &Grounds, update: &RecordUpdate)
         observer: format!("manager {subject}"),
         subject: subject.clone(),
         fact: grounds.own.clone(),
-        age_ms: 0,
+        age_ms: i64::try_from(grounds.own_age).unwrap_or(i64::MAX),
     }];
     evidence.extend(grounds.abstained.iter().map(|ballot| EvidenceNote {
         observer: ballot.observer.clone(),
         subject: subject.clone(),
         fact: format!("not counted: {}", ballot.says),
-        age_ms: 0,
+        age_ms: i64::try_from(ballot.age).unwrap_or(i64::MAX),
     }));
     status.evidence = evidence;
-    status.candidates = candidates(&grounds.ranking, update.to.as_ref());
+    status.candidates = candidates(grounds, update.to.as_ref());
     status.offsets_before = grounds.offsets_before.iter().map(offset).collect();
 }
 
 /// Best first; the one that was taken is the only one that was not rejected, wherever it stands.
-pub fn candidates(ranking: &Ranking, taken: Option<&ReplicaName>) -> Vec<CandidateNote> {
-    let fit = ranking.fit.iter().enumerate().map(|(rank, candidate)| CandidateNote {
+pub fn candidates(grounds: &Grounds, taken: Option<&ReplicaName>) -> Vec<CandidateNote> {
+    let zone = |name: &ReplicaName| grounds.zones.get(name).cloned();
+    let fit = grounds.ranking.fit.iter().enumerate().map(|(rank, candidate)| CandidateNote {
         replica: candidate.name.to_string(),
         executed_gtid: Some(candidate.executed.to_string()),
-        zone: None,
+        zone: zone(&candidate.name),
         rejected: (Some(&candidate.name) != taken).then(|| format!("ranked {}", rank + 1)),
     });
-    let unfit = ranking.unfit.iter().map(|(name, why)| CandidateNote {
+    let unfit = grounds.ranking.unfit.iter().map(|(name, why)| CandidateNote {
         replica: name.to_string(),
+        executed_gtid: None,
+        zone: zone(name),
         rejected: Some(why.words()),
-        ..CandidateNote::default()
     });
     fit.chain(unfit).collect()
 }

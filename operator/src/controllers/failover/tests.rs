@@ -1,6 +1,8 @@
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use understudy_api::v1alpha1::{FailoverPhase, FailoverResult, FailoverSpec};
+use understudy_api::v1alpha1::{FailoverPhase, FailoverResult, FailoverSpec, RebuildNote};
 use understudy_api::{Failover, Shard};
+use understudy_decide::failover::assess::Ballot;
 use understudy_decide::failover::candidate::{Candidate, Ranking, Unfit};
 use understudy_decide::failover::record::{Entry, Grounds, Milestone, Outcome, Phase, RecordUpdate};
 use understudy_decide::failover::snapshot::Kind;
@@ -119,7 +121,39 @@ fn the_one_that_was_asked_for_is_taken_wherever_it_stands() {
     };
     let ranking =
         Ranking { fit: vec![fit("m-b"), fit("m-c")], unfit: vec![(ReplicaName::new("m-d"), Unfit::Condemned)] };
-    let notes = candidates(&ranking, Some(&ReplicaName::new("m-c")));
+    let zones = ["m-b", "m-c", "m-d"].map(|name| (ReplicaName::new(name), format!("zone of {name}")));
+    let grounds = Grounds { ranking, zones: zones.into(), ..Grounds::default() };
+    let notes = candidates(&grounds, Some(&ReplicaName::new("m-c")));
     let said: Vec<_> = notes.iter().map(|note| (note.replica.as_str(), note.rejected.as_deref())).collect();
     assert_eq!(said, [("m-b", Some("ranked 1")), ("m-c", None), ("m-d", Some("condemned"))]);
+    assert!(notes.iter().all(|note| note.zone == Some(format!("zone of {}", note.replica))), "{notes:?}");
+}
+
+#[test]
+fn evidence_is_as_old_as_it_was() {
+    let mut record = empty();
+    let mut first = update(Phase::Claimed, vec![]);
+    let abstained = Ballot { observer: "consumer store-0".into(), says: "it was paused itself".into(), age: 70 };
+    first.grounds = Some(Box::new(Grounds { own_age: 340, abstained: vec![abstained], ..Grounds::default() }));
+    merge(&mut record, &job(first, 0));
+    let ages: Vec<_> = record.status.expect("a status").evidence.iter().map(|note| note.age_ms).collect();
+    assert_eq!(ages, [340, 70]);
+}
+
+#[test]
+fn the_time_to_redundancy_counts_from_the_first_sign() {
+    let mut record = empty();
+    let begun = vec![Entry::ago(Milestone::FirstSign, Epoch(5), 2_500), Entry::now(Milestone::Claimed, Epoch(5))];
+    merge(&mut record, &job(update(Phase::Claimed, begun), 0));
+    let mut closed = job(update(Phase::Closed, vec![Entry::now(Milestone::Redundant, Epoch(5))]), 30);
+    closed.measured.rebuild = Some(RebuildNote {
+        replica: Some("m-d".into()),
+        started_at: Some(MicroTime(closed.at - SignedDuration::from_secs(25))),
+        finished_at: Some(MicroTime(closed.at)),
+        seconds: None,
+    });
+    assert!(merge(&mut record, &closed));
+    let rebuild = record.status.clone().expect("a status").rebuild.expect("a replacement");
+    assert_eq!((rebuild.replica.as_deref(), rebuild.seconds), (Some("m-d"), Some(32.5)));
+    assert!(!merge(&mut record, &closed), "once");
 }

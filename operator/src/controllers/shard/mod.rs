@@ -1,7 +1,7 @@
 //! Shard: its replicas, and who of them is primary. One stage a shard, on every instance of the operator; the leader's act.
 //!
 //! - [`stage`]: the loop
-//! - [`observe`], [`memory`], [`overlay`], [`company`]: what a snapshot is made of
+//! - [`observe`], [`feeds`], [`memory`], [`overlay`], [`company`]: what a snapshot is made of
 //! - [`act`], [`orders`], [`policy`]: how steps are carried out, and what is done of no step
 //! - [`report`], [`notes`], [`gap`], [`retained`]: what is said about it
 //! - [`build`]: the objects of a shard
@@ -9,6 +9,7 @@
 mod act;
 pub mod build;
 mod company;
+mod feeds;
 mod gap;
 mod memory;
 mod notes;

@@ -8,13 +8,14 @@ use k8s_openapi::api::core::v1::{Node as KubeNode, PersistentVolumeClaim, Pod as
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use understudy_api::v1alpha1::{self as api, FailoverKind, FailoverMode, FailoverPhase, TransitionKind};
-use understudy_api::{Consumer, Failover, Replica as KubeReplica, Shard, conditions, labels, names};
+use understudy_api::{Consumer, Datastore, Failover, Replica as KubeReplica, Shard, conditions, labels, names};
 use understudy_decide::failover::snapshot::*;
 use understudy_link::client::Endpoint;
 use understudy_mysql::Deadlines;
 use understudy_wire::evidence::Millis;
 use understudy_wire::{Epoch, GtidSet, Observer, ReplicaName, ShardName};
 
+use super::feeds::feeds;
 use crate::cache::{Caches, Held};
 use crate::evidence::Heard;
 use crate::evidence::own::{Pace, Subject, millis};
@@ -36,6 +37,8 @@ pub struct Objects {
     pub consumer_pods: Vec<Held<KubePod>>,
     /// The consumers that feed it.
     pub consumers: Vec<Held<Consumer>>,
+    /// Which offsets feed it, as far as its Datastore says.
+    pub feeds: BTreeMap<(String, i32), Vec<Span>>,
     /// Failover objects that name it.
     pub failovers: Vec<Held<Failover>>,
     /// All nodes.
@@ -61,7 +64,8 @@ impl Objects {
             let claim = caches.claims.get(&namespace, &name)?;
             (!is_gone(claim.metadata.uid.as_deref())).then_some((name, claim))
         });
-        let feeds = |consumer: &Held<Consumer>| {
+        let store = names::datastore_of(&shard).and_then(|store| caches.datastores.get(&namespace, store));
+        let reads = |consumer: &Held<Consumer>| {
             let spec = &consumer.spec;
             let by_datastore =
                 spec.datastore.as_deref().is_some_and(|store| names::datastore_of(&shard) == Some(store));
@@ -75,7 +79,8 @@ impl Objects {
                 all.retain(|pod| pod.labels().contains_key(labels::CONSUMER));
                 all
             },
-            consumers: caches.consumers.within(&namespace).into_iter().filter(feeds).collect(),
+            consumers: caches.consumers.within(&namespace).into_iter().filter(reads).collect(),
+            feeds: store.map(|store| placed(&store, &name)).unwrap_or_default(),
             failovers: caches.failovers.within(&namespace).into_iter().filter(|f| f.spec.shard == name).collect(),
             nodes: caches.nodes.all(),
             shard,
@@ -125,6 +130,11 @@ impl Objects {
         let consumer = || self.consumer_pods.iter().find(|held| held.name_any() == pod);
         self.pods.get(pod).or_else(consumer)?.spec.as_ref()?.node_name.clone()
     }
+}
+
+fn placed(store: &Datastore, shard: &str) -> BTreeMap<(String, i32), Vec<Span>> {
+    let placements = store.status.as_ref().map_or(&[][..], |status| &status.placements);
+    feeds(shard, &store.spec.kafka.topic, placements)
 }
 
 fn address(pod: &KubePod, port: u16) -> Option<SocketAddr> {
@@ -178,6 +188,7 @@ pub fn snapshot(objects: &Objects, beside: Beside, now: Instant, wall: Timestamp
         records: records(objects, &status),
         consumers: groups.collect(),
         log,
+        feeds: objects.feeds.clone(),
         nodes: objects.nodes.iter().map(|node| (node.name_any(), self::node(node))).collect(),
         fleet,
         memory,
@@ -281,6 +292,11 @@ fn replica(objects: &Objects, replica: &KubeReplica, link: Link, wall: Timestamp
             uid: claim.uid().unwrap_or_default(),
             terminating: claim.metadata.deletion_timestamp.is_some(),
             role: claim.labels().get(labels::ROLE).cloned(),
+            bound: claim
+                .spec
+                .as_ref()
+                .is_some_and(|spec| spec.volume_name.as_ref().is_some_and(|name| !name.is_empty())),
+            age: age(&**claim, wall),
         })
     });
     let status = replica.status.as_ref();
@@ -289,6 +305,7 @@ fn replica(objects: &Objects, replica: &KubeReplica, link: Link, wall: Timestamp
         server_id: u32::try_from(replica.spec.server_id).unwrap_or(0),
         condemned: replica.spec.condemned.as_ref().map(|condemned| Condemned {
             reason: condemned.reason.clone(),
+            at: condemned.at.as_ref().map(|time| time.0),
             successor_ready_at: status.and_then(|s| Some(s.volume.as_ref()?.successor_ready_at.as_ref()?.0)),
             node: status.and_then(|s| s.node.clone()),
         }),

@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
-use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use understudy_api::conditions::{self, Claim};
 use understudy_api::v1alpha1::{
@@ -152,13 +151,12 @@ impl Reporter {
             objects.replicas.iter().find(|replica| replica.spec.origin.replaces.as_deref() == Some(from.as_str()))
         });
         let rebuild = successor.map(|replica| {
-            let begun = replica.creation_timestamp().map(|time| time.0);
-            let lost = s.status.last_change.as_ref().and_then(|change| change.at).or(begun).unwrap_or(s.now);
             RebuildNote {
                 replica: Some(replica.name_any()),
-                started_at: begun.map(MicroTime),
+                started_at: replica.creation_timestamp().map(|time| MicroTime(time.0)),
                 finished_at: Some(MicroTime(s.now)),
-                seconds: Some(tenths(seconds_between(lost, s.now))),
+                // The record knows when it was lost.
+                seconds: None,
             }
         });
         super::super::failover::Measured { write_gap, rebuild }
@@ -167,12 +165,6 @@ impl Reporter {
 
 fn tenths(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
-}
-
-fn seconds_between(from: Timestamp, to: Timestamp) -> f64 {
-    #[allow(clippy::cast_precision_loss, reason = "milliseconds of hours are exact")]
-    let seconds = (to.as_millisecond() - from.as_millisecond()) as f64 / 1_000.0;
-    seconds
 }
 
 fn verdict(present: &ShardStatus, s: &Snapshot, d: &Decision) -> Verdict {
@@ -460,6 +452,8 @@ impl Stage {
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::jiff::Timestamp;
+
     use super::*;
 
     #[test]

@@ -1,0 +1,54 @@
+//! How soon what follows. Pure.
+
+use understudy_wire::evidence::Millis;
+
+/// How soon what follows; milliseconds. `operator/docs/failover.md` has the reasons.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Thresholds {
+    /// Evidence older than this does not count.
+    pub fresh: Millis,
+    /// An accusation this old makes the primary Suspect.
+    pub suspect_after: Millis,
+    /// How long nobody may have reached a server whose manager is silent before it is Gone.
+    pub gone_after: Millis,
+    /// How long a server may be stopped before it is Stuck; stalls and deadlocks take 2 s and 5 s more.
+    pub stuck_after: Millis,
+    /// How long the probe after the claim may take.
+    pub reprobe_within: Millis,
+    /// How long a promotion may take before the next candidate is tried.
+    pub promote_within: Millis,
+    /// How long a promotion may apply received transactions.
+    pub apply_relay_log_within: Millis,
+    /// How long a switchover may wait for its target to have everything.
+    pub switchover_within: Millis,
+    /// After a failover, how long only HARD evidence may cause another.
+    pub cooldown: Millis,
+    /// How long a standby may be silent before it is replaced.
+    pub lost_standby_after: Millis,
+    /// How long replication may be broken before the standby is replaced.
+    pub broken_standby_after: Millis,
+    /// How long a pod may be without a word from its manager before another is tried.
+    pub unheard_after: Millis,
+    /// The pause after a replacement failed as well; twice as long after each further one.
+    pub replacement_pause: Millis,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self {
+            fresh: 2_000,
+            suspect_after: 1_000,
+            gone_after: 750,
+            stuck_after: 3_000,
+            reprobe_within: 500,
+            promote_within: 5_000,
+            apply_relay_log_within: 1_000,
+            switchover_within: 10_000,
+            cooldown: 600_000,
+            lost_standby_after: 60_000,
+            broken_standby_after: 15_000,
+            unheard_after: 180_000,
+            replacement_pause: 30_000,
+        }
+    }
+}
