@@ -49,6 +49,8 @@ pub enum Reason {
     PlacementWaits,
     /// The spec names a partition that the topic does not have.
     UnknownPartition,
+    /// Nothing is run for the object, as what its spec asks for cannot be done beside what is there; the message says what.
+    NotAccepted,
     /// The Datastore that the spec names is not there.
     DatastoreMissing,
     /// A Shard that the spec names is not there.
@@ -157,6 +159,7 @@ impl Reason {
             | Self::SecretMissing
             | Self::PlacementWaits
             | Self::UnknownPartition
+            | Self::NotAccepted
             | Self::DatastoreMissing
             | Self::ShardMissing
             | Self::BuildFailed

@@ -348,6 +348,12 @@ fn consumer_cases() -> Vec<Case> {
             vec![("/spec/shards", json!(["a"])), ("/spec/kafka", topic("t"))],
             "either datastore or shards",
         ),
+        new(
+            "a topic of its own beside a Datastore's placements",
+            C,
+            vec![("/spec/kafka", topic("t"))],
+            "name the shards one by one",
+        ),
         new("neither datastore nor shards", C, vec![("/spec/datastore", Value::Null)], "either datastore or shards"),
         new(
             "shards without a topic",

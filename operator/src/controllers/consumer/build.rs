@@ -31,35 +31,41 @@ pub struct Resolved {
     pub partitions: Option<i32>,
 }
 
-/// Something that the spec names is not there.
+/// Why there is nothing to run. The rules of the kind let only the first through; the others are of objects older than the rules.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Missing {
+pub enum Unresolved {
     /// No such Datastore.
     #[error("there is no Datastore {0} in this namespace")]
     Datastore(String),
-    /// Shards without a topic; the rules of the kind do not let this through.
+    /// Shards without a topic.
     #[error("there is neither a datastore nor a topic to read from")]
-    Topic,
+    NoTopic,
+    /// The offsets of the placements are those of the Datastore's topic, and mean nothing in another one.
+    #[error(
+        "spec.kafka names another topic than that of Datastore {0}, whose placements count in its own: make a Consumer \
+         without kafka, or one with shards"
+    )]
+    OtherTopic(String),
 }
 
 /// What the Consumer reads and where to.
-pub fn resolve(consumer: &Consumer, datastore: Option<&Datastore>) -> Result<Resolved, Missing> {
+pub fn resolve(consumer: &Consumer, datastore: Option<&Datastore>) -> Result<Resolved, Unresolved> {
     let spec = &consumer.spec;
     match (&spec.datastore, datastore) {
+        (Some(name), _) if spec.kafka.is_some() => Err(Unresolved::OtherTopic(name.clone())),
         (Some(_), Some(datastore)) => {
             let kafka = &datastore.spec.kafka;
-            let own = KafkaTopic { bootstrap_servers: kafka.bootstrap_servers.clone(), topic: kafka.topic.clone() };
             let shards = 0..datastore.spec.shards;
             Ok(Resolved {
                 shards: shards.map(|index| names::shard_of(&datastore.name_any(), index)).collect(),
-                partitions: spec.kafka.is_none().then_some(kafka.partitions),
-                kafka: spec.kafka.clone().unwrap_or(own),
+                partitions: Some(kafka.partitions),
+                kafka: KafkaTopic { bootstrap_servers: kafka.bootstrap_servers.clone(), topic: kafka.topic.clone() },
             })
         }
-        (Some(name), None) => Err(Missing::Datastore(name.clone())),
+        (Some(name), None) => Err(Unresolved::Datastore(name.clone())),
         (None, _) => Ok(Resolved {
             shards: spec.shards.clone().unwrap_or_default(),
-            kafka: spec.kafka.clone().ok_or(Missing::Topic)?,
+            kafka: spec.kafka.clone().ok_or(Unresolved::NoTopic)?,
             partitions: None,
         }),
     }
@@ -131,7 +137,7 @@ fn environment(consumer: &Consumer, resolved: &Resolved, shard: &str) -> Vec<Env
     let schema = spec.view.as_ref().map_or("store", |view| &view.schema);
     let mut variables = vec![
         value("UNDERSTUDY_CONSUMER", consumer.name_any()),
-        value("UNDERSTUDY_GROUP", spec.group.clone().unwrap_or_else(|| consumer.name_any())),
+        value("UNDERSTUDY_GROUP", group_of(consumer)),
         value("UNDERSTUDY_SHARD", shard),
         value("UNDERSTUDY_SCHEMA", schema),
         value("UNDERSTUDY_KAFKA_BOOTSTRAP", &resolved.kafka.bootstrap_servers),

@@ -16,6 +16,7 @@ use understudy_wire::evidence::Millis;
 use understudy_wire::{Epoch, GtidSet, Observer, ReplicaName, ShardName};
 
 use crate::cache::{Caches, Held};
+use crate::controllers::consumer::group_of;
 use crate::evidence::Heard;
 use crate::evidence::own::{Pace, Subject, millis};
 
@@ -166,7 +167,7 @@ pub fn snapshot(objects: &Objects, beside: Beside, now: Instant, wall: Timestamp
         let link = links.get(&name).cloned().unwrap_or_default();
         (name, self::replica(objects, replica, link, wall))
     });
-    let groups = objects.consumers.iter().map(|c| c.spec.group.clone().unwrap_or_else(|| c.name_any()));
+    let groups = objects.consumers.iter().map(|consumer| group_of(consumer));
     Snapshot {
         now: wall,
         shard: ShardName::new(shard.name_any()),
