@@ -13,6 +13,7 @@ use crate::lease::Leading;
 use crate::metrics::Metrics;
 use crate::settings::Settings;
 use crate::topics::Topics;
+use crate::troubles::Troubles;
 
 /// The handles that controllers and stages share.
 #[derive(Clone)]
@@ -29,6 +30,8 @@ pub struct Context {
     pub leading: Leading,
     /// Says things on objects.
     pub events: Events,
+    /// What stands in the way of Shards.
+    pub troubles: Troubles,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// Who the operator is to managers and consumers; kept fresh.

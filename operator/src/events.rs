@@ -31,6 +31,12 @@ pub enum Reason {
     Resumed,
     /// A pass over the object failed and is tried again.
     ReconcileFailed,
+    /// An object that is to be made has the name of one that somebody else made; that one is left alone.
+    NameTaken,
+    /// The API server refuses an object that is to be made: a quota, a policy, a missing right. The message has its words.
+    Refused,
+    /// A container of a pod does not start: its image cannot be pulled, or it ends again and again.
+    ContainerWaits,
 
     // Datastore and Consumer.
     /// The topic was made.
@@ -154,6 +160,9 @@ impl Reason {
         match self {
             Self::Malformed
             | Self::ReconcileFailed
+            | Self::NameTaken
+            | Self::Refused
+            | Self::ContainerWaits
             | Self::TopicDiffers
             | Self::KafkaUnreachable
             | Self::SecretMissing

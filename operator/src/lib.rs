@@ -3,8 +3,8 @@
 //! - [`settings`], [`telemetry`], [`runtime`]: how it starts and stops
 //! - [`cache`]: what is known of the cluster, by watching
 //! - [`lease`]: which instance acts
-//! - [`apply`]: how objects are written; [`backoff`]: when a failed one is tried again
-//! - [`events`], [`metrics`], [`admin`], [`errors`]: what it says about itself
+//! - [`apply`]: how objects are written, [`ownership`]: and which are left alone; [`backoff`]: when a failed one is tried again
+//! - [`events`], [`troubles`], [`metrics`], [`admin`], [`errors`]: what it says about itself
 //! - [`authority`]: the certificate authority of the installation
 //! - [`topics`]: the Kafka topics of Datastores
 //! - [`evidence`]: what observers say of replicas
@@ -20,11 +20,15 @@ pub mod controllers;
 pub mod errors;
 pub mod events;
 pub mod evidence;
+#[cfg(test)]
+mod fake;
 pub mod lease;
 pub mod metrics;
+pub mod ownership;
 pub mod runtime;
 pub mod settings;
 pub mod telemetry;
 pub mod topics;
+pub mod troubles;
 
 pub use context::Context;

@@ -20,6 +20,7 @@ use crate::lease::{self, InCluster, Leading};
 use crate::metrics::{Metrics, OfKind};
 use crate::settings::Settings;
 use crate::topics::Brokers;
+use crate::troubles::Troubles;
 use crate::{authority, controllers};
 
 /// How long tasks get to end after they were asked to.
@@ -78,6 +79,7 @@ async fn operate(settings: Settings) -> anyhow::Result<()> {
         caches,
         leading,
         events,
+        troubles: Troubles::default(),
         metrics,
         identity,
         authority,

@@ -4,6 +4,8 @@
 pub const DATASTORE: &str = "understudy.dev/datastore";
 /// The Shard something belongs to.
 pub const SHARD: &str = "understudy.dev/shard";
+/// UID of the Shard that a volume was made for: another Shard of the same name has another.
+pub const SHARD_UID: &str = "understudy.dev/shard-uid";
 /// The Replica something belongs to.
 pub const REPLICA: &str = "understudy.dev/replica";
 /// `primary`, `standby`, `spare` or `condemned`.

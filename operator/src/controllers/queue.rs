@@ -16,12 +16,14 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Resource, ResourceExt};
 use tokio::sync::broadcast::error::RecvError;
 
+use crate::apply::ApplyError;
 use crate::backoff::Backoff;
 use crate::cache::{Cache, Change, Held, Kind, Touched};
 use crate::context::Context;
 pub use crate::errors::chain;
 use crate::events::Reason;
 use crate::metrics::{OfKind, Outcome};
+use crate::troubles::Trouble;
 
 /// Objects of a kind that are passed over at once.
 const AT_ONCE: u16 = 8;
@@ -38,10 +40,29 @@ pub type Pass<K, E> = for<'a> fn(Held<K>, &'a Context) -> BoxFuture<'a, Result<A
 pub trait Failure: Error + Send + Sync + 'static {
     /// The step that failed, from a closed set.
     fn label(&self) -> &'static str;
+    /// What the API server did not do, when that is the failure.
+    fn unwritten(&self) -> Option<&ApplyError> {
+        None
+    }
     /// Whether another write came first: the next pass sees it, and nobody needs to know.
     fn is_conflict(&self) -> bool {
-        false
+        self.unwritten().is_some_and(ApplyError::is_conflict)
     }
+}
+
+/// The event that a failed pass is, by what failed.
+pub fn reason_of(failure: &impl Failure) -> Reason {
+    match failure.cause() {
+        Some(ApplyError::NotOurs { .. }) => Reason::NameTaken,
+        Some(error) if error.is_refusal() => Reason::Refused,
+        _ => Reason::ReconcileFailed,
+    }
+}
+
+/// What a person has to put right, if that is why the pass failed.
+pub fn trouble_of(failure: &impl Failure) -> Option<Trouble> {
+    let reason = reason_of(failure);
+    (reason != Reason::ReconcileFailed).then(|| Trouble { reason, message: chain(failure) })
 }
 
 /// A controller of one kind.
@@ -191,7 +212,7 @@ where
                 Action::requeue(TOGETHER)
             }
             Err(error) => {
-                self.context.events.say(&*object, Reason::ReconcileFailed, chain(&error));
+                self.context.events.say(&*object, reason_of(&error), chain(&error));
                 Action::requeue(self.backoff.failed(key))
             }
         }

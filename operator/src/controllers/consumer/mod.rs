@@ -21,7 +21,7 @@ use self::build::{Resolved, Unresolved};
 pub use self::group::group_of;
 use self::status::{Observed, Stopped};
 use super::furnish::secrets::{self, SecretError};
-use super::queue::{Again, Controller, Failure};
+use super::queue::{Again, Controller, Failure, trouble_of};
 use crate::apply::{ApplyError, Live, Writable, manager};
 use crate::cache::{Cache, Held, Kind, Touched};
 use crate::context::Context;
@@ -54,16 +54,19 @@ impl Failure for ConsumerError {
         self.into()
     }
 
-    fn is_conflict(&self) -> bool {
+    fn unwritten(&self) -> Option<&ApplyError> {
         match self {
-            // Deleted while it was looked at.
-            Self::Status(error) if error.is_not_found() => true,
-            Self::Certificate(error) => error.is_conflict(),
-            Self::Rights(error)
-            | Self::Workload { source: error, .. }
-            | Self::Sweep(error)
-            | Self::Status(error) => error.is_conflict(),
+            Self::Certificate(error) => error.unwritten(),
+            Self::Rights(error) | Self::Workload { source: error, .. } | Self::Sweep(error) | Self::Status(error) => {
+                Some(error)
+            }
         }
+    }
+
+    fn is_conflict(&self) -> bool {
+        // Deleted while it was looked at.
+        let gone = matches!(self, Self::Status(error) if error.is_not_found());
+        gone || self.unwritten().is_some_and(ApplyError::is_conflict)
     }
 }
 
@@ -133,7 +136,13 @@ impl Pass<'_> {
         if let Some(taken) = self.taken(&resolved) {
             return self.stop(Stopped::group_taken(self.consumer, &taken)).await;
         }
-        self.apply_all(&resolved).await?;
+        if let Err(error) = self.apply_all(&resolved).await {
+            if let Some(trouble) = trouble_of(&error) {
+                let stopped = Some(Stopped::trouble(&trouble));
+                self.report(Observed { stopped, ..self.observed(&resolved) }).await?;
+            }
+            return Err(error);
+        }
         let wanted: Vec<_> = resolved.shards.iter().map(|shard| self.workload_of(shard)).collect();
         self.sweep(&wanted).await?;
         self.report(self.observed(&resolved)).await
@@ -210,12 +219,6 @@ impl Pass<'_> {
 
     async fn apply<K: Writable + 'static>(&self, cache: &Cache<K>, object: &K) -> Result<(), ApplyError> {
         let live = cache.get(&self.namespace(), &object.name_any());
-        if let Some(live) = &live {
-            let uid = self.consumer.uid();
-            if !live.owner_references().iter().any(|owner| Some(&owner.uid) == uid.as_ref()) {
-                return Err(ApplyError::NotOurs { kind: K::kind(&()).into_owned(), name: object.name_any() });
-            }
-        }
         let live = Live::of(live.as_ref().map(|live| live.meta()));
         self.context.applier.apply(manager::CONSUMER, object, live).await.map(drop)
     }

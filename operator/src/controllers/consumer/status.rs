@@ -8,6 +8,7 @@ use understudy_api::v1alpha1::{ConsumerStatus, ConsumerWorkload, PartitionState,
 
 use super::super::datastore::Pods;
 use super::group::{Taken, group_of};
+use crate::troubles::Trouble;
 
 /// What was observed in a pass.
 #[derive(Clone, Debug, Default)]
@@ -40,6 +41,11 @@ impl Stopped {
     /// It should read a topic that the placements do not count in.
     pub fn other_topic(message: String) -> Self {
         Self { reason: "OtherTopic", message }
+    }
+
+    /// Something that is to be made for it is not taken.
+    pub fn trouble(trouble: &Trouble) -> Self {
+        Self { reason: trouble.reason.into(), message: trouble.message.clone() }
     }
 
     /// An older Consumer has its group.

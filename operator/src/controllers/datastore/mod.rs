@@ -29,7 +29,7 @@ pub(super) use self::status::{Pods, pods};
 
 use self::placement::Placing;
 use self::status::{Observed, SecretFact, ShardFact};
-use super::queue::{Again, Controller, Failure};
+use super::queue::{Again, Controller, Failure, trouble_of};
 use super::workload::Workload;
 use crate::apply::{ApplyError, Live, Writable, manager};
 use crate::cache::{Cache, Held, Kind, Touched};
@@ -69,18 +69,22 @@ impl Failure for DatastoreError {
         self.into()
     }
 
-    fn is_conflict(&self) -> bool {
+    fn unwritten(&self) -> Option<&ApplyError> {
         match self {
-            Self::Ends(_) => false,
-            // Deleted while it was looked at.
-            Self::Status(error) if error.is_not_found() => true,
+            Self::Ends(_) => None,
             Self::Shard { source: error, .. }
             | Self::Consumer(error)
             | Self::Gateway(error)
             | Self::Query(error)
             | Self::Tokens(error)
-            | Self::Status(error) => error.is_conflict(),
+            | Self::Status(error) => Some(error),
         }
+    }
+
+    fn is_conflict(&self) -> bool {
+        // Deleted while it was looked at.
+        let gone = matches!(self, Self::Status(error) if error.is_not_found());
+        gone || self.unwritten().is_some_and(ApplyError::is_conflict)
     }
 }
 
@@ -123,6 +127,17 @@ impl Pass<'_> {
     }
 
     async fn run(&self) -> Result<Again, DatastoreError> {
+        let outcome = self.work().await;
+        if let Err(error) = &outcome
+            && let Some(trouble) = trouble_of(error)
+        {
+            let observed = self.observed(&BTreeSet::new(), None, Placing::Keep, SecretFact::Unknown);
+            self.report(Observed { trouble: Some(trouble), ..observed }).await?;
+        }
+        outcome
+    }
+
+    async fn work(&self) -> Result<Again, DatastoreError> {
         // Shards come first and even when paused: this is how they learn that they are.
         let changed = self.apply_shards().await?;
         if self.datastore.spec.paused {
@@ -149,7 +164,6 @@ impl Pass<'_> {
             let live = self.context.caches.shards.get(&namespace, &name);
             let meta = live.as_ref().map(|shard| &shard.metadata);
             let failed = |source| DatastoreError::Shard { name: name.clone(), source };
-            self.must_be_ours(&self.context.caches.shards, &name).map_err(failed)?;
             let object = build::shard(self.datastore, index);
             let applier = &self.context.applier;
             let sent = applier.apply_as::<Shard>(manager::DATASTORE, &namespace, &name, object, Live::of(meta)).await;
@@ -161,17 +175,6 @@ impl Pass<'_> {
             }
         }
         Ok(changed)
-    }
-
-    /// Objects of a name of ours that somebody else made are not taken over.
-    fn must_be_ours<K: Writable + 'static>(&self, cache: &Cache<K>, name: &str) -> Result<(), ApplyError> {
-        let Some(live) = cache.get(&self.namespace(), name) else { return Ok(()) };
-        let uid = self.datastore.uid();
-        let ours = live.owner_references().iter().any(|owner| Some(&owner.uid) == uid.as_ref());
-        if ours {
-            return Ok(());
-        }
-        Err(ApplyError::NotOurs { kind: K::kind(&()).into_owned(), name: name.to_owned() })
     }
 
     async fn place(&self, topic: &topic::Look) -> Result<Placing, DatastoreError> {
@@ -197,7 +200,6 @@ impl Pass<'_> {
     async fn apply_consumer(&self) -> Result<(), DatastoreError> {
         let consumer = build::consumer(self.datastore);
         let cache = &self.context.caches.consumers;
-        self.must_be_ours(cache, &consumer.name_any()).map_err(DatastoreError::Consumer)?;
         self.apply(cache, &consumer).await.map_err(DatastoreError::Consumer)
     }
 
@@ -227,8 +229,6 @@ impl Pass<'_> {
 
     async fn apply_workload(&self, workload: &Workload) -> Result<(), ApplyError> {
         let caches = &self.context.caches;
-        self.must_be_ours(&caches.deployments, &workload.name)?;
-        self.must_be_ours(&caches.services, &workload.name)?;
         self.apply(&caches.deployments, &workload.deployment()).await?;
         self.apply(&caches.services, &workload.service()).await?;
         self.apply(&caches.budgets, &workload.budget()).await
@@ -249,10 +249,11 @@ impl Pass<'_> {
     }
 
     async fn remove<K: Writable + 'static>(&self, cache: &Cache<K>, name: &str) -> Result<(), ApplyError> {
-        match cache.get(&self.namespace(), name) {
-            Some(live) if self.must_be_ours(cache, name).is_ok() => self.context.applier.delete::<K>(&live, None).await,
-            _ => Ok(()),
+        let Some(live) = cache.get(&self.namespace(), name) else { return Ok(()) };
+        if !live.owner_references().iter().any(|owner| Some(&owner.uid) == self.datastore.uid().as_ref()) {
+            return Ok(());
         }
+        self.context.applier.delete::<K>(&live, None).await
     }
 
     /// Whether the Secrets that the spec names are there. They are not watched, so a missing one is looked for again soon.
@@ -307,6 +308,7 @@ impl Pass<'_> {
             topic,
             placing,
             secrets,
+            trouble: None,
         }
     }
 

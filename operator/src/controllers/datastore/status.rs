@@ -12,6 +12,7 @@ use understudy_api::v1alpha1::{
 use super::placement::Placing;
 use super::topic::Fact;
 use crate::events::Reason;
+use crate::troubles::Trouble;
 
 /// The topic is as the spec asks.
 pub const TOPIC_READY: &str = "TopicReady";
@@ -72,6 +73,8 @@ pub struct Observed {
     pub placing: Placing,
     /// Whether the Secrets are there.
     pub secrets: SecretFact,
+    /// What stopped the pass and is for a person to put right.
+    pub trouble: Option<Trouble>,
 }
 
 /// A shard asked for.
@@ -175,7 +178,11 @@ fn claims(datastore: &Datastore, observed: &Observed, shards_ready: usize) -> Ve
         return claims;
     }
     let wanting = wanting(datastore, observed, shards_ready);
-    if wanting.is_empty() {
+    if let Some(trouble) = &observed.trouble {
+        let message = wanting.join("; ");
+        claims.push(Claim::no(conditions::READY, trouble.reason.into(), message.clone()));
+        claims.push(Claim::no(conditions::PROGRESSING, trouble.reason.into(), message));
+    } else if wanting.is_empty() {
         claims.push(Claim::yes(conditions::READY, "AllReady", "all shards and services are ready"));
         claims.push(Claim::no(conditions::PROGRESSING, "Settled", ""));
     } else {
@@ -189,7 +196,7 @@ fn claims(datastore: &Datastore, observed: &Observed, shards_ready: usize) -> Ve
 
 /// What is not as it should be, for a person.
 fn wanting(datastore: &Datastore, observed: &Observed, shards_ready: usize) -> Vec<String> {
-    let mut wanting = Vec::new();
+    let mut wanting: Vec<_> = observed.trouble.iter().map(|trouble| trouble.message.clone()).collect();
     if shards_ready < observed.shards.len() {
         let names = observed.shards.iter().filter(|shard| !shard.is_ready()).map(|shard| shard.name.as_str());
         wanting.push(format!("not ready: {}", names.collect::<Vec<_>>().join(", ")));

@@ -10,6 +10,7 @@ use super::placement::Placing;
 use super::status::{Observed, Pods, SecretFact, TOPIC_READY};
 use super::topic::Fact;
 use super::*;
+use crate::troubles::Trouble;
 
 fn datastore(spec: Value) -> Datastore {
     let mut object = json!({
@@ -60,6 +61,7 @@ fn observed() -> Observed {
         topic: Some(Fact::Ready),
         placing: Placing::Keep,
         secrets: SecretFact::Present,
+        trouble: None,
     }
 }
 
@@ -137,6 +139,22 @@ fn what_is_wanting_is_named() {
         let (ready, message) = condition(&status, conditions::READY);
         assert!(ready == "False" && message.contains(says), "{case}: {ready} {message}");
     }
+}
+
+#[test]
+fn what_stops_a_pass_is_said_in_the_words_of_the_api_server_and_is_written_once() {
+    let trouble =
+        Trouble { reason: Reason::NameTaken, message: "gateway: Service metrics-gateway is there".to_owned() };
+    let stopped =
+        || Observed { trouble: Some(trouble.clone()), topic: None, secrets: SecretFact::Unknown, ..observed() };
+    let mut datastore = datastore(json!({}));
+    datastore.status = Some(status::of(&datastore, observed(), Timestamp::UNIX_EPOCH));
+    let first = status::of(&datastore, stopped(), Timestamp::UNIX_EPOCH);
+    for kind in [conditions::READY, conditions::PROGRESSING] {
+        assert_eq!(condition(&first, kind), ("False", "gateway: Service metrics-gateway is there"), "{kind}");
+    }
+    datastore.status = Some(first.clone());
+    assert_eq!(status::of(&datastore, stopped(), Timestamp::from_second(1000).unwrap()), first);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use kube::ResourceExt;
 use understudy_api::{Shard, names};
 
 use self::secrets::SecretError;
-use super::queue::{Again, Controller, Failure};
+use super::queue::{Again, Controller, Failure, trouble_of};
 use super::shard::build;
 use crate::apply::{ApplyError, Live, manager};
 use crate::cache::{Held, Kind, Touched};
@@ -42,10 +42,10 @@ impl Failure for FurnishError {
         self.into()
     }
 
-    fn is_conflict(&self) -> bool {
+    fn unwritten(&self) -> Option<&ApplyError> {
         match self {
-            Self::Credentials(error) | Self::Certificate(error) => error.is_conflict(),
-            Self::Config(error) | Self::Service(error) | Self::Budget(error) => error.is_conflict(),
+            Self::Credentials(error) | Self::Certificate(error) => error.unwritten(),
+            Self::Config(error) | Self::Service(error) | Self::Budget(error) => Some(error),
         }
     }
 }
@@ -69,8 +69,10 @@ fn pass(shard: Held<Shard>, context: &Context) -> BoxFuture<'_, Result<Again, Fu
         if shard.metadata.deletion_timestamp.is_some() || shard.spec.paused {
             return Ok(AGAIN);
         }
-        furnish(&shard, context).await?;
-        Ok(AGAIN)
+        let outcome = furnish(&shard, context).await;
+        let trouble = outcome.as_ref().err().and_then(trouble_of);
+        context.troubles.set(&shard.namespace().unwrap_or_default(), &shard.name_any(), trouble);
+        outcome.map(|()| AGAIN)
     }
     .boxed()
 }

@@ -24,7 +24,7 @@ use understudy_wire::{Epoch, ReplicaName};
 use super::build;
 use super::observe::Objects;
 use super::stage::Stage;
-use crate::apply::{ApplyError, Live, manager};
+use crate::apply::{ApplyError, Live, Writable, manager};
 
 /// What became of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -248,7 +248,7 @@ impl Stage {
             return Ok(Taken::Void);
         }
         let claim = build::claim(&shard, &replica, Role::Spare);
-        made(soon(self.context.applier.create(manager::SHARD, &claim)).await)
+        self.make(&claim, |found| build::is_claim_of(found, &shard)).await
     }
 
     async fn make_pod(&mut self, replica: &ReplicaName, objects: &Objects) -> Result<Taken, ActError> {
@@ -257,7 +257,23 @@ impl Stage {
             return Ok(Taken::Void);
         }
         let pod = build::pod(&shard, &replica, Role::Spare, &build::Surroundings::of(&self.context));
-        made(soon(self.context.applier.create(manager::SHARD, &pod)).await)
+        self.make(&pod, |found| build::is_pod_of(found, &replica)).await
+    }
+
+    /// Makes an object. One that is there already is only behind in the cache, if it is ours; else it is left alone.
+    async fn make<K: Writable>(&self, object: &K, is_ours: impl Fn(&K) -> bool) -> Result<Taken, ActError> {
+        let name = object.name_any();
+        match soon(self.context.applier.create(manager::SHARD, object)).await {
+            Ok(_) => Ok(Taken::Done),
+            Err(ActError::Apply(error)) if error.is_already_exists() => {
+                let found: Option<K> = soon(self.context.applier.get(&self.namespace, &name)).await?;
+                match found.is_none_or(|found| is_ours(&found)) {
+                    true => Ok(Taken::Void),
+                    false => Err(ApplyError::NotOurs { kind: K::kind(&()).into_owned(), name }.into()),
+                }
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn pair(&self, replica: &ReplicaName, objects: &Objects) -> Option<(Shard, Replica)> {
@@ -418,14 +434,6 @@ impl Stage {
         status.observed_generation = found.metadata.generation;
         soon(self.context.applier.replace_status(&found)).await?;
         Ok(Taken::Done)
-    }
-}
-
-fn made<T>(outcome: Result<T, ActError>) -> Result<Taken, ActError> {
-    match outcome {
-        Ok(_) => Ok(Taken::Done),
-        Err(ActError::Apply(error)) if error.is_already_exists() => Ok(Taken::Void),
-        Err(error) => Err(error),
     }
 }
 

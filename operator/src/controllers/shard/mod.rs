@@ -102,6 +102,7 @@ impl Theatre {
                 if let Some(running) = self.stages.remove(&key(&touched.name)) {
                     running.stop.cancel();
                 }
+                self.shared.context.troubles.set(&touched.namespace, &touched.name, None);
                 retained::say(&self.shared.context, &touched.namespace, &touched.name);
             }
             Kind::Shard => self.open(touched.namespace.clone(), touched.name.clone()),

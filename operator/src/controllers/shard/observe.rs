@@ -15,6 +15,7 @@ use understudy_mysql::Deadlines;
 use understudy_wire::evidence::Millis;
 use understudy_wire::{Epoch, GtidSet, Observer, ReplicaName, ShardName};
 
+use super::build;
 use crate::cache::{Caches, Held};
 use crate::controllers::consumer::group_of;
 use crate::evidence::Heard;
@@ -53,13 +54,14 @@ impl Objects {
     ) -> Self {
         let namespace = shard.namespace().unwrap_or_default();
         let name = shard.name_any();
-        let named = |replica: &KubeReplica| replica.name_any();
-        let pods = replicas.iter().map(named).filter_map(|name| {
-            let pod = caches.pods.get(&namespace, &name)?;
+        let pods = replicas.iter().filter_map(|replica| {
+            let name = replica.name_any();
+            let pod = caches.pods.get(&namespace, &name).filter(|pod| build::is_pod_of(pod, replica))?;
             (!is_gone(pod.metadata.uid.as_deref())).then_some((name, pod))
         });
-        let claims = replicas.iter().map(named).filter_map(|name| {
-            let claim = caches.claims.get(&namespace, &name)?;
+        let claims = replicas.iter().filter_map(|replica| {
+            let name = replica.name_any();
+            let claim = caches.claims.get(&namespace, &name).filter(|claim| build::is_claim_of(claim, &shard))?;
             (!is_gone(claim.metadata.uid.as_deref())).then_some((name, claim))
         });
         let feeds = |consumer: &Held<Consumer>| {

@@ -20,9 +20,9 @@ use understudy_api::v1alpha1::Role;
 use understudy_api::{Replica, Shard, labels, names};
 
 pub use budget::budget;
-pub use claim::claim;
+pub use claim::{claim, is_claim_of};
 pub use config::{config_map, fingerprint};
-pub use pod::{Surroundings, pod, role_label};
+pub use pod::{Surroundings, is_pod_of, pod, role_label};
 pub use service::{primary_service, standbys_service};
 
 use crate::apply::MANAGED_BY;

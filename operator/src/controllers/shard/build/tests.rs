@@ -66,6 +66,26 @@ fn a_volume_is_deleted_with_its_shard_only_when_the_policy_says_so_and_never_wit
 }
 
 #[test]
+fn a_pod_or_a_volume_that_only_has_the_name_is_somebody_elses() {
+    let (shard, replica) = (shard(json!({})), replica(&[]));
+    let pod = pod(&shard, &replica, Role::Spare, &surroundings());
+    let claim = claim(&shard, &replica, Role::Spare);
+    assert!(is_pod_of(&pod, &replica) && is_claim_of(&claim, &shard));
+    let mut other_pod = pod.clone();
+    other_pod.metadata.owner_references = None;
+    assert!(!is_pod_of(&other_pod, &replica), "our labels, and nobody's pod");
+    let mut other_shard = shard.clone();
+    other_shard.metadata.uid = Some("33333333-0000".to_owned());
+    assert!(!is_claim_of(&claim, &other_shard), "of an earlier Shard of the name");
+    let mut bare = claim.clone();
+    bare.metadata.labels = None;
+    assert!(!is_claim_of(&bare, &shard), "a person's");
+    let mut older = claim;
+    older.metadata.labels.as_mut().unwrap().remove("understudy.dev/shard-uid");
+    assert!(is_claim_of(&older, &shard), "made before there was this label");
+}
+
+#[test]
 fn the_last_word_in_the_configuration_is_the_operators() {
     let shard = shard(json!({ "mysql": { "image": "m", "config": { "max_connections": "90", "sync_binlog": "0" } } }));
     let text = config_map(&shard).data.unwrap().remove(config_file()).unwrap();
