@@ -51,6 +51,7 @@ pub struct ConsumerSpec {
     /// The Shards it reads into, when there is no Datastore. Partition p feeds the shard at p modulo their number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64), inner(length(max = 40)))]
+    #[x_kube(validation = Rule::new("self.all(s, s.matches('^[a-z][-a-z0-9]*$'))").message("shards are names of Shards: lower-case letters, digits and dashes, with a letter first"))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("shards cannot be changed: which partition feeds which shard follows from them; make a new Consumer"))]
     pub shards: Option<Vec<String>>,
     /// The topic, with `shards`; a Datastore has its own.

@@ -361,6 +361,12 @@ fn consumer_cases() -> Vec<Case> {
             vec![("/spec/datastore", Value::Null), ("/spec/shards", json!(["a"]))],
             "no Datastore to take the topic from",
         ),
+        new(
+            "a shard that cannot be one",
+            C,
+            vec![("/spec/datastore", Value::Null), ("/spec/shards", json!(["a.b"])), ("/spec/kafka", topic("t"))],
+            "names of Shards",
+        ),
         change(
             "another datastore",
             C,

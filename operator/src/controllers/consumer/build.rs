@@ -83,15 +83,10 @@ pub fn labels(consumer: &Consumer) -> BTreeMap<String, String> {
     all
 }
 
-/// Name of the ServiceAccount, the Role and its binding.
-fn account(consumer: &Consumer) -> String {
-    format!("{}-consumer", consumer.name_any())
-}
-
 /// What the pods may do at the API server: follow routes, and report on their own Consumer.
 pub fn rights(consumer: &Consumer) -> (ServiceAccount, Role, RoleBinding) {
     let metadata = ObjectMeta {
-        name: Some(account(consumer)),
+        name: Some(names::consumer_account(&consumer.name_any())),
         namespace: consumer.namespace(),
         labels: Some(labels(consumer)),
         owner_references: owner_of(consumer).map(|owner| vec![owner]),
@@ -123,9 +118,9 @@ pub fn workload(consumer: &Consumer, resolved: &Resolved, shard: &str, context: 
         ports: vec![Port { name: "evidence", number: 8450 }, Port { name: "admin", number: 8451 }],
         mounts: vec![
             (credentials(&[shard.to_owned()], ACCOUNT), CREDENTIALS.to_owned()),
-            (secret("tls", &names::tls_secret(&consumer.name_any())), TLS.to_owned()),
+            (secret("tls", &names::consumer_tls_secret(&consumer.name_any())), TLS.to_owned()),
         ],
-        service_account: Some(account(consumer)),
+        service_account: Some(names::consumer_account(&consumer.name_any())),
         resources: spec.resources.clone(),
         template: spec.pod_template.clone(),
     }

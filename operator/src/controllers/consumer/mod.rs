@@ -194,7 +194,8 @@ impl Pass<'_> {
         let what = format!("certificate of {}", self.consumer.uid().unwrap_or_default());
         if self.context.recent.is_due(&what, AGAIN) {
             let san = names::consumer_san(&self.consumer.name_any());
-            secrets::ensure_certificate(self.consumer, &san, &build::labels(self.consumer), self.context)
+            let secret = names::consumer_tls_secret(&self.consumer.name_any());
+            secrets::ensure_certificate(self.consumer, &secret, &san, &build::labels(self.consumer), self.context)
                 .await
                 .map_err(ConsumerError::Certificate)?;
             self.context.recent.looked(what);

@@ -88,16 +88,6 @@ pub fn consumer(datastore: &Datastore) -> Consumer {
     }
 }
 
-/// Name of the gateway's Deployment and Service.
-pub fn gateway_name(datastore: &Datastore) -> String {
-    format!("{}-gateway", datastore.name_any())
-}
-
-/// Name of the query service's Deployment, Service and rights.
-pub fn query_name(datastore: &Datastore) -> String {
-    format!("{}-query", datastore.name_any())
-}
-
 /// The Secrets that the spec names, each once.
 pub fn token_secrets(datastore: &Datastore) -> Vec<String> {
     let mut names = Vec::new();
@@ -119,7 +109,7 @@ pub fn gateway(datastore: &Datastore, context: &Context) -> Option<Workload> {
     let gateway = datastore.spec.gateway.as_ref()?;
     let kafka = &datastore.spec.kafka;
     Some(Workload {
-        name: gateway_name(datastore),
+        name: names::gateway(&datastore.name_any()),
         namespace: datastore.namespace(),
         owner: owner_of(datastore),
         component: "gateway",
@@ -155,7 +145,7 @@ pub fn query(datastore: &Datastore, context: &Context) -> Option<Workload> {
     let shards: Vec<_> =
         (0..datastore.spec.shards).map(|index| names::shard_of(&datastore.name_any(), index)).collect();
     Some(Workload {
-        name: query_name(datastore),
+        name: names::query(&datastore.name_any()),
         namespace: datastore.namespace(),
         owner: owner_of(datastore),
         component: "query",
@@ -181,7 +171,7 @@ pub fn query(datastore: &Datastore, context: &Context) -> Option<Workload> {
             (credentials(&shards, "understudy_reader"), CREDENTIALS.to_owned()),
             (authority(shards.first()?), TLS.to_owned()),
         ],
-        service_account: Some(query_name(datastore)),
+        service_account: Some(names::query(&datastore.name_any())),
         resources: query.resources.clone(),
         template: query.pod_template.clone(),
     })
@@ -209,7 +199,7 @@ pub fn credentials(shards: &[String], account: &str) -> Volume {
 
 fn authority(shard: &str) -> Volume {
     let only_the_authority = SecretProjection {
-        name: names::tls_secret(shard),
+        name: names::shard_tls_secret(shard),
         items: Some(vec![KeyToPath { key: "ca.crt".to_owned(), path: "ca.crt".to_owned(), mode: None }]),
         optional: None,
     };
@@ -224,7 +214,7 @@ fn projected(volume: &str, secrets: impl IntoIterator<Item = SecretProjection>) 
 
 /// What the query service may do at the API server: follow the routes of the shards.
 pub fn query_rights(datastore: &Datastore, workload: &Workload) -> (ServiceAccount, Role, RoleBinding) {
-    rights(workload.metadata(&query_name(datastore)), vec![follow_routes()])
+    rights(workload.metadata(&names::query(&datastore.name_any())), vec![follow_routes()])
 }
 
 /// The rule that lets a service follow Shards and Datastores.

@@ -206,13 +206,13 @@ impl Pass<'_> {
     async fn apply_gateway(&self) -> Result<(), DatastoreError> {
         let outcome = match build::gateway(self.datastore, self.context) {
             Some(workload) => self.apply_workload(&workload).await,
-            None => self.remove_workload(&build::gateway_name(self.datastore)).await,
+            None => self.remove_workload(&names::gateway(&self.datastore.name_any())).await,
         };
         outcome.map_err(DatastoreError::Gateway)
     }
 
     async fn apply_query(&self) -> Result<(), DatastoreError> {
-        let name = build::query_name(self.datastore);
+        let name = names::query(&self.datastore.name_any());
         let Some(workload) = build::query(self.datastore, self.context) else {
             return self.remove_workload(&name).await.map_err(DatastoreError::Query);
         };
@@ -303,8 +303,8 @@ impl Pass<'_> {
         Observed {
             shards,
             consumer: consumer.and_then(|consumer| consumer.status.clone()),
-            gateway: workload(build::gateway_name(self.datastore)),
-            query: workload(build::query_name(self.datastore)),
+            gateway: workload(names::gateway(&self.datastore.name_any())),
+            query: workload(names::query(&self.datastore.name_any())),
             topic,
             placing,
             secrets,

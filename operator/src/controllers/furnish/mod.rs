@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use kube::ResourceExt;
-use understudy_api::{Shard, names};
+use understudy_api::{Shard, labels, names};
 
 use self::secrets::SecretError;
 use super::queue::{Again, Controller, Failure, trouble_of};
@@ -87,7 +87,8 @@ async fn furnish(shard: &Shard, context: &Context) -> Result<(), FurnishError> {
     if context.recent.is_due(&what, AGAIN) {
         secrets::ensure_credentials(shard, context).await.map_err(FurnishError::Credentials)?;
         let san = names::shard_san(&name);
-        secrets::ensure_certificate(shard, &san, &build::shard_labels(shard), context)
+        let secret = names::shard_tls_secret(&name);
+        secrets::ensure_certificate(shard, &secret, &san, &build::shard_labels(shard), context)
             .await
             .map_err(FurnishError::Certificate)?;
         context.recent.looked(what);
@@ -98,8 +99,16 @@ async fn furnish(shard: &Shard, context: &Context) -> Result<(), FurnishError> {
         let live = Live::of(live.as_ref().map(|service| &service.metadata));
         applier.apply(manager::FURNISH, &service, live).await.map_err(FurnishError::Service)?;
     }
-    let live = context.caches.budgets.get(&namespace, &name);
+    let budget = build::budget(shard);
+    // Two budgets over one pod let nobody drain a node.
+    for other in context.caches.budgets.labelled(&namespace, labels::SHARD, &name) {
+        let ours = other.owner_references().iter().any(|owner| Some(&owner.uid) == shard.uid().as_ref());
+        if ours && other.name_any() != budget.name_any() {
+            applier.delete(&*other, None).await.map_err(FurnishError::Budget)?;
+        }
+    }
+    let live = context.caches.budgets.get(&namespace, &budget.name_any());
     let live = Live::of(live.as_ref().map(|budget| &budget.metadata));
-    applier.apply(manager::FURNISH, &build::budget(shard), live).await.map_err(FurnishError::Budget)?;
+    applier.apply(manager::FURNISH, &budget, live).await.map_err(FurnishError::Budget)?;
     Ok(())
 }

@@ -189,9 +189,10 @@ fn password() -> Result<String, SecretError> {
     Ok(bytes.map(|byte| char::from(ALPHABET[usize::from(byte % 64)])).iter().collect())
 }
 
-/// Puts a certificate for `san` into the Secret `NAME-tls` of its owner, and a new one there before it ends.
+/// Puts a certificate for `san` into this Secret of its owner, and a new one there before it ends.
 pub async fn ensure_certificate<K>(
     owner: &K,
+    name: &str,
     san: &str,
     labels: &BTreeMap<String, String>,
     context: &Context,
@@ -199,8 +200,8 @@ pub async fn ensure_certificate<K>(
 where
     K: Resource<DynamicType = ()>,
 {
-    let (namespace, name) = (owner.namespace().unwrap_or_default(), names::tls_secret(&owner.name_any()));
-    let found: Option<Secret> = context.applier.get(&namespace, &name).await?;
+    let namespace = owner.namespace().unwrap_or_default();
+    let found: Option<Secret> = context.applier.get(&namespace, name).await?;
     let now = SystemTime::now();
     if found.as_ref().is_some_and(|secret| is_good(secret, san, context.authority.cert(), now)) {
         return Ok(());
@@ -211,7 +212,7 @@ where
         .map_err(|source| SecretError::Issue { name: san.to_owned(), source })?;
     let secret = Secret {
         metadata: ObjectMeta {
-            name: Some(name.clone()),
+            name: Some(name.to_owned()),
             namespace: Some(namespace),
             labels: Some(labels.clone()),
             owner_references: owner_of(owner).map(|owner| vec![owner]),

@@ -233,7 +233,7 @@ fn volumes(shard: &Shard, claim: &str) -> Vec<Volume> {
         scratch("tmp"),
         scratch("files"),
         Volume { config_map: Some(config), ..named("config") },
-        secret("tls", names::tls_secret(&shard.name_any())),
+        secret("tls", names::shard_tls_secret(&shard.name_any())),
         secret("credentials", names::credentials_secret(&shard.name_any())),
     ]
 }
