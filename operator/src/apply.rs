@@ -40,6 +40,8 @@ pub mod manager {
     pub const FURNISH: &str = "understudy-furnish";
     /// Replicas, pods and volumes of a Shard.
     pub const SHARD: &str = "understudy-shard";
+    /// Finalizers, and what is written on volumes when their Shard is deleted.
+    pub const FAREWELL: &str = "understudy-farewell";
     /// Role labels, moved when a replica's role changes.
     pub const ROLE: &str = "understudy-role";
     /// Status written whole.

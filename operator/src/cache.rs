@@ -154,6 +154,13 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Cache<K> {
         Held::new(self.store.get(&ObjectRef::new(name).within(namespace))?)
     }
 
+    /// The UID of an object that was deleted and is still there, malformed or not.
+    pub fn leaving(&self, namespace: &str, name: &str) -> Option<String> {
+        let object = self.store.get(&ObjectRef::new(name).within(namespace))?;
+        object.meta().deletion_timestamp.as_ref()?;
+        object.meta().uid.clone()
+    }
+
     /// All well-formed objects of a namespace.
     pub fn within(&self, namespace: &str) -> Vec<Held<K>> {
         self.filter(|meta| meta.namespace.as_deref() == Some(namespace))

@@ -93,8 +93,6 @@ pub enum Reason {
     VolumeQuarantined,
     /// A volume outlives its Shard because the deletion policy says so; said on the volume.
     VolumeRetained,
-    /// The deletion policy was changed, and a volume that was there follows it.
-    VolumePolicyChanged,
     /// A volume was deleted.
     VolumeDeleted,
 

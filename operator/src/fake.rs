@@ -55,6 +55,12 @@ impl FakeApi {
         found.map(|(_, object)| object.clone())
     }
 
+    /// Puts one more there.
+    pub fn add(&self, object: Value) {
+        let path = path_of(&object);
+        self.state().put(&path, object);
+    }
+
     /// Changes an object as somebody else would.
     pub fn change(&self, tail: &str, change: impl FnOnce(&mut Value)) {
         let mut object = self.object(tail).expect("an object to change");

@@ -5,6 +5,7 @@
 //! - [`lease`]: which instance acts
 //! - [`apply`]: how objects are written, [`ownership`]: and which are left alone; [`backoff`]: when a failed one is tried again
 //! - [`events`], [`troubles`], [`metrics`], [`admin`], [`errors`]: what it says about itself
+//! - [`farewell`]: what becomes of data when a Datastore or a Shard is deleted
 //! - [`authority`]: the certificate authority of the installation
 //! - [`topics`]: the Kafka topics of Datastores
 //! - [`evidence`]: what observers say of replicas
@@ -22,6 +23,7 @@ pub mod events;
 pub mod evidence;
 #[cfg(test)]
 mod fake;
+pub mod farewell;
 pub mod lease;
 pub mod metrics;
 pub mod ownership;

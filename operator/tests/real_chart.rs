@@ -10,7 +10,7 @@ use serde_json::Value;
 /// Everything the operator may do: (scope, API group, resource, verbs). Scope is `cluster` for what holds in all namespaces,
 /// `own` for the operator's namespace. A right that is not here fails the test, and so does one that is here and not rendered.
 const ALLOWED: &[(&str, &str, &str, &str)] = &[
-    ("cluster", "understudy.dev", "datastores", "get list watch"),
+    ("cluster", "understudy.dev", "datastores", "get list patch watch"),
     ("cluster", "understudy.dev", "shards", "create delete get list patch update watch"),
     ("cluster", "understudy.dev", "replicas", "create delete get list patch update watch"),
     ("cluster", "understudy.dev", "consumers", "create delete get list patch update watch"),

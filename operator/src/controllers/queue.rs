@@ -5,11 +5,13 @@
 use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
+use std::future::ready;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
-use futures::{Stream, StreamExt, stream};
+use futures::{FutureExt, Stream, StreamExt, stream};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action, Config, ReconcileReason, ReconcileRequest, applier};
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -30,11 +32,22 @@ const AT_ONCE: u16 = 8;
 /// Changes that come faster than this are taken together.
 const TOGETHER: Duration = Duration::from_millis(100);
 
+/// Between two looks at an object of which nothing is to be done.
+const UNHURRIED: Duration = Duration::from_secs(600);
+
 /// When to pass over the object again though nothing changed.
 pub type Again = Duration;
 
 /// One pass over an object.
 pub type Pass<K, E> = for<'a> fn(Held<K>, &'a Context) -> BoxFuture<'a, Result<Again, E>>;
+
+/// One pass over an object that was deleted.
+pub type Leave<E> = for<'a> fn(&'a ObjectMeta, &'a Context) -> BoxFuture<'a, Result<Again, E>>;
+
+/// For a kind of which nothing is left to do by hand when an object is deleted.
+pub fn let_go<'a, E: Failure>(_: &'a ObjectMeta, _: &'a Context) -> BoxFuture<'a, Result<Again, E>> {
+    ready(Ok(UNHURRIED)).boxed()
+}
 
 /// A pass over an object that failed.
 pub trait Failure: Error + Send + Sync + 'static {
@@ -75,6 +88,8 @@ pub struct Controller<K: Resource<DynamicType = ()> + Clone + 'static, E> {
     pub concerns: fn(&Touched, &Context) -> Vec<(String, String)>,
     /// One pass.
     pub pass: Pass<K, E>,
+    /// One pass over an object that was deleted and is still there, malformed or not.
+    pub leave: Leave<E>,
 }
 
 impl<K, E> Controller<K, E>
@@ -90,6 +105,7 @@ where
             context: context.clone(),
             kind: self.kind,
             pass: self.pass,
+            leave: self.leave,
             backoff: Backoff::default(),
         });
         let controlled = applier(
@@ -185,6 +201,7 @@ struct Passes<K: Clone, E> {
     context: Context,
     kind: Kind,
     pass: Pass<K, E>,
+    leave: Leave<E>,
     backoff: Backoff<(String, String)>,
 }
 
@@ -194,13 +211,20 @@ where
     E: Failure,
 {
     async fn over(&self, object: Arc<DeserializeGuard<K>>) -> Action {
-        let Some(held) = Held::new(object.clone()) else { return Action::await_change() };
+        let leaves = object.meta().deletion_timestamp.is_some();
+        let held = Held::new(object.clone());
+        if held.is_none() && !leaves {
+            return Action::await_change();
+        }
         if !self.context.leading.is_leading() {
             return Action::await_change();
         }
         let key = (object.namespace().unwrap_or_default(), object.name_any());
         let started = Instant::now();
-        let outcome = (self.pass)(held, &self.context).await;
+        let outcome = match held.filter(|_| !leaves) {
+            Some(held) => (self.pass)(held, &self.context).await,
+            None => (self.leave)(object.meta(), &self.context).await,
+        };
         self.count(started, outcome.as_ref().err().map_or("ok", Failure::label));
         match outcome {
             Ok(again) => {

@@ -64,7 +64,7 @@ pub struct DatastoreSpec {
     /// Stops every action of the operator on this Datastore and on its shards, failover included.
     #[serde(default)]
     pub paused: bool,
-    /// What becomes of the volumes when the Datastore is deleted.
+    /// What becomes of the volumes and passwords when the Datastore is deleted: what it says then counts, whenever they were made.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 }

@@ -67,7 +67,7 @@ pub struct ShardSpec {
     /// Stops every action of the operator on this shard, failover included.
     #[serde(default)]
     pub paused: bool,
-    /// What becomes of the volumes when the Shard is deleted.
+    /// What becomes of the volumes and passwords when the Shard is deleted: what it says then counts, whenever they were made.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 }

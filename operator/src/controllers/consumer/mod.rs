@@ -21,7 +21,7 @@ use self::build::{Resolved, Unresolved};
 pub use self::group::group_of;
 use self::status::{Observed, Stopped};
 use super::furnish::secrets::{self, SecretError};
-use super::queue::{Again, Controller, Failure, trouble_of};
+use super::queue::{Again, Controller, Failure, let_go, trouble_of};
 use crate::apply::{ApplyError, Live, Writable, manager};
 use crate::cache::{Cache, Held, Kind, Touched};
 use crate::context::Context;
@@ -72,7 +72,8 @@ impl Failure for ConsumerError {
 
 /// Starts the controller.
 pub fn start(context: &Context) {
-    Controller { kind: Kind::Consumer, cache: context.caches.consumers.clone(), concerns, pass }.start(context);
+    Controller { kind: Kind::Consumer, cache: context.caches.consumers.clone(), concerns, pass, leave: let_go }
+        .start(context);
 }
 
 fn concerns(touched: &Touched, context: &Context) -> Vec<(String, String)> {
@@ -101,9 +102,6 @@ fn concerns(touched: &Touched, context: &Context) -> Vec<(String, String)> {
 
 fn pass(consumer: Held<Consumer>, context: &Context) -> BoxFuture<'_, Result<Again, ConsumerError>> {
     async move {
-        if consumer.metadata.deletion_timestamp.is_some() {
-            return Ok(AGAIN);
-        }
         Pass { consumer: &consumer, context }.run().await.map(|()| AGAIN)
     }
     .boxed()

@@ -19,6 +19,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Secret, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use understudy_api::v1alpha1::DatastoreStatus;
 use understudy_api::{Consumer, Datastore, Shard, names};
@@ -35,6 +36,7 @@ use crate::apply::{ApplyError, Live, Writable, manager};
 use crate::cache::{Cache, Held, Kind, Touched};
 use crate::context::Context;
 use crate::events::Reason;
+use crate::farewell;
 
 /// A pass over a Datastore for which nothing changes.
 const AGAIN: Duration = Duration::from_secs(300);
@@ -60,6 +62,10 @@ pub(super) enum DatastoreError {
     Query(#[source] ApplyError),
     #[error("tokens of the datastore")]
     Tokens(#[source] ApplyError),
+    #[error("finalizer of the datastore")]
+    Finalizer(#[source] ApplyError),
+    #[error("deletion policy of the datastore, which waits for it")]
+    Farewell(#[source] ApplyError),
     #[error("status of the datastore")]
     Status(#[source] ApplyError),
 }
@@ -77,6 +83,8 @@ impl Failure for DatastoreError {
             | Self::Gateway(error)
             | Self::Query(error)
             | Self::Tokens(error)
+            | Self::Finalizer(error)
+            | Self::Farewell(error)
             | Self::Status(error) => Some(error),
         }
     }
@@ -90,7 +98,8 @@ impl Failure for DatastoreError {
 
 /// Starts the controller.
 pub fn start(context: &Context) {
-    Controller { kind: Kind::Datastore, cache: context.caches.datastores.clone(), concerns, pass }.start(context);
+    Controller { kind: Kind::Datastore, cache: context.caches.datastores.clone(), concerns, pass, leave }
+        .start(context);
 }
 
 fn concerns(touched: &Touched, _: &Context) -> Vec<(String, String)> {
@@ -103,11 +112,16 @@ fn concerns(touched: &Touched, _: &Context) -> Vec<(String, String)> {
 }
 
 fn pass(datastore: Held<Datastore>, context: &Context) -> BoxFuture<'_, Result<Again, DatastoreError>> {
+    async move { Pass { datastore: &datastore, context }.run().await }.boxed()
+}
+
+/// Its Shards go next, and must know its policy.
+fn leave<'a>(datastore: &'a ObjectMeta, context: &'a Context) -> BoxFuture<'a, Result<Again, DatastoreError>> {
     async move {
-        if datastore.metadata.deletion_timestamp.is_some() {
-            return Ok(AGAIN);
-        }
-        Pass { datastore: &datastore, context }.run().await
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let (namespace, name, uid) = (text(&datastore.namespace), text(&datastore.name), text(&datastore.uid));
+        let farewell = farewell::of_datastore(&context.applier, &namespace, &name, &uid);
+        farewell.await.map_err(DatastoreError::Farewell).map(|()| AGAIN)
     }
     .boxed()
 }
@@ -138,6 +152,10 @@ impl Pass<'_> {
     }
 
     async fn work(&self) -> Result<Again, DatastoreError> {
+        if farewell::hold(&self.context.applier, self.datastore).await.map_err(DatastoreError::Finalizer)?.is_some() {
+            // The status is written over the version that was read, and that is another now.
+            return Ok(AGAIN);
+        }
         // Shards come first and even when paused: this is how they learn that they are.
         let changed = self.apply_shards().await?;
         if self.datastore.spec.paused {

@@ -13,7 +13,7 @@ use kube::ResourceExt;
 use understudy_api::{Shard, labels, names};
 
 use self::secrets::SecretError;
-use super::queue::{Again, Controller, Failure, trouble_of};
+use super::queue::{Again, Controller, Failure, let_go, trouble_of};
 use super::shard::build;
 use crate::apply::{ApplyError, Live, manager};
 use crate::cache::{Held, Kind, Touched};
@@ -52,7 +52,8 @@ impl Failure for FurnishError {
 
 /// Starts the controller.
 pub fn start(context: &Context) {
-    Controller { kind: Kind::Shard, cache: context.caches.shards.clone(), concerns, pass }.start(context);
+    Controller { kind: Kind::Shard, cache: context.caches.shards.clone(), concerns, pass, leave: let_go }
+        .start(context);
 }
 
 fn concerns(touched: &Touched, _: &Context) -> Vec<(String, String)> {
@@ -66,7 +67,7 @@ fn concerns(touched: &Touched, _: &Context) -> Vec<(String, String)> {
 
 fn pass(shard: Held<Shard>, context: &Context) -> BoxFuture<'_, Result<Again, FurnishError>> {
     async move {
-        if shard.metadata.deletion_timestamp.is_some() || shard.spec.paused {
+        if shard.spec.paused {
             return Ok(AGAIN);
         }
         let outcome = furnish(&shard, context).await;

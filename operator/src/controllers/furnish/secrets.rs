@@ -8,8 +8,7 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{Resource, ResourceExt};
 use serde_json::json;
-use understudy_api::v1alpha1::DeletionPolicy;
-use understudy_api::{Shard, names};
+use understudy_api::{Shard, labels, names};
 use understudy_link::issue::{Facts, IssueError, Pem};
 
 use super::super::shard::build::{owner_of, shard_labels};
@@ -22,7 +21,7 @@ use crate::events::Reason;
 pub const ACCOUNTS: [&str; 5] =
     ["understudy_admin", "understudy_repl", "understudy_probe", "understudy_consumer", "understudy_reader"];
 /// On the passwords: UID of the Shard that uses them.
-const USED_BY: &str = "understudy.dev/shard-uid";
+const USED_BY: &str = labels::SHARD_UID;
 /// Characters of a password: 192 bits.
 const PASSWORD: usize = 32;
 
@@ -101,16 +100,12 @@ pub async fn ensure_credentials(shard: &Shard, context: &Context) -> Result<(), 
             }
         }
     };
-    let owner = match shard.spec.deletion_policy {
-        DeletionPolicy::Delete => owner_of(shard),
-        DeletionPolicy::Retain => None,
-    };
+    // No owner: what becomes of them is decided when the Shard is deleted.
     let metadata = json!({ "metadata": {
         "name": name,
         "uid": uid,
         "labels": shard_labels(shard),
         "annotations": used_by(shard),
-        "ownerReferences": owner.into_iter().collect::<Vec<_>>(),
     }});
     context.applier.apply_as::<Secret>(manager::FURNISH, &namespace, &name, metadata, Live::Unwatched).await?;
     if reused {

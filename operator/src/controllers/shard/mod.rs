@@ -2,8 +2,8 @@
 //!
 //! - [`stage`]: the loop
 //! - [`observe`], [`memory`], [`overlay`], [`company`]: what a snapshot is made of
-//! - [`act`], [`orders`], [`policy`]: how steps are carried out, and what is done of no step
-//! - [`report`], [`notes`], [`gap`], [`retained`]: what is said about it
+//! - [`act`], [`orders`]: how steps are carried out
+//! - [`report`], [`notes`], [`gap`]: what is said about it
 //! - [`build`]: the objects of a shard
 
 mod act;
@@ -15,9 +15,7 @@ mod notes;
 mod observe;
 mod orders;
 mod overlay;
-mod policy;
 mod report;
-mod retained;
 mod stage;
 
 use std::collections::HashMap;
@@ -103,7 +101,6 @@ impl Theatre {
                     running.stop.cancel();
                 }
                 self.shared.context.troubles.set(&touched.namespace, &touched.name, None);
-                retained::say(&self.shared.context, &touched.namespace, &touched.name);
             }
             Kind::Shard => self.open(touched.namespace.clone(), touched.name.clone()),
             // A person's request need not bear a label.

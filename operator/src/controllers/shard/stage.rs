@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::jiff::Timestamp;
-use kube::ResourceExt;
+use kube::{Resource, ResourceExt};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use understudy_api::Shard;
@@ -24,18 +25,22 @@ use super::memory::Remembered;
 use super::observe::{Beside, Objects, snapshot};
 use super::orders::{Orders, is_news};
 use super::overlay::Overlay;
-use super::policy;
 use super::report::Reporter;
+use crate::apply::ApplyError;
 use crate::context::Context;
 use crate::controllers::failover::{Job, Registrar};
 use crate::controllers::queue::chain;
+use crate::events::Reason;
 use crate::evidence::{Heard, Observers, OwnObserver, Pulse};
+use crate::farewell;
 use crate::metrics::{OfKind, Outcome};
 
 /// The longest time between two looks.
 const TICK: Duration = Duration::from_millis(200);
 /// Passes are not closer together than this, however much there is to hear.
 const TOGETHER: Duration = Duration::from_millis(5);
+/// Between two looks at a Shard that was deleted.
+const LEAVING: Duration = Duration::from_secs(2);
 /// After a write that failed.
 const BREATH: Duration = Duration::from_millis(250);
 
@@ -122,17 +127,22 @@ impl Stage {
 
     async fn pass(&mut self) -> Again {
         let started = Instant::now();
-        let cached = self.context.caches.shards.get(&self.namespace, &self.name);
-        self.shard = self.overlay.shard(cached);
-        let Some(shard) = self.shard.clone().filter(|shard| shard.metadata.deletion_timestamp.is_none()) else {
-            return Again::Never;
-        };
+        let shards = &self.context.caches.shards;
+        if let Some(uid) = shards.leaving(&self.namespace, &self.name) {
+            return self.leave(&uid).await;
+        }
+        self.shard = self.overlay.shard(shards.get(&self.namespace, &self.name));
+        let Some(shard) = self.shard.clone() else { return Again::Never };
         let objects = self.objects(shard, started);
         let snapshot = self.observe(&objects, started);
         let decision = plan(&snapshot);
         self.shared.company.stand(&self.namespace, &self.name, Standing::of(&snapshot, &decision), started);
         if !self.context.leading.is_leading() {
             return Again::After(TICK);
+        }
+        if let Err(error) = self.hold().await {
+            tracing::warn!(shard = self.name, error = %chain(&error), "finalizer not set");
+            return Again::After(BREATH);
         }
         let office = snapshot.status.primary.as_ref().filter(|_| snapshot.status.transition.is_none());
         let gap = self.gaps.see(office.map(|primary| (primary, snapshot.status.epoch)), &snapshot.reports, started);
@@ -151,8 +161,44 @@ impl Stage {
             tracing::warn!(shard = self.name, error = %chain(&error), "status not written");
             return Again::After(BREATH);
         }
-        policy::follow(&self.context, &objects).await;
         Again::After(TICK.min(Duration::from_millis(decision.requeue)))
+    }
+
+    /// Before anything is made: what is made must not outlive the Shard by accident.
+    async fn hold(&mut self) -> Result<(), ApplyError> {
+        let Some(shard) = &self.shard else { return Ok(()) };
+        if let Some(held) = farewell::hold(&self.context.applier, shard).await? {
+            self.overlay.wrote_shard(held.clone());
+            self.shard = Some(held);
+        }
+        Ok(())
+    }
+
+    /// The Shard was deleted: its volumes go or stay, and then it goes. Also while it is paused, as nobody could delete it else.
+    async fn leave(&mut self, uid: &str) -> Again {
+        self.shared.company.leave(&self.namespace, &self.name);
+        if !self.context.leading.is_leading() {
+            return Again::After(LEAVING);
+        }
+        let context = &self.context;
+        let farewell = farewell::of_shard(&context.applier, &context.events, &self.namespace, &self.name, uid);
+        match farewell.await {
+            Ok(()) => Again::After(LEAVING),
+            Err(error) if error.is_conflict() => Again::After(BREATH),
+            Err(error) => {
+                let note = format!("the Shard is not let go yet: {}", chain(&error));
+                let about = ObjectReference {
+                    api_version: Some(Shard::api_version(&()).into_owned()),
+                    kind: Some(Shard::kind(&()).into_owned()),
+                    namespace: Some(self.namespace.clone()),
+                    name: Some(self.name.clone()),
+                    uid: Some(uid.to_owned()),
+                    ..ObjectReference::default()
+                };
+                context.events.say_on(about, Reason::ReconcileFailed, note);
+                Again::After(LEAVING)
+            }
+        }
     }
 
     fn objects(&mut self, shard: Shard, now: Instant) -> Objects {

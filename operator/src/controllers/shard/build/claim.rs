@@ -5,19 +5,14 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use understudy_api::v1alpha1::Role;
-use understudy_api::v1alpha1::Role;
 use understudy_api::labels::{SHARD, SHARD_UID};
 use understudy_api::{Replica, Shard};
 
-use super::{owner_of, replica_labels};
+use super::replica_labels;
 
-/// The volume of a replica, of the replica's name. Only the policy `Delete` gives it an owner, and never the Replica: losing
-/// a Replica object must not lose data.
+/// The volume of a replica, of the replica's name. It has no owner, so nothing takes it with it: what becomes of it is decided
+/// when its quarantine is over or its Shard is deleted.
 pub fn claim(shard: &Shard, replica: &Replica, role: Role) -> PersistentVolumeClaim {
-    let owner = match shard.spec.deletion_policy {
-        DeletionPolicy::Delete => owner_of(shard),
-        DeletionPolicy::Retain => None,
-    };
     let storage = &shard.spec.storage;
     let mut labels = replica_labels(shard, &replica.name_any(), role);
     labels.extend(shard.uid().map(|uid| (SHARD_UID.to_owned(), uid)));
@@ -26,7 +21,6 @@ pub fn claim(shard: &Shard, replica: &Replica, role: Role) -> PersistentVolumeCl
             name: Some(replica.name_any()),
             namespace: shard.namespace(),
             labels: Some(labels),
-            owner_references: owner.map(|owner| vec![owner]),
             ..ObjectMeta::default()
         },
         spec: Some(PersistentVolumeClaimSpec {
