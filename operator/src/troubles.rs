@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::apply::ApplyError;
 use crate::events::Reason;
 
 /// Something that only somebody outside can put right, in the words of the API server or the kubelet.
@@ -12,6 +13,18 @@ pub struct Trouble {
     pub reason: Reason,
     /// For a person: which object, what is wrong, what to do.
     pub message: String,
+}
+
+impl Trouble {
+    /// What stopped a write, if trying again will not help.
+    pub fn of(error: &ApplyError) -> Option<Self> {
+        let reason = match error {
+            ApplyError::NotOurs { .. } => Reason::NameTaken,
+            error if error.is_refusal() => Reason::Refused,
+            _ => return None,
+        };
+        Some(Self { reason, message: error.to_string() })
+    }
 }
 
 /// The trouble of each Shard with what stands around its replicas, by namespace and name.

@@ -4,6 +4,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 /// What the spec asks for can be done beside what is there already.
 pub const ACCEPTED: &str = "Accepted";
+/// Nothing that was to be made or started was refused.
+pub const PROVISIONED: &str = "Provisioned";
 /// Everything the object promises holds.
 pub const READY: &str = "Ready";
 /// Work towards the desired state is under way.

@@ -63,19 +63,10 @@ pub trait Failure: Error + Send + Sync + 'static {
     }
 }
 
-/// The event that a failed pass is, by what failed.
-pub fn reason_of(failure: &impl Failure) -> Reason {
-    match failure.cause() {
-        Some(ApplyError::NotOurs { .. }) => Reason::NameTaken,
-        Some(error) if error.is_refusal() => Reason::Refused,
-        _ => Reason::ReconcileFailed,
-    }
-}
-
 /// What a person has to put right, if that is why the pass failed.
 pub fn trouble_of(failure: &impl Failure) -> Option<Trouble> {
-    let reason = reason_of(failure);
-    (reason != Reason::ReconcileFailed).then(|| Trouble { reason, message: chain(failure) })
+    let trouble = Trouble::of(failure.unwritten()?)?;
+    Some(Trouble { message: chain(failure), ..trouble })
 }
 
 /// A controller of one kind.
@@ -236,7 +227,8 @@ where
                 Action::requeue(TOGETHER)
             }
             Err(error) => {
-                self.context.events.say(&*object, reason_of(&error), chain(&error));
+                let reason = trouble_of(&error).map_or(Reason::ReconcileFailed, |trouble| trouble.reason);
+                self.context.events.say(&*object, reason, chain(&error));
                 Action::requeue(self.backoff.failed(key))
             }
         }

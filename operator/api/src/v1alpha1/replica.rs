@@ -140,7 +140,7 @@ pub struct ReplicaStatus {
     /// Its volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume: Option<VolumeStatus>,
-    /// Ready, Progressing, Degraded.
+    /// Ready, Provisioned.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

@@ -365,7 +365,7 @@ pub struct ShardStatus {
     /// The last change of primary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failover: Option<LastFailover>,
-    /// Ready, Progressing, Degraded, PrimaryHealthy, Promotable, Redundant, ConsumersCurrent.
+    /// Ready, Progressing, Degraded, Provisioned, PrimaryHealthy, Promotable, Redundant, ConsumersCurrent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

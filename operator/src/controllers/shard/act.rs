@@ -25,6 +25,7 @@ use super::build;
 use super::observe::Objects;
 use super::stage::Stage;
 use crate::apply::{ApplyError, Live, Writable, manager};
+use crate::troubles::Trouble;
 
 /// What became of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +51,14 @@ impl ActError {
     /// Whether another write came first.
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Apply(error) if error.is_conflict())
+    }
+
+    /// What a person has to put right, if that is why.
+    pub fn trouble(&self) -> Option<Trouble> {
+        match self {
+            Self::Apply(error) => Trouble::of(error),
+            Self::Slow => None,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! - [`stage`]: the loop
 //! - [`observe`], [`memory`], [`overlay`], [`company`]: what a snapshot is made of
 //! - [`act`], [`orders`]: how steps are carried out
-//! - [`report`], [`notes`], [`gap`]: what is said about it
+//! - [`report`], [`notes`], [`obstacles`], [`gap`]: what is said about it
 //! - [`build`]: the objects of a shard
 
 mod act;
@@ -13,6 +13,7 @@ mod gap;
 mod memory;
 mod notes;
 mod observe;
+mod obstacles;
 mod orders;
 mod overlay;
 mod report;

@@ -16,6 +16,7 @@ use understudy_wire::evidence::Millis;
 use understudy_wire::{Epoch, GtidSet, Observer, ReplicaName, ShardName};
 
 use super::build;
+use super::obstacles::Obstacle;
 use crate::cache::{Caches, Held};
 use crate::controllers::consumer::group_of;
 use crate::evidence::Heard;
@@ -42,6 +43,8 @@ pub struct Objects {
     pub failovers: Vec<Held<Failover>>,
     /// All nodes.
     pub nodes: Vec<Held<KubeNode>>,
+    /// What keeps replicas from being made or started.
+    pub obstacles: Vec<Obstacle>,
 }
 
 impl Objects {
@@ -81,6 +84,7 @@ impl Objects {
             consumers: caches.consumers.within(&namespace).into_iter().filter(feeds).collect(),
             failovers: caches.failovers.within(&namespace).into_iter().filter(|f| f.spec.shard == name).collect(),
             nodes: caches.nodes.all(),
+            obstacles: Vec::new(),
             shard,
             replicas,
         }

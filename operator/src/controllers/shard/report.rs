@@ -26,8 +26,10 @@ use super::act::ActError;
 use super::gap::Gap;
 use super::notes::Noted;
 use super::observe::Objects;
+use super::obstacles::{self, Obstacle, Seen};
 use super::stage::Stage;
 use crate::events::{Events, Reason};
+use crate::troubles::Trouble;
 
 /// Numbers that always move are written again after this time.
 const STALE: Duration = Duration::from_secs(300);
@@ -40,6 +42,7 @@ pub struct Reporter {
     next: Option<ShardStatus>,
     replicas: BTreeMap<String, ReplicaStatus>,
     noted: Noted,
+    obstacles: Seen,
     verdict: Option<(&'static str, Option<String>)>,
     written: Option<Instant>,
     replica_written: HashMap<String, Instant>,
@@ -130,7 +133,8 @@ impl Reporter {
     }
 
     /// Makes events of what holds now and did not before.
-    pub fn say(&mut self, events: &Events, shard: &Shard, s: &Snapshot, d: &Decision) {
+    pub fn say(&mut self, events: &Events, objects: &Objects, s: &Snapshot, d: &Decision) {
+        let shard = &objects.shard;
         let verdict = (d.assessment.verdict.state(), d.assessment.verdict.cause().map(|cause| cause.to_string()));
         if s.status.primary.is_some() && self.verdict.as_ref() != Some(&verdict) {
             if self.verdict.is_some() {
@@ -141,6 +145,15 @@ impl Reporter {
         }
         for (reason, message) in self.noted.news(&d.notes, Instant::now()) {
             events.say(shard, reason, message);
+        }
+        for obstacle in self.obstacles.news(&objects.obstacles) {
+            let Trouble { reason, message } = &obstacle.trouble;
+            // What stands around the replicas is said by who makes it.
+            let Some(replica) = &obstacle.replica else { continue };
+            events.say(shard, *reason, message.as_str());
+            if let Some(replica) = objects.replicas.iter().find(|found| found.name_any() == *replica) {
+                events.say(replica, *reason, message.as_str());
+            }
         }
     }
 
@@ -264,9 +277,15 @@ fn summary(replica: &Replica, s: &Snapshot, d: &Decision, objects: &Objects) -> 
         promotable: view.promotable,
         phase: Some(phase(s, &name).to_string()),
         volume: Some(volume_state(replica, objects).to_string()),
-        message: view.message.clone(),
+        message: in_the_way(objects, &name).or_else(|| view.message.clone()),
         name: name.to_string(),
     })
+}
+
+/// What keeps a replica from being made or started.
+fn in_the_way(objects: &Objects, name: &ReplicaName) -> Option<String> {
+    let is_its = |obstacle: &&Obstacle| obstacle.replica.as_deref() == Some(name.as_str());
+    obstacles::message(objects.obstacles.iter().filter(is_its))
 }
 
 fn replica_status(
@@ -307,13 +326,17 @@ fn replica_status(
         volume.total_bytes = i64::try_from(space.total).ok();
         volume.free_bytes = i64::try_from(space.free).ok();
     }
-    let message = view.and_then(|view| view.message.clone()).unwrap_or_default();
+    let its = objects.obstacles.iter().filter(|obstacle| obstacle.replica.as_deref() == Some(name.as_str()));
+    let its: Vec<_> = its.cloned().collect();
+    let message = obstacles::message(&its).or_else(|| view?.message.clone()).unwrap_or_default();
     let ready = view.is_some_and(|view| view.ready);
     let claim = match ready {
         true => Claim::yes(conditions::READY, "Ready", "it serves or replicates"),
         false => Claim::no(conditions::READY, "NotReady", message),
     };
-    conditions::set(&mut status.conditions, claim, replica.metadata.generation, &Time(s.now));
+    for claim in [claim, obstacles::provisioned(&its)] {
+        conditions::set(&mut status.conditions, claim, replica.metadata.generation, &Time(s.now));
+    }
     status
 }
 
@@ -359,7 +382,9 @@ fn claims(s: &Snapshot, d: &Decision, objects: &Objects) -> Vec<Claim> {
     let all = match healthy && view.redundant {
         true => Claim::yes(conditions::READY, "Ready", ready.clone()),
         false => {
-            Claim::no(conditions::READY, if healthy { "NotRedundant" } else { "PrimaryNotHealthy" }, ready.clone())
+            let why = obstacles::message(&objects.obstacles).map(|why| format!("; {why}")).unwrap_or_default();
+            let reason = if healthy { "NotRedundant" } else { "PrimaryNotHealthy" };
+            Claim::no(conditions::READY, reason, format!("{ready}{why}"))
         }
     };
     let progressing = progressing(s.policy.paused, view, &ready);
@@ -367,7 +392,8 @@ fn claims(s: &Snapshot, d: &Decision, objects: &Objects) -> Vec<Claim> {
         true => Claim::yes(conditions::DEGRADED, "NotRedundant", ready),
         false => Claim::no(conditions::DEGRADED, "NotDegraded", "no copy is missing that was there"),
     };
-    vec![all, progressing, degraded, primary, promotable, redundant, consumers(objects)]
+    let provisioned = obstacles::provisioned(&objects.obstacles);
+    vec![all, progressing, degraded, provisioned, primary, promotable, redundant, consumers(objects)]
 }
 
 fn progressing(paused: bool, view: &View, ready: &str) -> Claim {

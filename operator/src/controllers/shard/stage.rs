@@ -23,6 +23,7 @@ use super::company::{Company, Standing};
 use super::gap::GapWatch;
 use super::memory::Remembered;
 use super::observe::{Beside, Objects, snapshot};
+use super::obstacles::{self, Obstacle, Refusals};
 use super::orders::{Orders, is_news};
 use super::overlay::Overlay;
 use super::report::Reporter;
@@ -72,6 +73,7 @@ pub struct Stage {
     orders: Orders,
     memory: Remembered,
     gaps: GapWatch,
+    refusals: Refusals,
     log: BTreeMap<(String, i32), i64>,
 }
 
@@ -97,6 +99,7 @@ impl Stage {
             reporter: Reporter::default(),
             memory: Remembered::default(),
             gaps: GapWatch::default(),
+            refusals: Refusals::default(),
             log: BTreeMap::new(),
             shared: shared.clone(),
             context,
@@ -147,11 +150,19 @@ impl Stage {
         let office = snapshot.status.primary.as_ref().filter(|_| snapshot.status.transition.is_none());
         let gap = self.gaps.see(office.map(|primary| (primary, snapshot.status.epoch)), &snapshot.reports, started);
         self.reporter.prepare(&snapshot, &decision, &objects, gap);
-        self.reporter.say(&self.context.events, &objects.shard, &snapshot, &decision);
+        self.reporter.say(&self.context.events, &objects, &snapshot, &decision);
         let outcome = self.act(&decision, &snapshot, &objects).await;
         self.count(started, outcome);
         match outcome {
-            Acted::Failed => return Again::After(BREATH),
+            Acted::Failed => {
+                // What is refused for good must be seen, though nothing goes on.
+                if !objects.obstacles.is_empty()
+                    && let Err(error) = self.report(&objects).await
+                {
+                    tracing::warn!(shard = self.name, error = %chain(&error), "status not written");
+                }
+                return Again::After(BREATH);
+            }
             Acted::Changed | Acted::Nothing => self.record(&decision, &snapshot, &objects),
         }
         if outcome == Acted::Changed {
@@ -205,7 +216,12 @@ impl Stage {
         let mut cached = self.context.caches.replicas.within(&self.namespace);
         cached.retain(|replica| replica.spec.shard == self.name);
         let replicas = self.overlay.replicas(cached, now);
-        Objects::read(&self.context.caches, shard, replicas, |uid| self.overlay.is_gone(uid))
+        let mut objects = Objects::read(&self.context.caches, shard, replicas, |uid| self.overlay.is_gone(uid));
+        let around = self.context.troubles.get(&self.namespace, &self.name);
+        objects.obstacles = around.into_iter().map(|trouble| Obstacle { replica: None, trouble }).collect();
+        objects.obstacles.extend(self.refusals.all().cloned());
+        objects.obstacles.extend(obstacles::of_pods(&objects.pods, &objects.claims));
+        objects
     }
 
     /// Hears everybody and takes one snapshot.
@@ -254,9 +270,16 @@ impl Stage {
 
     async fn act(&mut self, decision: &Decision, snapshot: &Snapshot, objects: &Objects) -> Acted {
         let mut acted = Acted::Nothing;
+        self.refusals.keep(&decision.steps);
         for step in &decision.steps {
             if !self.context.leading.is_leading() {
                 return Acted::Nothing;
+            }
+            if self.refusals.hold_back(step, Instant::now()) {
+                match step.is_irreversible() {
+                    true => return Acted::Failed,
+                    false => continue,
+                }
             }
             match self.take(step, snapshot, objects).await {
                 Ok(Taken::Done) => {
@@ -269,6 +292,7 @@ impl Stage {
                 Ok(Taken::Void) => {}
                 Err(error) => {
                     let conflict = error.is_conflict();
+                    self.refusals.note(step, error.trouble(), Instant::now());
                     tracing::warn!(shard = self.name, ?step, conflict, error = %chain(&error), "step not taken");
                     if step.is_irreversible() {
                         return Acted::Failed;
