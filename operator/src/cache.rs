@@ -223,6 +223,8 @@ pub type OnMalformed = Arc<dyn Fn(Kind, Malformed) + Send + Sync>;
 pub struct Malformed {
     /// Where it is.
     pub reference: k8s_openapi::api::core::v1::ObjectReference,
+    /// The generation of its spec.
+    pub generation: Option<i64>,
     /// What is wrong.
     pub error: String,
 }
@@ -352,7 +354,8 @@ where
                 && let Err(invalid) = &object.0
             {
                 let error = invalid.error.clone();
-                malformed(kind, Malformed { reference: object.object_ref(&()), error });
+                let generation = object.meta().generation;
+                malformed(kind, Malformed { reference: object.object_ref(&()), generation, error });
             }
             match event {
                 Event::Apply(object) => announce(Change::Touched(Touched::of(kind, &object, false))),

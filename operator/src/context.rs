@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use understudy_link::{Authority, Identity};
 
-use crate::apply::{Applier, Recent};
+use crate::apply::Applier;
 use crate::cache::Caches;
 use crate::events::Events;
 use crate::lease::Leading;

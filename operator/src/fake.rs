@@ -74,6 +74,11 @@ impl FakeApi {
         self.state().refused.insert(what.to_owned(), (code, words.to_owned()));
     }
 
+    /// It is not refused any more.
+    pub fn allow(&self, what: &str) {
+        self.state().refused.remove(what);
+    }
+
     /// The writes so far: `PATCH configmaps/m-mysql`.
     pub fn writes(&self) -> Vec<String> {
         self.state().writes.clone()

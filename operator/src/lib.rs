@@ -3,8 +3,8 @@
 //! - [`settings`], [`telemetry`], [`runtime`]: how it starts and stops
 //! - [`cache`]: what is known of the cluster, by watching
 //! - [`lease`]: which instance acts
-//! - [`apply`]: how objects are written, [`ownership`]: and which are left alone; [`backoff`]: when a failed one is tried again
-//! - [`events`], [`troubles`], [`metrics`], [`admin`], [`errors`]: what it says about itself
+//! - [`apply`]: how objects are written, [`ownership`]: and which are left alone; [`backoff`], [`recent`]: when one is tried or looked at again
+//! - [`events`], [`troubles`], [`malformed`], [`metrics`], [`admin`], [`errors`]: what it says about itself
 //! - [`farewell`]: what becomes of data when a Datastore or a Shard is deleted
 //! - [`authority`]: the certificate authority of the installation
 //! - [`topics`]: the Kafka topics of Datastores
@@ -25,8 +25,10 @@ pub mod evidence;
 mod fake;
 pub mod farewell;
 pub mod lease;
+pub mod malformed;
 pub mod metrics;
 pub mod ownership;
+pub mod recent;
 pub mod runtime;
 pub mod settings;
 pub mod telemetry;

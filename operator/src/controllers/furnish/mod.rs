@@ -13,11 +13,13 @@ use kube::ResourceExt;
 use understudy_api::{Shard, labels, names};
 
 use self::secrets::SecretError;
-use super::queue::{Again, Controller, Failure, let_go, trouble_of};
+use super::queue::{Again, Controller, Failure, chain, let_go, trouble_of};
 use super::shard::build;
 use crate::apply::{ApplyError, Live, manager};
 use crate::cache::{Held, Kind, Touched};
 use crate::context::Context;
+use crate::events::Reason;
+use crate::troubles::Trouble;
 
 /// Certificates are looked at this often; they live for months.
 const AGAIN: Duration = Duration::from_secs(600);
@@ -71,11 +73,21 @@ fn pass(shard: Held<Shard>, context: &Context) -> BoxFuture<'_, Result<Again, Fu
             return Ok(AGAIN);
         }
         let outcome = furnish(&shard, context).await;
-        let trouble = outcome.as_ref().err().and_then(trouble_of);
+        let trouble = outcome.as_ref().err().and_then(|error| trouble_of(error).or_else(|| lacking(error)));
         context.troubles.set(&shard.namespace().unwrap_or_default(), &shard.name_any(), trouble);
         outcome.map(|()| AGAIN)
     }
     .boxed()
+}
+
+/// Passwords that are gone come back only by a person.
+fn lacking(error: &FurnishError) -> Option<Trouble> {
+    match error {
+        FurnishError::Credentials(SecretError::Gone { .. } | SecretError::Incomplete { .. }) => {
+            Some(Trouble { reason: Reason::ReconcileFailed, message: chain(error) })
+        }
+        _ => None,
+    }
 }
 
 async fn furnish(shard: &Shard, context: &Context) -> Result<(), FurnishError> {

@@ -3,11 +3,12 @@
 //! - [`stage`]: the loop
 //! - [`observe`], [`memory`], [`overlay`], [`company`]: what a snapshot is made of
 //! - [`act`], [`orders`]: how steps are carried out
-//! - [`report`], [`notes`], [`obstacles`], [`gap`]: what is said about it
+//! - [`report`], [`claims`], [`notes`], [`obstacles`], [`gap`]: what is said about it
 //! - [`build`]: the objects of a shard
 
 mod act;
 pub mod build;
+mod claims;
 mod company;
 mod gap;
 mod memory;
