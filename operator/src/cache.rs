@@ -154,6 +154,11 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Cache<K> {
         Held::new(self.store.get(&ObjectRef::new(name).within(namespace))?)
     }
 
+    /// Whether there is such an object, malformed or not.
+    pub fn is_there(&self, namespace: &str, name: &str) -> bool {
+        self.store.get(&ObjectRef::new(name).within(namespace)).is_some()
+    }
+
     /// The UID of an object that was deleted and is still there, malformed or not.
     pub fn leaving(&self, namespace: &str, name: &str) -> Option<String> {
         let object = self.store.get(&ObjectRef::new(name).within(namespace))?;

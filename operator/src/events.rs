@@ -47,6 +47,8 @@ pub enum Reason {
     KafkaUnreachable,
     /// A Secret that the spec names is not there.
     SecretMissing,
+    /// A Secret that the spec names has entries that are no tokens.
+    TokensUnusable,
     /// A Shard was made.
     ShardCreated,
     /// Partitions were placed on shards.
@@ -164,6 +166,7 @@ impl Reason {
             | Self::TopicDiffers
             | Self::KafkaUnreachable
             | Self::SecretMissing
+            | Self::TokensUnusable
             | Self::PlacementWaits
             | Self::UnknownPartition
             | Self::NotAccepted

@@ -66,7 +66,7 @@ async fn operate(settings: Settings) -> anyhow::Result<()> {
     tasks.spawn(writer);
     // The lease is given up after everything that acts has ended.
     let retire = CancellationToken::new();
-    let leases = InCluster::new(client.clone(), &settings.namespace);
+    let leases = InCluster::new(client.clone(), &settings.namespace, settings.scope());
     let (leading, election) = lease::elect(leases, settings.pod.clone(), retire.clone());
     let election = tokio::spawn(election);
     tasks.spawn(count_leading(leading.clone(), metrics.clone(), stop.clone()));

@@ -150,6 +150,20 @@ fn with_a_watch_namespace_only_nodes_are_granted_in_the_whole_cluster() {
 }
 
 #[test]
+fn the_lease_is_the_one_that_the_operator_takes() {
+    for (values, scope) in [(&[][..], None), (&["watchNamespace=one"], Some("one"))] {
+        let objects = rendered(values);
+        let rules = objects.iter().filter(|object| object["kind"] == "Role").flat_map(|role| role["rules"].as_array());
+        let leases: BTreeSet<_> = rules
+            .flatten()
+            .filter(|rule| words(&rule["resources"]) == ["leases"])
+            .flat_map(|rule| words(&rule["resourceNames"]))
+            .collect();
+        assert_eq!(leases, BTreeSet::from([understudy::lease::name(scope).as_str()]));
+    }
+}
+
+#[test]
 fn the_operator_s_pods_meet_the_restricted_standard() {
     for object in rendered(&[]).iter().filter(|object| object["kind"] == "Deployment") {
         let pod = &object["spec"]["template"]["spec"];

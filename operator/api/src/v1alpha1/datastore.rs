@@ -161,7 +161,8 @@ pub struct GatewaySpec {
 }
 
 /// What one request may be, and what all of them together may take.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(validation = Rule::new("self.maxInflightBytes >= self.maxCompressedBytes + self.maxDecompressedBytes").message("maxInflightBytes must be at least maxCompressedBytes and maxDecompressedBytes together: a request of the largest size would never be taken"))]
 #[serde(rename_all = "camelCase")]
 pub struct GatewayLimits {
     /// Bytes of a body as it is sent.

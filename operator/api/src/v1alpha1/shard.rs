@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use strum::{AsRefStr, Display, IntoStaticStr};
 
-use super::{DeletionPolicy, KafkaTopic, PodTemplate, Resources, Role, Verdict};
+use super::{DeletionPolicy, PodTemplate, Resources, Role, Verdict};
 use crate::schema;
 
 /// What a person asks of a shard.
@@ -44,7 +44,6 @@ use crate::schema;
     printcolumn(name = "Mode", type_ = "string", json_path = ".spec.failover.mode", priority = 1),
     printcolumn(name = "Paused", type_ = "boolean", json_path = ".spec.paused", priority = 1)
 )]
-#[x_kube(validation = Rule::new("has(self.kafka) == has(oldSelf.kafka)").message("kafka cannot be added or taken away: the stored offsets belong to one topic"))]
 #[serde(rename_all = "camelCase")]
 pub struct ShardSpec {
     /// MySQL servers, the primary included.
@@ -61,9 +60,6 @@ pub struct ShardSpec {
     /// Additions to the pods.
     #[serde(default)]
     pub pod_template: PodTemplate,
-    /// The topic that feeds this shard. Without it, a promotion is not checked against the topic's retention.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kafka: Option<KafkaTopic>,
     /// Stops every action of the operator on this shard, failover included.
     #[serde(default)]
     pub paused: bool,
@@ -165,6 +161,7 @@ pub struct StorageSpec {
     /// Size of each replica's volume, such as `100Gi`. May grow, not shrink; replicas that are made from then on get the larger one.
     #[schemars(length(max = 32))]
     #[x_kube(validation = Rule::new("isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))").message("size must be an amount such as 100Gi"))]
+    #[x_kube(validation = Rule::new("!isQuantity(self) || quantity(self).compareTo(quantity('256Mi')) >= 0").message("size must be 256Mi or more, which a MySQL server takes before it holds anything; a number without a unit counts bytes"))]
     #[x_kube(validation = Rule::new("!isQuantity(self) || !isQuantity(oldSelf) || quantity(self).compareTo(quantity(oldSelf)) >= 0").message("a volume cannot shrink; make a new Shard with the smaller size"))]
     pub size: String,
     /// The StorageClass; without it, the cluster's default.
@@ -238,6 +235,7 @@ fn twenty() -> i32 {
 /// Thresholds of detection, in milliseconds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[x_kube(validation = Rule::new("self.goneAfterMs >= 2 * self.probeIntervalMs && self.suspectAfterMs >= 2 * self.probeIntervalMs").message("goneAfterMs and suspectAfterMs must be at least twice probeIntervalMs: one missed probe is not evidence"))]
+#[x_kube(validation = Rule::new("self.evidenceMaxAgeMs >= 2 * self.probeIntervalMs").message("evidenceMaxAgeMs must be at least twice probeIntervalMs: evidence would be out of date before the next probe"))]
 #[x_kube(validation = Rule::new("self.stuckAfterMs >= self.commitDeadlineMs").message("stuckAfterMs must be at least commitDeadlineMs"))]
 #[serde(rename_all = "camelCase")]
 pub struct Detection {

@@ -9,7 +9,7 @@ use k8s_openapi::api::rbac::v1::{PolicyRule, Role, RoleBinding, RoleRef, Subject
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use serde_json::{Value, json};
-use understudy_api::v1alpha1::{ConsumerSpec, FailoverMode, KafkaTopic, ShardSpec};
+use understudy_api::v1alpha1::{ConsumerSpec, FailoverMode, ShardSpec};
 use understudy_api::{Consumer, Datastore, labels, names};
 
 use super::super::shard::build::owner_of;
@@ -42,14 +42,12 @@ fn metadata(datastore: &Datastore, name: String) -> ObjectMeta {
 /// person can pull them on one shard without the Datastore setting them back.
 pub fn shard(datastore: &Datastore, index: i32) -> Value {
     let template = &datastore.spec.shard_template;
-    let kafka = &datastore.spec.kafka;
     let spec = ShardSpec {
         replicas: template.replicas,
         mysql: template.mysql.clone(),
         storage: template.storage.clone(),
         failover: template.failover.clone(),
         pod_template: template.pod_template.clone(),
-        kafka: Some(KafkaTopic { bootstrap_servers: kafka.bootstrap_servers.clone(), topic: kafka.topic.clone() }),
         paused: datastore.spec.paused,
         deletion_policy: datastore.spec.deletion_policy,
     };

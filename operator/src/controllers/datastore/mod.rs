@@ -8,6 +8,7 @@ mod placement;
 mod status;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod topic;
 
 use std::collections::BTreeSet;
@@ -274,9 +275,10 @@ impl Pass<'_> {
         self.context.applier.delete::<K>(&live, None).await
     }
 
-    /// Whether the Secrets that the spec names are there. They are not watched, so a missing one is looked for again soon.
+    /// Whether the Secrets that the spec names are there and hold tokens. They are not watched, so one that will not do is looked
+    /// at again soon.
     async fn look_for_tokens(&self) -> Result<SecretFact, DatastoreError> {
-        let mut missing = Vec::new();
+        let (mut missing, mut unusable) = (Vec::new(), Vec::new());
         for name in build::token_secrets(self.datastore) {
             let what = format!("tokens {}/{name}", self.namespace());
             if !self.context.recent.is_due(&what, AGAIN) {
@@ -284,14 +286,18 @@ impl Pass<'_> {
             }
             let found = self.context.applier.get::<Secret>(&self.namespace(), &name).await;
             match found.map_err(DatastoreError::Tokens)? {
-                Some(_) => self.context.recent.looked(what),
+                Some(secret) => match tokens::problem(&secret) {
+                    None => self.context.recent.looked(what),
+                    Some(problem) => unusable.push(problem),
+                },
                 None => missing.push(name),
             }
         }
-        if missing.is_empty() {
-            return Ok(SecretFact::Present);
-        }
-        Ok(SecretFact::Missing(missing.join(", ")))
+        Ok(match (missing.is_empty(), unusable.is_empty()) {
+            (true, true) => SecretFact::Present,
+            (true, false) => SecretFact::Unusable(unusable.join("; ")),
+            (false, _) => SecretFact::Missing(missing.join(", ")),
+        })
     }
 
     fn observed(
@@ -358,9 +364,13 @@ impl Pass<'_> {
             }
             Placing::Keep | Placing::NeedEnds => {}
         }
-        if let SecretFact::Missing(names) = &observed.secrets {
-            let note = format!("Secret {names} is not there; pods that mount it wait for it");
-            events.say(self.datastore, Reason::SecretMissing, note);
+        match &observed.secrets {
+            SecretFact::Missing(names) => {
+                let note = format!("Secret {names} is not there; pods that mount it wait for it");
+                events.say(self.datastore, Reason::SecretMissing, note);
+            }
+            SecretFact::Unusable(why) => events.say(self.datastore, Reason::TokensUnusable, why.clone()),
+            SecretFact::Present | SecretFact::Unknown => {}
         }
     }
 }

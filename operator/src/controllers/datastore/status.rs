@@ -16,7 +16,9 @@ use crate::troubles::Trouble;
 
 /// The topic is as the spec asks.
 pub const TOPIC_READY: &str = "TopicReady";
-/// The Secrets that the spec names are there.
+/// Why [`TOPIC_READY`] does not hold for a topic that is there.
+const TOPIC_DIFFERS: &str = "TopicDiffers";
+/// The Secrets that the spec names are there, and hold tokens.
 pub const SECRETS_READY: &str = "SecretsReady";
 
 /// Whether the Secrets that the spec names are there.
@@ -26,6 +28,8 @@ pub enum SecretFact {
     Present,
     /// These are not.
     Missing(String),
+    /// They are there, and nobody is let in by what is in them, or not everybody; for a person.
+    Unusable(String),
     /// Nobody looked.
     Unknown,
 }
@@ -124,6 +128,19 @@ pub fn of(datastore: &Datastore, observed: Observed, now: Timestamp) -> Datastor
     status
 }
 
+/// How the topic differs from what the spec asks, by this look or by the last one.
+fn difference(datastore: &Datastore, observed: &Observed) -> Option<String> {
+    match &observed.topic {
+        Some(Fact::Differs(how)) => Some(how.clone()),
+        Some(Fact::Ready | Fact::Unreachable(_)) => None,
+        None => {
+            let known = datastore.status.iter().flat_map(|status| &status.conditions);
+            let mut known = known.filter(|known| known.type_ == TOPIC_READY && known.reason == TOPIC_DIFFERS);
+            known.next().map(|known| known.message.clone())
+        }
+    }
+}
+
 /// What is to be said of `spec.paused`, when it was changed since the status was written.
 pub fn lever(datastore: &Datastore) -> Option<(Reason, &'static str)> {
     let was_paused = datastore.status.as_ref().is_some_and(|status| conditions::is_paused(&status.conditions));
@@ -163,14 +180,15 @@ fn claims(datastore: &Datastore, observed: &Observed, shards_ready: usize) -> Ve
         Some(Fact::Ready) => {
             claims.push(Claim::yes(TOPIC_READY, "AsAskedFor", format!("topic {}", datastore.spec.kafka.topic)));
         }
-        Some(Fact::Differs(how)) => claims.push(Claim::no(TOPIC_READY, "TopicDiffers", how.clone())),
+        Some(Fact::Differs(how)) => claims.push(Claim::no(TOPIC_READY, TOPIC_DIFFERS, how.clone())),
         Some(Fact::Unreachable(why)) => claims.push(Claim::unknown(TOPIC_READY, "KafkaUnreachable", why.clone())),
     }
     match &observed.secrets {
-        SecretFact::Present => claims.push(Claim::yes(SECRETS_READY, "Present", "")),
+        SecretFact::Present => claims.push(Claim::yes(SECRETS_READY, "Present", "every entry is a token")),
         SecretFact::Missing(names) => {
             claims.push(Claim::no(SECRETS_READY, "SecretMissing", format!("Secret {names} is not there")));
         }
+        SecretFact::Unusable(why) => claims.push(Claim::no(SECRETS_READY, "TokensUnusable", why.clone())),
         SecretFact::Unknown => {}
     }
     if datastore.spec.paused {
@@ -190,7 +208,7 @@ fn claims(datastore: &Datastore, observed: &Observed, shards_ready: usize) -> Ve
         claims.push(Claim::no(conditions::READY, "NotAllReady", message.clone()));
         claims.push(Claim::yes(conditions::PROGRESSING, "NotAllReady", message));
     }
-    claims.push(degraded(observed));
+    claims.push(degraded(datastore, observed));
     claims
 }
 
@@ -217,11 +235,16 @@ fn wanting(datastore: &Datastore, observed: &Observed, shards_ready: usize) -> V
         Some(status) => wanting.push(format!("consumer {}", status.ready.as_deref().unwrap_or("is being made"))),
         None => wanting.push("consumer is being made".to_owned()),
     }
-    if let SecretFact::Missing(names) = &observed.secrets {
-        wanting.push(format!("Secret {names} is not there"));
+    match &observed.secrets {
+        SecretFact::Missing(names) => wanting.push(format!("Secret {names} is not there")),
+        SecretFact::Unusable(why) => wanting.push(why.clone()),
+        SecretFact::Present | SecretFact::Unknown => {}
     }
     if let Some(Fact::Unreachable(why)) = &observed.topic {
         wanting.push(format!("kafka: {why}"));
+    }
+    if let Some(how) = difference(datastore, observed) {
+        wanting.push(format!("topic {} is not as asked for: {how}", spec.kafka.topic));
     }
     match &observed.placing {
         Placing::Wait { shards } => wanting.push(format!("no data goes to {} yet", shards.join(", "))),
@@ -231,7 +254,7 @@ fn wanting(datastore: &Datastore, observed: &Observed, shards_ready: usize) -> V
     wanting
 }
 
-fn degraded(observed: &Observed) -> Claim {
+fn degraded(datastore: &Datastore, observed: &Observed) -> Claim {
     let degraded: Vec<_> = observed
         .shards
         .iter()
@@ -240,8 +263,8 @@ fn degraded(observed: &Observed) -> Claim {
         })
         .map(|shard| shard.name.as_str())
         .collect();
-    match (&observed.topic, degraded.is_empty()) {
-        (Some(Fact::Differs(how)), _) => Claim::yes(conditions::DEGRADED, "TopicDiffers", how.clone()),
+    match (difference(datastore, observed), degraded.is_empty()) {
+        (Some(how), _) => Claim::yes(conditions::DEGRADED, TOPIC_DIFFERS, how),
         (_, false) => Claim::yes(conditions::DEGRADED, "ShardsDegraded", degraded.join(", ")),
         (_, true) => Claim::no(conditions::DEGRADED, "AsAskedFor", ""),
     }

@@ -12,10 +12,10 @@ use kube::ResourceExt;
 use kube::api::{ListParams, ObjectList};
 use serde_json::json;
 use understudy_api::v1alpha1::{
-    Bootstrap, Condemned, FailoverPhase, FailoverResult, FailoverStatus, LastFailover, OriginReason, ReplicaOrigin,
-    ReplicaSpec, ReplicaStatus, Role, ShardStatus, Transition, TransitionKind, VolumeState, VolumeStatus,
+    Bootstrap, Condemned, LastFailover, OriginReason, ReplicaOrigin, ReplicaSpec, ReplicaStatus, Role, ShardStatus,
+    Transition, TransitionKind, VolumeState, VolumeStatus,
 };
-use understudy_api::{Failover, Replica, Shard, labels};
+use understudy_api::{Replica, Shard, labels};
 use understudy_decide::decision::{Claim, NewReplica, Sentence};
 use understudy_decide::failover::snapshot::{Kind, Snapshot};
 use understudy_decide::{Role as DecidedRole, Step};
@@ -25,6 +25,7 @@ use super::build;
 use super::observe::Objects;
 use super::stage::Stage;
 use crate::apply::{ApplyError, Live, Writable, manager};
+use crate::controllers::failover;
 use crate::troubles::Trouble;
 
 /// What became of a step.
@@ -430,19 +431,8 @@ impl Stage {
         if !self.overlay.take(&format!("refuse {request}"), Instant::now()) {
             return Ok(Taken::Void);
         }
-        let found: Option<Failover> = soon(self.context.applier.get(&self.namespace, request)).await?;
-        let Some(mut found) = found else { return Ok(Taken::Void) };
-        let status: &mut FailoverStatus = found.status.get_or_insert_default();
-        if status.phase != FailoverPhase::Pending {
-            return Ok(Taken::Void);
-        }
-        status.phase = FailoverPhase::Closed;
-        status.result = Some(FailoverResult::Refused);
-        status.message = Some(message.to_owned());
-        status.finished_at = Some(MicroTime(Timestamp::now()));
-        status.observed_generation = found.metadata.generation;
-        soon(self.context.applier.replace_status(&found)).await?;
-        Ok(Taken::Done)
+        let refused = soon(failover::refuse(&self.context.applier, &self.namespace, request, message)).await?;
+        Ok(if refused { Taken::Done } else { Taken::Void })
     }
 }
 

@@ -70,7 +70,8 @@ struct Theatre {
 
 impl Theatre {
     fn open_all(&mut self) {
-        for shard in self.shared.context.caches.shards.all() {
+        // Malformed ones too: they may be on their way out.
+        for shard in self.shared.context.caches.shards.store().state() {
             self.open(shard.namespace().unwrap_or_default(), shard.name_any());
         }
         for running in self.stages.values() {

@@ -19,6 +19,7 @@ use super::build;
 use super::obstacles::Obstacle;
 use crate::cache::{Caches, Held};
 use crate::controllers::consumer::group_of;
+use crate::controllers::failover::is_open;
 use crate::evidence::Heard;
 use crate::evidence::own::{Pace, Subject, millis};
 
@@ -326,10 +327,8 @@ fn requests(objects: &Objects, status: &Status, wall: Timestamp) -> Vec<Request>
     .into_iter()
     .flatten()
     .collect();
-    let open = |failover: &&Held<Failover>| {
-        let pending = failover.status.as_ref().is_none_or(|s| s.phase == FailoverPhase::Pending && s.result.is_none());
-        pending && failover.spec.epoch.is_none() && failover.metadata.deletion_timestamp.is_none()
-    };
+    // A drill is turned down by the controller of requests.
+    let open = |failover: &&Held<Failover>| is_open(failover) && failover.spec.kind != FailoverKind::Drill;
     let open = objects.failovers.iter().filter(open).filter(|failover| !named.contains(&failover.name_any()));
     let mut requests: Vec<_> = open
         .map(|failover| Request {
