@@ -8,6 +8,8 @@ pub const ACCEPTED: &str = "Accepted";
 pub const PROVISIONED: &str = "Provisioned";
 /// Everything the object promises holds.
 pub const READY: &str = "Ready";
+/// Nothing runs as an earlier spec asked.
+pub const UP_TO_DATE: &str = "UpToDate";
 /// What was asked for has come to its end, well or not.
 pub const COMPLETE: &str = "Complete";
 /// Work towards the desired state is under way.

@@ -39,6 +39,7 @@ use crate::schema;
     printcolumn(name = "Gap", type_ = "string", json_path = ".status.lastFailover.gap", description = "Write gap of that change"),
     printcolumn(name = "Doing", type_ = "string", json_path = ".status.doing", description = "What the operator is doing about it"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "UpToDate", type_ = "string", json_path = ".status.upToDate", priority = 1, description = "Replicas with the image, configuration and resources of the spec"),
     printcolumn(name = "Cause", type_ = "string", json_path = ".status.verdict.cause", priority = 1),
     printcolumn(name = "Target", type_ = "string", json_path = ".status.targetPrimary", priority = 1),
     printcolumn(name = "Mode", type_ = "string", json_path = ".spec.failover.mode", priority = 1),
@@ -72,7 +73,7 @@ fn three() -> i32 {
     3
 }
 
-/// The MySQL servers of a shard.
+/// The MySQL servers of a shard. A change reaches replicas that are made from then on; which ones have it is shown as `UpToDate`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MysqlSpec {
@@ -348,6 +349,9 @@ pub struct ShardStatus {
     /// Replicas that serve or replicate, of those asked for, such as `3/3`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready: Option<String>,
+    /// Replicas whose pods have the image, configuration and resources of the spec, of those that were not condemned, such as `2/3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub up_to_date: Option<String>,
     /// How many replicas serve or replicate.
     #[serde(default)]
     pub ready_replicas: i32,
@@ -363,7 +367,7 @@ pub struct ShardStatus {
     /// The last change of primary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failover: Option<LastFailover>,
-    /// Ready, Progressing, Degraded, Provisioned, PrimaryHealthy, Promotable, Redundant, ConsumersCurrent.
+    /// Ready, Progressing, Degraded, Provisioned, UpToDate, PrimaryHealthy, Promotable, Redundant, ConsumersCurrent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

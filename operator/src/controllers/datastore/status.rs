@@ -209,6 +209,7 @@ fn claims(datastore: &Datastore, observed: &Observed, shards_ready: usize) -> Ve
         claims.push(Claim::yes(conditions::PROGRESSING, "NotAllReady", message));
     }
     claims.push(degraded(datastore, observed));
+    claims.push(up_to_date(observed));
     claims
 }
 
@@ -252,6 +253,25 @@ fn wanting(datastore: &Datastore, observed: &Observed, shards_ready: usize) -> V
         Placing::Keep | Placing::Write { .. } => {}
     }
     wanting
+}
+
+/// Whether every replica of every shard runs as the spec asks, with how many do where not all.
+fn up_to_date(observed: &Observed) -> Claim {
+    let behind = |shard: &&ShardFact| {
+        let status = shard.status.as_ref();
+        status.is_some_and(|status| {
+            status.conditions.iter().any(|c| c.type_ == conditions::UP_TO_DATE && c.status == "False")
+        })
+    };
+    let count =
+        |shard: &ShardFact| shard.status.as_ref().and_then(|status| status.up_to_date.clone()).unwrap_or_default();
+    let behind = observed.shards.iter().filter(behind).map(|shard| format!("{} {}", shard.name, count(shard)));
+    let behind: Vec<_> = behind.collect();
+    if behind.is_empty() {
+        return Claim::yes(conditions::UP_TO_DATE, "AllUpToDate", "every replica runs as the spec asks");
+    }
+    let message = format!("replicas with the image, configuration and resources of the spec: {}", behind.join(", "));
+    Claim::no(conditions::UP_TO_DATE, "ReplicasBehind", message)
 }
 
 fn degraded(datastore: &Datastore, observed: &Observed) -> Claim {

@@ -192,6 +192,20 @@ fn a_topic_that_differs_goes_on_to_differ_until_a_look_says_otherwise() {
 }
 
 #[test]
+fn a_datastore_says_which_shards_have_replicas_of_an_earlier_spec() {
+    let mut observed = observed();
+    let status = status::of(&datastore(json!({})), observed.clone(), Timestamp::UNIX_EPOCH);
+    assert_eq!(condition(&status, conditions::UP_TO_DATE).0, "True");
+    let behind = observed.shards[1].status.as_mut().unwrap();
+    behind.up_to_date = Some("1/3".to_owned());
+    behind.conditions[0].type_ = "UpToDate".to_owned();
+    behind.conditions[0].status = "False".to_owned();
+    let status = status::of(&datastore(json!({})), observed, Timestamp::UNIX_EPOCH);
+    let (holds, message) = condition(&status, conditions::UP_TO_DATE);
+    assert!(holds == "False" && message.ends_with("metrics-1 1/3"), "{message}");
+}
+
+#[test]
 fn placements_are_added_to_and_kept_in_order() {
     let mut datastore = datastore(json!({}));
     let placing = placement::plan("metrics", 2, 4, &DatastoreStatus::default(), |_| true);

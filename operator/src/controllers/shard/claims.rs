@@ -8,6 +8,7 @@ use understudy_decide::failover::snapshot::Snapshot;
 
 use super::observe::Objects;
 use super::obstacles;
+use super::rolled::Rolled;
 
 /// One claim for each condition.
 pub fn claims(s: &Snapshot, d: &Decision, objects: &Objects) -> Vec<Claim> {
@@ -49,7 +50,8 @@ pub fn claims(s: &Snapshot, d: &Decision, objects: &Objects) -> Vec<Claim> {
         false => Claim::no(conditions::DEGRADED, "NotDegraded", "no copy is missing that was there"),
     };
     let provisioned = obstacles::provisioned(&objects.obstacles);
-    vec![all, progressing, degraded, provisioned, primary, promotable, redundant, consumers(objects)]
+    let up_to_date = Rolled::of(objects).claim();
+    vec![all, progressing, degraded, provisioned, up_to_date, primary, promotable, redundant, consumers(objects)]
 }
 
 fn progressing(paused: bool, view: &View, ready: &str) -> Claim {

@@ -3,7 +3,7 @@
 //! - [`stage`]: the loop
 //! - [`observe`], [`memory`], [`overlay`], [`company`]: what a snapshot is made of
 //! - [`act`], [`orders`]: how steps are carried out
-//! - [`report`], [`claims`], [`notes`], [`obstacles`], [`gap`]: what is said about it
+//! - [`report`], [`claims`], [`notes`], [`obstacles`], [`rolled`], [`gap`]: what is said about it
 //! - [`build`]: the objects of a shard
 
 mod act;
@@ -18,6 +18,7 @@ mod obstacles;
 mod orders;
 mod overlay;
 mod report;
+mod rolled;
 mod stage;
 
 use std::collections::HashMap;

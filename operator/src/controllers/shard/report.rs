@@ -28,6 +28,7 @@ use super::gap::Gap;
 use super::notes::Noted;
 use super::observe::Objects;
 use super::obstacles::{self, Obstacle, Seen};
+use super::rolled::{self, Rolled};
 use super::stage::Stage;
 use crate::events::{Events, Reason};
 use crate::troubles::Trouble;
@@ -82,6 +83,7 @@ impl Reporter {
             replicas,
             ready,
             ready_replicas,
+            up_to_date,
             promotable,
             lag,
             lag_seconds,
@@ -94,6 +96,7 @@ impl Reporter {
         status.replicas = replicas;
         status.ready = ready;
         status.ready_replicas = ready_replicas;
+        status.up_to_date = up_to_date;
         status.promotable = promotable;
         status.lag = lag;
         status.lag_seconds = lag_seconds;
@@ -115,6 +118,7 @@ impl Reporter {
         status.replicas = objects.replicas.iter().filter_map(|replica| summary(replica, s, d, objects)).collect();
         status.ready = Some(format!("{}/{}", d.view.ready, s.policy.replicas));
         status.ready_replicas = i32::try_from(d.view.ready).unwrap_or(i32::MAX);
+        status.up_to_date = Some(Rolled::of(objects).text());
         status.promotable = i32::try_from(d.view.promotable).unwrap_or(i32::MAX);
         let best = status.replicas.iter().filter(|r| r.role == Role::Standby).filter_map(|r| r.delay_seconds);
         status.lag_seconds = best.min_by(f64::total_cmp);
@@ -334,7 +338,8 @@ fn replica_status(
         true => Claim::yes(conditions::READY, "Ready", "it serves or replicates"),
         false => Claim::no(conditions::READY, "NotReady", message),
     };
-    for claim in [claim, obstacles::provisioned(&its)] {
+    let up_to_date = rolled::of_replica(rolled::is_up_to_date(objects, name.as_str()));
+    for claim in [claim, obstacles::provisioned(&its), up_to_date] {
         conditions::set(&mut status.conditions, claim, replica.metadata.generation, &Time(s.now));
     }
     status
