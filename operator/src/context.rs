@@ -11,6 +11,7 @@ use crate::cache::Caches;
 use crate::events::Events;
 use crate::lease::Leading;
 use crate::metrics::Metrics;
+use crate::recent::Recent;
 use crate::settings::Settings;
 use crate::topics::Topics;
 use crate::troubles::Troubles;

@@ -12,6 +12,7 @@ use understudy_api::{Consumer, Datastore, labels, names};
 use super::super::datastore::{credentials, follow_routes, rule, secret};
 use super::super::shard::build::owner_of;
 use super::super::workload::{Port, Workload, value};
+use super::group::group_of;
 use crate::apply::MANAGED_BY;
 use crate::context::Context;
 

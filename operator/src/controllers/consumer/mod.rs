@@ -101,10 +101,7 @@ fn concerns(touched: &Touched, context: &Context) -> Vec<(String, String)> {
 }
 
 fn pass(consumer: Held<Consumer>, context: &Context) -> BoxFuture<'_, Result<Again, ConsumerError>> {
-    async move {
-        Pass { consumer: &consumer, context }.run().await.map(|()| AGAIN)
-    }
-    .boxed()
+    async move { Pass { consumer: &consumer, context }.run().await.map(|()| AGAIN) }.boxed()
 }
 
 struct Pass<'a> {

@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
+use understudy_api::Replica;
 use understudy_api::conditions::{self, Claim};
 use understudy_api::v1alpha1::{
     RebuildNote, RebuildProgress, ReplicaPhase, ReplicaStatus, ReplicaSummary, Role, ShardStatus, Verdict,
     VerdictState, VolumeState, VolumeStatus,
 };
-use understudy_api::{Replica, Shard};
-use understudy_decide::decision::{ReplicaView, View};
+use understudy_decide::decision::ReplicaView;
 use understudy_decide::failover::record::{Phase as RecordPhase, RecordUpdate};
 use understudy_decide::failover::snapshot::Snapshot;
 use understudy_decide::{Decision, Role as DecidedRole};

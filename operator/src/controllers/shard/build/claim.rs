@@ -4,8 +4,8 @@ use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimSpe
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
-use understudy_api::v1alpha1::Role;
 use understudy_api::labels::{SHARD, SHARD_UID};
+use understudy_api::v1alpha1::Role;
 use understudy_api::{Replica, Shard};
 
 use super::replica_labels;
