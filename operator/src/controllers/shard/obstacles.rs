@@ -41,9 +41,10 @@ impl Refusals {
         true
     }
 
-    /// Whether the step was refused a moment ago.
+    /// Whether the step was refused a moment ago. Only what makes objects waits: nothing that a change of primary needs ever does.
     pub fn hold_back(&self, step: &Step, now: Instant) -> bool {
-        self.0.get(&subject(step)).is_some_and(|(_, at)| now.duration_since(*at) < AGAIN)
+        let waits = matches!(step, Step::MakeVolume { .. } | Step::MakePod { .. } | Step::Grow { .. });
+        waits && self.0.get(&subject(step)).is_some_and(|(_, at)| now.duration_since(*at) < AGAIN)
     }
 
     /// Forgets what is not asked for any more: it was made, or nobody wants it.
@@ -253,6 +254,9 @@ mod tests {
 
         assert!(refusals.hold_back(&make("m-a"), now) && !refusals.hold_back(&make("m-b"), now));
         assert!(!refusals.hold_back(&make("m-a"), now + AGAIN), "it is tried again");
+        let office = Step::IntendBootstrap { replica: ReplicaName::new("m-a") };
+        assert!(refusals.note(&office, Trouble::of(&error), now));
+        assert!(!refusals.hold_back(&office, now), "a change of primary waits for nothing");
         refusals.keep(&[make("m-a"), make("m-b")]);
         assert_eq!(refusals.all().count(), 1);
         refusals.keep(&[make("m-b")]);
