@@ -2,6 +2,9 @@
 //!
 //! What was applied is remembered for ten minutes: an equal object is not sent again unless the live one was changed by
 //! somebody else or is gone. So a stable cluster costs no writes, and what somebody changed by hand is set right.
+//!
+//! Before anything is sent the live object is read past every cache: one that was not made for the same owner is left alone
+//! ([`crate::ownership`]), and what is sent names the UID that was read.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -20,6 +23,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::errors::chain;
 use crate::metrics::{Metrics, Write};
+use crate::ownership::{Standing, standing};
 
 /// The label that everything made by the operator has; watches select by it.
 pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "understudy");
@@ -36,6 +40,8 @@ pub mod manager {
     pub const FURNISH: &str = "understudy-furnish";
     /// Replicas, pods and volumes of a Shard.
     pub const SHARD: &str = "understudy-shard";
+    /// Finalizers, and what is written on volumes when their Shard is deleted.
+    pub const FAREWELL: &str = "understudy-farewell";
     /// Role labels, moved when a replica's role changes.
     pub const ROLE: &str = "understudy-role";
     /// Status written whole.
@@ -71,8 +77,19 @@ pub enum ApplyError {
         name: String,
     },
     /// An object of this name exists and belongs to somebody else.
-    #[error("{kind} {name} exists and is not ours; rename or remove it")]
+    #[error(
+        "{kind} {name} is there and was not made by understudy for this object, so it is left alone: delete or rename it, and \
+         this goes on by itself"
+    )]
     NotOurs {
+        /// The object's kind.
+        kind: String,
+        /// The object's name.
+        name: String,
+    },
+    /// An object of this name is on its way out.
+    #[error("{kind} {name} is being deleted")]
+    Leaving {
         /// The object's kind.
         kind: String,
         /// The object's name.
@@ -101,7 +118,19 @@ impl ApplyError {
 
     /// Whether somebody else wrote first; the next pass sees what, so it is a normal outcome.
     pub fn is_conflict(&self) -> bool {
-        self.status().is_some_and(|status| status.is_conflict())
+        matches!(self, Self::Leaving { .. }) || self.status().is_some_and(|status| status.is_conflict())
+    }
+
+    /// Whether it will be no better when it is tried again, until somebody changes something: a name that is taken, a quota, a
+    /// policy, a missing right.
+    pub fn is_refusal(&self) -> bool {
+        let passes = |status: &kube::core::Status| {
+            status.is_conflict()
+                || status.is_not_found()
+                || status.is_already_exists()
+                || matches!(status.code, 401 | 408 | 429 | 502..=504)
+        };
+        matches!(self, Self::NotOurs { .. }) || self.status().is_some_and(|status| !passes(status))
     }
 
     /// Whether there is no such object.
@@ -216,7 +245,8 @@ impl Applier {
         self.apply_as::<K>(manager, &object.namespace().unwrap_or_default(), &object.name_any(), value, live).await
     }
 
-    /// The same for an object given as JSON, which may leave out fields that the type always has.
+    /// The same for an object given as JSON, which may leave out fields that the type always has. With a UID in its metadata it is
+    /// of exactly that object; without one, of the object that has an owner in common with it.
     pub async fn apply_as<K: Writable>(
         &self,
         manager: &'static str,
@@ -237,6 +267,11 @@ impl Applier {
                 return Ok(false);
             }
         }
+        if value["metadata"]["uid"].is_null()
+            && let Some(uid) = self.own::<K>(namespace, name, &value).await?
+        {
+            value["metadata"]["uid"] = json!(uid);
+        }
         let params = PatchParams::apply(manager).force();
         let patch = Patch::Apply(&value);
         let written: K =
@@ -249,6 +284,22 @@ impl Applier {
         };
         self.memory.lock().unwrap_or_else(PoisonError::into_inner).insert(key, memory);
         Ok(true)
+    }
+
+    /// The UID of the live object, if there is one; an error if it is not ours.
+    async fn own<K: Writable>(
+        &self,
+        namespace: &str,
+        name: &str,
+        wanted: &Value,
+    ) -> Result<Option<String>, ApplyError> {
+        let Some(live) = self.get::<K>(namespace, name).await? else { return Ok(None) };
+        let (kind, name) = (K::kind(&()).into_owned(), name.to_owned());
+        match standing(live.meta(), wanted) {
+            Standing::Ours => Ok(live.uid()),
+            Standing::Leaving => Err(ApplyError::Leaving { kind, name }),
+            Standing::Theirs => Err(ApplyError::NotOurs { kind, name }),
+        }
     }
 
     /// Applies a part of an object's status server-side.
@@ -346,30 +397,71 @@ impl Applier {
     }
 }
 
-/// When something was last looked at, for what is looked at now and then only.
-#[derive(Clone, Debug, Default)]
-pub struct Recent {
-    looked: Arc<Mutex<HashMap<String, Instant>>>,
-}
-
-impl Recent {
-    /// Whether it was not looked at within this time. The name should change with whatever makes an earlier look void.
-    pub fn is_due(&self, what: &str, every: Duration) -> bool {
-        let looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
-        looked.get(what).is_none_or(|at| at.elapsed() >= every)
-    }
-
-    /// Notes that it was looked at now.
-    pub fn looked(&self, what: String) {
-        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
-        looked.retain(|_, at| at.elapsed() < Duration::from_secs(24 * 3600));
-        looked.insert(what, Instant::now());
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::api::core::v1::ConfigMap;
+
     use super::*;
+    use crate::fake::FakeApi;
+
+    fn config(owner: &str, text: &str) -> Value {
+        json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {
+                "name": "m-mysql", "namespace": "prod",
+                "ownerReferences": [{ "apiVersion": "understudy.dev/v1alpha1", "kind": "Shard", "name": "m", "uid": owner }],
+            },
+            "data": { "my.cnf": text },
+        })
+    }
+
+    async fn apply(applier: &Applier, object: Value) -> Result<bool, ApplyError> {
+        let object: ConfigMap = serde_json::from_value(object).unwrap();
+        applier.apply(manager::FURNISH, &object, Live::Unwatched).await
+    }
+
+    #[tokio::test]
+    async fn an_object_of_somebody_else_is_left_as_it_is() {
+        let mut theirs = config("u1", "their own");
+        theirs["metadata"].as_object_mut().unwrap().remove("ownerReferences");
+        let api = FakeApi::with([theirs]);
+        let error = apply(&api.applier(), config("u1", "ours")).await.unwrap_err();
+        assert!(error.is_refusal() && !error.is_conflict(), "{error}");
+        let words = error.to_string();
+        assert!(words.contains("ConfigMap m-mysql") && words.contains("delete or rename it"), "{words}");
+        assert_eq!(api.object("configmaps/m-mysql").unwrap()["data"]["my.cnf"], "their own");
+        assert!(api.writes().is_empty(), "{:?}", api.writes());
+    }
+
+    #[tokio::test]
+    async fn an_object_of_ours_is_made_and_set_right() {
+        let api = FakeApi::default();
+        let applier = api.applier();
+        assert!(apply(&applier, config("u1", "one")).await.unwrap());
+        assert!(!apply(&applier, config("u1", "one")).await.unwrap(), "nothing changed");
+        assert!(apply(&applier, config("u1", "two")).await.unwrap());
+        assert_eq!(api.object("configmaps/m-mysql").unwrap()["data"]["my.cnf"], "two");
+    }
+
+    #[tokio::test]
+    async fn one_that_was_put_in_the_place_of_ours_is_not_ours() {
+        let api = FakeApi::default();
+        let applier = api.applier();
+        apply(&applier, config("u1", "one")).await.unwrap();
+        api.change("configmaps/m-mysql", |object| {
+            object["metadata"]["uid"] = json!("another");
+            object["metadata"]["ownerReferences"] = json!([]);
+        });
+        assert!(matches!(apply(&applier, config("u1", "two")).await, Err(ApplyError::NotOurs { .. })));
+    }
+
+    #[tokio::test]
+    async fn what_an_earlier_object_of_the_name_left_is_waited_for() {
+        let api = FakeApi::with([config("u0", "old")]);
+        let error = apply(&api.applier(), config("u1", "new")).await.unwrap_err();
+        assert!(error.is_conflict() && !error.is_refusal(), "{error}");
+        assert_eq!(api.object("configmaps/m-mysql").unwrap()["data"]["my.cnf"], "old");
+    }
 
     fn memory(generation: Option<i64>, version: &str, at: Instant) -> Memory {
         Memory { hash: 1, at, generation, version: Some(version.to_owned()) }

@@ -154,6 +154,18 @@ impl<K: Resource<DynamicType = ()> + Clone + 'static> Cache<K> {
         Held::new(self.store.get(&ObjectRef::new(name).within(namespace))?)
     }
 
+    /// Whether there is such an object, malformed or not.
+    pub fn is_there(&self, namespace: &str, name: &str) -> bool {
+        self.store.get(&ObjectRef::new(name).within(namespace)).is_some()
+    }
+
+    /// The UID of an object that was deleted and is still there, malformed or not.
+    pub fn leaving(&self, namespace: &str, name: &str) -> Option<String> {
+        let object = self.store.get(&ObjectRef::new(name).within(namespace))?;
+        object.meta().deletion_timestamp.as_ref()?;
+        object.meta().uid.clone()
+    }
+
     /// All well-formed objects of a namespace.
     pub fn within(&self, namespace: &str) -> Vec<Held<K>> {
         self.filter(|meta| meta.namespace.as_deref() == Some(namespace))
@@ -216,6 +228,8 @@ pub type OnMalformed = Arc<dyn Fn(Kind, Malformed) + Send + Sync>;
 pub struct Malformed {
     /// Where it is.
     pub reference: k8s_openapi::api::core::v1::ObjectReference,
+    /// The generation of its spec.
+    pub generation: Option<i64>,
     /// What is wrong.
     pub error: String,
 }
@@ -345,7 +359,8 @@ where
                 && let Err(invalid) = &object.0
             {
                 let error = invalid.error.clone();
-                malformed(kind, Malformed { reference: object.object_ref(&()), error });
+                let generation = object.meta().generation;
+                malformed(kind, Malformed { reference: object.object_ref(&()), generation, error });
             }
             match event {
                 Event::Apply(object) => announce(Change::Touched(Touched::of(kind, &object, false))),

@@ -6,13 +6,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use understudy_link::{Authority, Identity};
 
-use crate::apply::{Applier, Recent};
+use crate::apply::Applier;
 use crate::cache::Caches;
 use crate::events::Events;
 use crate::lease::Leading;
 use crate::metrics::Metrics;
+use crate::recent::Recent;
 use crate::settings::Settings;
 use crate::topics::Topics;
+use crate::troubles::Troubles;
 
 /// The handles that controllers and stages share.
 #[derive(Clone)]
@@ -29,6 +31,8 @@ pub struct Context {
     pub leading: Leading,
     /// Says things on objects.
     pub events: Events,
+    /// What stands in the way of Shards.
+    pub troubles: Troubles,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// Who the operator is to managers and consumers; kept fresh.

@@ -31,6 +31,12 @@ pub enum Reason {
     Resumed,
     /// A pass over the object failed and is tried again.
     ReconcileFailed,
+    /// An object that is to be made has the name of one that somebody else made; that one is left alone.
+    NameTaken,
+    /// The API server refuses an object that is to be made: a quota, a policy, a missing right. The message has its words.
+    Refused,
+    /// A container of a pod does not start: its image cannot be pulled, or it ends again and again.
+    ContainerWaits,
 
     // Datastore and Consumer.
     /// The topic was made.
@@ -41,6 +47,8 @@ pub enum Reason {
     KafkaUnreachable,
     /// A Secret that the spec names is not there.
     SecretMissing,
+    /// A Secret that the spec names has entries that are no tokens.
+    TokensUnusable,
     /// A Shard was made.
     ShardCreated,
     /// Partitions were placed on shards.
@@ -49,6 +57,8 @@ pub enum Reason {
     PlacementWaits,
     /// The spec names a partition that the topic does not have.
     UnknownPartition,
+    /// Nothing is run for the object, as what its spec asks for cannot be done beside what is there; the message says what.
+    NotAccepted,
     /// The Datastore that the spec names is not there.
     DatastoreMissing,
     /// A Shard that the spec names is not there.
@@ -91,8 +101,6 @@ pub enum Reason {
     VolumeQuarantined,
     /// A volume outlives its Shard because the deletion policy says so; said on the volume.
     VolumeRetained,
-    /// The deletion policy was changed, and a volume that was there follows it.
-    VolumePolicyChanged,
     /// A volume was deleted.
     VolumeDeleted,
 
@@ -160,11 +168,16 @@ impl Reason {
         match self {
             Self::Malformed
             | Self::ReconcileFailed
+            | Self::NameTaken
+            | Self::Refused
+            | Self::ContainerWaits
             | Self::TopicDiffers
             | Self::KafkaUnreachable
             | Self::SecretMissing
+            | Self::TokensUnusable
             | Self::PlacementWaits
             | Self::UnknownPartition
+            | Self::NotAccepted
             | Self::DatastoreMissing
             | Self::ShardMissing
             | Self::BootstrapHeld

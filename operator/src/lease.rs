@@ -18,8 +18,14 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Name of the Lease in the operator's namespace.
-pub const NAME: &str = "understudy";
+/// Name of the Lease in the operator's namespace. Instances that look after the same objects must agree on one, and those
+/// that look after others must not wait for each other: so it is named after what they look after.
+pub fn name(scope: Option<&str>) -> String {
+    match scope {
+        None => "understudy".to_owned(),
+        Some(namespace) => format!("understudy-{namespace}"),
+    }
+}
 /// A Lease that was not seen to change for this long may be taken.
 pub const TERM: Duration = Duration::from_secs(4);
 /// How often the holder renews it.
@@ -66,12 +72,13 @@ pub trait Leases: Send + Sync {
 /// The Lease in the cluster.
 pub struct InCluster {
     api: Api<Lease>,
+    name: String,
 }
 
 impl InCluster {
     /// `client` should not retry by itself: a late renewal is worse than a missed one.
-    pub fn new(client: Client, namespace: &str) -> Self {
-        Self { api: Api::namespaced(client, namespace) }
+    pub fn new(client: Client, namespace: &str, scope: Option<&str>) -> Self {
+        Self { api: Api::namespaced(client, namespace), name: name(scope) }
     }
 }
 
@@ -98,7 +105,7 @@ async fn called<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result
 #[async_trait]
 impl Leases for InCluster {
     async fn read(&self) -> Result<Seen, LeaseError> {
-        Ok(called(self.api.get_opt(NAME)).await?.as_ref().map(seen).unwrap_or_default())
+        Ok(called(self.api.get_opt(&self.name)).await?.as_ref().map(seen).unwrap_or_default())
     }
 
     async fn write(&self, over: &Seen, holder: Option<&str>) -> Result<Seen, LeaseError> {
@@ -106,7 +113,7 @@ impl Leases for InCluster {
         let changes_hands = holder.is_some() && over.holder.as_deref() != holder;
         let lease = Lease {
             metadata: ObjectMeta {
-                name: Some(NAME.to_owned()),
+                name: Some(self.name.clone()),
                 resource_version: over.version.clone(),
                 ..ObjectMeta::default()
             },
@@ -120,7 +127,7 @@ impl Leases for InCluster {
             }),
         };
         let written = match over.version {
-            Some(_) => called(self.api.replace(NAME, &PostParams::default(), &lease)).await?,
+            Some(_) => called(self.api.replace(&self.name, &PostParams::default(), &lease)).await?,
             None => called(self.api.create(&PostParams::default(), &lease)).await?,
         };
         Ok(seen(&written))
@@ -285,6 +292,13 @@ mod tests {
         lease: Arc<Mutex<Seen>>,
         /// Whether this instance can reach it.
         cut_off: Arc<AtomicBool>,
+    }
+
+    #[test]
+    fn instances_that_look_after_different_objects_do_not_wait_for_each_other() {
+        assert_eq!(name(None), name(None));
+        let names = [name(None), name(Some("one")), name(Some("other"))];
+        assert_eq!(std::collections::BTreeSet::from(names.clone()).len(), 3, "{names:?}");
     }
 
     impl Fake {

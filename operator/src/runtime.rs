@@ -12,15 +12,17 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, Admin};
-use crate::apply::{Applier, Recent};
-use crate::cache::{Caches, OnMalformed};
+use crate::apply::Applier;
+use crate::cache::Caches;
 use crate::context::Context;
-use crate::events::{Events, Reason};
+use crate::events::Events;
 use crate::lease::{self, InCluster, Leading};
-use crate::metrics::{Metrics, OfKind};
+use crate::metrics::Metrics;
+use crate::recent::Recent;
 use crate::settings::Settings;
 use crate::topics::Brokers;
-use crate::{authority, controllers};
+use crate::troubles::Troubles;
+use crate::{authority, controllers, malformed};
 
 /// How long tasks get to end after they were asked to.
 const GRACE: Duration = Duration::from_secs(10);
@@ -64,12 +66,14 @@ async fn operate(settings: Settings) -> anyhow::Result<()> {
     tasks.spawn(writer);
     // The lease is given up after everything that acts has ended.
     let retire = CancellationToken::new();
-    let leases = InCluster::new(client.clone(), &settings.namespace);
+    let leases = InCluster::new(client.clone(), &settings.namespace, settings.scope());
     let (leading, election) = lease::elect(leases, settings.pod.clone(), retire.clone());
     let election = tokio::spawn(election);
     tasks.spawn(count_leading(leading.clone(), metrics.clone(), stop.clone()));
 
-    let malformed = on_malformed(events.clone(), metrics.clone(), leading.clone());
+    let (malformed, telling) =
+        malformed::start(client.clone(), events.clone(), metrics.clone(), leading.clone(), stop.clone());
+    tasks.spawn(telling);
     let caches = Caches::start(&client, settings.scope(), malformed, &tasks, &stop);
     let context = Context {
         settings: Arc::new(settings),
@@ -78,6 +82,7 @@ async fn operate(settings: Settings) -> anyhow::Result<()> {
         caches,
         leading,
         events,
+        troubles: Troubles::default(),
         metrics,
         identity,
         authority,
@@ -167,16 +172,4 @@ async fn count_leading(mut leading: Leading, metrics: Arc<Metrics>, stop: Cancel
             return;
         }
     }
-}
-
-fn on_malformed(events: Events, metrics: Arc<Metrics>, leading: Leading) -> OnMalformed {
-    Arc::new(move |kind, malformed| {
-        metrics.malformed.get_or_create(&OfKind { kind: kind.into() }).inc();
-        if leading.is_leading() {
-            let note = format!("this object does not parse and nothing is done for it: {}", malformed.error);
-            events.say_on(malformed.reference, Reason::Malformed, note);
-        } else {
-            tracing::warn!(%kind, name = malformed.reference.name, error = malformed.error, "object does not parse");
-        }
-    })
 }

@@ -10,7 +10,7 @@ use serde_json::Value;
 /// Everything the operator may do: (scope, API group, resource, verbs). Scope is `cluster` for what holds in all namespaces,
 /// `own` for the operator's namespace. A right that is not here fails the test, and so does one that is here and not rendered.
 const ALLOWED: &[(&str, &str, &str, &str)] = &[
-    ("cluster", "understudy.dev", "datastores", "get list watch"),
+    ("cluster", "understudy.dev", "datastores", "get list patch watch"),
     ("cluster", "understudy.dev", "shards", "create delete get list patch update watch"),
     ("cluster", "understudy.dev", "replicas", "create delete get list patch update watch"),
     ("cluster", "understudy.dev", "consumers", "create delete get list patch update watch"),
@@ -147,6 +147,20 @@ fn with_a_watch_namespace_only_nodes_are_granted_in_the_whole_cluster() {
         all.iter().filter(|(scope, ..)| scope == "cluster").map(|(_, _, resource, _)| resource.as_str()).collect();
     assert_eq!(cluster, BTreeSet::from(["nodes"]));
     assert!(all.iter().any(|(scope, _, resource, _)| scope == "one" && resource == "shards"));
+}
+
+#[test]
+fn the_lease_is_the_one_that_the_operator_takes() {
+    for (values, scope) in [(&[][..], None), (&["watchNamespace=one"], Some("one"))] {
+        let objects = rendered(values);
+        let rules = objects.iter().filter(|object| object["kind"] == "Role").flat_map(|role| role["rules"].as_array());
+        let leases: BTreeSet<_> = rules
+            .flatten()
+            .filter(|rule| words(&rule["resources"]) == ["leases"])
+            .flat_map(|rule| words(&rule["resourceNames"]))
+            .collect();
+        assert_eq!(leases, BTreeSet::from([understudy::lease::name(scope).as_str()]));
+    }
 }
 
 #[test]

@@ -2,6 +2,10 @@
 {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end }}
 
+{{- define "understudy.lease" -}}
+understudy{{ with .Values.watchNamespace }}-{{ . }}{{ end }}
+{{- end }}
+
 {{- define "understudy.selector" -}}
 app.kubernetes.io/name: understudy
 app.kubernetes.io/instance: {{ .Release.Name }}

@@ -1,8 +1,9 @@
 {{/* What the operator may do to the objects of a namespace that it looks after. */}}
 {{- define "understudy.rules" -}}
+# patch: the finalizer that carries its deletionPolicy to its shards.
 - apiGroups: [understudy.dev]
   resources: [datastores]
-  verbs: [get, list, watch]
+  verbs: [get, list, watch, patch]
 - apiGroups: [understudy.dev]
   resources: [shards, replicas, consumers, failovers]
   verbs: [get, list, watch, create, patch, update, delete]

@@ -2,8 +2,16 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+/// What the spec asks for can be done beside what is there already.
+pub const ACCEPTED: &str = "Accepted";
+/// Nothing that was to be made or started was refused.
+pub const PROVISIONED: &str = "Provisioned";
 /// Everything the object promises holds.
 pub const READY: &str = "Ready";
+/// Nothing runs as an earlier spec asked.
+pub const UP_TO_DATE: &str = "UpToDate";
+/// What was asked for has come to its end, well or not.
+pub const COMPLETE: &str = "Complete";
 /// Work towards the desired state is under way.
 pub const PROGRESSING: &str = "Progressing";
 /// Something is wrong that does not stop the object from serving.

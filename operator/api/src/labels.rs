@@ -4,6 +4,11 @@
 pub const DATASTORE: &str = "understudy.dev/datastore";
 /// The Shard something belongs to.
 pub const SHARD: &str = "understudy.dev/shard";
+/// UID of the Shard that a volume was made for: another Shard of the same name has another. On passwords, as an annotation: of
+/// the Shard that uses them.
+pub const SHARD_UID: &str = "understudy.dev/shard-uid";
+/// `true` on a volume that its Shard's deletion policy has kept.
+pub const RETAINED: &str = "understudy.dev/retained";
 /// The Replica something belongs to.
 pub const REPLICA: &str = "understudy.dev/replica";
 /// `primary`, `standby`, `spare` or `condemned`.

@@ -1,4 +1,8 @@
 //! Names that are derived from names, and how long a name may be so that everything derived from it fits. Pure.
+//!
+//! Two objects never derive the same name for objects of one kind, whatever they are called themselves: the names of
+//! Datastores and Shards have no dot, so what a Consumer derives has one before a part that has none, and the rest differs
+//! in its last word.
 
 use crate::v1alpha1::Shard;
 
@@ -34,9 +38,34 @@ pub fn credentials_secret(shard: &str) -> String {
     format!("{shard}-credentials")
 }
 
-/// The Secret with `ca.crt`, `tls.crt` and `tls.key` of a shard or a consumer.
-pub fn tls_secret(owner: &str) -> String {
-    format!("{owner}-tls")
+/// The Secret with `ca.crt`, `tls.crt` and `tls.key` of a shard.
+pub fn shard_tls_secret(shard: &str) -> String {
+    format!("{shard}-tls")
+}
+
+/// The Secret with `ca.crt`, `tls.crt` and `tls.key` of a consumer.
+pub fn consumer_tls_secret(consumer: &str) -> String {
+    format!("{consumer}.consumer-tls")
+}
+
+/// The disruption budget of a shard's replicas.
+pub fn shard_budget(shard: &str) -> String {
+    format!("{shard}-replicas")
+}
+
+/// The gateway of a Datastore: Deployment, Service and disruption budget.
+pub fn gateway(datastore: &str) -> String {
+    format!("{datastore}-gateway")
+}
+
+/// The query service of a Datastore: Deployment, Service, disruption budget and rights.
+pub fn query(datastore: &str) -> String {
+    format!("{datastore}-query")
+}
+
+/// The rights of a Consumer: ServiceAccount, Role and its binding.
+pub fn consumer_account(consumer: &str) -> String {
+    format!("{consumer}-consumer")
 }
 
 /// The ConfigMap with a shard's `my.cnf`.
@@ -57,9 +86,9 @@ pub fn consumer_san(consumer: &str) -> String {
 /// The DNS name in the operator's certificate; never resolved, only checked.
 pub const OPERATOR_SAN: &str = "operator.understudy.internal";
 
-/// The workload of a Consumer for one shard.
+/// The workload of a Consumer for one shard: Deployment and disruption budget.
 pub fn consumer_workload(consumer: &str, shard: &str) -> String {
-    format!("{consumer}-{shard}")
+    format!("{consumer}.{shard}")
 }
 
 /// The record of the promotion that took this epoch.

@@ -44,7 +44,7 @@ pub enum IssueError {
     Parse(String),
 }
 
-/// Everything a process needs to prove who it is, in PEM: the keys of the Secret `NAME-tls` are `ca.crt`, `tls.crt` and `tls.key`.
+/// Everything a process needs to prove who it is, in PEM: the keys of the Secret with it are `ca.crt`, `tls.crt` and `tls.key`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Pem {
     /// The authority's certificate.

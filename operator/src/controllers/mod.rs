@@ -15,5 +15,6 @@ pub fn start(context: &Context) {
     datastore::start(context);
     consumer::start(context);
     furnish::start(context);
+    failover::start(context);
     shard::start(context);
 }

@@ -5,28 +5,35 @@
 use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
+use std::future::ready;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
-use futures::{Stream, StreamExt, stream};
+use futures::{FutureExt, Stream, StreamExt, stream};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::{Action, Config, ReconcileReason, ReconcileRequest, applier};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::{Resource, ResourceExt};
 use tokio::sync::broadcast::error::RecvError;
 
+use crate::apply::ApplyError;
 use crate::backoff::Backoff;
 use crate::cache::{Cache, Change, Held, Kind, Touched};
 use crate::context::Context;
 pub use crate::errors::chain;
 use crate::events::Reason;
 use crate::metrics::{OfKind, Outcome};
+use crate::troubles::Trouble;
 
 /// Objects of a kind that are passed over at once.
 const AT_ONCE: u16 = 8;
 /// Changes that come faster than this are taken together.
 const TOGETHER: Duration = Duration::from_millis(100);
+
+/// Between two looks at an object of which nothing is to be done.
+const UNHURRIED: Duration = Duration::from_secs(600);
 
 /// When to pass over the object again though nothing changed.
 pub type Again = Duration;
@@ -34,14 +41,32 @@ pub type Again = Duration;
 /// One pass over an object.
 pub type Pass<K, E> = for<'a> fn(Held<K>, &'a Context) -> BoxFuture<'a, Result<Again, E>>;
 
+/// One pass over an object that was deleted.
+pub type Leave<E> = for<'a> fn(&'a ObjectMeta, &'a Context) -> BoxFuture<'a, Result<Again, E>>;
+
+/// For a kind of which nothing is left to do by hand when an object is deleted.
+pub fn let_go<'a, E: Failure>(_: &'a ObjectMeta, _: &'a Context) -> BoxFuture<'a, Result<Again, E>> {
+    ready(Ok(UNHURRIED)).boxed()
+}
+
 /// A pass over an object that failed.
 pub trait Failure: Error + Send + Sync + 'static {
     /// The step that failed, from a closed set.
     fn label(&self) -> &'static str;
+    /// What the API server did not do, when that is the failure.
+    fn unwritten(&self) -> Option<&ApplyError> {
+        None
+    }
     /// Whether another write came first: the next pass sees it, and nobody needs to know.
     fn is_conflict(&self) -> bool {
-        false
+        self.unwritten().is_some_and(ApplyError::is_conflict)
     }
+}
+
+/// What a person has to put right, if that is why the pass failed.
+pub fn trouble_of(failure: &impl Failure) -> Option<Trouble> {
+    let trouble = Trouble::of(failure.unwritten()?)?;
+    Some(Trouble { message: chain(failure), ..trouble })
 }
 
 /// A controller of one kind.
@@ -54,6 +79,8 @@ pub struct Controller<K: Resource<DynamicType = ()> + Clone + 'static, E> {
     pub concerns: fn(&Touched, &Context) -> Vec<(String, String)>,
     /// One pass.
     pub pass: Pass<K, E>,
+    /// One pass over an object that was deleted and is still there, malformed or not.
+    pub leave: Leave<E>,
 }
 
 impl<K, E> Controller<K, E>
@@ -69,6 +96,7 @@ where
             context: context.clone(),
             kind: self.kind,
             pass: self.pass,
+            leave: self.leave,
             backoff: Backoff::default(),
         });
         let controlled = applier(
@@ -164,6 +192,7 @@ struct Passes<K: Clone, E> {
     context: Context,
     kind: Kind,
     pass: Pass<K, E>,
+    leave: Leave<E>,
     backoff: Backoff<(String, String)>,
 }
 
@@ -173,13 +202,20 @@ where
     E: Failure,
 {
     async fn over(&self, object: Arc<DeserializeGuard<K>>) -> Action {
-        let Some(held) = Held::new(object.clone()) else { return Action::await_change() };
+        let leaves = object.meta().deletion_timestamp.is_some();
+        let held = Held::new(object.clone());
+        if held.is_none() && !leaves {
+            return Action::await_change();
+        }
         if !self.context.leading.is_leading() {
             return Action::await_change();
         }
         let key = (object.namespace().unwrap_or_default(), object.name_any());
         let started = Instant::now();
-        let outcome = (self.pass)(held, &self.context).await;
+        let outcome = match held.filter(|_| !leaves) {
+            Some(held) => (self.pass)(held, &self.context).await,
+            None => (self.leave)(object.meta(), &self.context).await,
+        };
         self.count(started, outcome.as_ref().err().map_or("ok", Failure::label));
         match outcome {
             Ok(again) => {
@@ -191,7 +227,8 @@ where
                 Action::requeue(TOGETHER)
             }
             Err(error) => {
-                self.context.events.say(&*object, Reason::ReconcileFailed, chain(&error));
+                let reason = trouble_of(&error).map_or(Reason::ReconcileFailed, |trouble| trouble.reason);
+                self.context.events.say(&*object, reason, chain(&error));
                 Action::requeue(self.backoff.failed(key))
             }
         }

@@ -37,6 +37,7 @@ use crate::schema;
 )]
 #[x_kube(validation = Rule::new("has(self.datastore) != has(self.shards)").message("give either datastore or shards: a Consumer reads into all shards of a Datastore, or into shards named one by one"))]
 #[x_kube(validation = Rule::new("!has(self.shards) || has(self.kafka)").message("a Consumer with shards needs kafka: there is no Datastore to take the topic from"))]
+#[x_kube(validation = Rule::new("!has(self.datastore) || !has(self.kafka)").message("a Consumer of a Datastore reads the Datastore's own topic, as the offsets of its placements are that topic's: leave out kafka, or name the shards one by one with shards"))]
 #[x_kube(validation = Rule::new("has(self.datastore) == has(oldSelf.datastore) && (!has(self.datastore) || self.datastore == oldSelf.datastore)").message("datastore cannot be changed: the stored offsets are in its shards; make a new Consumer"))]
 #[x_kube(validation = Rule::new("has(self.group) == has(oldSelf.group) && (!has(self.group) || self.group == oldSelf.group)").message("group cannot be changed: the offsets are stored under it; make a new Consumer"))]
 #[x_kube(validation = Rule::new("has(self.view) == has(oldSelf.view)").message("view cannot be added or taken away: the offsets say what the present view has seen; make a new Consumer"))]
@@ -50,12 +51,14 @@ pub struct ConsumerSpec {
     /// The Shards it reads into, when there is no Datastore. Partition p feeds the shard at p modulo their number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64), inner(length(max = 40)))]
+    #[x_kube(validation = Rule::new("self.all(s, s.matches('^[a-z][-a-z0-9]*$'))").message("shards are names of Shards: lower-case letters, digits and dashes, with a letter first"))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("shards cannot be changed: which partition feeds which shard follows from them; make a new Consumer"))]
     pub shards: Option<Vec<String>>,
-    /// The topic; a Datastore's own by default.
+    /// The topic, with `shards`; a Datastore has its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kafka: Option<KafkaTopic>,
-    /// The name under which offsets are stored; the Consumer's own by default.
+    /// The name under which offsets are stored; the Consumer's own by default. Of two Consumers that read into one shard under
+    /// one group only the older one runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9._-]+$')").message("group has letters, digits, dots, dashes and underscores"))]
@@ -177,7 +180,7 @@ pub struct ConsumerStatus {
     /// What is wrong, for a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// Ready, Progressing, Degraded.
+    /// Accepted, Ready.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

@@ -69,7 +69,7 @@ pub struct DatastoreSpec {
     /// Stops every action of the operator on this Datastore and on its shards, failover included.
     #[serde(default)]
     pub paused: bool,
-    /// What becomes of the volumes when the Datastore is deleted.
+    /// What becomes of the volumes and passwords when the Datastore is deleted: what it says then counts, whenever they were made.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 }
@@ -166,7 +166,8 @@ pub struct GatewaySpec {
 }
 
 /// What one request may be, and what all of them together may take.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(validation = Rule::new("self.maxInflightBytes >= self.maxCompressedBytes + self.maxDecompressedBytes").message("maxInflightBytes must be at least maxCompressedBytes and maxDecompressedBytes together: a request of the largest size would never be taken"))]
 #[serde(rename_all = "camelCase")]
 pub struct GatewayLimits {
     /// Bytes of a body as it is sent.
@@ -296,7 +297,7 @@ pub struct DatastoreStatus {
     /// The consumer's pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consumer: Option<WorkloadStatus>,
-    /// Ready, Progressing, Degraded, TopicReady, SecretsReady.
+    /// Ready, Progressing, Degraded, UpToDate, TopicReady, SecretsReady.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

@@ -42,6 +42,7 @@ pub struct FailoverSpec {
     pub shard: String,
     /// What kind of change.
     #[serde(default)]
+    #[x_kube(validation = Rule::new("self != 'Drill'").message("drills are not supported yet; ask for a Switchover, which changes the primary as planned"))]
     pub kind: FailoverKind,
     /// Why, for the record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -66,7 +67,7 @@ pub enum FailoverKind {
     Switchover,
     /// Unplanned, or asked for by a person who knows the primary to be dead: the old primary is not waited for.
     Failover,
-    /// Rehearsed.
+    /// Rehearsed. Not supported yet.
     Drill,
 }
 
@@ -140,7 +141,7 @@ pub struct FailoverStatus {
     /// The replacement of the old primary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rebuild: Option<RebuildNote>,
-    /// Ready, Progressing.
+    /// Complete.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

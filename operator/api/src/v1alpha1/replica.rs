@@ -35,6 +35,12 @@ use super::{Role, Verdict};
         json_path = ".status.rebuild.summary",
         description = "Progress of a build"
     ),
+    printcolumn(
+        name = "UpToDate",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"UpToDate\")].status",
+        description = "Whether its pod has the image, configuration and resources of the spec"
+    ),
     printcolumn(name = "Volume", type_ = "string", json_path = ".status.volume.state"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Verdict", type_ = "string", json_path = ".status.verdict.state", priority = 1),
@@ -140,7 +146,7 @@ pub struct ReplicaStatus {
     /// Its volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume: Option<VolumeStatus>,
-    /// Ready, Progressing, Degraded.
+    /// Ready, Provisioned, UpToDate.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use strum::{AsRefStr, Display, IntoStaticStr};
 
-use super::{DeletionPolicy, KafkaTopic, PodTemplate, Resources, Role, Verdict};
+use super::{DeletionPolicy, PodTemplate, Resources, Role, Verdict};
 use crate::schema;
 
 /// What a person asks of a shard.
@@ -39,12 +39,12 @@ use crate::schema;
     printcolumn(name = "Gap", type_ = "string", json_path = ".status.lastFailover.gap", description = "Write gap of that change"),
     printcolumn(name = "Doing", type_ = "string", json_path = ".status.doing", description = "What the operator is doing about it"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "UpToDate", type_ = "string", json_path = ".status.upToDate", priority = 1, description = "Replicas with the image, configuration and resources of the spec"),
     printcolumn(name = "Cause", type_ = "string", json_path = ".status.verdict.cause", priority = 1),
     printcolumn(name = "Target", type_ = "string", json_path = ".status.targetPrimary", priority = 1),
     printcolumn(name = "Mode", type_ = "string", json_path = ".spec.failover.mode", priority = 1),
     printcolumn(name = "Paused", type_ = "boolean", json_path = ".spec.paused", priority = 1)
 )]
-#[x_kube(validation = Rule::new("has(self.kafka) == has(oldSelf.kafka)").message("kafka cannot be added or taken away: the stored offsets belong to one topic"))]
 #[serde(rename_all = "camelCase")]
 pub struct ShardSpec {
     /// MySQL servers, the primary included.
@@ -61,13 +61,10 @@ pub struct ShardSpec {
     /// Additions to the pods.
     #[serde(default)]
     pub pod_template: PodTemplate,
-    /// The topic that feeds this shard. Without it, a promotion is not checked against the topic's retention.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kafka: Option<KafkaTopic>,
     /// Stops every action of the operator on this shard, failover included.
     #[serde(default)]
     pub paused: bool,
-    /// What becomes of the volumes when the Shard is deleted.
+    /// What becomes of the volumes and passwords when the Shard is deleted: what it says then counts, whenever they were made.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 }
@@ -76,7 +73,7 @@ fn three() -> i32 {
     3
 }
 
-/// The MySQL servers of a shard.
+/// The MySQL servers of a shard. A change reaches replicas that are made from then on; which ones have it is shown as `UpToDate`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MysqlSpec {
@@ -165,6 +162,7 @@ pub struct StorageSpec {
     /// Size of each replica's volume, such as `100Gi`. May grow, not shrink; replicas that are made from then on get the larger one.
     #[schemars(length(max = 32))]
     #[x_kube(validation = Rule::new("isQuantity(self) && quantity(self).isGreaterThan(quantity('0'))").message("size must be an amount such as 100Gi"))]
+    #[x_kube(validation = Rule::new("!isQuantity(self) || quantity(self).compareTo(quantity('256Mi')) >= 0").message("size must be 256Mi or more, which a MySQL server takes before it holds anything; a number without a unit counts bytes"))]
     #[x_kube(validation = Rule::new("!isQuantity(self) || !isQuantity(oldSelf) || quantity(self).compareTo(quantity(oldSelf)) >= 0").message("a volume cannot shrink; make a new Shard with the smaller size"))]
     pub size: String,
     /// The StorageClass; without it, the cluster's default.
@@ -238,6 +236,7 @@ fn twenty() -> i32 {
 /// Thresholds of detection, in milliseconds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[x_kube(validation = Rule::new("self.goneAfterMs >= 2 * self.probeIntervalMs && self.suspectAfterMs >= 2 * self.probeIntervalMs").message("goneAfterMs and suspectAfterMs must be at least twice probeIntervalMs: one missed probe is not evidence"))]
+#[x_kube(validation = Rule::new("self.evidenceMaxAgeMs >= 2 * self.probeIntervalMs").message("evidenceMaxAgeMs must be at least twice probeIntervalMs: evidence would be out of date before the next probe"))]
 #[x_kube(validation = Rule::new("self.stuckAfterMs >= self.commitDeadlineMs").message("stuckAfterMs must be at least commitDeadlineMs"))]
 #[serde(rename_all = "camelCase")]
 pub struct Detection {
@@ -350,6 +349,9 @@ pub struct ShardStatus {
     /// Replicas that serve or replicate, of those asked for, such as `3/3`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready: Option<String>,
+    /// Replicas whose pods have the image, configuration and resources of the spec, of those that were not condemned, such as `2/3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub up_to_date: Option<String>,
     /// How many replicas serve or replicate.
     #[serde(default)]
     pub ready_replicas: i32,
@@ -365,7 +367,7 @@ pub struct ShardStatus {
     /// The last change of primary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failover: Option<LastFailover>,
-    /// Ready, Progressing, Degraded, PrimaryHealthy, Promotable, Redundant, ConsumersCurrent.
+    /// Ready, Progressing, Degraded, Provisioned, UpToDate, PrimaryHealthy, Promotable, Redundant, ConsumersCurrent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

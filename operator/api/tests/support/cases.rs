@@ -129,6 +129,22 @@ fn datastore_cases() -> Vec<Case> {
         ),
         new("a size that is none", D, vec![(at("/storage/size"), json!("big"))], "such as 100Gi"),
         new("a size of nothing", D, vec![(at("/storage/size"), json!("0"))], "such as 100Gi"),
+        new("a size in bytes by mistake", D, vec![(at("/storage/size"), json!("10"))], "256Mi or more"),
+        new(
+            "a request that could never be taken",
+            D,
+            vec![("/spec/gateway/limits", json!({"maxDecompressedBytes": 134_217_728}))],
+            "would never be taken",
+        ),
+        new(
+            "evidence that is old before the next probe",
+            D,
+            vec![(
+                at("/failover"),
+                json!({"detection": {"probeIntervalMs": 1000, "evidenceMaxAgeMs": 1500, "suspectAfterMs": 2000, "goneAfterMs": 2000}}),
+            )],
+            "before the next probe",
+        ),
         change(
             "a smaller volume",
             D,
@@ -248,6 +264,16 @@ fn shard_cases() -> Vec<Case> {
             "may set only sizes",
         ),
         new("a value with a blank", S, vec![("/spec/mysql/config", json!({"max_connections": "1 0"}))], "one word"),
+        new("a size in bytes by mistake", S, vec![("/spec/storage/size", json!("10"))], "256Mi or more"),
+        new(
+            "evidence that is old before the next probe",
+            S,
+            vec![(
+                "/spec/failover",
+                json!({"detection": {"probeIntervalMs": 1000, "evidenceMaxAgeMs": 1500, "suspectAfterMs": 2000, "goneAfterMs": 2000}}),
+            )],
+            "before the next probe",
+        ),
         new("a size that is none", S, vec![("/spec/storage/size", json!("10 gigabytes"))], "such as 100Gi"),
         change(
             "a smaller volume",
@@ -276,22 +302,6 @@ fn shard_cases() -> Vec<Case> {
             "at least commitDeadlineMs",
         ),
         new("labels of ours", S, vec![("/spec/podTemplate", json!({"labels": labels()}))], "choose another prefix"),
-        new(
-            "brokers with a blank",
-            S,
-            vec![("/spec/kafka", json!({"bootstrapServers": "a:1, b:2", "topic": "t"}))],
-            "no blanks",
-        ),
-        new("a topic with a slash", S, vec![("/spec/kafka", topic("a/b"))], "letters, digits"),
-        change(
-            "another topic",
-            S,
-            vec![("/spec/kafka", topic("a"))],
-            vec![("/spec/kafka", topic("b"))],
-            "topic cannot be changed",
-        ),
-        change("a topic taken away", S, vec![("/spec/kafka", topic("a"))], vec![], "cannot be added or taken away"),
-        change("a topic added", S, vec![], vec![("/spec/kafka", topic("a"))], "cannot be added or taken away"),
     ]
 }
 
@@ -349,12 +359,24 @@ fn consumer_cases() -> Vec<Case> {
             vec![("/spec/shards", json!(["a"])), ("/spec/kafka", topic("t"))],
             "either datastore or shards",
         ),
+        new(
+            "a topic of its own beside a Datastore's placements",
+            C,
+            vec![("/spec/kafka", topic("t"))],
+            "name the shards one by one",
+        ),
         new("neither datastore nor shards", C, vec![("/spec/datastore", Value::Null)], "either datastore or shards"),
         new(
             "shards without a topic",
             C,
             vec![("/spec/datastore", Value::Null), ("/spec/shards", json!(["a"]))],
             "no Datastore to take the topic from",
+        ),
+        new(
+            "a shard that cannot be one",
+            C,
+            vec![("/spec/datastore", Value::Null), ("/spec/shards", json!(["a.b"])), ("/spec/kafka", topic("t"))],
+            "names of Shards",
         ),
         change(
             "another datastore",
@@ -438,6 +460,7 @@ fn failover_cases() -> Vec<Case> {
             vec![("/spec/shard", long(41))],
             "name of a Shard in this namespace",
         ),
+        new("a drill", F, vec![("/spec/kind", json!("Drill"))], "drills are not supported yet"),
         change("another target", F, vec![], vec![("/spec/target", json!("metrics-0-q9mm"))], "create another"),
     ]
 }

@@ -107,7 +107,7 @@ fn all_that_belongs_to_a_shard_is_made_and_says_so() -> Result<()> {
         let selector = format!("{}={name}", labels::SHARD);
         let budgets = stage.namespace.list::<PodDisruptionBudget>(&selector).await?;
         ensure!(!budgets.is_empty(), "there is no PodDisruptionBudget");
-        for secret in [names::credentials_secret(&name), names::tls_secret(&name)] {
+        for secret in [names::credentials_secret(&name), names::shard_tls_secret(&name)] {
             stage.namespace.api::<Secret>().get(&secret).await?;
         }
         let claims = stage.namespace.list::<PersistentVolumeClaim>(&selector).await?;

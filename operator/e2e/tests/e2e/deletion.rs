@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
 use kube::api::DeleteParams;
 use serde_json::json;
 use understudy_api::labels;
+use understudy_api::names::credentials_secret;
 use understudy_api::v1alpha1::{Datastore, DeletionPolicy, Shard};
-use understudy_e2e::run;
 use understudy_e2e::stage::Stage;
 use understudy_e2e::wait::{Seen, until};
+use understudy_e2e::{operators, run};
 
 #[test]
 fn deleting_a_datastore_keeps_its_volumes_by_default() -> Result<()> {
@@ -28,28 +29,43 @@ fn deleting_a_datastore_keeps_its_volumes_by_default() -> Result<()> {
 #[test]
 fn deleting_a_datastore_that_says_delete_now_removes_its_volumes() -> Result<()> {
     run(async {
-        let stage = small("removed", DeletionPolicy::Delete).await?;
-        for (policy, is_owned) in [("Retain", false), ("Delete", true)] {
-            stage.change(json!({ "deletionPolicy": policy })).await?;
-            until(format!("the volumes follow the policy {policy}"), Duration::from_secs(30), async || {
-                let volumes = stage.volumes().await?;
-                let follow = volumes.values().all(|v| has_owner(v) == is_owned);
-                Ok(Seen::when(follow, (), format!("{:?}", volumes.keys())))
-            })
-            .await?;
-        }
+        let stage = small("removed", DeletionPolicy::Retain).await?;
+        // Nobody waits for the Shard to know: the Datastore is asked when it goes.
+        stage.change(json!({ "deletionPolicy": "Delete" })).await?;
         delete(&stage).await?;
-        until("the volumes are gone", Duration::from_secs(60), async || {
+        until("the volumes and the passwords are gone", Duration::from_secs(60), async || {
             let left = stage.namespace.list::<PersistentVolumeClaim>("").await?;
-            Ok(Seen::when(left.is_empty(), (), format!("{:?}", left.keys())))
+            let passwords = stage.namespace.api::<Secret>().get_opt(&credentials_secret(&stage.shard_name(0))).await?;
+            Ok(Seen::when(left.is_empty() && passwords.is_none(), (), format!("{:?}", left.keys())))
         })
         .await?;
         stage.namespace.delete().await
     })
 }
 
-fn has_owner(volume: &PersistentVolumeClaim) -> bool {
-    volume.metadata.owner_references.as_ref().is_some_and(|owners| !owners.is_empty())
+#[test]
+fn a_datastore_that_says_retain_at_last_keeps_its_volumes_though_the_operator_was_away() -> Result<()> {
+    run(async {
+        let stage = small("kept-at-last", DeletionPolicy::Delete).await?;
+        let before = stage.volumes().await?;
+        operators::kill_all(stage.cluster).await?;
+        stage.change(json!({ "deletionPolicy": "Retain" })).await?;
+        delete(&stage).await?;
+        operators::ready(stage.cluster).await?;
+        let after = stage.volumes().await?;
+        ensure!(before.keys().eq(after.keys()), "of the volumes {:?} there are left {:?}", before.keys(), after.keys());
+        for (name, volume) in &after {
+            ensure!(volume.metadata.deletion_timestamp.is_none(), "{name} is being deleted");
+            ensure!(volume.metadata.owner_references.as_ref().is_none_or(Vec::is_empty), "{name} has an owner");
+        }
+        let kept = stage.namespace.list::<PersistentVolumeClaim>(labels::RETAINED).await?;
+        ensure!(kept.keys().eq(before.keys()), "marked as kept: {:?}", kept.keys());
+        ensure!(
+            stage.namespace.api::<Secret>().get_opt(&credentials_secret(&stage.shard_name(0))).await?.is_some(),
+            "the passwords of kept volumes are gone"
+        );
+        stage.namespace.delete().await
+    })
 }
 
 async fn small(name: &str, policy: DeletionPolicy) -> Result<Stage> {

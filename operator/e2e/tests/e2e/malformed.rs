@@ -54,12 +54,27 @@ fn malformed_objects_do_not_stop_a_sound_one_beside_them_and_say_what_is_wrong()
             Ok(Seen::when(see::unsettled(&shard).is_none(), (), see::shard(&shard)))
         })
         .await?;
-        for name in ["requests-above-limits", "no-such-class"] {
-            until(format!("{name} says what is wrong"), Duration::from_secs(30), async || {
-                let status = namespace.api::<Shard>().get(name).await?.status.unwrap_or_default();
-                let ready = status.conditions.iter().find(|c| c.type_ == conditions::READY);
-                let says = ready.is_some_and(|c| c.status != "True" && !c.message.is_empty());
-                Ok(Seen::when(says, (), format!("{:?}", status.conditions)))
+        for (name, kinds, words) in [
+            // The API server's own.
+            (
+                "requests-above-limits",
+                &[conditions::READY, conditions::PROVISIONED][..],
+                "must be less than or equal to cpu limit",
+            ),
+            ("no-such-class", &[conditions::READY, conditions::PROVISIONED], "StorageClass there-is-none"),
+            ("undecodable", &[conditions::READY], "does not parse"),
+        ] {
+            until(format!("{name} says what is wrong"), Duration::from_secs(60), async || {
+                // As JSON: one of them cannot be read otherwise.
+                let conditions = api.get(name).await?.data["status"]["conditions"].clone();
+                let says = |kind: &str| {
+                    let mut all = conditions.as_array().into_iter().flatten();
+                    all.any(|c| {
+                        let message = c["message"].as_str().unwrap_or_default();
+                        c["type"] == kind && c["status"] == "False" && message.contains(words)
+                    })
+                };
+                Ok(Seen::when(kinds.iter().all(|kind| says(kind)), (), conditions.to_string()))
             })
             .await?;
         }

@@ -12,6 +12,7 @@ use understudy_api::{Consumer, Datastore, labels, names};
 use super::super::datastore::{credentials, follow_routes, keep_seconds, rule, secret};
 use super::super::shard::build::owner_of;
 use super::super::workload::{Port, Workload, value};
+use super::group::group_of;
 use crate::apply::MANAGED_BY;
 use crate::context::Context;
 
@@ -33,36 +34,42 @@ pub struct Resolved {
     pub keep_seconds: Option<i64>,
 }
 
-/// Something that the spec names is not there.
+/// Why there is nothing to run. The rules of the kind let only the first through; the others are of objects older than the rules.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Missing {
+pub enum Unresolved {
     /// No such Datastore.
     #[error("there is no Datastore {0} in this namespace")]
     Datastore(String),
-    /// Shards without a topic; the rules of the kind do not let this through.
+    /// Shards without a topic.
     #[error("there is neither a datastore nor a topic to read from")]
-    Topic,
+    NoTopic,
+    /// The offsets of the placements are those of the Datastore's topic, and mean nothing in another one.
+    #[error(
+        "spec.kafka names another topic than that of Datastore {0}, whose placements count in its own: make a Consumer \
+         without kafka, or one with shards"
+    )]
+    OtherTopic(String),
 }
 
 /// What the Consumer reads and where to.
-pub fn resolve(consumer: &Consumer, datastore: Option<&Datastore>) -> Result<Resolved, Missing> {
+pub fn resolve(consumer: &Consumer, datastore: Option<&Datastore>) -> Result<Resolved, Unresolved> {
     let spec = &consumer.spec;
     match (&spec.datastore, datastore) {
+        (Some(name), _) if spec.kafka.is_some() => Err(Unresolved::OtherTopic(name.clone())),
         (Some(_), Some(datastore)) => {
             let kafka = &datastore.spec.kafka;
-            let own = KafkaTopic { bootstrap_servers: kafka.bootstrap_servers.clone(), topic: kafka.topic.clone() };
             let shards = 0..datastore.spec.shards;
             Ok(Resolved {
                 shards: shards.map(|index| names::shard_of(&datastore.name_any(), index)).collect(),
-                partitions: spec.kafka.is_none().then_some(kafka.partitions),
-                kafka: spec.kafka.clone().unwrap_or(own),
+                partitions: Some(kafka.partitions),
+                kafka: KafkaTopic { bootstrap_servers: kafka.bootstrap_servers.clone(), topic: kafka.topic.clone() },
                 keep_seconds: keep_seconds(datastore),
             })
         }
-        (Some(name), None) => Err(Missing::Datastore(name.clone())),
+        (Some(name), None) => Err(Unresolved::Datastore(name.clone())),
         (None, _) => Ok(Resolved {
             shards: spec.shards.clone().unwrap_or_default(),
-            kafka: spec.kafka.clone().ok_or(Missing::Topic)?,
+            kafka: spec.kafka.clone().ok_or(Unresolved::NoTopic)?,
             partitions: None,
             keep_seconds: None,
         }),
@@ -81,15 +88,10 @@ pub fn labels(consumer: &Consumer) -> BTreeMap<String, String> {
     all
 }
 
-/// Name of the ServiceAccount, the Role and its binding.
-fn account(consumer: &Consumer) -> String {
-    format!("{}-consumer", consumer.name_any())
-}
-
 /// What the pods may do at the API server: follow routes, and report on their own Consumer.
 pub fn rights(consumer: &Consumer) -> (ServiceAccount, Role, RoleBinding) {
     let metadata = ObjectMeta {
-        name: Some(account(consumer)),
+        name: Some(names::consumer_account(&consumer.name_any())),
         namespace: consumer.namespace(),
         labels: Some(labels(consumer)),
         owner_references: owner_of(consumer).map(|owner| vec![owner]),
@@ -121,9 +123,9 @@ pub fn workload(consumer: &Consumer, resolved: &Resolved, shard: &str, context: 
         ports: vec![Port { name: "evidence", number: 8450 }, Port { name: "admin", number: 8451 }],
         mounts: vec![
             (credentials(&[shard.to_owned()], ACCOUNT), CREDENTIALS.to_owned()),
-            (secret("tls", &names::tls_secret(&consumer.name_any())), TLS.to_owned()),
+            (secret("tls", &names::consumer_tls_secret(&consumer.name_any())), TLS.to_owned()),
         ],
-        service_account: Some(account(consumer)),
+        service_account: Some(names::consumer_account(&consumer.name_any())),
         resources: spec.resources.clone(),
         template: spec.pod_template.clone(),
     }
@@ -135,7 +137,7 @@ fn environment(consumer: &Consumer, resolved: &Resolved, shard: &str) -> Vec<Env
     let schema = spec.view.as_ref().map_or("store", |view| &view.schema);
     let mut variables = vec![
         value("UNDERSTUDY_CONSUMER", consumer.name_any()),
-        value("UNDERSTUDY_GROUP", spec.group.clone().unwrap_or_else(|| consumer.name_any())),
+        value("UNDERSTUDY_GROUP", group_of(consumer)),
         value("UNDERSTUDY_SHARD", shard),
         value("UNDERSTUDY_SCHEMA", schema),
         value("UNDERSTUDY_KAFKA_BOOTSTRAP", &resolved.kafka.bootstrap_servers),

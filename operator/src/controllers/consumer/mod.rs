@@ -1,6 +1,7 @@
 //! Consumer: one workload per shard, its rights, its certificate, and the sum of what its pods report. I/O.
 
 mod build;
+mod group;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -9,15 +10,18 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::ResourceExt;
-use understudy_api::{Consumer, Datastore, names};
+use understudy_api::{Consumer, Datastore, labels, names};
 
-use self::build::Resolved;
-use self::status::Observed;
+use self::build::{Resolved, Unresolved};
+pub use self::group::group_of;
+use self::status::{Observed, Stopped};
 use super::furnish::secrets::{self, SecretError};
-use super::queue::{Again, Controller, Failure};
+use super::queue::{Again, Controller, Failure, let_go, trouble_of};
 use crate::apply::{ApplyError, Live, Writable, manager};
 use crate::cache::{Cache, Held, Kind, Touched};
 use crate::context::Context;
@@ -39,6 +43,8 @@ enum ConsumerError {
         #[source]
         source: ApplyError,
     },
+    #[error("workloads of the consumer that are not wanted")]
+    Sweep(#[source] ApplyError),
     #[error("status of the consumer")]
     Status(#[source] ApplyError),
 }
@@ -48,19 +54,26 @@ impl Failure for ConsumerError {
         self.into()
     }
 
-    fn is_conflict(&self) -> bool {
+    fn unwritten(&self) -> Option<&ApplyError> {
         match self {
-            // Deleted while it was looked at.
-            Self::Status(error) if error.is_not_found() => true,
-            Self::Certificate(error) => error.is_conflict(),
-            Self::Rights(error) | Self::Workload { source: error, .. } | Self::Status(error) => error.is_conflict(),
+            Self::Certificate(error) => error.unwritten(),
+            Self::Rights(error) | Self::Workload { source: error, .. } | Self::Sweep(error) | Self::Status(error) => {
+                Some(error)
+            }
         }
+    }
+
+    fn is_conflict(&self) -> bool {
+        // Deleted while it was looked at.
+        let gone = matches!(self, Self::Status(error) if error.is_not_found());
+        gone || self.unwritten().is_some_and(ApplyError::is_conflict)
     }
 }
 
 /// Starts the controller.
 pub fn start(context: &Context) {
-    Controller { kind: Kind::Consumer, cache: context.caches.consumers.clone(), concerns, pass }.start(context);
+    Controller { kind: Kind::Consumer, cache: context.caches.consumers.clone(), concerns, pass, leave: let_go }
+        .start(context);
 }
 
 fn concerns(touched: &Touched, context: &Context) -> Vec<(String, String)> {
@@ -71,7 +84,12 @@ fn concerns(touched: &Touched, context: &Context) -> Vec<(String, String)> {
         concerned.map(|consumer| (touched.namespace.clone(), consumer.name_any())).collect()
     };
     match (touched.kind, &touched.owner) {
-        (Kind::Consumer, _) if !touched.deleted => here(&touched.name),
+        // The next one of its group may run now.
+        (Kind::Consumer, _) if touched.deleted => that(&|_| true),
+        (Kind::Consumer, _) => match context.caches.consumers.get(&touched.namespace, &touched.name) {
+            Some(changed) => that(&|consumer| group_of(consumer) == group_of(&changed)),
+            None => here(&touched.name),
+        },
         (Kind::Deployment | Kind::PodDisruptionBudget, Some((kind, name))) if kind == "Consumer" => here(name),
         (Kind::Datastore, _) => that(&|consumer| consumer.spec.datastore.as_ref() == Some(&touched.name)),
         (Kind::Shard, _) => that(&|consumer| {
@@ -83,13 +101,7 @@ fn concerns(touched: &Touched, context: &Context) -> Vec<(String, String)> {
 }
 
 fn pass(consumer: Held<Consumer>, context: &Context) -> BoxFuture<'_, Result<Again, ConsumerError>> {
-    async move {
-        if consumer.metadata.deletion_timestamp.is_some() {
-            return Ok(AGAIN);
-        }
-        Pass { consumer: &consumer, context }.run().await.map(|()| AGAIN)
-    }
-    .boxed()
+    async move { Pass { consumer: &consumer, context }.run().await.map(|()| AGAIN) }.boxed()
 }
 
 struct Pass<'a> {
@@ -103,29 +115,82 @@ impl Pass<'_> {
     }
 
     async fn run(&self) -> Result<(), ConsumerError> {
-        let datastore = self.datastore();
+        let datastore = self.datastore(self.consumer);
         let resolved = match build::resolve(self.consumer, datastore.as_deref()) {
             Ok(resolved) => resolved,
-            Err(missing) => {
-                self.context.events.say(self.consumer, Reason::DatastoreMissing, missing.to_string());
-                return self.report(Observed::missing(missing.to_string())).await;
+            Err(why @ Unresolved::OtherTopic(_)) => return self.stop(Stopped::other_topic(why.to_string())).await,
+            // What runs goes on: the Datastore may come back.
+            Err(why) => {
+                self.context.events.say(self.consumer, Reason::DatastoreMissing, why.to_string());
+                return self.report(Observed::stopped(Stopped::missing(why.to_string()))).await;
             }
         };
-        if !datastore.as_ref().is_some_and(|datastore| datastore.spec.paused) {
-            self.apply_all(&resolved).await?;
+        if datastore.as_ref().is_some_and(|datastore| datastore.spec.paused) {
+            return self.report(self.observed(&resolved)).await;
         }
+        if let Some(taken) = self.taken(&resolved) {
+            return self.stop(Stopped::group_taken(self.consumer, &taken)).await;
+        }
+        if let Err(error) = self.apply_all(&resolved).await {
+            if let Some(trouble) = trouble_of(&error) {
+                let stopped = Some(Stopped::trouble(&trouble));
+                self.report(Observed { stopped, ..self.observed(&resolved) }).await?;
+            }
+            return Err(error);
+        }
+        let wanted: Vec<_> = resolved.shards.iter().map(|shard| self.workload_of(shard)).collect();
+        self.sweep(&wanted).await?;
         self.report(self.observed(&resolved)).await
     }
 
-    fn datastore(&self) -> Option<Held<Datastore>> {
-        self.context.caches.datastores.get(&self.namespace(), self.consumer.spec.datastore.as_deref()?)
+    fn datastore(&self, consumer: &Consumer) -> Option<Held<Datastore>> {
+        self.context.caches.datastores.get(&self.namespace(), consumer.spec.datastore.as_deref()?)
+    }
+
+    fn workload_of(&self, shard: &str) -> String {
+        names::consumer_workload(&self.consumer.name_any(), shard)
+    }
+
+    /// Whether an older Consumer has the group on a shard of this one.
+    fn taken(&self, resolved: &Resolved) -> Option<group::Taken> {
+        let all = self.context.caches.consumers.within(&self.namespace());
+        let with_shards = all.iter().filter_map(|other| {
+            let resolved = build::resolve(other, self.datastore(other).as_deref()).ok()?;
+            Some((&**other, resolved.shards))
+        });
+        group::taken(self.consumer, &resolved.shards, with_shards)
+    }
+
+    /// Runs nothing, and says why.
+    async fn stop(&self, stopped: Stopped) -> Result<(), ConsumerError> {
+        self.context.events.say(self.consumer, Reason::NotAccepted, stopped.message.clone());
+        self.sweep(&[]).await?;
+        self.report(Observed::stopped(stopped)).await
+    }
+
+    /// Takes away the workloads of this Consumer but these.
+    async fn sweep(&self, wanted: &[String]) -> Result<(), ConsumerError> {
+        let caches = &self.context.caches;
+        self.sweep_kind::<Deployment>(&caches.deployments, wanted).await.map_err(ConsumerError::Sweep)?;
+        self.sweep_kind::<PodDisruptionBudget>(&caches.budgets, wanted).await.map_err(ConsumerError::Sweep)
+    }
+
+    async fn sweep_kind<K: Writable + 'static>(&self, cache: &Cache<K>, wanted: &[String]) -> Result<(), ApplyError> {
+        for live in cache.labelled(&self.namespace(), labels::CONSUMER, &self.consumer.name_any()) {
+            let ours = live.owner_references().iter().any(|owner| Some(&owner.uid) == self.consumer.uid().as_ref());
+            if ours && !wanted.contains(&live.name_any()) && live.meta().deletion_timestamp.is_none() {
+                self.context.applier.delete::<K>(&live, None).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn apply_all(&self, resolved: &Resolved) -> Result<(), ConsumerError> {
         let what = format!("certificate of {}", self.consumer.uid().unwrap_or_default());
         if self.context.recent.is_due(&what, AGAIN) {
             let san = names::consumer_san(&self.consumer.name_any());
-            secrets::ensure_certificate(self.consumer, &san, &build::labels(self.consumer), self.context)
+            let secret = names::consumer_tls_secret(&self.consumer.name_any());
+            secrets::ensure_certificate(self.consumer, &secret, &san, &build::labels(self.consumer), self.context)
                 .await
                 .map_err(ConsumerError::Certificate)?;
             self.context.recent.looked(what);
@@ -150,19 +215,13 @@ impl Pass<'_> {
 
     async fn apply<K: Writable + 'static>(&self, cache: &Cache<K>, object: &K) -> Result<(), ApplyError> {
         let live = cache.get(&self.namespace(), &object.name_any());
-        if let Some(live) = &live {
-            let uid = self.consumer.uid();
-            if !live.owner_references().iter().any(|owner| Some(&owner.uid) == uid.as_ref()) {
-                return Err(ApplyError::NotOurs { kind: K::kind(&()).into_owned(), name: object.name_any() });
-            }
-        }
         let live = Live::of(live.as_ref().map(|live| live.meta()));
         self.context.applier.apply(manager::CONSUMER, object, live).await.map(drop)
     }
 
     fn observed(&self, resolved: &Resolved) -> Observed {
         let caches = &self.context.caches;
-        let (namespace, name) = (self.namespace(), self.consumer.name_any());
+        let namespace = self.namespace();
         let mut observed = Observed { partitions: resolved.partitions, ..Observed::default() };
         for shard in &resolved.shards {
             let status = caches.shards.get(&namespace, shard);
@@ -170,7 +229,7 @@ impl Pass<'_> {
                 observed.missing.push(shard.clone());
             }
             let verdict = status.and_then(|shard| Some(shard.status.as_ref()?.verdict.as_ref()?.state));
-            let deployment = caches.deployments.get(&namespace, &names::consumer_workload(&name, shard));
+            let deployment = caches.deployments.get(&namespace, &self.workload_of(shard));
             let pods = deployment.map(|deployment| super::datastore::pods(&deployment));
             observed.workloads.push((shard.clone(), pods, verdict.unwrap_or_default()));
         }

@@ -7,6 +7,8 @@ use understudy_api::conditions::{self, Claim};
 use understudy_api::v1alpha1::{ConsumerStatus, ConsumerWorkload, PartitionState, PartitionStatus, VerdictState};
 
 use super::super::datastore::Pods;
+use super::group::{Taken, group_of};
+use crate::troubles::Trouble;
 
 /// What was observed in a pass.
 #[derive(Clone, Debug, Default)]
@@ -18,13 +20,50 @@ pub struct Observed {
     /// Partitions of the topic, when known.
     pub partitions: Option<i32>,
     /// Why nothing could be done at all.
-    pub stopped: Option<String>,
+    pub stopped: Option<Stopped>,
+}
+
+/// Why nothing is done for a Consumer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stopped {
+    /// PascalCase and stable.
+    pub reason: &'static str,
+    /// For a person.
+    pub message: String,
+}
+
+impl Stopped {
+    /// What it should read is not there.
+    pub fn missing(message: String) -> Self {
+        Self { reason: "DatastoreMissing", message }
+    }
+
+    /// It should read a topic that the placements do not count in.
+    pub fn other_topic(message: String) -> Self {
+        Self { reason: "OtherTopic", message }
+    }
+
+    /// Something that is to be made for it is not taken.
+    pub fn trouble(trouble: &Trouble) -> Self {
+        Self { reason: trouble.reason.into(), message: trouble.message.clone() }
+    }
+
+    /// An older Consumer has its group.
+    pub fn group_taken(consumer: &Consumer, taken: &Taken) -> Self {
+        let (group, shards) = (group_of(consumer), taken.shards.join(", "));
+        let message = format!(
+            "Consumer {} is older and reads into {shards} under the group {group} already, so nothing is run for this one: \
+             delete it, and make one with a group of its own if another view is wanted",
+            taken.by
+        );
+        Self { reason: "GroupTaken", message }
+    }
 }
 
 impl Observed {
     /// Nothing could be done.
-    pub fn missing(what: String) -> Self {
-        Self { stopped: Some(what), ..Self::default() }
+    pub fn stopped(stopped: Stopped) -> Self {
+        Self { stopped: Some(stopped), ..Self::default() }
     }
 
     /// A partition that the spec names and the topic does not have.
@@ -62,11 +101,17 @@ pub fn of(consumer: &Consumer, observed: &Observed, now: Timestamp) -> ConsumerS
         status.lag_seconds = Some(lag);
         status.lag = Some(seconds(lag));
     }
-    let claim = match wrong.first() {
-        None => Claim::yes(conditions::READY, "AllReady", "every shard is read into"),
-        Some(_) => Claim::no(conditions::READY, "NotAllReady", wrong.join("; ")),
+    let (accepted, not_ready) = match &observed.stopped {
+        None => (Claim::yes(conditions::ACCEPTED, "Accepted", ""), "NotAllReady"),
+        Some(stopped) => (Claim::no(conditions::ACCEPTED, stopped.reason, stopped.message.clone()), stopped.reason),
     };
-    conditions::set(&mut status.conditions, claim, consumer.metadata.generation, &Time(now));
+    let ready = match wrong.first() {
+        None => Claim::yes(conditions::READY, "AllReady", "every shard is read into"),
+        Some(_) => Claim::no(conditions::READY, not_ready, wrong.join("; ")),
+    };
+    for claim in [accepted, ready] {
+        conditions::set(&mut status.conditions, claim, consumer.metadata.generation, &Time(now));
+    }
     status
 }
 
@@ -96,7 +141,7 @@ fn wrong(
     ready: i32,
     desired: i32,
 ) -> Vec<String> {
-    let mut wrong: Vec<String> = observed.stopped.iter().cloned().collect();
+    let mut wrong: Vec<String> = observed.stopped.iter().map(|stopped| stopped.message.clone()).collect();
     if !observed.missing.is_empty() {
         wrong.push(format!("no Shard {}", observed.missing.join(", ")));
     }

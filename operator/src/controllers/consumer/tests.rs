@@ -7,8 +7,9 @@ use understudy_api::v1alpha1::{ConsumerStatus, VerdictState};
 use understudy_api::{Consumer, Datastore};
 
 use super::super::datastore::Pods;
-use super::build::{Missing, resolve};
-use super::status::{self, Observed};
+use super::build::{Unresolved, resolve};
+use super::group::Taken;
+use super::status::{self, Observed, Stopped};
 
 fn consumer(spec: Value) -> Consumer {
     serde_json::from_value(json!({
@@ -78,16 +79,30 @@ fn a_consumer_keeps_samples_as_long_as_its_datastore_says() {
 }
 
 #[test]
-fn a_consumer_with_a_topic_of_its_own_does_not_know_its_partitions() {
+fn a_consumer_of_a_datastore_reads_no_other_topic_as_the_placements_count_in_the_datastores() {
     let spec = json!({ "datastore": "metrics", "kafka": { "bootstrapServers": "k:1", "topic": "events" } });
-    let resolved = resolve(&consumer(spec), Some(&datastore())).unwrap();
-    assert_eq!((resolved.kafka.topic.as_str(), resolved.partitions), ("events", None));
+    let unresolved = resolve(&consumer(spec), Some(&datastore())).unwrap_err();
+    assert_eq!(unresolved, Unresolved::OtherTopic("metrics".to_owned()));
+}
+
+#[test]
+fn a_consumer_that_is_not_accepted_names_the_one_that_has_its_group() {
+    let taken = Taken { by: "older".to_owned(), shards: vec!["metrics-0".to_owned()] };
+    let late = consumer(json!({ "datastore": "metrics", "group": "g" }));
+    let status = status::of(&late, &Observed::stopped(Stopped::group_taken(&late, &taken)), Timestamp::UNIX_EPOCH);
+    for kind in [conditions::ACCEPTED, conditions::READY] {
+        let condition = status.conditions.iter().find(|condition| condition.type_ == kind).unwrap();
+        assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("False", "GroupTaken"), "{kind}");
+        assert!(condition.message.contains("Consumer older"), "{kind}: {}", condition.message);
+    }
+    let running = status::of(&late, &observed(2), Timestamp::UNIX_EPOCH);
+    assert!(conditions::holds(&running.conditions, conditions::ACCEPTED));
 }
 
 #[test]
 fn a_consumer_of_a_missing_datastore_says_which() {
     let missing = resolve(&consumer(json!({ "datastore": "metrics" })), None).unwrap_err();
-    assert_eq!(missing, Missing::Datastore("metrics".to_owned()));
+    assert_eq!(missing, Unresolved::Datastore("metrics".to_owned()));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use k8s_openapi::api::rbac::v1::{PolicyRule, Role, RoleBinding, RoleRef, Subject
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use serde_json::{Value, json};
-use understudy_api::v1alpha1::{ConsumerSpec, FailoverMode, KafkaTopic, ShardSpec};
+use understudy_api::v1alpha1::{ConsumerSpec, FailoverMode, ShardSpec};
 use understudy_api::{Consumer, Datastore, labels, names};
 
 use super::super::shard::build::owner_of;
@@ -44,14 +44,12 @@ fn metadata(datastore: &Datastore, name: String) -> ObjectMeta {
 /// person can pull them on one shard without the Datastore setting them back.
 pub fn shard(datastore: &Datastore, index: i32) -> Value {
     let template = &datastore.spec.shard_template;
-    let kafka = &datastore.spec.kafka;
     let spec = ShardSpec {
         replicas: template.replicas,
         mysql: template.mysql.clone(),
         storage: template.storage.clone(),
         failover: template.failover.clone(),
         pod_template: template.pod_template.clone(),
-        kafka: Some(KafkaTopic { bootstrap_servers: kafka.bootstrap_servers.clone(), topic: kafka.topic.clone() }),
         paused: datastore.spec.paused,
         deletion_policy: datastore.spec.deletion_policy,
     };
@@ -101,16 +99,6 @@ pub fn oldest_taken(datastore: &Datastore) -> Option<i64> {
     keep_seconds(datastore).filter(|seconds| *seconds <= GATEWAY_AGE_SECONDS).map(|seconds| seconds - 3600)
 }
 
-/// Name of the gateway's Deployment and Service.
-pub fn gateway_name(datastore: &Datastore) -> String {
-    format!("{}-gateway", datastore.name_any())
-}
-
-/// Name of the query service's Deployment, Service and rights.
-pub fn query_name(datastore: &Datastore) -> String {
-    format!("{}-query", datastore.name_any())
-}
-
 /// The Secrets that the spec names, each once.
 pub fn token_secrets(datastore: &Datastore) -> Vec<String> {
     let mut names = Vec::new();
@@ -147,7 +135,7 @@ pub fn gateway(datastore: &Datastore, context: &Context) -> Option<Workload> {
         environment.push(value("UNDERSTUDY_MAX_SAMPLE_AGE_SECONDS", seconds.to_string()));
     }
     Some(Workload {
-        name: gateway_name(datastore),
+        name: names::gateway(&datastore.name_any()),
         namespace: datastore.namespace(),
         owner: owner_of(datastore),
         component: "gateway",
@@ -172,7 +160,7 @@ pub fn query(datastore: &Datastore, context: &Context) -> Option<Workload> {
     let shards: Vec<_> =
         (0..datastore.spec.shards).map(|index| names::shard_of(&datastore.name_any(), index)).collect();
     Some(Workload {
-        name: query_name(datastore),
+        name: names::query(&datastore.name_any()),
         namespace: datastore.namespace(),
         owner: owner_of(datastore),
         component: "query",
@@ -198,7 +186,7 @@ pub fn query(datastore: &Datastore, context: &Context) -> Option<Workload> {
             (credentials(&shards, "understudy_reader"), CREDENTIALS.to_owned()),
             (authority(shards.first()?), TLS.to_owned()),
         ],
-        service_account: Some(query_name(datastore)),
+        service_account: Some(names::query(&datastore.name_any())),
         resources: query.resources.clone(),
         template: query.pod_template.clone(),
     })
@@ -226,7 +214,7 @@ pub fn credentials(shards: &[String], account: &str) -> Volume {
 
 fn authority(shard: &str) -> Volume {
     let only_the_authority = SecretProjection {
-        name: names::tls_secret(shard),
+        name: names::shard_tls_secret(shard),
         items: Some(vec![KeyToPath { key: "ca.crt".to_owned(), path: "ca.crt".to_owned(), mode: None }]),
         optional: None,
     };
@@ -241,7 +229,7 @@ fn projected(volume: &str, secrets: impl IntoIterator<Item = SecretProjection>) 
 
 /// What the query service may do at the API server: follow the routes of the shards.
 pub fn query_rights(datastore: &Datastore, workload: &Workload) -> (ServiceAccount, Role, RoleBinding) {
-    rights(workload.metadata(&query_name(datastore)), vec![follow_routes()])
+    rights(workload.metadata(&names::query(&datastore.name_any())), vec![follow_routes()])
 }
 
 /// The rule that lets a service follow Shards and Datastores.

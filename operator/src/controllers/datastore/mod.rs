@@ -8,6 +8,7 @@ mod placement;
 mod status;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod topic;
 
 use std::collections::BTreeSet;
@@ -19,6 +20,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Secret, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use understudy_api::v1alpha1::DatastoreStatus;
 use understudy_api::{Consumer, Datastore, Shard, names};
@@ -29,12 +31,13 @@ pub(super) use self::status::{Pods, pods};
 
 use self::placement::Placing;
 use self::status::{Observed, SecretFact, ShardFact};
-use super::queue::{Again, Controller, Failure};
+use super::queue::{Again, Controller, Failure, trouble_of};
 use super::workload::Workload;
 use crate::apply::{ApplyError, Live, Writable, manager};
 use crate::cache::{Cache, Held, Kind, Touched};
 use crate::context::Context;
 use crate::events::Reason;
+use crate::farewell;
 
 /// A pass over a Datastore for which nothing changes.
 const AGAIN: Duration = Duration::from_secs(300);
@@ -60,6 +63,10 @@ pub(super) enum DatastoreError {
     Query(#[source] ApplyError),
     #[error("tokens of the datastore")]
     Tokens(#[source] ApplyError),
+    #[error("finalizer of the datastore")]
+    Finalizer(#[source] ApplyError),
+    #[error("deletion policy of the datastore, which waits for it")]
+    Farewell(#[source] ApplyError),
     #[error("status of the datastore")]
     Status(#[source] ApplyError),
 }
@@ -69,24 +76,31 @@ impl Failure for DatastoreError {
         self.into()
     }
 
-    fn is_conflict(&self) -> bool {
+    fn unwritten(&self) -> Option<&ApplyError> {
         match self {
-            Self::Ends(_) => false,
-            // Deleted while it was looked at.
-            Self::Status(error) if error.is_not_found() => true,
+            Self::Ends(_) => None,
             Self::Shard { source: error, .. }
             | Self::Consumer(error)
             | Self::Gateway(error)
             | Self::Query(error)
             | Self::Tokens(error)
-            | Self::Status(error) => error.is_conflict(),
+            | Self::Finalizer(error)
+            | Self::Farewell(error)
+            | Self::Status(error) => Some(error),
         }
+    }
+
+    fn is_conflict(&self) -> bool {
+        // Deleted while it was looked at.
+        let gone = matches!(self, Self::Status(error) if error.is_not_found());
+        gone || self.unwritten().is_some_and(ApplyError::is_conflict)
     }
 }
 
 /// Starts the controller.
 pub fn start(context: &Context) {
-    Controller { kind: Kind::Datastore, cache: context.caches.datastores.clone(), concerns, pass }.start(context);
+    Controller { kind: Kind::Datastore, cache: context.caches.datastores.clone(), concerns, pass, leave }
+        .start(context);
 }
 
 fn concerns(touched: &Touched, _: &Context) -> Vec<(String, String)> {
@@ -99,11 +113,16 @@ fn concerns(touched: &Touched, _: &Context) -> Vec<(String, String)> {
 }
 
 fn pass(datastore: Held<Datastore>, context: &Context) -> BoxFuture<'_, Result<Again, DatastoreError>> {
+    async move { Pass { datastore: &datastore, context }.run().await }.boxed()
+}
+
+/// Its Shards go next, and must know its policy.
+fn leave<'a>(datastore: &'a ObjectMeta, context: &'a Context) -> BoxFuture<'a, Result<Again, DatastoreError>> {
     async move {
-        if datastore.metadata.deletion_timestamp.is_some() {
-            return Ok(AGAIN);
-        }
-        Pass { datastore: &datastore, context }.run().await
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let (namespace, name, uid) = (text(&datastore.namespace), text(&datastore.name), text(&datastore.uid));
+        let farewell = farewell::of_datastore(&context.applier, &namespace, &name, &uid);
+        farewell.await.map_err(DatastoreError::Farewell).map(|()| AGAIN)
     }
     .boxed()
 }
@@ -123,6 +142,21 @@ impl Pass<'_> {
     }
 
     async fn run(&self) -> Result<Again, DatastoreError> {
+        let outcome = self.work().await;
+        if let Err(error) = &outcome
+            && let Some(trouble) = trouble_of(error)
+        {
+            let observed = self.observed(&BTreeSet::new(), None, Placing::Keep, SecretFact::Unknown);
+            self.report(Observed { trouble: Some(trouble), ..observed }).await?;
+        }
+        outcome
+    }
+
+    async fn work(&self) -> Result<Again, DatastoreError> {
+        if farewell::hold(&self.context.applier, self.datastore).await.map_err(DatastoreError::Finalizer)?.is_some() {
+            // The status is written over the version that was read, and that is another now.
+            return Ok(AGAIN);
+        }
         // Shards come first and even when paused: this is how they learn that they are.
         let changed = self.apply_shards().await?;
         if self.datastore.spec.paused {
@@ -149,7 +183,6 @@ impl Pass<'_> {
             let live = self.context.caches.shards.get(&namespace, &name);
             let meta = live.as_ref().map(|shard| &shard.metadata);
             let failed = |source| DatastoreError::Shard { name: name.clone(), source };
-            self.must_be_ours(&self.context.caches.shards, &name).map_err(failed)?;
             let object = build::shard(self.datastore, index);
             let applier = &self.context.applier;
             let sent = applier.apply_as::<Shard>(manager::DATASTORE, &namespace, &name, object, Live::of(meta)).await;
@@ -161,17 +194,6 @@ impl Pass<'_> {
             }
         }
         Ok(changed)
-    }
-
-    /// Objects of a name of ours that somebody else made are not taken over.
-    fn must_be_ours<K: Writable + 'static>(&self, cache: &Cache<K>, name: &str) -> Result<(), ApplyError> {
-        let Some(live) = cache.get(&self.namespace(), name) else { return Ok(()) };
-        let uid = self.datastore.uid();
-        let ours = live.owner_references().iter().any(|owner| Some(&owner.uid) == uid.as_ref());
-        if ours {
-            return Ok(());
-        }
-        Err(ApplyError::NotOurs { kind: K::kind(&()).into_owned(), name: name.to_owned() })
     }
 
     async fn place(&self, topic: &topic::Look) -> Result<Placing, DatastoreError> {
@@ -197,20 +219,19 @@ impl Pass<'_> {
     async fn apply_consumer(&self) -> Result<(), DatastoreError> {
         let consumer = build::consumer(self.datastore);
         let cache = &self.context.caches.consumers;
-        self.must_be_ours(cache, &consumer.name_any()).map_err(DatastoreError::Consumer)?;
         self.apply(cache, &consumer).await.map_err(DatastoreError::Consumer)
     }
 
     async fn apply_gateway(&self) -> Result<(), DatastoreError> {
         let outcome = match build::gateway(self.datastore, self.context) {
             Some(workload) => self.apply_workload(&workload).await,
-            None => self.remove_workload(&build::gateway_name(self.datastore)).await,
+            None => self.remove_workload(&names::gateway(&self.datastore.name_any())).await,
         };
         outcome.map_err(DatastoreError::Gateway)
     }
 
     async fn apply_query(&self) -> Result<(), DatastoreError> {
-        let name = build::query_name(self.datastore);
+        let name = names::query(&self.datastore.name_any());
         let Some(workload) = build::query(self.datastore, self.context) else {
             return self.remove_workload(&name).await.map_err(DatastoreError::Query);
         };
@@ -227,8 +248,6 @@ impl Pass<'_> {
 
     async fn apply_workload(&self, workload: &Workload) -> Result<(), ApplyError> {
         let caches = &self.context.caches;
-        self.must_be_ours(&caches.deployments, &workload.name)?;
-        self.must_be_ours(&caches.services, &workload.name)?;
         self.apply(&caches.deployments, &workload.deployment()).await?;
         self.apply(&caches.services, &workload.service()).await?;
         self.apply(&caches.budgets, &workload.budget()).await
@@ -249,15 +268,17 @@ impl Pass<'_> {
     }
 
     async fn remove<K: Writable + 'static>(&self, cache: &Cache<K>, name: &str) -> Result<(), ApplyError> {
-        match cache.get(&self.namespace(), name) {
-            Some(live) if self.must_be_ours(cache, name).is_ok() => self.context.applier.delete::<K>(&live, None).await,
-            _ => Ok(()),
+        let Some(live) = cache.get(&self.namespace(), name) else { return Ok(()) };
+        if !live.owner_references().iter().any(|owner| Some(&owner.uid) == self.datastore.uid().as_ref()) {
+            return Ok(());
         }
+        self.context.applier.delete::<K>(&live, None).await
     }
 
-    /// Whether the Secrets that the spec names are there. They are not watched, so a missing one is looked for again soon.
+    /// Whether the Secrets that the spec names are there and hold tokens. They are not watched, so one that will not do is looked
+    /// at again soon.
     async fn look_for_tokens(&self) -> Result<SecretFact, DatastoreError> {
-        let mut missing = Vec::new();
+        let (mut missing, mut unusable) = (Vec::new(), Vec::new());
         for name in build::token_secrets(self.datastore) {
             let what = format!("tokens {}/{name}", self.namespace());
             if !self.context.recent.is_due(&what, AGAIN) {
@@ -265,14 +286,18 @@ impl Pass<'_> {
             }
             let found = self.context.applier.get::<Secret>(&self.namespace(), &name).await;
             match found.map_err(DatastoreError::Tokens)? {
-                Some(_) => self.context.recent.looked(what),
+                Some(secret) => match tokens::problem(&secret) {
+                    None => self.context.recent.looked(what),
+                    Some(problem) => unusable.push(problem),
+                },
                 None => missing.push(name),
             }
         }
-        if missing.is_empty() {
-            return Ok(SecretFact::Present);
-        }
-        Ok(SecretFact::Missing(missing.join(", ")))
+        Ok(match (missing.is_empty(), unusable.is_empty()) {
+            (true, true) => SecretFact::Present,
+            (true, false) => SecretFact::Unusable(unusable.join("; ")),
+            (false, _) => SecretFact::Missing(missing.join(", ")),
+        })
     }
 
     fn observed(
@@ -302,11 +327,12 @@ impl Pass<'_> {
         Observed {
             shards,
             consumer: consumer.and_then(|consumer| consumer.status.clone()),
-            gateway: workload(build::gateway_name(self.datastore)),
-            query: workload(build::query_name(self.datastore)),
+            gateway: workload(names::gateway(&self.datastore.name_any())),
+            query: workload(names::query(&self.datastore.name_any())),
             topic,
             placing,
             secrets,
+            trouble: None,
         }
     }
 
@@ -338,9 +364,13 @@ impl Pass<'_> {
             }
             Placing::Keep | Placing::NeedEnds => {}
         }
-        if let SecretFact::Missing(names) = &observed.secrets {
-            let note = format!("Secret {names} is not there; pods that mount it wait for it");
-            events.say(self.datastore, Reason::SecretMissing, note);
+        match &observed.secrets {
+            SecretFact::Missing(names) => {
+                let note = format!("Secret {names} is not there; pods that mount it wait for it");
+                events.say(self.datastore, Reason::SecretMissing, note);
+            }
+            SecretFact::Unusable(why) => events.say(self.datastore, Reason::TokensUnusable, why.clone()),
+            SecretFact::Present | SecretFact::Unknown => {}
         }
     }
 }

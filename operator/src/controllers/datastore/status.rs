@@ -12,10 +12,13 @@ use understudy_api::v1alpha1::{
 use super::placement::Placing;
 use super::topic::Fact;
 use crate::events::Reason;
+use crate::troubles::Trouble;
 
 /// The topic is as the spec asks.
 pub const TOPIC_READY: &str = "TopicReady";
-/// The Secrets that the spec names are there.
+/// Why [`TOPIC_READY`] does not hold for a topic that is there.
+const TOPIC_DIFFERS: &str = "TopicDiffers";
+/// The Secrets that the spec names are there, and hold tokens.
 pub const SECRETS_READY: &str = "SecretsReady";
 
 /// Whether the Secrets that the spec names are there.
@@ -25,6 +28,8 @@ pub enum SecretFact {
     Present,
     /// These are not.
     Missing(String),
+    /// They are there, and nobody is let in by what is in them, or not everybody; for a person.
+    Unusable(String),
     /// Nobody looked.
     Unknown,
 }
@@ -72,6 +77,8 @@ pub struct Observed {
     pub placing: Placing,
     /// Whether the Secrets are there.
     pub secrets: SecretFact,
+    /// What stopped the pass and is for a person to put right.
+    pub trouble: Option<Trouble>,
 }
 
 /// A shard asked for.
@@ -121,6 +128,19 @@ pub fn of(datastore: &Datastore, observed: Observed, now: Timestamp) -> Datastor
     status
 }
 
+/// How the topic differs from what the spec asks, by this look or by the last one.
+fn difference(datastore: &Datastore, observed: &Observed) -> Option<String> {
+    match &observed.topic {
+        Some(Fact::Differs(how)) => Some(how.clone()),
+        Some(Fact::Ready | Fact::Unreachable(_)) => None,
+        None => {
+            let known = datastore.status.iter().flat_map(|status| &status.conditions);
+            let mut known = known.filter(|known| known.type_ == TOPIC_READY && known.reason == TOPIC_DIFFERS);
+            known.next().map(|known| known.message.clone())
+        }
+    }
+}
+
 /// What is to be said of `spec.paused`, when it was changed since the status was written.
 pub fn lever(datastore: &Datastore) -> Option<(Reason, &'static str)> {
     let was_paused = datastore.status.as_ref().is_some_and(|status| conditions::is_paused(&status.conditions));
@@ -160,14 +180,15 @@ fn claims(datastore: &Datastore, observed: &Observed, shards_ready: usize) -> Ve
         Some(Fact::Ready) => {
             claims.push(Claim::yes(TOPIC_READY, "AsAskedFor", format!("topic {}", datastore.spec.kafka.topic)));
         }
-        Some(Fact::Differs(how)) => claims.push(Claim::no(TOPIC_READY, "TopicDiffers", how.clone())),
+        Some(Fact::Differs(how)) => claims.push(Claim::no(TOPIC_READY, TOPIC_DIFFERS, how.clone())),
         Some(Fact::Unreachable(why)) => claims.push(Claim::unknown(TOPIC_READY, "KafkaUnreachable", why.clone())),
     }
     match &observed.secrets {
-        SecretFact::Present => claims.push(Claim::yes(SECRETS_READY, "Present", "")),
+        SecretFact::Present => claims.push(Claim::yes(SECRETS_READY, "Present", "every entry is a token")),
         SecretFact::Missing(names) => {
             claims.push(Claim::no(SECRETS_READY, "SecretMissing", format!("Secret {names} is not there")));
         }
+        SecretFact::Unusable(why) => claims.push(Claim::no(SECRETS_READY, "TokensUnusable", why.clone())),
         SecretFact::Unknown => {}
     }
     if datastore.spec.paused {
@@ -175,7 +196,11 @@ fn claims(datastore: &Datastore, observed: &Observed, shards_ready: usize) -> Ve
         return claims;
     }
     let wanting = wanting(datastore, observed, shards_ready);
-    if wanting.is_empty() {
+    if let Some(trouble) = &observed.trouble {
+        let message = wanting.join("; ");
+        claims.push(Claim::no(conditions::READY, trouble.reason.into(), message.clone()));
+        claims.push(Claim::no(conditions::PROGRESSING, trouble.reason.into(), message));
+    } else if wanting.is_empty() {
         claims.push(Claim::yes(conditions::READY, "AllReady", "all shards and services are ready"));
         claims.push(Claim::no(conditions::PROGRESSING, "Settled", ""));
     } else {
@@ -183,13 +208,14 @@ fn claims(datastore: &Datastore, observed: &Observed, shards_ready: usize) -> Ve
         claims.push(Claim::no(conditions::READY, "NotAllReady", message.clone()));
         claims.push(Claim::yes(conditions::PROGRESSING, "NotAllReady", message));
     }
-    claims.push(degraded(observed));
+    claims.push(degraded(datastore, observed));
+    claims.push(up_to_date(observed));
     claims
 }
 
 /// What is not as it should be, for a person.
 fn wanting(datastore: &Datastore, observed: &Observed, shards_ready: usize) -> Vec<String> {
-    let mut wanting = Vec::new();
+    let mut wanting: Vec<_> = observed.trouble.iter().map(|trouble| trouble.message.clone()).collect();
     if shards_ready < observed.shards.len() {
         let names = observed.shards.iter().filter(|shard| !shard.is_ready()).map(|shard| shard.name.as_str());
         wanting.push(format!("not ready: {}", names.collect::<Vec<_>>().join(", ")));
@@ -210,11 +236,16 @@ fn wanting(datastore: &Datastore, observed: &Observed, shards_ready: usize) -> V
         Some(status) => wanting.push(format!("consumer {}", status.ready.as_deref().unwrap_or("is being made"))),
         None => wanting.push("consumer is being made".to_owned()),
     }
-    if let SecretFact::Missing(names) = &observed.secrets {
-        wanting.push(format!("Secret {names} is not there"));
+    match &observed.secrets {
+        SecretFact::Missing(names) => wanting.push(format!("Secret {names} is not there")),
+        SecretFact::Unusable(why) => wanting.push(why.clone()),
+        SecretFact::Present | SecretFact::Unknown => {}
     }
     if let Some(Fact::Unreachable(why)) = &observed.topic {
         wanting.push(format!("kafka: {why}"));
+    }
+    if let Some(how) = difference(datastore, observed) {
+        wanting.push(format!("topic {} is not as asked for: {how}", spec.kafka.topic));
     }
     match &observed.placing {
         Placing::Wait { shards } => wanting.push(format!("no data goes to {} yet", shards.join(", "))),
@@ -224,7 +255,26 @@ fn wanting(datastore: &Datastore, observed: &Observed, shards_ready: usize) -> V
     wanting
 }
 
-fn degraded(observed: &Observed) -> Claim {
+/// Whether every replica of every shard runs as the spec asks, with how many do where not all.
+fn up_to_date(observed: &Observed) -> Claim {
+    let behind = |shard: &&ShardFact| {
+        let status = shard.status.as_ref();
+        status.is_some_and(|status| {
+            status.conditions.iter().any(|c| c.type_ == conditions::UP_TO_DATE && c.status == "False")
+        })
+    };
+    let count =
+        |shard: &ShardFact| shard.status.as_ref().and_then(|status| status.up_to_date.clone()).unwrap_or_default();
+    let behind = observed.shards.iter().filter(behind).map(|shard| format!("{} {}", shard.name, count(shard)));
+    let behind: Vec<_> = behind.collect();
+    if behind.is_empty() {
+        return Claim::yes(conditions::UP_TO_DATE, "AllUpToDate", "every replica runs as the spec asks");
+    }
+    let message = format!("replicas with the image, configuration and resources of the spec: {}", behind.join(", "));
+    Claim::no(conditions::UP_TO_DATE, "ReplicasBehind", message)
+}
+
+fn degraded(datastore: &Datastore, observed: &Observed) -> Claim {
     let degraded: Vec<_> = observed
         .shards
         .iter()
@@ -233,8 +283,8 @@ fn degraded(observed: &Observed) -> Claim {
         })
         .map(|shard| shard.name.as_str())
         .collect();
-    match (&observed.topic, degraded.is_empty()) {
-        (Some(Fact::Differs(how)), _) => Claim::yes(conditions::DEGRADED, "TopicDiffers", how.clone()),
+    match (difference(datastore, observed), degraded.is_empty()) {
+        (Some(how), _) => Claim::yes(conditions::DEGRADED, TOPIC_DIFFERS, how),
         (_, false) => Claim::yes(conditions::DEGRADED, "ShardsDegraded", degraded.join(", ")),
         (_, true) => Claim::no(conditions::DEGRADED, "AsAskedFor", ""),
     }

@@ -10,6 +10,7 @@ use super::placement::Placing;
 use super::status::{Observed, Pods, SecretFact, TOPIC_READY};
 use super::topic::Fact;
 use super::*;
+use crate::troubles::Trouble;
 
 fn datastore(spec: Value) -> Datastore {
     let mut object = json!({
@@ -60,6 +61,7 @@ fn observed() -> Observed {
         topic: Some(Fact::Ready),
         placing: Placing::Keep,
         secrets: SecretFact::Present,
+        trouble: None,
     }
 }
 
@@ -73,7 +75,6 @@ fn a_shard_takes_what_the_template_says() {
     let shard = build::shard(&datastore(json!({ "deletionPolicy": "Delete" })), 1);
     let parsed: understudy_api::v1alpha1::ShardSpec = serde_json::from_value(shard["spec"].clone()).unwrap();
     assert_eq!(parsed.mysql.image, "mysql:9.7.4");
-    assert_eq!(parsed.kafka.unwrap().topic, "metrics");
     assert_eq!(shard["metadata"]["name"], "metrics-1");
     assert_eq!(shard["metadata"]["labels"]["understudy.dev/datastore"], "metrics");
     assert_eq!(shard["metadata"]["ownerReferences"][0]["kind"], "Datastore");
@@ -128,7 +129,7 @@ fn a_datastore_is_ready_when_all_its_parts_are() {
 #[test]
 fn what_is_wanting_is_named() {
     type Change = fn(&mut Observed);
-    let cases: [(&str, Change, &str); 8] = [
+    let cases: [(&str, Change, &str); 10] = [
         ("a shard", |o| o.shards[1].status = Some(shard_status(false, "Gone")), "not ready: metrics-1"),
         ("a shard that has not answered its spec", |o| o.shards[1].is_current = false, "not ready: metrics-1"),
         ("a shard without status", |o| o.shards[0].status = None, "not ready: metrics-0"),
@@ -136,6 +137,8 @@ fn what_is_wanting_is_named() {
         ("the consumer", |o| o.consumer = None, "consumer is being made"),
         ("the ends of the partitions", |o| o.placing = Placing::NeedEnds, "no data goes to the new shards yet"),
         ("the tokens", |o| o.secrets = SecretFact::Missing("metrics-tokens".to_owned()), "Secret metrics-tokens"),
+        ("tokens that are none", |o| o.secrets = SecretFact::Unusable("Secret t has".to_owned()), "Secret t has"),
+        ("the topic as it should be", |o| o.topic = Some(Fact::Differs("retention 1h".to_owned())), "retention 1h"),
         ("the brokers", |o| o.topic = Some(Fact::Unreachable("no answer".to_owned())), "kafka: no answer"),
     ];
     for (case, change, says) in cases {
@@ -145,6 +148,22 @@ fn what_is_wanting_is_named() {
         let (ready, message) = condition(&status, conditions::READY);
         assert!(ready == "False" && message.contains(says), "{case}: {ready} {message}");
     }
+}
+
+#[test]
+fn what_stops_a_pass_is_said_in_the_words_of_the_api_server_and_is_written_once() {
+    let trouble =
+        Trouble { reason: Reason::NameTaken, message: "gateway: Service metrics-gateway is there".to_owned() };
+    let stopped =
+        || Observed { trouble: Some(trouble.clone()), topic: None, secrets: SecretFact::Unknown, ..observed() };
+    let mut datastore = datastore(json!({}));
+    datastore.status = Some(status::of(&datastore, observed(), Timestamp::UNIX_EPOCH));
+    let first = status::of(&datastore, stopped(), Timestamp::UNIX_EPOCH);
+    for kind in [conditions::READY, conditions::PROGRESSING] {
+        assert_eq!(condition(&first, kind), ("False", "gateway: Service metrics-gateway is there"), "{kind}");
+    }
+    datastore.status = Some(first.clone());
+    assert_eq!(status::of(&datastore, stopped(), Timestamp::from_second(1000).unwrap()), first);
 }
 
 #[test]
@@ -165,6 +184,33 @@ fn a_status_that_says_the_same_is_the_same() {
     assert_eq!(status::of(&datastore, observed(), later), first);
     let no_look = Observed { topic: None, ..observed() };
     assert_eq!(status::of(&datastore, no_look, later), first);
+}
+
+#[test]
+fn a_topic_that_differs_goes_on_to_differ_until_a_look_says_otherwise() {
+    let mut datastore = datastore(json!({}));
+    let differs = Observed { topic: Some(Fact::Differs("retention 1h".to_owned())), ..observed() };
+    let first = status::of(&datastore, differs, Timestamp::UNIX_EPOCH);
+    assert_eq!(condition(&first, conditions::DEGRADED), ("True", "retention 1h"));
+    datastore.status = Some(first.clone());
+    let no_look = Observed { topic: None, ..observed() };
+    assert_eq!(status::of(&datastore, no_look, Timestamp::from_second(1000).unwrap()), first);
+    let last = status::of(&datastore, observed(), Timestamp::from_second(2000).unwrap());
+    assert_eq!((condition(&last, conditions::DEGRADED).0, condition(&last, conditions::READY).0), ("False", "True"));
+}
+
+#[test]
+fn a_datastore_says_which_shards_have_replicas_of_an_earlier_spec() {
+    let mut observed = observed();
+    let status = status::of(&datastore(json!({})), observed.clone(), Timestamp::UNIX_EPOCH);
+    assert_eq!(condition(&status, conditions::UP_TO_DATE).0, "True");
+    let behind = observed.shards[1].status.as_mut().unwrap();
+    behind.up_to_date = Some("1/3".to_owned());
+    behind.conditions[0].type_ = "UpToDate".to_owned();
+    behind.conditions[0].status = "False".to_owned();
+    let status = status::of(&datastore(json!({})), observed, Timestamp::UNIX_EPOCH);
+    let (holds, message) = condition(&status, conditions::UP_TO_DATE);
+    assert!(holds == "False" && message.ends_with("metrics-1 1/3"), "{message}");
 }
 
 #[test]

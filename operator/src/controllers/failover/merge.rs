@@ -1,8 +1,9 @@
 //! What a record should say, added to what it says already. Pure.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use understudy_api::Failover;
+use understudy_api::conditions::{self, Claim};
 use understudy_api::v1alpha1::{
     CandidateNote, EvidenceNote, FailoverPhase, FailoverResult, FailoverStatus, OffsetNote, RebuildNote, TimelineEntry,
     Vote,
@@ -21,6 +22,7 @@ pub fn merge(failover: &mut Failover, job: &Job) -> bool {
     let status = failover.status.get_or_insert_default();
     if status.phase == FailoverPhase::Closed {
         complete(status, job);
+        conclude(status, generation, job.at);
         return failover.status != before;
     }
     let update = &job.update;
@@ -51,7 +53,24 @@ pub fn merge(failover: &mut Failover, job: &Job) -> bool {
         status.result = status.result.or(update.result.map(result));
     }
     complete(status, job);
+    conclude(status, generation, job.at);
     failover.status != before
+}
+
+fn conclude(status: &mut FailoverStatus, generation: Option<i64>, at: Timestamp) {
+    let claim = complete_claim(status);
+    conditions::set(&mut status.conditions, claim, generation, &Time(at));
+}
+
+/// Whether it has come to its end, for `kubectl wait --for=condition=Complete`.
+pub fn complete_claim(status: &FailoverStatus) -> Claim {
+    let message = status.message.clone().unwrap_or_default();
+    match (status.phase, status.result) {
+        (FailoverPhase::Closed, result) => {
+            Claim::yes(conditions::COMPLETE, result.map_or("Closed", |result| result.into()), message)
+        }
+        (phase, _) => Claim::no(conditions::COMPLETE, phase.into(), message),
+    }
 }
 
 /// What may come in even after the end: measurements.

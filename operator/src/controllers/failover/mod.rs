@@ -1,9 +1,11 @@
-//! Failover objects as the record of what happened. [`merge`] is pure; the registrar writes. I/O.
+//! Failover objects as the record of what happened, and requests that no shard answers ([`requests`]). [`merge`] is pure; the
+//! registrar writes. I/O.
 //!
 //! A stage says what a record should hold and never waits for it to be written. What cannot be written now is tried again;
 //! what is there already is never changed, so two operators complete each other's records.
 
 mod merge;
+mod requests;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +21,7 @@ use understudy_decide::failover::record::RecordUpdate;
 use understudy_decide::failover::snapshot::Kind;
 
 pub use merge::merge;
+pub use requests::{is_open, refuse, start};
 
 use super::queue::chain;
 use super::shard::build;

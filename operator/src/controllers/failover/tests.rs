@@ -86,6 +86,8 @@ fn a_record_grows_and_nothing_in_it_changes() {
     let status = record.status.clone().expect("a status");
     assert_eq!((status.phase, status.result), (FailoverPhase::Closed, Some(FailoverResult::Succeeded)));
     assert_eq!((status.write_gap_seconds, status.gap.as_deref()), (Some(1.26), Some("1.3s")));
+    let complete = status.conditions.iter().find(|condition| condition.type_ == "Complete").expect("a condition");
+    assert_eq!((complete.status.as_str(), complete.reason.as_str()), ("True", "Succeeded"));
     assert!(
         !merge(&mut record, &job(update(Phase::Closed, vec![Entry::now(Milestone::Following, Epoch(5))]), 40)),
         "it is over"

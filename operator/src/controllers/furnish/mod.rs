@@ -10,14 +10,16 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use kube::ResourceExt;
-use understudy_api::{Shard, names};
+use understudy_api::{Shard, labels, names};
 
 use self::secrets::SecretError;
-use super::queue::{Again, Controller, Failure};
+use super::queue::{Again, Controller, Failure, chain, let_go, trouble_of};
 use super::shard::build;
 use crate::apply::{ApplyError, Live, manager};
 use crate::cache::{Held, Kind, Touched};
 use crate::context::Context;
+use crate::events::Reason;
+use crate::troubles::Trouble;
 
 /// Certificates are looked at this often; they live for months.
 const AGAIN: Duration = Duration::from_secs(600);
@@ -42,17 +44,18 @@ impl Failure for FurnishError {
         self.into()
     }
 
-    fn is_conflict(&self) -> bool {
+    fn unwritten(&self) -> Option<&ApplyError> {
         match self {
-            Self::Credentials(error) | Self::Certificate(error) => error.is_conflict(),
-            Self::Config(error) | Self::Service(error) | Self::Budget(error) => error.is_conflict(),
+            Self::Credentials(error) | Self::Certificate(error) => error.unwritten(),
+            Self::Config(error) | Self::Service(error) | Self::Budget(error) => Some(error),
         }
     }
 }
 
 /// Starts the controller.
 pub fn start(context: &Context) {
-    Controller { kind: Kind::Shard, cache: context.caches.shards.clone(), concerns, pass }.start(context);
+    Controller { kind: Kind::Shard, cache: context.caches.shards.clone(), concerns, pass, leave: let_go }
+        .start(context);
 }
 
 fn concerns(touched: &Touched, _: &Context) -> Vec<(String, String)> {
@@ -66,13 +69,25 @@ fn concerns(touched: &Touched, _: &Context) -> Vec<(String, String)> {
 
 fn pass(shard: Held<Shard>, context: &Context) -> BoxFuture<'_, Result<Again, FurnishError>> {
     async move {
-        if shard.metadata.deletion_timestamp.is_some() || shard.spec.paused {
+        if shard.spec.paused {
             return Ok(AGAIN);
         }
-        furnish(&shard, context).await?;
-        Ok(AGAIN)
+        let outcome = furnish(&shard, context).await;
+        let trouble = outcome.as_ref().err().and_then(|error| trouble_of(error).or_else(|| lacking(error)));
+        context.troubles.set(&shard.namespace().unwrap_or_default(), &shard.name_any(), trouble);
+        outcome.map(|()| AGAIN)
     }
     .boxed()
+}
+
+/// Passwords that are gone come back only by a person.
+fn lacking(error: &FurnishError) -> Option<Trouble> {
+    match error {
+        FurnishError::Credentials(SecretError::Gone { .. } | SecretError::Incomplete { .. }) => {
+            Some(Trouble { reason: Reason::ReconcileFailed, message: chain(error) })
+        }
+        _ => None,
+    }
 }
 
 async fn furnish(shard: &Shard, context: &Context) -> Result<(), FurnishError> {
@@ -85,7 +100,8 @@ async fn furnish(shard: &Shard, context: &Context) -> Result<(), FurnishError> {
     if context.recent.is_due(&what, AGAIN) {
         secrets::ensure_credentials(shard, context).await.map_err(FurnishError::Credentials)?;
         let san = names::shard_san(&name);
-        secrets::ensure_certificate(shard, &san, &build::shard_labels(shard), context)
+        let secret = names::shard_tls_secret(&name);
+        secrets::ensure_certificate(shard, &secret, &san, &build::shard_labels(shard), context)
             .await
             .map_err(FurnishError::Certificate)?;
         context.recent.looked(what);
@@ -96,8 +112,16 @@ async fn furnish(shard: &Shard, context: &Context) -> Result<(), FurnishError> {
         let live = Live::of(live.as_ref().map(|service| &service.metadata));
         applier.apply(manager::FURNISH, &service, live).await.map_err(FurnishError::Service)?;
     }
-    let live = context.caches.budgets.get(&namespace, &name);
+    let budget = build::budget(shard);
+    // Two budgets over one pod let nobody drain a node.
+    for other in context.caches.budgets.labelled(&namespace, labels::SHARD, &name) {
+        let ours = other.owner_references().iter().any(|owner| Some(&owner.uid) == shard.uid().as_ref());
+        if ours && other.name_any() != budget.name_any() {
+            applier.delete(&*other, None).await.map_err(FurnishError::Budget)?;
+        }
+    }
+    let live = context.caches.budgets.get(&namespace, &budget.name_any());
     let live = Live::of(live.as_ref().map(|budget| &budget.metadata));
-    applier.apply(manager::FURNISH, &build::budget(shard), live).await.map_err(FurnishError::Budget)?;
+    applier.apply(manager::FURNISH, &budget, live).await.map_err(FurnishError::Budget)?;
     Ok(())
 }

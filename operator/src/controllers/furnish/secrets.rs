@@ -5,11 +5,10 @@ use std::time::SystemTime;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::{Resource, ResourceExt};
 use serde_json::json;
-use understudy_api::v1alpha1::DeletionPolicy;
-use understudy_api::{Shard, names};
+use understudy_api::{Shard, labels, names};
 use understudy_link::issue::{Facts, IssueError, Pem};
 
 use super::super::shard::build::{owner_of, shard_labels};
@@ -22,7 +21,7 @@ use crate::events::Reason;
 pub const ACCOUNTS: [&str; 5] =
     ["understudy_admin", "understudy_repl", "understudy_probe", "understudy_consumer", "understudy_reader"];
 /// On the passwords: UID of the Shard that uses them.
-const USED_BY: &str = "understudy.dev/shard-uid";
+const USED_BY: &str = labels::SHARD_UID;
 /// Characters of a password: 192 bits.
 const PASSWORD: usize = 32;
 
@@ -61,9 +60,12 @@ pub enum SecretError {
 }
 
 impl SecretError {
-    /// Whether another write came first.
-    pub fn is_conflict(&self) -> bool {
-        matches!(self, Self::Apply(error) if error.is_conflict())
+    /// What the API server did not do, when that is what went wrong.
+    pub fn unwritten(&self) -> Option<&ApplyError> {
+        match self {
+            Self::Apply(error) => Some(error),
+            Self::Issue { .. } | Self::Random | Self::Gone { .. } | Self::Incomplete { .. } => None,
+        }
     }
 }
 
@@ -73,30 +75,37 @@ pub async fn ensure_credentials(shard: &Shard, context: &Context) -> Result<(), 
     let (namespace, name) = (shard.namespace().unwrap_or_default(), names::credentials_secret(&shard.name_any()));
     let found: Option<Secret> = context.applier.get(&namespace, &name).await?;
     let reused = found.as_ref().is_some_and(|secret| is_of_before(secret, shard));
-    match found {
-        Some(secret) => complete(&secret)?,
+    let uid = match found {
+        Some(secret) if is_leaving(&secret, shard) => {
+            return Err(ApplyError::Leaving { kind: "Secret".into(), name }.into());
+        }
+        Some(secret) if !may_be_used(&secret, shard) => {
+            return Err(ApplyError::NotOurs { kind: "Secret".into(), name }.into());
+        }
+        Some(secret) => {
+            complete(&secret)?;
+            secret.uid()
+        }
         None if has_accounts(shard) => return Err(SecretError::Gone { secret: name }),
         None => {
             let secret = credentials(shard, &name)?;
             match context.applier.create(manager::FURNISH, &secret).await {
-                Ok(_) => {
-                    context.events.say(shard, Reason::CredentialsCreated, format!("passwords are in Secret {name}"))
+                Ok(made) => {
+                    context.events.say(shard, Reason::CredentialsCreated, format!("passwords are in Secret {name}"));
+                    made.uid()
                 }
                 // Another instance was first; the next pass reads what it made.
                 Err(error) if error.is_already_exists() => return Ok(()),
                 Err(error) => return Err(error.into()),
             }
         }
-    }
-    let owner = match shard.spec.deletion_policy {
-        DeletionPolicy::Delete => owner_of(shard),
-        DeletionPolicy::Retain => None,
     };
+    // No owner: what becomes of them is decided when the Shard is deleted.
     let metadata = json!({ "metadata": {
         "name": name,
+        "uid": uid,
         "labels": shard_labels(shard),
         "annotations": used_by(shard),
-        "ownerReferences": owner.into_iter().collect::<Vec<_>>(),
     }});
     context.applier.apply_as::<Secret>(manager::FURNISH, &namespace, &name, metadata, Live::Unwatched).await?;
     if reused {
@@ -121,6 +130,21 @@ fn has_accounts(shard: &Shard) -> bool {
     shard.status.as_ref().is_some_and(|status| {
         status.primary.is_some() || status.bootstrap.as_ref().is_some_and(|bootstrap| bootstrap.completed)
     })
+}
+
+/// Whether the Secret is deleted with an earlier Shard of the name, whose volumes are.
+fn is_leaving(secret: &Secret, shard: &Shard) -> bool {
+    let earlier = |owner: &OwnerReference| owner.kind == "Shard" && Some(&owner.uid) != shard.uid().as_ref();
+    secret.metadata.deletion_timestamp.is_some() || secret.owner_references().iter().any(earlier)
+}
+
+/// Whether these are passwords of a shard of this name: ours, an earlier one's, or all of them put there by a person. Anything
+/// else that only has the name is somebody else's.
+fn may_be_used(secret: &Secret, shard: &Shard) -> bool {
+    let labelled = shard_labels(shard).iter().all(|(key, value)| secret.labels().get(key) == Some(value));
+    let owners = secret.owner_references();
+    let foreign = owners.iter().any(|owner| owner.kind != "Shard" || owner.name != shard.name_any());
+    !foreign && (labelled || secret.annotations().contains_key(USED_BY) || complete(secret).is_ok())
 }
 
 fn complete(secret: &Secret) -> Result<(), SecretError> {
@@ -160,9 +184,10 @@ fn password() -> Result<String, SecretError> {
     Ok(bytes.map(|byte| char::from(ALPHABET[usize::from(byte % 64)])).iter().collect())
 }
 
-/// Puts a certificate for `san` into the Secret `NAME-tls` of its owner, and a new one there before it ends.
+/// Puts a certificate for `san` into this Secret of its owner, and a new one there before it ends.
 pub async fn ensure_certificate<K>(
     owner: &K,
+    name: &str,
     san: &str,
     labels: &BTreeMap<String, String>,
     context: &Context,
@@ -170,8 +195,8 @@ pub async fn ensure_certificate<K>(
 where
     K: Resource<DynamicType = ()>,
 {
-    let (namespace, name) = (owner.namespace().unwrap_or_default(), names::tls_secret(&owner.name_any()));
-    let found: Option<Secret> = context.applier.get(&namespace, &name).await?;
+    let namespace = owner.namespace().unwrap_or_default();
+    let found: Option<Secret> = context.applier.get(&namespace, name).await?;
     let now = SystemTime::now();
     if found.as_ref().is_some_and(|secret| is_good(secret, san, context.authority.cert(), now)) {
         return Ok(());
@@ -182,7 +207,7 @@ where
         .map_err(|source| SecretError::Issue { name: san.to_owned(), source })?;
     let secret = Secret {
         metadata: ObjectMeta {
-            name: Some(name.clone()),
+            name: Some(name.to_owned()),
             namespace: Some(namespace),
             labels: Some(labels.clone()),
             owner_references: owner_of(owner).map(|owner| vec![owner]),
@@ -254,6 +279,31 @@ mod tests {
             ("of a shard that has served, never written on", &by_hand, &shard("u1", serving), false),
         ] {
             assert_eq!(is_of_before(secret, shard), of_before, "{case}");
+        }
+    }
+
+    #[test]
+    fn a_secret_that_only_has_the_name_is_somebody_elses() {
+        let shard = shard("u1", json!({ "epoch": 0, "nextServerId": 1 }));
+        let own = credentials(&shard, "m-credentials").unwrap();
+        let data =
+            |keys: &[&str]| Some(keys.iter().map(|key| ((*key).to_owned(), ByteString(b"x".to_vec()))).collect());
+        let bare = |keys: &[&str]| Secret { data: data(keys), ..Secret::default() };
+        let mut owned = own.clone();
+        owned.metadata.owner_references = serde_json::from_value(
+            json!([{ "apiVersion": "apps/v1", "kind": "Deployment", "name": "m", "uid": "d1" }]),
+        )
+        .unwrap();
+        let lacking = Secret { data: data(&ACCOUNTS[1..]), ..own.clone() };
+        for (case, secret, usable) in [
+            ("ours", own, true),
+            ("ours, and a password is gone", lacking, true),
+            ("all the passwords, put there by a person", bare(&ACCOUNTS), true),
+            ("something else of this name", bare(&["password"]), false),
+            ("nothing in it", bare(&[]), false),
+            ("another object's", owned, false),
+        ] {
+            assert_eq!(may_be_used(&secret, &shard), usable, "{case}");
         }
     }
 

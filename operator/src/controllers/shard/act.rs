@@ -12,10 +12,10 @@ use kube::ResourceExt;
 use kube::api::{ListParams, ObjectList};
 use serde_json::json;
 use understudy_api::v1alpha1::{
-    Bootstrap, Condemned, FailoverPhase, FailoverResult, FailoverStatus, LastFailover, OriginReason, ReplicaOrigin,
-    ReplicaSpec, ReplicaStatus, Role, ShardStatus, Transition, TransitionKind, VolumeState, VolumeStatus,
+    Bootstrap, Condemned, LastFailover, OriginReason, ReplicaOrigin, ReplicaSpec, ReplicaStatus, Role, ShardStatus,
+    Transition, TransitionKind, VolumeState, VolumeStatus,
 };
-use understudy_api::{Failover, Replica, Shard, labels};
+use understudy_api::{Replica, Shard, labels};
 use understudy_decide::decision::{Claim, NewReplica, Sentence};
 use understudy_decide::failover::snapshot::{Kind, Snapshot};
 use understudy_decide::{Role as DecidedRole, Step};
@@ -24,7 +24,9 @@ use understudy_wire::{Epoch, ReplicaName};
 use super::build;
 use super::observe::Objects;
 use super::stage::Stage;
-use crate::apply::{ApplyError, Live, manager};
+use crate::apply::{ApplyError, Live, Writable, manager};
+use crate::controllers::failover;
+use crate::troubles::Trouble;
 
 /// What became of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +52,14 @@ impl ActError {
     /// Whether another write came first.
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Apply(error) if error.is_conflict())
+    }
+
+    /// What a person has to put right, if that is why.
+    pub fn trouble(&self) -> Option<Trouble> {
+        match self {
+            Self::Apply(error) => Trouble::of(error),
+            Self::Slow => None,
+        }
     }
 }
 
@@ -248,7 +258,7 @@ impl Stage {
             return Ok(Taken::Void);
         }
         let claim = build::claim(&shard, &replica, Role::Spare);
-        made(soon(self.context.applier.create(manager::SHARD, &claim)).await)
+        self.make(&claim, |found| build::is_claim_of(found, &shard)).await
     }
 
     async fn make_pod(&mut self, replica: &ReplicaName, objects: &Objects) -> Result<Taken, ActError> {
@@ -257,7 +267,23 @@ impl Stage {
             return Ok(Taken::Void);
         }
         let pod = build::pod(&shard, &replica, Role::Spare, &build::Surroundings::of(&self.context));
-        made(soon(self.context.applier.create(manager::SHARD, &pod)).await)
+        self.make(&pod, |found| build::is_pod_of(found, &replica)).await
+    }
+
+    /// Makes an object. One that is there already is only behind in the cache, if it is ours; else it is left alone.
+    async fn make<K: Writable>(&self, object: &K, is_ours: impl Fn(&K) -> bool) -> Result<Taken, ActError> {
+        let name = object.name_any();
+        match soon(self.context.applier.create(manager::SHARD, object)).await {
+            Ok(_) => Ok(Taken::Done),
+            Err(ActError::Apply(error)) if error.is_already_exists() => {
+                let found: Option<K> = soon(self.context.applier.get(&self.namespace, &name)).await?;
+                match found.is_none_or(|found| is_ours(&found)) {
+                    true => Ok(Taken::Void),
+                    false => Err(ApplyError::NotOurs { kind: K::kind(&()).into_owned(), name }.into()),
+                }
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn pair(&self, replica: &ReplicaName, objects: &Objects) -> Option<(Shard, Replica)> {
@@ -405,27 +431,8 @@ impl Stage {
         if !self.overlay.take(&format!("refuse {request}"), Instant::now()) {
             return Ok(Taken::Void);
         }
-        let found: Option<Failover> = soon(self.context.applier.get(&self.namespace, request)).await?;
-        let Some(mut found) = found else { return Ok(Taken::Void) };
-        let status: &mut FailoverStatus = found.status.get_or_insert_default();
-        if status.phase != FailoverPhase::Pending {
-            return Ok(Taken::Void);
-        }
-        status.phase = FailoverPhase::Closed;
-        status.result = Some(FailoverResult::Refused);
-        status.message = Some(message.to_owned());
-        status.finished_at = Some(MicroTime(Timestamp::now()));
-        status.observed_generation = found.metadata.generation;
-        soon(self.context.applier.replace_status(&found)).await?;
-        Ok(Taken::Done)
-    }
-}
-
-fn made<T>(outcome: Result<T, ActError>) -> Result<Taken, ActError> {
-    match outcome {
-        Ok(_) => Ok(Taken::Done),
-        Err(ActError::Apply(error)) if error.is_already_exists() => Ok(Taken::Void),
-        Err(error) => Err(error),
+        let refused = soon(failover::refuse(&self.context.applier, &self.namespace, request, message)).await?;
+        Ok(if refused { Taken::Done } else { Taken::Void })
     }
 }
 

@@ -2,23 +2,24 @@
 //!
 //! - [`stage`]: the loop
 //! - [`observe`], [`feeds`], [`memory`], [`overlay`], [`company`]: what a snapshot is made of
-//! - [`act`], [`orders`], [`policy`]: how steps are carried out, and what is done of no step
-//! - [`report`], [`notes`], [`gap`], [`retained`]: what is said about it
+//! - [`act`], [`orders`]: how steps are carried out
+//! - [`report`], [`claims`], [`notes`], [`obstacles`], [`rolled`], [`gap`]: what is said about it
 //! - [`build`]: the objects of a shard
 
 mod act;
 pub mod build;
+mod claims;
 mod company;
 mod feeds;
 mod gap;
 mod memory;
 mod notes;
 mod observe;
+mod obstacles;
 mod orders;
 mod overlay;
-mod policy;
 mod report;
-mod retained;
+mod rolled;
 mod stage;
 
 use std::collections::HashMap;
@@ -71,7 +72,8 @@ struct Theatre {
 
 impl Theatre {
     fn open_all(&mut self) {
-        for shard in self.shared.context.caches.shards.all() {
+        // Malformed ones too: they may be on their way out.
+        for shard in self.shared.context.caches.shards.store().state() {
             self.open(shard.namespace().unwrap_or_default(), shard.name_any());
         }
         for running in self.stages.values() {
@@ -103,7 +105,7 @@ impl Theatre {
                 if let Some(running) = self.stages.remove(&key(&touched.name)) {
                     running.stop.cancel();
                 }
-                retained::say(&self.shared.context, &touched.namespace, &touched.name);
+                self.shared.context.troubles.set(&touched.namespace, &touched.name, None);
             }
             Kind::Shard => self.open(touched.namespace.clone(), touched.name.clone()),
             // A person's request need not bear a label.

@@ -15,8 +15,12 @@ use understudy_mysql::Deadlines;
 use understudy_wire::evidence::Millis;
 use understudy_wire::{Epoch, GtidSet, Observer, ReplicaName, ShardName};
 
+use super::build;
 use super::feeds::feeds;
+use super::obstacles::Obstacle;
 use crate::cache::{Caches, Held};
+use crate::controllers::consumer::group_of;
+use crate::controllers::failover::is_open;
 use crate::evidence::Heard;
 use crate::evidence::own::{Pace, Subject, millis};
 
@@ -43,6 +47,8 @@ pub struct Objects {
     pub failovers: Vec<Held<Failover>>,
     /// All nodes.
     pub nodes: Vec<Held<KubeNode>>,
+    /// What keeps replicas from being made or started.
+    pub obstacles: Vec<Obstacle>,
 }
 
 impl Objects {
@@ -55,13 +61,14 @@ impl Objects {
     ) -> Self {
         let namespace = shard.namespace().unwrap_or_default();
         let name = shard.name_any();
-        let named = |replica: &KubeReplica| replica.name_any();
-        let pods = replicas.iter().map(named).filter_map(|name| {
-            let pod = caches.pods.get(&namespace, &name)?;
+        let pods = replicas.iter().filter_map(|replica| {
+            let name = replica.name_any();
+            let pod = caches.pods.get(&namespace, &name).filter(|pod| build::is_pod_of(pod, replica))?;
             (!is_gone(pod.metadata.uid.as_deref())).then_some((name, pod))
         });
-        let claims = replicas.iter().map(named).filter_map(|name| {
-            let claim = caches.claims.get(&namespace, &name)?;
+        let claims = replicas.iter().filter_map(|replica| {
+            let name = replica.name_any();
+            let claim = caches.claims.get(&namespace, &name).filter(|claim| build::is_claim_of(claim, &shard))?;
             (!is_gone(claim.metadata.uid.as_deref())).then_some((name, claim))
         });
         let store = names::datastore_of(&shard).and_then(|store| caches.datastores.get(&namespace, store));
@@ -83,6 +90,7 @@ impl Objects {
             feeds: store.map(|store| placed(&store, &name)).unwrap_or_default(),
             failovers: caches.failovers.within(&namespace).into_iter().filter(|f| f.spec.shard == name).collect(),
             nodes: caches.nodes.all(),
+            obstacles: Vec::new(),
             shard,
             replicas,
         }
@@ -176,7 +184,7 @@ pub fn snapshot(objects: &Objects, beside: Beside, now: Instant, wall: Timestamp
         let link = links.get(&name).cloned().unwrap_or_default();
         (name, self::replica(objects, replica, link, wall))
     });
-    let groups = objects.consumers.iter().map(|c| c.spec.group.clone().unwrap_or_else(|| c.name_any()));
+    let groups = objects.consumers.iter().map(|consumer| group_of(consumer));
     Snapshot {
         now: wall,
         shard: ShardName::new(shard.name_any()),
@@ -336,10 +344,8 @@ fn requests(objects: &Objects, status: &Status, wall: Timestamp) -> Vec<Request>
     .into_iter()
     .flatten()
     .collect();
-    let open = |failover: &&Held<Failover>| {
-        let pending = failover.status.as_ref().is_none_or(|s| s.phase == FailoverPhase::Pending && s.result.is_none());
-        pending && failover.spec.epoch.is_none() && failover.metadata.deletion_timestamp.is_none()
-    };
+    // A drill is turned down by the controller of requests.
+    let open = |failover: &&Held<Failover>| is_open(failover) && failover.spec.kind != FailoverKind::Drill;
     let open = objects.failovers.iter().filter(open).filter(|failover| !named.contains(&failover.name_any()));
     let mut requests: Vec<_> = open
         .map(|failover| Request {

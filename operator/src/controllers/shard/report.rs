@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use kube::ResourceExt;
+use understudy_api::Replica;
 use understudy_api::conditions::{self, Claim};
 use understudy_api::v1alpha1::{
     RebuildNote, RebuildProgress, ReplicaPhase, ReplicaStatus, ReplicaSummary, Role, ShardStatus, Verdict,
     VerdictState, VolumeState, VolumeStatus,
 };
-use understudy_api::{Replica, Shard};
-use understudy_decide::decision::{ReplicaView, View};
+use understudy_decide::decision::ReplicaView;
 use understudy_decide::failover::record::{Phase as RecordPhase, RecordUpdate};
 use understudy_decide::failover::snapshot::Snapshot;
 use understudy_decide::{Decision, Role as DecidedRole};
@@ -22,11 +22,15 @@ use understudy_wire::evidence::{Phase, Server};
 use understudy_wire::{Epoch, ReplicaName};
 
 use super::act::ActError;
+use super::claims::claims;
 use super::gap::Gap;
 use super::notes::Noted;
 use super::observe::Objects;
+use super::obstacles::{self, Obstacle, Seen};
+use super::rolled::{self, Rolled};
 use super::stage::Stage;
 use crate::events::{Events, Reason};
+use crate::troubles::Trouble;
 
 /// Numbers that always move are written again after this time.
 const STALE: Duration = Duration::from_secs(300);
@@ -39,6 +43,7 @@ pub struct Reporter {
     next: Option<ShardStatus>,
     replicas: BTreeMap<String, ReplicaStatus>,
     noted: Noted,
+    obstacles: Seen,
     verdict: Option<(&'static str, Option<String>)>,
     written: Option<Instant>,
     replica_written: HashMap<String, Instant>,
@@ -77,6 +82,7 @@ impl Reporter {
             replicas,
             ready,
             ready_replicas,
+            up_to_date,
             promotable,
             lag,
             lag_seconds,
@@ -89,6 +95,7 @@ impl Reporter {
         status.replicas = replicas;
         status.ready = ready;
         status.ready_replicas = ready_replicas;
+        status.up_to_date = up_to_date;
         status.promotable = promotable;
         status.lag = lag;
         status.lag_seconds = lag_seconds;
@@ -110,6 +117,7 @@ impl Reporter {
         status.replicas = objects.replicas.iter().filter_map(|replica| summary(replica, s, d, objects)).collect();
         status.ready = Some(format!("{}/{}", d.view.ready, s.policy.replicas));
         status.ready_replicas = i32::try_from(d.view.ready).unwrap_or(i32::MAX);
+        status.up_to_date = Some(Rolled::of(objects).text());
         status.promotable = i32::try_from(d.view.promotable).unwrap_or(i32::MAX);
         let best = status.replicas.iter().filter(|r| r.role == Role::Standby).filter_map(|r| r.delay_seconds);
         status.lag_seconds = best.min_by(f64::total_cmp);
@@ -129,7 +137,8 @@ impl Reporter {
     }
 
     /// Makes events of what holds now and did not before.
-    pub fn say(&mut self, events: &Events, shard: &Shard, s: &Snapshot, d: &Decision) {
+    pub fn say(&mut self, events: &Events, objects: &Objects, s: &Snapshot, d: &Decision) {
+        let shard = &objects.shard;
         let verdict = (d.assessment.verdict.state(), d.assessment.verdict.cause().map(|cause| cause.to_string()));
         if s.status.primary.is_some() && self.verdict.as_ref() != Some(&verdict) {
             if self.verdict.is_some() {
@@ -140,6 +149,14 @@ impl Reporter {
         }
         for (reason, message) in self.noted.news(&d.notes, Instant::now()) {
             events.say(shard, reason, message);
+        }
+        for obstacle in self.obstacles.news(&objects.obstacles) {
+            let Trouble { reason, message } = &obstacle.trouble;
+            events.say(shard, *reason, message.as_str());
+            let its = |found: &&Replica| obstacle.replica.as_deref() == Some(found.name_any().as_str());
+            if let Some(replica) = objects.replicas.iter().find(its) {
+                events.say(replica, *reason, message.as_str());
+            }
         }
     }
 
@@ -256,9 +273,15 @@ fn summary(replica: &Replica, s: &Snapshot, d: &Decision, objects: &Objects) -> 
         promotable: view.promotable,
         phase: Some(phase(s, &name).to_string()),
         volume: Some(volume_state(replica, objects).to_string()),
-        message: view.message.clone(),
+        message: in_the_way(objects, &name).or_else(|| view.message.clone()),
         name: name.to_string(),
     })
+}
+
+/// What keeps a replica from being made or started.
+fn in_the_way(objects: &Objects, name: &ReplicaName) -> Option<String> {
+    let is_its = |obstacle: &&Obstacle| obstacle.replica.as_deref() == Some(name.as_str());
+    obstacles::message(objects.obstacles.iter().filter(is_its))
 }
 
 fn replica_status(
@@ -299,13 +322,18 @@ fn replica_status(
         volume.total_bytes = i64::try_from(space.total).ok();
         volume.free_bytes = i64::try_from(space.free).ok();
     }
-    let message = view.and_then(|view| view.message.clone()).unwrap_or_default();
+    let its = objects.obstacles.iter().filter(|obstacle| obstacle.replica.as_deref() == Some(name.as_str()));
+    let its: Vec<_> = its.cloned().collect();
+    let message = obstacles::message(&its).or_else(|| view?.message.clone()).unwrap_or_default();
     let ready = view.is_some_and(|view| view.ready);
     let claim = match ready {
         true => Claim::yes(conditions::READY, "Ready", "it serves or replicates"),
         false => Claim::no(conditions::READY, "NotReady", message),
     };
-    conditions::set(&mut status.conditions, claim, replica.metadata.generation, &Time(s.now));
+    let up_to_date = rolled::of_replica(rolled::is_up_to_date(objects, name.as_str()));
+    for claim in [claim, obstacles::provisioned(&its), up_to_date] {
+        conditions::set(&mut status.conditions, claim, replica.metadata.generation, &Time(s.now));
+    }
     status
 }
 
@@ -320,73 +348,6 @@ fn progress(build: &understudy_wire::evidence::BuildProgress) -> RebuildProgress
         eta_seconds: build.eta.and_then(|eta| i64::try_from(eta.div_ceil(1_000)).ok()),
         error: build.error.clone(),
         summary: Some(if summary.is_empty() { build.stage.clone() } else { summary.join(", ") }),
-    }
-}
-
-fn claims(s: &Snapshot, d: &Decision, objects: &Objects) -> Vec<Claim> {
-    let verdict = d.assessment.verdict;
-    let view = &d.view;
-    let ready = format!("{}/{} replicas", view.ready, s.policy.replicas);
-    let serves = s.status.primary.is_some() && s.status.transition.is_none();
-    let primary = match (serves, verdict) {
-        (true, verdict) if verdict.commits() => Claim::yes(conditions::PRIMARY_HEALTHY, "Commits", "commits succeed"),
-        (true, understudy_decide::Verdict::Unknown) => {
-            Claim::unknown(conditions::PRIMARY_HEALTHY, "NoEvidence", "nobody has said anything yet")
-        }
-        (true, verdict) => Claim::no(conditions::PRIMARY_HEALTHY, verdict.state(), "see the verdict"),
-        (false, _) => Claim::no(conditions::PRIMARY_HEALTHY, "NoPrimary", "no primary is in office"),
-    };
-    let healthy = primary.holds == Some(true);
-    let promotable = match view.promotable {
-        0 if s.policy.replicas > 1 => {
-            Claim::no(conditions::PROMOTABLE, "NoCandidate", "no standby could take over now")
-        }
-        0 => Claim::no(conditions::PROMOTABLE, "SingleReplica", "one replica is asked for"),
-        count => Claim::yes(conditions::PROMOTABLE, "Candidates", format!("{count} standbys could take over now")),
-    };
-    let redundant = match view.redundant {
-        true => Claim::yes(conditions::REDUNDANT, "AllIntact", ready.clone()),
-        false => Claim::no(conditions::REDUNDANT, "CopiesMissing", ready.clone()),
-    };
-    let all = match healthy && view.redundant {
-        true => Claim::yes(conditions::READY, "Ready", ready.clone()),
-        false => {
-            Claim::no(conditions::READY, if healthy { "NotRedundant" } else { "PrimaryNotHealthy" }, ready.clone())
-        }
-    };
-    let progressing = progressing(s.policy.paused, view, &ready);
-    let degraded = match healthy && !view.redundant && s.status.last_change.is_some() {
-        true => Claim::yes(conditions::DEGRADED, "NotRedundant", ready),
-        false => Claim::no(conditions::DEGRADED, "NotDegraded", "no copy is missing that was there"),
-    };
-    vec![all, progressing, degraded, primary, promotable, redundant, consumers(objects)]
-}
-
-fn progressing(paused: bool, view: &View, ready: &str) -> Claim {
-    let kind = conditions::PROGRESSING;
-    match (&view.doing, view.redundant) {
-        _ if paused => Claim::no(kind, conditions::PAUSED, "spec.paused stops every action on this shard"),
-        (Some(doing), _) => Claim::yes(kind, "Acting", doing.clone()),
-        (None, false) => Claim::yes(kind, "Building", ready),
-        (None, true) => Claim::no(kind, "Settled", "nothing is to be done"),
-    }
-}
-
-fn consumers(objects: &Objects) -> Claim {
-    let kind = conditions::CONSUMERS_CURRENT;
-    if objects.consumers.is_empty() {
-        return Claim::unknown(kind, "NoConsumer", "no consumer feeds this shard");
-    }
-    let shard = objects.shard.name_any();
-    let partitions = || {
-        let all = objects.consumers.iter().filter_map(|consumer| consumer.status.as_ref());
-        all.flat_map(|status| &status.partitions).filter(|partition| partition.shard == shard)
-    };
-    let stuck = partitions().filter(|partition| partition.state.to_string() == "Stuck").count();
-    match (partitions().count(), stuck) {
-        (0, _) => Claim::unknown(kind, "NotRunning", "no partition is read yet"),
-        (all, 0) => Claim::yes(kind, "Running", format!("{all} partitions are read")),
-        (all, stuck) => Claim::no(kind, "Stuck", format!("{stuck} of {all} partitions do not advance")),
     }
 }
 
@@ -447,25 +408,5 @@ impl Stage {
         let names: Vec<_> = objects.replicas.iter().map(ResourceExt::name_any).collect();
         self.reporter.replica_written.retain(|name, _| names.contains(name));
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use k8s_openapi::jiff::Timestamp;
-
-    use super::*;
-
-    #[test]
-    fn the_status_remembers_that_the_shard_was_paused_until_it_is_not() {
-        let doing = View { doing: Some("nothing: spec.paused".into()), ..View::default() };
-        let settled = View { redundant: true, ..View::default() };
-        let mut written = Vec::new();
-        for (paused, view) in [(false, &settled), (true, &doing), (true, &settled), (false, &doing), (false, &settled)]
-        {
-            let claim = progressing(paused, view, "3/3 replicas");
-            conditions::set(&mut written, claim, Some(1), &Time(Timestamp::UNIX_EPOCH));
-            assert_eq!(conditions::is_paused(&written), paused, "{view:?}");
-        }
     }
 }

@@ -8,8 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::jiff::Timestamp;
-use kube::ResourceExt;
+use kube::{Resource, ResourceExt};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use understudy_api::Shard;
@@ -22,20 +23,25 @@ use super::company::{Company, Standing};
 use super::gap::GapWatch;
 use super::memory::Remembered;
 use super::observe::{Beside, Objects, snapshot};
+use super::obstacles::{self, Obstacle, Refusals};
 use super::orders::{Orders, is_news};
 use super::overlay::Overlay;
-use super::policy;
 use super::report::Reporter;
+use crate::apply::ApplyError;
 use crate::context::Context;
 use crate::controllers::failover::{Job, Registrar};
 use crate::controllers::queue::chain;
+use crate::events::Reason;
 use crate::evidence::{Heard, Observers, OwnObserver, Pulse};
+use crate::farewell;
 use crate::metrics::{OfKind, Outcome};
 
 /// The longest time between two looks.
 const TICK: Duration = Duration::from_millis(200);
 /// Passes are not closer together than this, however much there is to hear.
 const TOGETHER: Duration = Duration::from_millis(5);
+/// Between two looks at a Shard that was deleted.
+const LEAVING: Duration = Duration::from_secs(2);
 /// After a write that failed.
 const BREATH: Duration = Duration::from_millis(250);
 
@@ -67,6 +73,7 @@ pub struct Stage {
     orders: Orders,
     memory: Remembered,
     gaps: GapWatch,
+    refusals: Refusals,
     log: BTreeMap<(String, i32), i64>,
 }
 
@@ -92,6 +99,7 @@ impl Stage {
             reporter: Reporter::default(),
             memory: Remembered::default(),
             gaps: GapWatch::default(),
+            refusals: Refusals::default(),
             log: BTreeMap::new(),
             shared: shared.clone(),
             context,
@@ -122,11 +130,12 @@ impl Stage {
 
     async fn pass(&mut self) -> Again {
         let started = Instant::now();
-        let cached = self.context.caches.shards.get(&self.namespace, &self.name);
-        self.shard = self.overlay.shard(cached);
-        let Some(shard) = self.shard.clone().filter(|shard| shard.metadata.deletion_timestamp.is_none()) else {
-            return Again::Never;
-        };
+        let shards = &self.context.caches.shards;
+        if let Some(uid) = shards.leaving(&self.namespace, &self.name) {
+            return self.leave(&uid).await;
+        }
+        self.shard = self.overlay.shard(shards.get(&self.namespace, &self.name));
+        let Some(shard) = self.shard.clone() else { return Again::Never };
         let objects = self.objects(shard, started);
         let snapshot = self.observe(&objects, started);
         let decision = plan(&snapshot);
@@ -134,14 +143,26 @@ impl Stage {
         if !self.context.leading.is_leading() {
             return Again::After(TICK);
         }
+        if let Err(error) = self.hold().await {
+            tracing::warn!(shard = self.name, error = %chain(&error), "finalizer not set");
+            return Again::After(BREATH);
+        }
         let office = snapshot.status.primary.as_ref().filter(|_| snapshot.status.transition.is_none());
         let gap = self.gaps.see(office.map(|primary| (primary, snapshot.status.epoch)), &snapshot.reports, started);
         self.reporter.prepare(&snapshot, &decision, &objects, gap);
-        self.reporter.say(&self.context.events, &objects.shard, &snapshot, &decision);
+        self.reporter.say(&self.context.events, &objects, &snapshot, &decision);
         let outcome = self.act(&decision, &snapshot, &objects).await;
         self.count(started, outcome);
         match outcome {
-            Acted::Failed => return Again::After(BREATH),
+            Acted::Failed => {
+                // What is refused for good must be seen, though nothing goes on.
+                if !objects.obstacles.is_empty()
+                    && let Err(error) = self.report(&objects).await
+                {
+                    tracing::warn!(shard = self.name, error = %chain(&error), "status not written");
+                }
+                return Again::After(BREATH);
+            }
             Acted::Changed | Acted::Nothing => self.record(&decision, &snapshot, &objects),
         }
         if outcome == Acted::Changed {
@@ -151,15 +172,56 @@ impl Stage {
             tracing::warn!(shard = self.name, error = %chain(&error), "status not written");
             return Again::After(BREATH);
         }
-        policy::follow(&self.context, &objects).await;
         Again::After(TICK.min(Duration::from_millis(decision.requeue)))
+    }
+
+    /// Before anything is made: what is made must not outlive the Shard by accident.
+    async fn hold(&mut self) -> Result<(), ApplyError> {
+        let Some(shard) = &self.shard else { return Ok(()) };
+        if let Some(held) = farewell::hold(&self.context.applier, shard).await? {
+            self.overlay.wrote_shard(held.clone());
+            self.shard = Some(held);
+        }
+        Ok(())
+    }
+
+    /// The Shard was deleted: its volumes go or stay, and then it goes. Also while it is paused, as nobody could delete it else.
+    async fn leave(&mut self, uid: &str) -> Again {
+        self.shared.company.leave(&self.namespace, &self.name);
+        if !self.context.leading.is_leading() {
+            return Again::After(LEAVING);
+        }
+        let context = &self.context;
+        let farewell = farewell::of_shard(&context.applier, &context.events, &self.namespace, &self.name, uid);
+        match farewell.await {
+            Ok(()) => Again::After(LEAVING),
+            Err(error) if error.is_conflict() => Again::After(BREATH),
+            Err(error) => {
+                let note = format!("the Shard is not let go yet: {}", chain(&error));
+                let about = ObjectReference {
+                    api_version: Some(Shard::api_version(&()).into_owned()),
+                    kind: Some(Shard::kind(&()).into_owned()),
+                    namespace: Some(self.namespace.clone()),
+                    name: Some(self.name.clone()),
+                    uid: Some(uid.to_owned()),
+                    ..ObjectReference::default()
+                };
+                context.events.say_on(about, Reason::ReconcileFailed, note);
+                Again::After(LEAVING)
+            }
+        }
     }
 
     fn objects(&mut self, shard: Shard, now: Instant) -> Objects {
         let mut cached = self.context.caches.replicas.within(&self.namespace);
         cached.retain(|replica| replica.spec.shard == self.name);
         let replicas = self.overlay.replicas(cached, now);
-        Objects::read(&self.context.caches, shard, replicas, |uid| self.overlay.is_gone(uid))
+        let mut objects = Objects::read(&self.context.caches, shard, replicas, |uid| self.overlay.is_gone(uid));
+        let around = self.context.troubles.get(&self.namespace, &self.name);
+        objects.obstacles = around.into_iter().map(|trouble| Obstacle { replica: None, trouble }).collect();
+        objects.obstacles.extend(self.refusals.all().cloned());
+        objects.obstacles.extend(obstacles::of_pods(&objects.pods, &objects.claims));
+        objects
     }
 
     /// Hears everybody and takes one snapshot.
@@ -208,9 +270,16 @@ impl Stage {
 
     async fn act(&mut self, decision: &Decision, snapshot: &Snapshot, objects: &Objects) -> Acted {
         let mut acted = Acted::Nothing;
+        self.refusals.keep(&decision.steps);
         for step in &decision.steps {
             if !self.context.leading.is_leading() {
                 return Acted::Nothing;
+            }
+            if self.refusals.hold_back(step, Instant::now()) {
+                match step.is_irreversible() {
+                    true => return Acted::Failed,
+                    false => continue,
+                }
             }
             match self.take(step, snapshot, objects).await {
                 Ok(Taken::Done) => {
@@ -223,6 +292,7 @@ impl Stage {
                 Ok(Taken::Void) => {}
                 Err(error) => {
                     let conflict = error.is_conflict();
+                    self.refusals.note(step, error.trouble(), Instant::now());
                     tracing::warn!(shard = self.name, ?step, conflict, error = %chain(&error), "step not taken");
                     if step.is_irreversible() {
                         return Acted::Failed;

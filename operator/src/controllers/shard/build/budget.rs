@@ -5,14 +5,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelecto
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
 use understudy_api::v1alpha1::Role;
-use understudy_api::{Shard, labels};
+use understudy_api::{Shard, labels, names};
 
 use super::{COMPONENT, owned};
 
 /// All but one replica stay. A shard of one replica has no budget: it would stop every drain for ever.
 pub fn budget(shard: &Shard) -> PodDisruptionBudget {
     PodDisruptionBudget {
-        metadata: owned(shard, shard.name_any()),
+        metadata: owned(shard, names::shard_budget(&shard.name_any())),
         spec: Some(PodDisruptionBudgetSpec {
             min_available: Some(IntOrString::Int((shard.spec.replicas - 1).max(0))),
             selector: Some(present_replicas(&shard.name_any())),

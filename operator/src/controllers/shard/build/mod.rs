@@ -20,9 +20,9 @@ use understudy_api::v1alpha1::Role;
 use understudy_api::{Replica, Shard, labels, names};
 
 pub use budget::budget;
-pub use claim::claim;
+pub use claim::{claim, is_claim_of};
 pub use config::{config_map, fingerprint};
-pub use pod::{Surroundings, pod, role_label};
+pub use pod::{Surroundings, is_pod_of, pod, role_label};
 pub use service::{primary_service, standbys_service};
 
 use crate::apply::MANAGED_BY;
@@ -76,9 +76,9 @@ pub fn owner_of<K: Resource<DynamicType = ()>>(owner: &K) -> Option<OwnerReferen
     owner.controller_owner_ref(&())
 }
 
-/// What the fingerprint of a pod says, if it has one.
-pub fn fingerprint_of(pod: &impl ResourceExt) -> Option<&str> {
-    pod.annotations().get(FINGERPRINT).map(String::as_str)
+/// Whether a pod was made with the image, configuration and resources that the spec asks for now.
+pub fn is_up_to_date(pod: &impl ResourceExt, shard: &Shard) -> bool {
+    pod.annotations().get(FINGERPRINT) == Some(&fingerprint(shard))
 }
 
 /// Whether the replica was condemned.

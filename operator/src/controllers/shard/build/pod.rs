@@ -103,6 +103,11 @@ pub fn pod(shard: &Shard, replica: &Replica, role: Role, surroundings: &Surround
     }
 }
 
+/// Whether the pod was made for this very replica.
+pub fn is_pod_of(pod: &Pod, replica: &Replica) -> bool {
+    pod.owner_references().iter().any(|owner| Some(&owner.uid) == replica.uid().as_ref())
+}
+
 fn installer(surroundings: &Surroundings) -> Container {
     let amounts = |cpu: &str, memory: &str| {
         [("cpu", cpu), ("memory", memory)]
@@ -227,7 +232,7 @@ fn volumes(shard: &Shard, claim: &str) -> Vec<Volume> {
         scratch("tmp"),
         scratch("files"),
         Volume { config_map: Some(config), ..named("config") },
-        secret("tls", names::tls_secret(&shard.name_any())),
+        secret("tls", names::shard_tls_secret(&shard.name_any())),
         secret("credentials", names::credentials_secret(&shard.name_any())),
     ]
 }

@@ -57,12 +57,32 @@ fn everything_around_a_shard_is_what_it_was_when_it_was_reviewed() {
 }
 
 #[test]
-fn a_volume_is_deleted_with_its_shard_only_when_the_policy_says_so_and_never_with_its_replica() {
-    let kept = claim(&shard(json!({ "deletionPolicy": "Retain" })), &replica(&[]), Role::Spare);
-    assert_eq!(kept.metadata.owner_references, None);
-    let deleted = claim(&shard(json!({ "deletionPolicy": "Delete" })), &replica(&[]), Role::Spare);
-    let owners = deleted.metadata.owner_references.unwrap();
-    assert_eq!(owners.iter().map(|owner| owner.kind.as_str()).collect::<Vec<_>>(), ["Shard"]);
+fn a_volume_has_no_owner_whatever_the_policy_and_the_uid_of_its_shard() {
+    for policy in ["Retain", "Delete"] {
+        let claim = claim(&shard(json!({ "deletionPolicy": policy })), &replica(&[]), Role::Spare);
+        assert_eq!(claim.metadata.owner_references, None, "{policy}");
+        assert_eq!(claim.metadata.labels.unwrap()["understudy.dev/shard-uid"], "11111111-0000", "{policy}");
+    }
+}
+
+#[test]
+fn a_pod_or_a_volume_that_only_has_the_name_is_somebody_elses() {
+    let (shard, replica) = (shard(json!({})), replica(&[]));
+    let pod = pod(&shard, &replica, Role::Spare, &surroundings());
+    let claim = claim(&shard, &replica, Role::Spare);
+    assert!(is_pod_of(&pod, &replica) && is_claim_of(&claim, &shard));
+    let mut other_pod = pod.clone();
+    other_pod.metadata.owner_references = None;
+    assert!(!is_pod_of(&other_pod, &replica), "our labels, and nobody's pod");
+    let mut other_shard = shard.clone();
+    other_shard.metadata.uid = Some("33333333-0000".to_owned());
+    assert!(!is_claim_of(&claim, &other_shard), "of an earlier Shard of the name");
+    let mut bare = claim.clone();
+    bare.metadata.labels = None;
+    assert!(!is_claim_of(&bare, &shard), "a person's");
+    let mut older = claim;
+    older.metadata.labels.as_mut().unwrap().remove("understudy.dev/shard-uid");
+    assert!(is_claim_of(&older, &shard), "made before there was this label");
 }
 
 #[test]
@@ -99,14 +119,19 @@ fn a_pod_avoids_nodes_in_every_alternative_that_the_spec_allows() {
 
 #[test]
 fn a_fingerprint_changes_with_what_needs_a_new_pod_and_with_nothing_else() {
-    let before = fingerprint(&shard(json!({})));
+    let before = pod(&shard(json!({})), &replica(&[]), Role::Spare, &surroundings());
     for (case, spec, same) in [
         ("more replicas", json!({ "replicas": 5 }), true),
         ("paused", json!({ "paused": true }), true),
+        (
+            "more memory",
+            json!({ "mysql": { "image": "mysql:9.7.4", "resources": { "limits": { "memory": "2Gi" } } } }),
+            false,
+        ),
         ("another image", json!({ "mysql": { "image": "mysql:9.8.0" } }), false),
         ("a setting", json!({ "mysql": { "image": "mysql:9.7.4", "config": { "max_connections": "9" } } }), false),
     ] {
-        assert_eq!(fingerprint(&shard(spec)) == before, same, "{case}");
+        assert_eq!(is_up_to_date(&before, &shard(spec)), same, "{case}");
     }
 }
 

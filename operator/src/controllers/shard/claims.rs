@@ -1,0 +1,104 @@
+//! What a Shard's conditions say, from what was seen and decided. Pure.
+
+use kube::ResourceExt;
+use understudy_api::conditions::{self, Claim};
+use understudy_decide::Decision;
+use understudy_decide::decision::View;
+use understudy_decide::failover::snapshot::Snapshot;
+
+use super::observe::Objects;
+use super::obstacles;
+use super::rolled::Rolled;
+
+/// One claim for each condition.
+pub fn claims(s: &Snapshot, d: &Decision, objects: &Objects) -> Vec<Claim> {
+    let verdict = d.assessment.verdict;
+    let view = &d.view;
+    let ready = format!("{}/{} replicas", view.ready, s.policy.replicas);
+    let serves = s.status.primary.is_some() && s.status.transition.is_none();
+    let primary = match (serves, verdict) {
+        (true, verdict) if verdict.commits() => Claim::yes(conditions::PRIMARY_HEALTHY, "Commits", "commits succeed"),
+        (true, understudy_decide::Verdict::Unknown) => {
+            Claim::unknown(conditions::PRIMARY_HEALTHY, "NoEvidence", "nobody has said anything yet")
+        }
+        (true, verdict) => Claim::no(conditions::PRIMARY_HEALTHY, verdict.state(), "see the verdict"),
+        (false, _) => Claim::no(conditions::PRIMARY_HEALTHY, "NoPrimary", "no primary is in office"),
+    };
+    let healthy = primary.holds == Some(true);
+    let promotable = match view.promotable {
+        0 if s.policy.replicas > 1 => {
+            Claim::no(conditions::PROMOTABLE, "NoCandidate", "no standby could take over now")
+        }
+        0 => Claim::no(conditions::PROMOTABLE, "SingleReplica", "one replica is asked for"),
+        count => Claim::yes(conditions::PROMOTABLE, "Candidates", format!("{count} standbys could take over now")),
+    };
+    let redundant = match view.redundant {
+        true => Claim::yes(conditions::REDUNDANT, "AllIntact", ready.clone()),
+        false => Claim::no(conditions::REDUNDANT, "CopiesMissing", ready.clone()),
+    };
+    let all = match healthy && view.redundant {
+        true => Claim::yes(conditions::READY, "Ready", ready.clone()),
+        false => {
+            let why = obstacles::message(&objects.obstacles).map(|why| format!("; {why}")).unwrap_or_default();
+            let reason = if healthy { "NotRedundant" } else { "PrimaryNotHealthy" };
+            Claim::no(conditions::READY, reason, format!("{ready}{why}"))
+        }
+    };
+    let progressing = progressing(s.policy.paused, view, &ready);
+    let degraded = match healthy && !view.redundant && s.status.last_change.is_some() {
+        true => Claim::yes(conditions::DEGRADED, "NotRedundant", ready),
+        false => Claim::no(conditions::DEGRADED, "NotDegraded", "no copy is missing that was there"),
+    };
+    let provisioned = obstacles::provisioned(&objects.obstacles);
+    let up_to_date = Rolled::of(objects).claim();
+    vec![all, progressing, degraded, provisioned, up_to_date, primary, promotable, redundant, consumers(objects)]
+}
+
+fn progressing(paused: bool, view: &View, ready: &str) -> Claim {
+    let kind = conditions::PROGRESSING;
+    match (&view.doing, view.redundant) {
+        _ if paused => Claim::no(kind, conditions::PAUSED, "spec.paused stops every action on this shard"),
+        (Some(doing), _) => Claim::yes(kind, "Acting", doing.clone()),
+        (None, false) => Claim::yes(kind, "Building", ready),
+        (None, true) => Claim::no(kind, "Settled", "nothing is to be done"),
+    }
+}
+
+fn consumers(objects: &Objects) -> Claim {
+    let kind = conditions::CONSUMERS_CURRENT;
+    if objects.consumers.is_empty() {
+        return Claim::unknown(kind, "NoConsumer", "no consumer feeds this shard");
+    }
+    let shard = objects.shard.name_any();
+    let partitions = || {
+        let all = objects.consumers.iter().filter_map(|consumer| consumer.status.as_ref());
+        all.flat_map(|status| &status.partitions).filter(|partition| partition.shard == shard)
+    };
+    let stuck = partitions().filter(|partition| partition.state.to_string() == "Stuck").count();
+    match (partitions().count(), stuck) {
+        (0, _) => Claim::unknown(kind, "NotRunning", "no partition is read yet"),
+        (all, 0) => Claim::yes(kind, "Running", format!("{all} partitions are read")),
+        (all, stuck) => Claim::no(kind, "Stuck", format!("{stuck} of {all} partitions do not advance")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use k8s_openapi::jiff::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn the_status_remembers_that_the_shard_was_paused_until_it_is_not() {
+        let doing = View { doing: Some("nothing: spec.paused".into()), ..View::default() };
+        let settled = View { redundant: true, ..View::default() };
+        let mut written = Vec::new();
+        for (paused, view) in [(false, &settled), (true, &doing), (true, &settled), (false, &doing), (false, &settled)]
+        {
+            let claim = progressing(paused, view, "3/3 replicas");
+            conditions::set(&mut written, claim, Some(1), &Time(Timestamp::UNIX_EPOCH));
+            assert_eq!(conditions::is_paused(&written), paused, "{view:?}");
+        }
+    }
+}
