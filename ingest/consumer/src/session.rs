@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use understudy_sql::{Conn, Db, Insert, Limits, Login, StepError, Value};
+use understudy_sql::{Conn, Db, Insert, Limits, Login, Outcome, StepError, Value};
 use understudy_wire::Epoch;
 use understudy_wire::evidence::{ProbeError, Stage};
 
@@ -48,7 +48,7 @@ const MAKE_OWNER: &str = "INSERT INTO understudy.consumer_owner (consumer, owner
 const TAKE_OWNER: &str = "UPDATE understudy.consumer_owner SET owner = ?, term = ?, beat = beat + 1 WHERE consumer = ?";
 const FREE_OWNER: &str =
     "UPDATE understudy.consumer_owner SET owner = '', beat = beat + 1 WHERE consumer = ? AND owner = ? AND term = ?";
-const BEAT: &str = "UPDATE understudy.consumer_owner SET beat = beat + 1 WHERE consumer = ?";
+const BEAT: &str = "UPDATE understudy.consumer_owner SET beat = beat + 1 WHERE consumer = ? AND owner = ? AND term = ?";
 const OFFSETS: &str =
     "SELECT partition_id, next_offset, updated_ms FROM understudy.consumer_offset WHERE consumer = ? AND topic = ?";
 const LOCK_OFFSETS: &str = "SELECT partition_id, next_offset FROM understudy.consumer_offset \
@@ -235,17 +235,22 @@ impl Session {
             check_offsets(&expected, &rows.into_iter().collect())?;
         }
         if !items.is_empty() {
-            view.apply(&mut Tx::new(self.db(Stage::Commit)), items).await.map_err(TxError::View)?;
+            let mut tx = Tx::new(self.db(Stage::Commit));
+            let applied = view.apply(&mut tx, items).await;
+            tx.outcome(applied).map_err(TxError::View)?;
         }
+        // The beat goes first, as the proof that this still is the transaction that began above: outside of it a beat does no harm, and an
+        // offset would move without its data.
         let mut db = self.db(Stage::Commit);
+        let beat = db.exec("beat", BEAT, (&names.consumer, guard.owner.as_str(), guard.term.0)).await?;
+        if beat.affected != 1 {
+            return Err(not_ours("beat", format!("it changed {} rows", beat.affected)));
+        }
+        still_in_transaction("beat", beat)?;
         if !progress.is_empty() {
             let rows = progress.iter().map(|(partition, progress)| offset_row(names, guard, *partition, progress));
-            db.insert("move offsets", &PUT_OFFSETS, rows.collect()).await?;
-        }
-        let beat = db.exec("beat", BEAT, (&names.consumer,)).await?;
-        if beat.affected != 1 || !beat.in_transaction {
-            let message = format!("it changed {} rows, in transaction: {}", beat.affected, beat.in_transaction);
-            return Err(StepError { step: "beat", stage: Stage::Commit, error: ProbeError::Other { message } }.into());
+            let moved = db.insert("move offsets", &PUT_OFFSETS, rows.collect()).await?;
+            still_in_transaction("move offsets", moved)?;
         }
         Ok(())
     }
@@ -253,6 +258,18 @@ impl Session {
     fn db(&mut self, stage: Stage) -> Db<'_> {
         Db::new(&mut self.conn, self.deadlines.step, stage, self.limits)
     }
+}
+
+fn still_in_transaction(step: &'static str, outcome: Outcome) -> Result<(), TxError> {
+    if outcome.in_transaction {
+        return Ok(());
+    }
+    Err(not_ours(step, "the transaction is no longer open".to_owned()))
+}
+
+/// The transaction is not what it should be. What of it holds is read again on another connection.
+fn not_ours(step: &'static str, message: String) -> TxError {
+    TxError::Step(StepError { step, stage: Stage::Commit, error: ProbeError::Other { message } })
 }
 
 fn offset_row(names: &Names, guard: &Guard, partition: i32, progress: &Progress) -> Vec<Value> {
