@@ -46,6 +46,11 @@ impl Spans {
         self.next(offset) == Some(offset)
     }
 
+    /// Where the last span ends; None while it is open.
+    pub fn until(&self) -> Option<i64> {
+        self.0.last()?.until
+    }
+
     /// The spans.
     pub fn as_slice(&self) -> &[Span] {
         &self.0

@@ -7,11 +7,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use understudy_kafka::Origin;
 use understudy_sql::{Conn, Db, Insert, Limits, Login, Outcome, StepError, Value};
 use understudy_wire::Epoch;
 use understudy_wire::evidence::{ProbeError, Stage};
 
 use crate::guard::{Diverged, Fenced, Guard, OwnerRow, Term, check_epoch, check_offsets};
+use crate::lanes::Note;
 use crate::route::Route;
 use crate::view::{Placed, Tx, View, ViewError};
 
@@ -49,16 +51,17 @@ const TAKE_OWNER: &str = "UPDATE understudy.consumer_owner SET owner = ?, term =
 const FREE_OWNER: &str =
     "UPDATE understudy.consumer_owner SET owner = '', beat = beat + 1 WHERE consumer = ? AND owner = ? AND term = ?";
 const BEAT: &str = "UPDATE understudy.consumer_owner SET beat = beat + 1 WHERE consumer = ? AND owner = ? AND term = ?";
-const OFFSETS: &str =
-    "SELECT partition_id, next_offset, updated_ms FROM understudy.consumer_offset WHERE consumer = ? AND topic = ?";
+const OFFSETS: &str = "SELECT partition_id, next_offset, updated_ms, dead_letters, cluster_id, topic_id, cut_at \
+     FROM understudy.consumer_offset WHERE consumer = ? AND topic = ?";
 const LOCK_OFFSETS: &str = "SELECT partition_id, next_offset FROM understudy.consumer_offset \
      WHERE consumer = ? AND topic = ? FOR UPDATE";
 const PUT_OFFSETS: Insert<'static> = Insert {
     head: "INSERT INTO understudy.consumer_offset \
-           (consumer, topic, partition_id, next_offset, epoch, term, updated_ms) VALUES",
-    columns: 7,
+           (consumer, topic, partition_id, next_offset, epoch, term, updated_ms, dead_letters, cluster_id, topic_id, cut_at) VALUES",
+    columns: 11,
     tail: "AS new ON DUPLICATE KEY UPDATE next_offset = new.next_offset, epoch = new.epoch, term = new.term, \
-           updated_ms = new.updated_ms",
+           updated_ms = new.updated_ms, dead_letters = new.dead_letters, cluster_id = new.cluster_id, \
+           topic_id = new.topic_id, cut_at = new.cut_at",
 };
 
 /// Whose rows these are.
@@ -79,17 +82,21 @@ pub struct Survey {
     pub owner: Option<OwnerRow>,
 }
 
-/// A stored offset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A stored offset and what is known with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
     /// The offset of the next record.
     pub next_offset: i64,
     /// Everything acknowledged before this time is stored; milliseconds since 1970.
     pub complete_until_ms: i64,
+    /// How many records, or parts of records, below the offset were put aside.
+    pub dead_letters: u64,
+    /// What is known of the log.
+    pub note: Note,
 }
 
 /// What a transaction writes for one partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// What must be stored before; None for nothing.
     pub expected: Option<i64>,
@@ -187,10 +194,14 @@ impl Session {
 
     /// The stored offsets.
     pub async fn offsets(&mut self, names: &Names) -> Result<BTreeMap<i32, Stored>, StepError> {
-        let rows: Vec<(i32, i64, i64)> =
+        type Columns = (i32, i64, i64, u64, String, String, Option<i64>);
+        let rows: Vec<Columns> =
             self.db(Stage::Select).rows("read offsets", OFFSETS, (&names.consumer, &names.topic)).await?;
-        let stored =
-            |(partition, next_offset, complete_until_ms)| (partition, Stored { next_offset, complete_until_ms });
+        let stored = |(partition, next_offset, complete_until_ms, dead_letters, cluster, topic, cut): Columns| {
+            let known = |id: String| Some(id).filter(|id| !id.is_empty());
+            let note = Note { origin: Origin { cluster: known(cluster), topic: known(topic) }, cut };
+            (partition, Stored { next_offset, complete_until_ms, dead_letters, note })
+        };
         Ok(rows.into_iter().map(stored).collect())
     }
 
@@ -281,6 +292,10 @@ fn offset_row(names: &Names, guard: &Guard, partition: i32, progress: &Progress)
         Value::from(guard.epoch.0),
         Value::from(guard.term.0),
         Value::from(progress.stored.complete_until_ms),
+        Value::from(progress.stored.dead_letters),
+        Value::from(progress.stored.note.origin.cluster.as_deref().unwrap_or_default()),
+        Value::from(progress.stored.note.origin.topic.as_deref().unwrap_or_default()),
+        Value::from(progress.stored.note.cut),
     ]
 }
 

@@ -220,6 +220,9 @@ async fn what_cannot_be_applied_is_put_aside_before_the_offset_passes_it() {
 
     dead.set_mood(Mood::Healthy);
     until("the offset passes", || async { shard.stored(0).await.0.get(&0) == Some(&4) }).await;
+    let count = "SELECT dead_letters FROM understudy.consumer_offset";
+    assert_eq!(shard.admin(0).await.query_first(count).await.unwrap(), Some(2_u64), "with the offset that passes them");
+    until("the status tells how many", || async { consumer.board.borrow().partitions[0].dead_letters == 2 }).await;
     let (_, lines) = shard.stored(0).await;
     assert_eq!(lines.into_keys().collect::<Vec<_>>(), [(0, 0), (0, 3)]);
     let letters: Vec<(Bytes, Vec<String>)> = dead
@@ -354,4 +357,76 @@ async fn after_a_deadlock_that_a_view_swallows_nothing_more_is_written() {
 async fn a_lock_that_a_view_did_not_get_and_does_not_mention_fails_the_batch() {
     let swallowed = an_error_is_swallowed(Ask::AfterLines, Rival::Sits).await;
     assert!(!swallowed.is_empty() && swallowed.iter().all(|code| *code == Some(1205)), "{swallowed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_was_cut_below_what_is_stored_stands_until_a_person_says_where_to_go_on() {
+    let (shard, log, dead) = (Shard::start(0).await, TestLog::new(1), dead());
+    let consumer = start("a", &shard, &log, &dead, Lines::default());
+    log.produce(10);
+    shard.holds_exactly(0, &log).await;
+    log.cut(0, 6);
+    consumer.has_fault(Some("ended")).await;
+    until("the row remembers it", || async {
+        let cut: Option<Option<i64>> =
+            shard.admin(0).await.query_first("SELECT cut_at FROM understudy.consumer_offset").await.unwrap();
+        cut == Some(Some(6))
+    })
+    .await;
+    let text = consumer.metrics.text().unwrap();
+    assert!(text.contains("understudy_consumer_partition_fault{partition=\"0\",fault=\"ended\"} 1"), "{text}");
+    assert!(consumer.counted("faults") >= 1);
+
+    log.produce(20);
+    let canaries = consumer.counted("canaries");
+    until("it has heard of the new records", || async { consumer.counted("canaries") > canaries + 8 }).await;
+    assert_eq!(shard.stored(0).await.0[&0], 10, "the log is longer than what is stored, with other records in it");
+    consumer.end().await;
+
+    let next = start("b", &shard, &log, &dead, Lines::default());
+    next.has_fault(Some("ended")).await;
+    let canaries = next.counted("canaries");
+    until("it would have read on", || async { next.counted("canaries") > canaries + 8 }).await;
+    assert_eq!(shard.stored(0).await.0[&0], 10, "after a restart too");
+
+    let decision = "UPDATE understudy.consumer_offset SET next_offset = 6, cut_at = NULL WHERE partition_id = 0";
+    shard.admin(0).await.query_drop(decision).await.unwrap();
+    until("it goes on from there", || async { shard.stored(0).await.0[&0] == 26 }).await;
+    next.has_fault(None).await;
+    let (_, lines) = shard.stored(0).await;
+    assert_eq!((lines[&(0, 5)], lines[&(0, 6)], lines[&(0, 9)], lines[&(0, 25)]), (1, 2, 2, 1), "as told");
+    next.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_was_made_anew_and_is_longer_is_not_read_on_from_the_old_offset() {
+    let (shard, log, dead) = (Shard::start(0).await, TestLog::new(1), dead());
+    let consumer = start("a", &shard, &log, &dead, Lines::default());
+    log.produce(10);
+    shard.holds_exactly(0, &log).await;
+    log.make_anew("second", 30);
+    consumer.has_fault(Some("replaced")).await;
+    consumer.end().await;
+
+    let next = start("b", &shard, &log, &dead, Lines::default());
+    next.has_fault(Some("replaced")).await;
+    let message = next.board.borrow().partitions[0].message.clone().unwrap();
+    assert!(message.contains("topic id first") && message.contains("topic id second"), "{message}");
+    assert_eq!(shard.stored(0).await.0[&0], 10);
+
+    let decision =
+        "UPDATE understudy.consumer_offset SET next_offset = 0, cluster_id = '', topic_id = '', cut_at = NULL";
+    shard.admin(0).await.query_drop(decision).await.unwrap();
+    until("the new one is read from its beginning", || async { shard.stored(0).await.0[&0] == 30 }).await;
+    let mut admin = shard.admin(0).await;
+    until("the row names the new one", || async {
+        let topic: Option<String> =
+            shard.admin(0).await.query_first("SELECT topic_id FROM understudy.consumer_offset").await.unwrap();
+        topic.as_deref() == Some("second")
+    })
+    .await;
+    let lines: Option<i64> =
+        admin.query_first("SELECT COUNT(*) FROM view_test.line WHERE line LIKE 'second%'").await.unwrap();
+    assert_eq!(lines, Some(30));
+    next.end().await;
 }

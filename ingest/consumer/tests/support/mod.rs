@@ -22,7 +22,7 @@ use tokio_util::task::AbortOnDropHandle;
 use understudy_consumer::batch::Limits;
 use understudy_consumer::facts::Facts;
 use understudy_consumer::guard::OwnerId;
-use understudy_consumer::lanes::Holes;
+use understudy_consumer::lanes::{Holes, Start};
 use understudy_consumer::log::{End, Ends, Log};
 use understudy_consumer::machine::Times;
 use understudy_consumer::metrics::Metrics;
@@ -32,7 +32,7 @@ use understudy_consumer::session::{Deadlines, Names};
 use understudy_consumer::status::Snapshot;
 use understudy_consumer::{Decoded, Placed, Record, Route, Tx, View, ViewError};
 use understudy_kafka::fake::MemoryLog;
-use understudy_kafka::{DeadLetter, Event, Position, ReaderError};
+use understudy_kafka::{DeadLetter, Event, Origin, Position, ReaderError};
 use understudy_mysql::instance::{EpochRow, Source};
 use understudy_mysql::{Instance, schema};
 use understudy_sql::{Db, Insert, Login, Tls, Value};
@@ -185,6 +185,7 @@ pub struct TestLog {
 }
 
 struct Shared {
+    origin: Mutex<Origin>,
     partitions: Mutex<Vec<Vec<Bytes>>>,
     grown: Notify,
     ends: watch::Sender<Ends>,
@@ -193,9 +194,10 @@ struct Shared {
 impl TestLog {
     pub fn new(partitions: usize) -> Self {
         let shared = Shared {
+            origin: Mutex::new(origin("first")),
             partitions: Mutex::new(vec![Vec::new(); partitions]),
             grown: Notify::new(),
-            ends: watch::Sender::new(Ends::new()),
+            ends: watch::Sender::new(Ends::default()),
         };
         let log = Self { shared: Arc::new(shared) };
         log.tell_ends();
@@ -224,7 +226,26 @@ impl TestLog {
     fn tell_ends(&self) {
         let (asked, asked_ms) = (Instant::now(), understudy_consumer::log::now_ms());
         let end = |(p, end)| (p, End { earliest: 0, end, asked, asked_ms });
-        self.shared.ends.send_replace(self.ends().into_iter().map(end).collect());
+        let partitions = self.ends().into_iter().map(end).collect();
+        let origin = Some(self.shared.origin.lock().unwrap().clone());
+        self.shared.ends.send_replace(Ends { origin, partitions });
+    }
+
+    /// Loses what a partition has from this offset on.
+    pub fn cut(&self, partition: usize, end: usize) {
+        self.shared.partitions.lock().unwrap()[partition].truncate(end);
+        self.tell_ends();
+    }
+
+    /// Becomes another topic of the same name, with this many lines in each partition.
+    pub fn make_anew(&self, topic: &str, lines: usize) {
+        let line = |line| Bytes::from(format!("{topic} line {line}"));
+        let mut partitions = self.shared.partitions.lock().unwrap();
+        partitions.iter_mut().for_each(|partition| *partition = (0..lines).map(line).collect());
+        drop(partitions);
+        *self.shared.origin.lock().unwrap() = origin(topic);
+        self.tell_ends();
+        self.shared.grown.notify_waiters();
     }
 
     /// A reader of its own for one consumer.
@@ -234,6 +255,10 @@ impl TestLog {
         let task = tokio::spawn(deliver(self.shared.clone(), assigned.subscribe(), events));
         (TestReader { assigned, _task: AbortOnDropHandle::new(task) }, received, self.shared.ends.subscribe())
     }
+}
+
+fn origin(topic: &str) -> Origin {
+    Origin { cluster: Some("test".to_owned()), topic: Some(topic.to_owned()) }
 }
 
 type Assigned = (u64, BTreeMap<i32, i64>);
@@ -463,6 +488,14 @@ impl Running {
         assert!(waited.is_ok(), "never {word}: {:?}", self.board.borrow());
     }
 
+    /// Waits until the one partition has this fault.
+    pub async fn has_fault(&self, word: Option<&'static str>) {
+        let mut board = self.board.clone();
+        let so = board.wait_for(|seen| seen.partitions.first().is_some_and(|p| p.fault == word));
+        let waited = tokio::time::timeout(SOON, so).await;
+        assert!(waited.is_ok(), "never {word:?}: {:?}", self.board.borrow());
+    }
+
     /// Ends as a pod does that is told to.
     pub async fn end(self) {
         self.stop.cancel();
@@ -490,6 +523,7 @@ pub fn config(pod: &str) -> Config {
         deadlines: Deadlines::default(),
         times: Times::default(),
         holes: Holes::Refused,
+        start: Start::Placement,
         paused: false,
         paused_partitions: Vec::new(),
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::consumer::two;
 use super::{
-    BatchLimits, DeletionPolicy, FailoverPolicy, MysqlSpec, PodTemplate, Resources, SecretRef, StorageSpec,
+    BatchLimits, DeletionPolicy, FailoverPolicy, MysqlSpec, PodTemplate, Resources, SecretRef, StartAt, StorageSpec,
     VerdictState,
 };
 
@@ -209,6 +209,9 @@ pub struct StoreConsumerSpec {
     /// How much goes into one transaction.
     #[serde(default)]
     pub batch: BatchLimits,
+    /// Where a partition begins of which nothing is stored yet. `Earliest` if the topic is older than this Datastore.
+    #[serde(default)]
+    pub start: StartAt,
     /// Stops reading; the pods stay.
     #[serde(default)]
     pub paused: bool,
@@ -229,6 +232,7 @@ impl Default for StoreConsumerSpec {
         Self {
             replicas: two(),
             batch: BatchLimits::default(),
+            start: StartAt::default(),
             paused: false,
             paused_partitions: Vec::new(),
             resources: Resources::default(),
