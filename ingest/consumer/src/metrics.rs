@@ -183,3 +183,39 @@ impl Metrics {
         text(&self.registry)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::Partition;
+
+    #[test]
+    fn the_alerts_are_about_metrics_that_there_are() {
+        let partition = Partition {
+            partition: 3,
+            state: PartitionState::Stuck,
+            next_offset: Some(10),
+            end: Some(12),
+            lag_records: 2,
+            lag_seconds: 1.5,
+            complete_until_ms: 0,
+            until: None,
+            dead_letters: 4,
+            fault: Some("replaced"),
+            message: None,
+        };
+        let metrics = Metrics::default();
+        metrics.show(&Snapshot { active: true, partitions: vec![partition], ..Snapshot::idle("a") });
+        let text = metrics.text().unwrap();
+        let rules = include_str!("../../docs/alerts/consumer.yaml");
+        let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let named: Vec<_> = rules.split(|c| !word(c)).filter(|name| name.starts_with("understudy_consumer_")).collect();
+        assert!(named.len() >= 3, "{named:?}");
+        for name in named {
+            assert!(text.contains(&format!("\n{name}{{")), "{name}: {text}");
+        }
+        assert!(text.contains("understudy_consumer_partition_dead_letters{partition=\"3\"} 4"), "{text}");
+        metrics.show(&Snapshot::idle("a"));
+        assert!(!metrics.text().unwrap().contains("partition=\"3\""), "whoever is active tells");
+    }
+}
