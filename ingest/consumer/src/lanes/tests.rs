@@ -4,8 +4,10 @@ use super::*;
 use crate::placement::{Entry, placement_of};
 
 fn placed(list: &[(i32, &str, i64)]) -> Placement {
-    let entries: Vec<_> =
-        list.iter().map(|&(partition, shard, from)| Entry { partition, shard: shard.into(), from }).collect();
+    let entries: Vec<_> = list
+        .iter()
+        .map(|&(partition, shard, from)| Entry { partition, shard: shard.into(), from, pending: false })
+        .collect();
     placement_of("a", &entries)
 }
 

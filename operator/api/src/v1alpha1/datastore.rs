@@ -270,7 +270,7 @@ pub struct DatastoreStatus {
     /// Shards that are ready, of those asked for, such as `2/2`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shards_ready: Option<String>,
-    /// Which shard each partition feeds, from which offset on. Entries are only ever added.
+    /// Which shard each partition feeds, from which offset on. Entries are only ever added; one that is pending may move on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["partition".into(), "fromOffset".into()]))]
     pub placements: Vec<Placement>,
@@ -311,6 +311,10 @@ pub struct Placement {
     pub from_offset: i64,
     /// The name of the Shard.
     pub shard: String,
+    /// The shard of the entry before may not know yet that it ends here: it stops as soon as it does, and until it has said so nobody reads
+    /// from here on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pending: bool,
 }
 
 /// The worst verdict of a Datastore's shards.
