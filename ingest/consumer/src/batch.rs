@@ -117,6 +117,11 @@ impl<I> Batch<I> {
         &mut self.letters
     }
 
+    /// How much of a partition is to be put aside.
+    pub fn letters_of(&self, partition: i32) -> u64 {
+        self.letters.iter().filter(|letter| letter.record.partition == partition).count() as u64
+    }
+
     /// Records that were taken.
     pub fn records(&self) -> usize {
         self.records

@@ -11,6 +11,7 @@ use understudy_sql::{Login, Tls};
 use understudy_wire::ShardName;
 
 use crate::batch::Limits;
+use crate::lanes::Start;
 
 /// The account that consumers use.
 const ACCOUNT: &str = "understudy_consumer";
@@ -49,6 +50,9 @@ pub struct Settings {
     /// Whether the topic is written by transactions, so that offsets may be missing.
     #[arg(long, env = "UNDERSTUDY_ACCEPT_GAPS", default_value_t = false, action = clap::ArgAction::Set)]
     pub accept_gaps: bool,
+    /// Where a partition begins of which nothing is stored: where the placement says, or at the earliest record that is there.
+    #[arg(long, env = "UNDERSTUDY_START", value_enum, default_value_t)]
+    pub start: StartAt,
     /// Most records in a transaction.
     #[arg(long, env = "UNDERSTUDY_BATCH_MAX_RECORDS", default_value_t = 500)]
     pub batch_max_records: usize,
@@ -85,6 +89,26 @@ pub struct Settings {
     /// Log filter.
     #[arg(long, env = "UNDERSTUDY_LOG", default_value = "info")]
     pub log: String,
+}
+
+/// The words of `UNDERSTUDY_START`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[value(rename_all = "PascalCase")]
+pub enum StartAt {
+    /// Where the placement says; if the topic does not go back so far, the partition waits for a person.
+    #[default]
+    Placement,
+    /// At the earliest record that is there.
+    Earliest,
+}
+
+impl From<StartAt> for Start {
+    fn from(start: StartAt) -> Self {
+        match start {
+            StartAt::Placement => Self::Placement,
+            StartAt::Earliest => Self::Earliest,
+        }
+    }
 }
 
 /// A setting that cannot be used.
@@ -156,8 +180,14 @@ mod tests {
     fn what_the_operator_leaves_out_has_a_default() {
         let settings = settings(&["--paused=true", "--shards=a,b"]);
         assert!(settings.paused);
+        assert_eq!(settings.start, StartAt::Placement);
         assert_eq!(settings.shards, ["a", "b"]);
         assert_eq!(settings.limits(), Limits::default());
+    }
+
+    #[test]
+    fn where_a_partition_begins_is_said_in_the_words_of_the_spec() {
+        assert_eq!(settings(&["--start=Earliest"]).start, StartAt::Earliest);
     }
 
     #[test]

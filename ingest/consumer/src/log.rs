@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use understudy_kafka::{Admin, Position, Reader, ReaderError};
+use understudy_kafka::admin::Watermarks;
+use understudy_kafka::{Admin, Origin, Position, Reader, ReaderError};
 use understudy_wire::evidence::LogRange;
 
 use crate::facts::Facts;
@@ -60,15 +61,21 @@ pub struct End {
     pub asked_ms: i64,
 }
 
-/// Both ends of each partition; empty until first heard.
-pub type Ends = BTreeMap<i32, End>;
+/// What is known of the topic.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ends {
+    /// Which topic it is; None until first heard.
+    pub origin: Option<Origin>,
+    /// Both ends of each partition; empty until first heard.
+    pub partitions: BTreeMap<i32, End>,
+}
 
 /// How often the ends are asked for.
 pub const ASK_EVERY: Duration = Duration::from_secs(2);
 /// How long an answer may take.
 const ASK_WITHIN: Duration = Duration::from_secs(4);
 
-/// Asks for the ends of the topic until stopped. While no broker answers the last ones stay, with their age.
+/// Asks which topic it is and for its ends until stopped. While no broker answers the last ones stay, with their age.
 pub async fn keep_asking(
     admin: Admin,
     topic: String,
@@ -79,25 +86,32 @@ pub async fn keep_asking(
     let mut silent = false;
     loop {
         let (asked, asked_ms) = (Instant::now(), now_ms());
-        match stop.run_until_cancelled(admin.watermarks(&topic, ASK_WITHIN)).await {
-            None => return,
-            Some(Ok(marks)) => {
-                if std::mem::take(&mut silent) {
-                    tracing::info!(topic, "the ends of the topic are known again");
-                }
-                let heard: Ends = marks
-                    .into_iter()
-                    .map(|(p, mark)| (p, End { earliest: mark.earliest, end: mark.end, asked, asked_ms }))
-                    .collect();
-                facts.heard(heard.iter().map(|(p, end)| range(&topic, *p, end)).collect());
-                ends.send_replace(heard);
-            }
-            Some(Err(e)) => {
+        // First which topic it is: ends of another one must not be taken for those of this one.
+        let both = async { (admin.origin(&topic, ASK_WITHIN).await, admin.watermarks(&topic, ASK_WITHIN).await) };
+        let Some((origin, marks)) = stop.run_until_cancelled(both).await else { return };
+        match (&origin, &marks) {
+            (Ok(_), Ok(_)) if std::mem::take(&mut silent) => tracing::info!(topic, "the topic is known again"),
+            (Ok(_), Ok(_)) => {}
+            (Err(e), _) | (_, Err(e)) => {
                 if !std::mem::replace(&mut silent, true) {
-                    tracing::warn!(topic, error = %e, "the ends of the topic could not be read; the last ones known stay");
+                    tracing::warn!(topic, error = %e, "the topic or its ends could not be read; the last ones known stay");
                 }
             }
         }
+        let marks = marks.ok().map(|marks| {
+            let end =
+                |(p, mark): (i32, Watermarks)| (p, End { earliest: mark.earliest, end: mark.end, asked, asked_ms });
+            marks.into_iter().map(end).collect::<BTreeMap<_, _>>()
+        });
+        if let Some(heard) = &marks {
+            facts.heard(heard.iter().map(|(p, end)| range(&topic, *p, end)).collect());
+        }
+        ends.send_if_modified(|known| {
+            let before = known.clone();
+            known.origin = origin.ok().or_else(|| known.origin.take());
+            known.partitions = marks.unwrap_or_else(|| std::mem::take(&mut known.partitions));
+            *known != before
+        });
         if stop.run_until_cancelled(tokio::time::sleep_until(asked + ASK_EVERY)).await.is_none() {
             return;
         }

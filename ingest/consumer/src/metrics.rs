@@ -19,6 +19,13 @@ pub struct PartitionLabel {
     partition: i32,
 }
 
+/// The labels of a partition that cannot go on.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct FaultLabel {
+    partition: i32,
+    fault: &'static str,
+}
+
 /// The label of what is counted by reason.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ReasonLabel {
@@ -54,9 +61,11 @@ pub struct Metrics {
     active: Gauge,
     epoch: Gauge,
     stuck: Gauge,
+    faulty: Family<FaultLabel, Gauge>,
     lag_records: Family<PartitionLabel, Gauge>,
     lag_seconds: Family<PartitionLabel, Gauge<f64, AtomicU64>>,
     next_offset: Family<PartitionLabel, Gauge>,
+    put_aside: Family<PartitionLabel, Gauge>,
 }
 
 impl Default for Metrics {
@@ -94,6 +103,11 @@ impl Default for Metrics {
         registry.register("lag_records", "Records of the topic not yet stored", lag_records.clone());
         let lag_seconds = Family::<PartitionLabel, Gauge<f64, AtomicU64>>::default();
         registry.register("lag_seconds", "Age of the oldest record not yet stored", lag_seconds.clone());
+        let faulty = Family::<FaultLabel, Gauge>::default();
+        registry.register("partition_fault", "1 for each partition that cannot go on, and why", faulty.clone());
+        let put_aside = Family::<PartitionLabel, Gauge>::default();
+        let help = "Records, or parts of them, put aside since the shard was made";
+        registry.register("partition_dead_letters", help, put_aside.clone());
         let next_offset = Family::<PartitionLabel, Gauge>::default();
         registry.register("next_offset", "Offset of the next record to store", next_offset.clone());
         Self {
@@ -114,9 +128,11 @@ impl Default for Metrics {
             active,
             epoch,
             stuck,
+            faulty,
             lag_records,
             lag_seconds,
             next_offset,
+            put_aside,
         }
     }
 }
@@ -140,11 +156,13 @@ impl Metrics {
         self.epoch.set(snapshot.epoch.map_or(0, |epoch| i64::try_from(epoch).unwrap_or(i64::MAX)));
         let stuck = snapshot.partitions.iter().filter(|p| p.state == PartitionState::Stuck).count();
         self.stuck.set(i64::try_from(stuck).unwrap_or(i64::MAX));
+        self.faulty.clear();
         if !snapshot.active {
             // Whoever is active knows them; old numbers would contradict.
             self.lag_records.clear();
             self.lag_seconds.clear();
             self.next_offset.clear();
+            self.put_aside.clear();
             return;
         }
         for partition in &snapshot.partitions {
@@ -152,11 +170,52 @@ impl Metrics {
             self.lag_records.get_or_create(&label).set(partition.lag_records);
             self.lag_seconds.get_or_create(&label).set(partition.lag_seconds);
             self.next_offset.get_or_create(&label).set(partition.next_offset.unwrap_or(0));
+            let put_aside = i64::try_from(partition.dead_letters).unwrap_or(i64::MAX);
+            self.put_aside.get_or_create(&label).set(put_aside);
+            if let Some(fault) = partition.fault {
+                self.faulty.get_or_create(&FaultLabel { partition: partition.partition, fault }).set(1);
+            }
         }
     }
 
     /// In OpenMetrics text.
     pub fn text(&self) -> Result<String, std::fmt::Error> {
         text(&self.registry)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::status::Partition;
+
+    #[test]
+    fn the_alerts_are_about_metrics_that_there_are() {
+        let partition = Partition {
+            partition: 3,
+            state: PartitionState::Stuck,
+            next_offset: Some(10),
+            end: Some(12),
+            lag_records: 2,
+            lag_seconds: 1.5,
+            complete_until_ms: 0,
+            until: None,
+            dead_letters: 4,
+            fault: Some("replaced"),
+            message: None,
+        };
+        let metrics = Metrics::default();
+        metrics.show(&Snapshot { active: true, partitions: vec![partition], ..Snapshot::idle("a") });
+        let text = metrics.text().unwrap();
+        let rules = include_str!("../../docs/alerts/consumer.yaml");
+        let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let named: Vec<_> = rules.split(|c| !word(c)).filter(|name| name.starts_with("understudy_consumer_")).collect();
+        assert!(named.len() >= 3, "{named:?}");
+        for name in named {
+            assert!(text.contains(&format!("\n{name}{{")), "{name}: {text}");
+        }
+        assert!(text.contains("understudy_consumer_partition_dead_letters{partition=\"3\"} 4"), "{text}");
+        metrics.show(&Snapshot::idle("a"));
+        assert!(!metrics.text().unwrap().contains("partition=\"3\""), "whoever is active tells");
     }
 }

@@ -20,6 +20,8 @@ pub struct Entry {
     pub shard: String,
     /// The first offset.
     pub from: i64,
+    /// It ends the entry before it and feeds nobody yet.
+    pub pending: bool,
 }
 
 /// The spans of one partition that feed one shard: in order, not empty, apart from each other.
@@ -46,6 +48,11 @@ impl Spans {
         self.next(offset) == Some(offset)
     }
 
+    /// Where the last span ends; None while it is open.
+    pub fn until(&self) -> Option<i64> {
+        self.0.last()?.until
+    }
+
     /// The spans.
     pub fn as_slice(&self) -> &[Span] {
         &self.0
@@ -62,7 +69,8 @@ pub fn placement_of(shard: &str, entries: &[Entry]) -> Placement {
     for (partition, mut entries) in by_partition {
         entries.sort_by_key(|entry| entry.from);
         let mut spans: Vec<Span> = Vec::new();
-        for (index, entry) in entries.iter().enumerate().filter(|(_, entry)| entry.shard == shard) {
+        let mine = |entry: &Entry| entry.shard == shard && !entry.pending;
+        for (index, entry) in entries.iter().enumerate().filter(|(_, entry)| mine(entry)) {
             let until = entries.get(index + 1).map(|next| next.from);
             if until == Some(entry.from) {
                 continue;
@@ -91,7 +99,11 @@ mod tests {
     use super::*;
 
     fn entries(list: &[(i32, &str, i64)]) -> Vec<Entry> {
-        list.iter().map(|&(partition, shard, from)| Entry { partition, shard: shard.into(), from }).collect()
+        let entry = |&(partition, shard, from): &(i32, &str, i64)| {
+            let pending = shard.ends_with('?');
+            Entry { partition, shard: shard.trim_end_matches('?').into(), from, pending }
+        };
+        list.iter().map(entry).collect()
     }
 
     fn spans(shard: &str, list: &[(i32, &str, i64)]) -> Vec<(i32, i64, Option<i64>)> {
@@ -115,6 +127,8 @@ mod tests {
                 vec![(0, 0, Some(50)), (0, 90, None)],
             ),
             ("told twice", "a", &[(0, "a", 0), (0, "a", 50)], vec![(0, 0, None)]),
+            ("about to be moved", "a", &[(0, "a", 0), (0, "b?", 100)], vec![(0, 0, Some(100))]),
+            ("about to be moved here", "b", &[(0, "a", 0), (0, "b?", 100)], vec![]),
             ("moved on before it began", "a", &[(0, "a", 7), (0, "b", 7)], vec![]),
         ] {
             assert_eq!(spans(shard, list), expected, "{case}");

@@ -84,6 +84,8 @@ impl Publisher {
             next_offset: p.next_offset.unwrap_or(0),
             lag_records: p.lag_records,
             lag_seconds: p.lag_seconds,
+            dead_letters: i64::try_from(p.dead_letters).unwrap_or(i64::MAX),
+            until: p.until,
             epoch: i64::try_from(snapshot.epoch.unwrap_or(0)).unwrap_or(i64::MAX),
             pod: Some(self.pod.clone()),
             since: Some(Time(written.since(p))),
@@ -144,10 +146,12 @@ impl Written {
         let changed = |f: fn(&Partition, &Partition) -> bool| {
             !same_shape || self.partitions.iter().zip(&snapshot.partitions).any(|(a, b)| f(a, b))
         };
-        let word = changed(|a, b| (a.partition, a.state, &a.message) != (b.partition, b.state, &b.message));
+        let word =
+            changed(|a, b| (a.partition, a.state, &a.message, a.until) != (b.partition, b.state, &b.message, b.until));
         let number = changed(|a, b| {
             let behind = |p: &Partition| p.lag_records > NOISE_RECORDS || p.lag_seconds > NOISE_SECONDS;
-            behind(a) || behind(b) || a.next_offset != b.next_offset
+            let counts = |p: &Partition| (p.next_offset, p.dead_letters);
+            behind(a) || behind(b) || counts(a) != counts(b)
         });
         (self.at.is_none() || word || (due && number)).then(|| snapshot.partitions.clone())
     }
@@ -179,10 +183,18 @@ mod tests {
             lag_records: 0,
             lag_seconds,
             complete_until_ms: 0,
+            until: None,
+            dead_letters: 0,
+            fault: None,
             message: None,
         };
         let state = if active { "Running" } else { "Claiming" };
         Snapshot { active, state, partitions: vec![partition], ..Snapshot::idle("a") }
+    }
+
+    fn ending(mut snapshot: Snapshot) -> Snapshot {
+        snapshot.partitions[0].until = Some(500);
+        snapshot
     }
 
     #[test]
@@ -201,6 +213,7 @@ mod tests {
             ("behind, too soon", start, snapshot(true, Running, 1, 9.0), false),
             ("behind", later, snapshot(true, Running, 1, 9.0), true),
             ("stuck", start, snapshot(true, Stuck, 1, 0.0), true),
+            ("told of its end", start, ending(snapshot(true, Running, 1, 0.0)), true),
             ("no longer active", later, snapshot(false, Running, 1, 0.0), false),
             ("active again", start, snapshot(true, Running, 1, 0.0), true),
         ] {

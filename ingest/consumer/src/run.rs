@@ -13,12 +13,13 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use understudy_kafka::{DeadLetter, Event};
 use understudy_sql::{Login, StepError};
+use understudy_wire::ReplicaName;
 use understudy_wire::evidence::{Millis, ProbeError, Stage};
 
 use crate::batch::{Batch, Limits};
 use crate::facts::Facts;
 use crate::guard::OwnerId;
-use crate::lanes::{Holes, Lanes};
+use crate::lanes::{Fault, Holes, Lanes, Start};
 use crate::log::{Ends, Log, now_ms};
 use crate::machine::{Machine, State, Step, Times, Worked};
 use crate::metrics::Metrics;
@@ -45,6 +46,8 @@ pub struct Config {
     pub times: Times,
     /// Whether offsets may be missing.
     pub holes: Holes,
+    /// Where partitions begin of which nothing is stored.
+    pub start: Start,
     /// Own, but do not read.
     pub paused: bool,
     /// Partitions that are not read.
@@ -135,6 +138,12 @@ struct Runner<V: View, L> {
     batch: Batch<V::Item>,
     /// What the rows say about how far each partition is complete, in milliseconds since 1970.
     complete: BTreeMap<i32, i64>,
+    /// How much of each partition was put aside, as the rows say.
+    put_aside: BTreeMap<i32, u64>,
+    /// When each partition's offset was last moved, or read.
+    moved: BTreeMap<i32, Instant>,
+    /// The primary of the last connection.
+    opened: Option<ReplicaName>,
     /// The time of the last stored record of each partition, in milliseconds since 1970.
     stored_ms: BTreeMap<i32, i64>,
     /// The generation of the log's assignment; None when it must be assigned anew.
@@ -152,13 +161,16 @@ impl<V: View, L: Log> Runner<V, L> {
         let now = Instant::now();
         Self {
             machine: Machine::new(config.owner.clone(), config.times, config.paused),
+            lanes: Lanes::new(config.start),
             config,
             view,
             deps,
             session: None,
-            lanes: Lanes::default(),
             batch: Batch::default(),
             complete: BTreeMap::new(),
+            put_aside: BTreeMap::new(),
+            moved: BTreeMap::new(),
+            opened: None,
             stored_ms: BTreeMap::new(),
             generation: None,
             started: now,
@@ -253,7 +265,7 @@ impl<V: View, L: Log> Runner<V, L> {
         let at = now_ms();
         let partitions = self.lanes.iter().map(|(partition, lane)| {
             let (partition_state, said) = partition_state(&state, lane);
-            let end = ends.get(&partition).map(|end| end.end.max(lane.next().unwrap_or(0)));
+            let end = ends.partitions.get(&partition).map(|end| end.end.max(lane.next().unwrap_or(0)));
             let lag_records = lag_records(lane, end);
             let oldest = self.batch.first_ms(partition).or_else(|| self.stored_ms.get(&partition).copied());
             let age = oldest.filter(|_| lag_records > 0).map_or(0, |oldest| (at - oldest).max(0));
@@ -265,6 +277,9 @@ impl<V: View, L: Log> Runner<V, L> {
                 lag_records,
                 lag_seconds: age as f64 / 1000.0,
                 complete_until_ms: self.complete.get(&partition).copied().unwrap_or(0),
+                until: lane.until(),
+                dead_letters: self.put_aside.get(&partition).copied().unwrap_or(0),
+                fault: lane.fault().map(Fault::word),
                 message: said,
             }
         });

@@ -102,7 +102,7 @@ async fn serve_until<V: View>(settings: Settings, view: V, stop: CancellationTok
         routes,
         background.clone(),
     ));
-    let (ends, ends_seen) = watch::channel(Ends::new());
+    let (ends, ends_seen) = watch::channel(Ends::default());
     tasks.spawn(keep_asking(kafka.clone(), settings.topic.clone(), ends, facts.clone(), background.clone()));
     let publisher = Publisher {
         namespace: settings.namespace.clone(),
@@ -188,6 +188,7 @@ async fn drive<V: View>(
         deadlines: Deadlines::default(),
         times: Times::default(),
         holes: if settings.accept_gaps { Holes::Expected } else { Holes::Refused },
+        start: settings.start.into(),
         paused: settings.paused,
         paused_partitions: settings.paused_partitions()?,
     };

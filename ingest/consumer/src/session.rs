@@ -7,11 +7,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use understudy_sql::{Conn, Db, Insert, Limits, Login, StepError, Value};
+use understudy_kafka::Origin;
+use understudy_sql::{Conn, Db, Insert, Limits, Login, Outcome, StepError, Value};
 use understudy_wire::Epoch;
 use understudy_wire::evidence::{ProbeError, Stage};
 
 use crate::guard::{Diverged, Fenced, Guard, OwnerRow, Term, check_epoch, check_offsets};
+use crate::lanes::Note;
 use crate::route::Route;
 use crate::view::{Placed, Tx, View, ViewError};
 
@@ -48,17 +50,18 @@ const MAKE_OWNER: &str = "INSERT INTO understudy.consumer_owner (consumer, owner
 const TAKE_OWNER: &str = "UPDATE understudy.consumer_owner SET owner = ?, term = ?, beat = beat + 1 WHERE consumer = ?";
 const FREE_OWNER: &str =
     "UPDATE understudy.consumer_owner SET owner = '', beat = beat + 1 WHERE consumer = ? AND owner = ? AND term = ?";
-const BEAT: &str = "UPDATE understudy.consumer_owner SET beat = beat + 1 WHERE consumer = ?";
-const OFFSETS: &str =
-    "SELECT partition_id, next_offset, updated_ms FROM understudy.consumer_offset WHERE consumer = ? AND topic = ?";
+const BEAT: &str = "UPDATE understudy.consumer_owner SET beat = beat + 1 WHERE consumer = ? AND owner = ? AND term = ?";
+const OFFSETS: &str = "SELECT partition_id, next_offset, updated_ms, dead_letters, cluster_id, topic_id, cut_at \
+     FROM understudy.consumer_offset WHERE consumer = ? AND topic = ?";
 const LOCK_OFFSETS: &str = "SELECT partition_id, next_offset FROM understudy.consumer_offset \
      WHERE consumer = ? AND topic = ? FOR UPDATE";
 const PUT_OFFSETS: Insert<'static> = Insert {
     head: "INSERT INTO understudy.consumer_offset \
-           (consumer, topic, partition_id, next_offset, epoch, term, updated_ms) VALUES",
-    columns: 7,
+           (consumer, topic, partition_id, next_offset, epoch, term, updated_ms, dead_letters, cluster_id, topic_id, cut_at) VALUES",
+    columns: 11,
     tail: "AS new ON DUPLICATE KEY UPDATE next_offset = new.next_offset, epoch = new.epoch, term = new.term, \
-           updated_ms = new.updated_ms",
+           updated_ms = new.updated_ms, dead_letters = new.dead_letters, cluster_id = new.cluster_id, \
+           topic_id = new.topic_id, cut_at = new.cut_at",
 };
 
 /// Whose rows these are.
@@ -79,17 +82,21 @@ pub struct Survey {
     pub owner: Option<OwnerRow>,
 }
 
-/// A stored offset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A stored offset and what is known with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stored {
     /// The offset of the next record.
     pub next_offset: i64,
     /// Everything acknowledged before this time is stored; milliseconds since 1970.
     pub complete_until_ms: i64,
+    /// How many records, or parts of records, below the offset were put aside.
+    pub dead_letters: u64,
+    /// What is known of the log.
+    pub note: Note,
 }
 
 /// What a transaction writes for one partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// What must be stored before; None for nothing.
     pub expected: Option<i64>,
@@ -187,10 +194,14 @@ impl Session {
 
     /// The stored offsets.
     pub async fn offsets(&mut self, names: &Names) -> Result<BTreeMap<i32, Stored>, StepError> {
-        let rows: Vec<(i32, i64, i64)> =
+        type Columns = (i32, i64, i64, u64, String, String, Option<i64>);
+        let rows: Vec<Columns> =
             self.db(Stage::Select).rows("read offsets", OFFSETS, (&names.consumer, &names.topic)).await?;
-        let stored =
-            |(partition, next_offset, complete_until_ms)| (partition, Stored { next_offset, complete_until_ms });
+        let stored = |(partition, next_offset, complete_until_ms, dead_letters, cluster, topic, cut): Columns| {
+            let known = |id: String| Some(id).filter(|id| !id.is_empty());
+            let note = Note { origin: Origin { cluster: known(cluster), topic: known(topic) }, cut };
+            (partition, Stored { next_offset, complete_until_ms, dead_letters, note })
+        };
         Ok(rows.into_iter().map(stored).collect())
     }
 
@@ -235,17 +246,22 @@ impl Session {
             check_offsets(&expected, &rows.into_iter().collect())?;
         }
         if !items.is_empty() {
-            view.apply(&mut Tx::new(self.db(Stage::Commit)), items).await.map_err(TxError::View)?;
+            let mut tx = Tx::new(self.db(Stage::Commit));
+            let applied = view.apply(&mut tx, items).await;
+            tx.outcome(applied).map_err(TxError::View)?;
         }
+        // The beat goes first, as the proof that this still is the transaction that began above: outside of it a beat does no harm, and an
+        // offset would move without its data.
         let mut db = self.db(Stage::Commit);
+        let beat = db.exec("beat", BEAT, (&names.consumer, guard.owner.as_str(), guard.term.0)).await?;
+        if beat.affected != 1 {
+            return Err(not_ours("beat", format!("it changed {} rows", beat.affected)));
+        }
+        still_in_transaction("beat", beat)?;
         if !progress.is_empty() {
             let rows = progress.iter().map(|(partition, progress)| offset_row(names, guard, *partition, progress));
-            db.insert("move offsets", &PUT_OFFSETS, rows.collect()).await?;
-        }
-        let beat = db.exec("beat", BEAT, (&names.consumer,)).await?;
-        if beat.affected != 1 || !beat.in_transaction {
-            let message = format!("it changed {} rows, in transaction: {}", beat.affected, beat.in_transaction);
-            return Err(StepError { step: "beat", stage: Stage::Commit, error: ProbeError::Other { message } }.into());
+            let moved = db.insert("move offsets", &PUT_OFFSETS, rows.collect()).await?;
+            still_in_transaction("move offsets", moved)?;
         }
         Ok(())
     }
@@ -253,6 +269,18 @@ impl Session {
     fn db(&mut self, stage: Stage) -> Db<'_> {
         Db::new(&mut self.conn, self.deadlines.step, stage, self.limits)
     }
+}
+
+fn still_in_transaction(step: &'static str, outcome: Outcome) -> Result<(), TxError> {
+    if outcome.in_transaction {
+        return Ok(());
+    }
+    Err(not_ours(step, "the transaction is no longer open".to_owned()))
+}
+
+/// The transaction is not what it should be. What of it holds is read again on another connection.
+fn not_ours(step: &'static str, message: String) -> TxError {
+    TxError::Step(StepError { step, stage: Stage::Commit, error: ProbeError::Other { message } })
 }
 
 fn offset_row(names: &Names, guard: &Guard, partition: i32, progress: &Progress) -> Vec<Value> {
@@ -264,6 +292,10 @@ fn offset_row(names: &Names, guard: &Guard, partition: i32, progress: &Progress)
         Value::from(guard.epoch.0),
         Value::from(guard.term.0),
         Value::from(progress.stored.complete_until_ms),
+        Value::from(progress.stored.dead_letters),
+        Value::from(progress.stored.note.origin.cluster.as_deref().unwrap_or_default()),
+        Value::from(progress.stored.note.origin.topic.as_deref().unwrap_or_default()),
+        Value::from(progress.stored.note.cut),
     ]
 }
 

@@ -49,6 +49,14 @@ pub struct Partition {
     pub lag_seconds: f64,
     /// Everything acknowledged before this time is stored; milliseconds since 1970.
     pub complete_until_ms: i64,
+    /// The offset that it does not pass, because another shard is fed from there on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<i64>,
+    /// Records, or parts of records, that were put aside since the shard was made.
+    pub dead_letters: u64,
+    /// The word of the [`Fault`] that keeps it from going on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fault: Option<&'static str>,
     /// For a person.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
@@ -110,7 +118,7 @@ pub fn partition_state(state: &State, lane: &Lane) -> (PartitionState, Option<St
 }
 
 fn advice(fault: &Fault) -> String {
-    format!("{fault}; other partitions go on")
+    format!("{fault}; {}; other partitions go on", fault.remedy())
 }
 
 /// How many records of the log are not stored, counted from where the lane reads.

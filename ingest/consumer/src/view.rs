@@ -6,13 +6,15 @@
 //! - what it writes follows from the records and from what it reads in the same transaction: no clock, no random number, no counter of the
 //!   server. The same records may have to be applied again on a server that never saw the first time;
 //! - what it remembers between calls is either certain (told by [`View::committed`]) or checked, and forgotten in [`View::route_changed`];
-//! - tables are made in [`View::prepare`], never in `apply`: DDL would end the transaction.
+//! - tables are made in [`View::prepare`], never in `apply`: DDL would end the transaction;
+//! - a statement that failed in `apply` is the end of this attempt: see [`Tx`].
 
 use async_trait::async_trait;
 use bytes::Bytes;
 pub use understudy_kafka::RawRecord as Record;
 use understudy_sql::db::Outcome;
 use understudy_sql::{Db, Insert, StepError, Value};
+use understudy_wire::evidence::{ProbeError, Stage};
 
 /// What a consumer makes of records.
 #[async_trait]
@@ -106,9 +108,14 @@ pub enum ViewError {
 }
 
 /// The open transaction, for reading and writing rows. It cannot be ended from here.
+///
+/// A statement that failed spoils it: nothing more runs in it and nothing of it is committed, whatever the view makes of the error. The
+/// server may have rolled back all of it (a deadlock) or only that statement (a lock that was not given in time), so what is there is no
+/// longer what the view believes.
 #[derive(Debug)]
 pub struct Tx<'a> {
     db: Db<'a>,
+    spoilt: Option<ViewError>,
 }
 
 /// What a statement in the transaction may begin with.
@@ -116,14 +123,14 @@ const ALLOWED: [&str; 6] = ["SELECT", "INSERT", "UPDATE", "DELETE", "REPLACE", "
 
 impl<'a> Tx<'a> {
     pub(crate) fn new(db: Db<'a>) -> Self {
-        Self { db }
+        Self { db, spoilt: None }
     }
 
     /// A statement that returns no rows; how many rows it changed.
     pub async fn exec(&mut self, step: &'static str, sql: &str, params: Vec<Value>) -> Result<u64, ViewError> {
-        allowed(sql)?;
-        let outcome = self.db.exec(step, sql, params).await?;
-        still_open(outcome, sql)
+        self.begin(step, sql)?;
+        let outcome = self.db.exec(step, sql, params).await;
+        self.end(outcome.map_err(ViewError::Step).and_then(|outcome| still_open(outcome, sql)))
     }
 
     /// A statement that returns rows; all of them are held in memory.
@@ -133,8 +140,9 @@ impl<'a> Tx<'a> {
         sql: &str,
         params: Vec<Value>,
     ) -> Result<Vec<T>, ViewError> {
-        allowed(sql)?;
-        Ok(self.db.rows(step, sql, params).await?)
+        self.begin(step, sql)?;
+        let rows = self.db.rows(step, sql, params).await;
+        self.end(rows.map_err(ViewError::Step))
     }
 
     /// Many rows in few statements; how many rows were changed.
@@ -144,12 +152,40 @@ impl<'a> Tx<'a> {
         insert: &Insert<'_>,
         rows: Vec<Vec<Value>>,
     ) -> Result<u64, ViewError> {
-        allowed(insert.head)?;
+        self.begin(step, insert.head)?;
         if rows.is_empty() {
-            return Ok(0);
+            return self.end(Ok(0));
         }
-        let outcome = self.db.insert(step, insert, rows).await?;
-        still_open(outcome, insert.head)
+        let outcome = self.db.insert(step, insert, rows).await;
+        self.end(outcome.map_err(ViewError::Step).and_then(|outcome| still_open(outcome, insert.head)))
+    }
+
+    /// What came of it: what the view says, unless it says less than the statements did.
+    pub(crate) fn outcome(self, applied: Result<(), ViewError>) -> Result<(), ViewError> {
+        match self.spoilt {
+            // The connection is of no more use, whatever record the view blames.
+            Some(ViewError::Step(lost)) if !lost.is_answer() => Err(ViewError::Step(lost)),
+            Some(spoilt) => applied.and(Err(spoilt)),
+            None => applied,
+        }
+    }
+
+    fn begin(&mut self, step: &'static str, sql: &str) -> Result<(), ViewError> {
+        if let Some(spoilt) = &self.spoilt {
+            return Err(spoilt.clone());
+        }
+        if let Err(refused) = allowed(sql) {
+            return self.end(Err(refused));
+        }
+        // Until its answer is here: a view that drops the call leaves the connection in the middle of it.
+        let error = ProbeError::Other { message: "the view gave it up half way".to_owned() };
+        self.spoilt = Some(ViewError::Step(StepError { step, stage: Stage::Commit, error }));
+        Ok(())
+    }
+
+    fn end<T>(&mut self, outcome: Result<T, ViewError>) -> Result<T, ViewError> {
+        self.spoilt = outcome.as_ref().err().cloned();
+        outcome
     }
 }
 

@@ -113,6 +113,8 @@ struct EntryFacts {
     partition: i32,
     shard: String,
     from_offset: i64,
+    #[serde(default)]
+    pending: bool,
 }
 
 fn status<T: Default + for<'a> Deserialize<'a>>(object: &DynamicObject) -> Result<T, serde_json::Error> {
@@ -133,7 +135,8 @@ fn route_of(shard: &DynamicObject) -> Result<Option<Route>, serde_json::Error> {
 
 fn entries_of(datastore: &DynamicObject) -> Result<Vec<Entry>, serde_json::Error> {
     let facts: DatastoreFacts = status(datastore)?;
-    let entry = |e: EntryFacts| Entry { partition: e.partition, shard: e.shard, from: e.from_offset };
+    let entry =
+        |e: EntryFacts| Entry { partition: e.partition, shard: e.shard, from: e.from_offset, pending: e.pending };
     Ok(facts.placements.into_iter().map(entry).collect())
 }
 
@@ -170,8 +173,11 @@ mod tests {
 
     #[test]
     fn placements_are_those_of_the_status() {
-        let entries = entries_of(&object(json!({"placements": [{"partition": 3, "fromOffset": 5, "shard": "a"}]})));
-        assert_eq!(entries.unwrap(), [Entry { partition: 3, shard: "a".into(), from: 5 }]);
+        let list = json!({"placements": [
+            {"partition": 3, "fromOffset": 5, "shard": "a"}, {"partition": 3, "fromOffset": 9, "shard": "b", "pending": true},
+        ]});
+        let entry = |from, shard: &str, pending| Entry { partition: 3, shard: shard.into(), from, pending };
+        assert_eq!(entries_of(&object(list)).unwrap(), [entry(5, "a", false), entry(9, "b", true)]);
         assert!(entries_of(&object(json!({"placements": [{"partition": "x"}]}))).is_err());
     }
 }

@@ -128,7 +128,7 @@ async fn every_sample_is_there_once_after_a_failover_to_a_replica_that_lags() {
     let mut reading = ReaderConfig::new(connection(), &topic.name, "test");
     reading.channel_records = 32;
     let (reader, events) = Reader::start(reading).unwrap();
-    let (ends, seen) = watch::channel(Ends::new());
+    let (ends, seen) = watch::channel(Ends::default());
     let facts = Arc::new(understudy_consumer::facts::Facts::new("ends", std::time::Instant::now()));
     let asking = keep_asking(topic.admin.clone(), topic.name.clone(), ends, facts.clone(), stop.clone());
     let asking = AbortOnDropHandle::new(tokio::spawn(asking));

@@ -3,12 +3,13 @@
 
 mod support;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use mysql_async::prelude::Queryable;
-use support::{Lines, SOON, Shard, TestLog, start, until};
+use support::{Ask, Careless, Lines, SOON, Shard, TestLog, start, until};
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use understudy_kafka::fake::{MemoryLog, Mood};
 use understudy_mysql::Instance;
@@ -219,6 +220,9 @@ async fn what_cannot_be_applied_is_put_aside_before_the_offset_passes_it() {
 
     dead.set_mood(Mood::Healthy);
     until("the offset passes", || async { shard.stored(0).await.0.get(&0) == Some(&4) }).await;
+    let count = "SELECT dead_letters FROM understudy.consumer_offset";
+    assert_eq!(shard.admin(0).await.query_first(count).await.unwrap(), Some(2_u64), "with the offset that passes them");
+    until("the status tells how many", || async { consumer.board.borrow().partitions[0].dead_letters == 2 }).await;
     let (_, lines) = shard.stored(0).await;
     assert_eq!(lines.into_keys().collect::<Vec<_>>(), [(0, 0), (0, 3)]);
     let letters: Vec<(Bytes, Vec<String>)> = dead
@@ -274,4 +278,155 @@ async fn a_consumer_that_froze_in_a_transaction_does_not_keep_its_locks() {
     shard.holds_exactly(0, &log).await;
     assert!(started.elapsed() < Duration::from_secs(9), "{:?}", started.elapsed());
     other.end().await;
+}
+
+/// How a rival keeps a view from the second of its two rows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rival {
+    /// Holds it and never wants anything: the statement runs into its time-out.
+    Sits,
+    /// Holds it, wants the first one and has more to lose: a deadlock, of which the view is the victim.
+    Deadlocks,
+}
+
+/// A view that takes no notice of an error, at both ends of its work, and a rival that causes one.
+async fn an_error_is_swallowed(ask: Ask, rival: Rival) -> Vec<Option<u16>> {
+    let (shard, log, dead) = (Shard::start(0).await, TestLog::new(1), dead());
+    let mut other = shard.admin(0).await;
+    for sql in [
+        "CREATE DATABASE view_test",
+        "CREATE TABLE view_test.pair (id INT PRIMARY KEY, n INT)",
+        "INSERT INTO view_test.pair VALUES (1, 0), (2, 0)",
+        "CREATE TABLE view_test.weight (n INT)",
+    ] {
+        other.query_drop(sql).await.unwrap();
+    }
+    let (swallowed, middle) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(None)));
+    let view = Careless { lines: Lines::default(), ask, between: middle.clone(), swallowed: swallowed.clone() };
+    let consumer = start("a", &shard, &log, &dead, view);
+    log.produce(3);
+    // Its tables are made, which the rival's transaction would be in the way of.
+    shard.holds_exactly(0, &log).await;
+    for sql in [
+        "START TRANSACTION",
+        "INSERT INTO view_test.weight WITH RECURSIVE many AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM many WHERE n < 900) \
+         SELECT n FROM many",
+        "UPDATE view_test.pair SET n = n WHERE id = 2",
+    ] {
+        other.query_drop(sql).await.unwrap();
+    }
+    let ((told, between), (go, may_go)) = (oneshot::channel(), oneshot::channel());
+    *middle.lock().unwrap() = Some((told, may_go));
+    log.produce(7);
+    tokio::time::timeout(SOON, between).await.expect("a batch in time").unwrap();
+    let wants = tokio::spawn(async move {
+        if rival == Rival::Deadlocks {
+            other.query_drop("UPDATE view_test.pair SET n = n + 100 WHERE id = 1").await.unwrap();
+        }
+        other
+    });
+    if rival == Rival::Deadlocks {
+        until("the rival waits for the first row", || async {
+            let waiting = "SELECT 1 FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'";
+            shard.admin(0).await.query_first::<u8, _>(waiting).await.unwrap().is_some()
+        })
+        .await;
+    }
+    go.send(()).unwrap();
+    until("the view did not get the row", || async { !swallowed.lock().unwrap().is_empty() }).await;
+    wants.await.unwrap().query_drop("ROLLBACK").await.unwrap();
+
+    shard.holds_exactly(0, &log).await;
+    let added: Vec<i32> = shard.admin(0).await.query("SELECT n FROM view_test.pair ORDER BY id").await.unwrap();
+    assert!(added[0] > 0 && added[0] == added[1], "{added:?}: each batch adds to both");
+    consumer.end().await;
+    swallowed.lock().unwrap().clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadlock_that_a_view_swallows_after_its_work_moves_no_offset_past_what_was_rolled_back() {
+    assert_eq!(an_error_is_swallowed(Ask::AfterLines, Rival::Deadlocks).await, [Some(1213)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_deadlock_that_a_view_swallows_nothing_more_is_written() {
+    assert_eq!(an_error_is_swallowed(Ask::BeforeLines, Rival::Deadlocks).await, [Some(1213)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_that_a_view_did_not_get_and_does_not_mention_fails_the_batch() {
+    let swallowed = an_error_is_swallowed(Ask::AfterLines, Rival::Sits).await;
+    assert!(!swallowed.is_empty() && swallowed.iter().all(|code| *code == Some(1205)), "{swallowed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_was_cut_below_what_is_stored_stands_until_a_person_says_where_to_go_on() {
+    let (shard, log, dead) = (Shard::start(0).await, TestLog::new(1), dead());
+    let consumer = start("a", &shard, &log, &dead, Lines::default());
+    log.produce(10);
+    shard.holds_exactly(0, &log).await;
+    log.cut(0, 6);
+    consumer.has_fault(Some("ended")).await;
+    until("the row remembers it", || async {
+        let cut: Option<Option<i64>> =
+            shard.admin(0).await.query_first("SELECT cut_at FROM understudy.consumer_offset").await.unwrap();
+        cut == Some(Some(6))
+    })
+    .await;
+    let text = consumer.metrics.text().unwrap();
+    assert!(text.contains("understudy_consumer_partition_fault{partition=\"0\",fault=\"ended\"} 1"), "{text}");
+    assert!(consumer.counted("faults") >= 1);
+
+    log.produce(20);
+    let canaries = consumer.counted("canaries");
+    until("it has heard of the new records", || async { consumer.counted("canaries") > canaries + 8 }).await;
+    assert_eq!(shard.stored(0).await.0[&0], 10, "the log is longer than what is stored, with other records in it");
+    consumer.end().await;
+
+    let next = start("b", &shard, &log, &dead, Lines::default());
+    next.has_fault(Some("ended")).await;
+    let canaries = next.counted("canaries");
+    until("it would have read on", || async { next.counted("canaries") > canaries + 8 }).await;
+    assert_eq!(shard.stored(0).await.0[&0], 10, "after a restart too");
+
+    let decision = "UPDATE understudy.consumer_offset SET next_offset = 6, cut_at = NULL WHERE partition_id = 0";
+    shard.admin(0).await.query_drop(decision).await.unwrap();
+    until("it goes on from there", || async { shard.stored(0).await.0[&0] == 26 }).await;
+    next.has_fault(None).await;
+    let (_, lines) = shard.stored(0).await;
+    assert_eq!((lines[&(0, 5)], lines[&(0, 6)], lines[&(0, 9)], lines[&(0, 25)]), (1, 2, 2, 1), "as told");
+    next.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_was_made_anew_and_is_longer_is_not_read_on_from_the_old_offset() {
+    let (shard, log, dead) = (Shard::start(0).await, TestLog::new(1), dead());
+    let consumer = start("a", &shard, &log, &dead, Lines::default());
+    log.produce(10);
+    shard.holds_exactly(0, &log).await;
+    log.make_anew("second", 30);
+    consumer.has_fault(Some("replaced")).await;
+    consumer.end().await;
+
+    let next = start("b", &shard, &log, &dead, Lines::default());
+    next.has_fault(Some("replaced")).await;
+    let message = next.board.borrow().partitions[0].message.clone().unwrap();
+    assert!(message.contains("topic id first") && message.contains("topic id second"), "{message}");
+    assert_eq!(shard.stored(0).await.0[&0], 10);
+
+    let decision =
+        "UPDATE understudy.consumer_offset SET next_offset = 0, cluster_id = '', topic_id = '', cut_at = NULL";
+    shard.admin(0).await.query_drop(decision).await.unwrap();
+    until("the new one is read from its beginning", || async { shard.stored(0).await.0[&0] == 30 }).await;
+    let mut admin = shard.admin(0).await;
+    until("the row names the new one", || async {
+        let topic: Option<String> =
+            shard.admin(0).await.query_first("SELECT topic_id FROM understudy.consumer_offset").await.unwrap();
+        topic.as_deref() == Some("second")
+    })
+    .await;
+    let lines: Option<i64> =
+        admin.query_first("SELECT COUNT(*) FROM view_test.line WHERE line LIKE 'second%'").await.unwrap();
+    assert_eq!(lines, Some(30));
+    next.end().await;
 }

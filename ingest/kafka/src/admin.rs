@@ -1,6 +1,8 @@
 //! Topics: made once, then only checked. I/O. Nothing here changes a topic that exists: what differs is reported, and
 //! a person decides.
 
+mod origin;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +12,7 @@ use rdkafka::client::Client;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::time::Instant;
 
+pub use self::origin::Origin;
 use crate::connection::{Connection, Logged};
 
 /// Administrates topics and asks for offsets. Cheap to clone.
@@ -265,6 +268,19 @@ impl Admin {
                 marks.insert(partition, Watermarks { earliest, end });
             }
             Ok(marks)
+        })
+        .await
+    }
+
+    /// Which topic of which cluster it is.
+    pub async fn origin(&self, topic: &str, within: Duration) -> Result<Origin, AdminError> {
+        let name = topic.to_owned();
+        self.blocking(within, move |client, deadline| {
+            // First: whether it is there at all, and with the answer comes the cluster's id.
+            layout(client, &name, deadline)?;
+            let topic = origin::topic_id(client, &name, left(deadline));
+            let topic = topic.map_err(|reason| AdminError::Metadata { topic: name, reason })?;
+            Ok(Origin { cluster: origin::cluster_id(client, left(deadline)), topic })
         })
         .await
     }

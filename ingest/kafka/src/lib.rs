@@ -13,7 +13,7 @@ pub mod producer;
 pub mod reader;
 pub mod record;
 
-pub use admin::{Admin, AdminError, Difference, TopicSpec, TopicState};
+pub use admin::{Admin, AdminError, Difference, Origin, TopicSpec, TopicState};
 pub use connection::Connection;
 pub use dead_letter::{DeadLetter, dead_letter_topic};
 pub use producer::{KafkaProducer, Produce, ProducerConfig, SendError};

@@ -97,6 +97,12 @@ pub enum Broken {
         /// The end of the log.
         end: i64,
     },
+    /// The log ended before the offset wanted and grew past it again: other records have the offsets of some that were delivered.
+    #[error("offset {expected} was beyond the end and is not any more: the log was cut below it and grew again")]
+    Rewritten {
+        /// The offset that should have come.
+        expected: i64,
+    },
 }
 
 /// Why a reader cannot do as told.
@@ -167,6 +173,8 @@ enum Flow {
 struct State {
     partitions: BTreeMap<i32, PartitionLag>,
     trouble: Option<(String, Instant)>,
+    /// In how many statistics in a row librdkafka did not fetch a partition.
+    not_fetched: BTreeMap<i32, u32>,
 }
 
 impl Reader {

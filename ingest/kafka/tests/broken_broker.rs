@@ -11,8 +11,8 @@ use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use tokio::time::Instant;
 use understudy_kafka::{
-    Admin, AdminError, Connection, KafkaProducer, Position, Produce, ProducerConfig, Reader, ReaderConfig, SendError,
-    Stop,
+    Admin, AdminError, Broken, Connection, Event, KafkaProducer, Position, Produce, ProducerConfig, Reader,
+    ReaderConfig, SendError, Stop,
 };
 
 type Mock = MockCluster<'static, DefaultProducerContext>;
@@ -143,6 +143,8 @@ async fn a_broker_that_accepts_and_never_answers_is_an_error_within_the_deadline
     let admin = Admin::new(&connection).unwrap();
     let ends = admin.end_offsets("samples", Duration::from_millis(500)).await;
     assert!(matches!(ends, Err(AdminError::Metadata { .. } | AdminError::Deadline(_))), "{ends:?}");
+    let origin = admin.origin("samples", Duration::from_millis(500)).await;
+    assert!(matches!(origin, Err(AdminError::Metadata { .. } | AdminError::Deadline(_))), "{origin:?}");
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
 }
 
@@ -164,5 +166,29 @@ async fn a_reader_whose_brokers_are_away_tells_its_trouble_and_stops_in_time() {
         }
     });
     told.await.expect("the reader tells that no broker answers");
+    assert_eq!(reader.stop(Duration::from_secs(10)).await, Stop::Clean);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_offset_that_was_out_of_range_and_is_not_any_more_stops_its_partition_and_no_other() {
+    let mock = cluster();
+    let producer = KafkaProducer::new(config(&mock)).unwrap();
+    let connection = Connection::new(mock.bootstrap_servers(), "test");
+    let (reader, mut events) = Reader::start(ReaderConfig::new(connection, "samples", "test")).unwrap();
+    producer.send(vec![record(0, "zero"), record(1, "one")], soon()).await.unwrap();
+    let positions = [0, 1].map(|partition| Position { partition, offset: 0 });
+    let generation = reader.assign(positions.to_vec()).await.unwrap();
+    let mut next = async || tokio::time::timeout(Duration::from_secs(20), events.recv()).await.unwrap().unwrap();
+    for _ in 0..2 {
+        assert!(matches!(next().await, Event::Record(_)));
+    }
+    // Each partition has a leader of its own, so one of them gets this answer, to a fetch of an offset that is there.
+    mock.request_errors(RDKafkaApiKey::Fetch, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_OFFSET_OUT_OF_RANGE]);
+    let Event::Broken { generation: of, partition: stopped, why } = next().await else { panic!("nothing comes yet") };
+    assert_eq!((of, why), (generation, Broken::Rewritten { expected: 1 }));
+    producer.send(vec![record(0, "more of zero"), record(1, "more of one")], soon()).await.unwrap();
+    let Event::Record(record) = next().await else { panic!("the other partition goes on") };
+    assert_eq!((record.partition, record.offset), (1 - stopped, 1));
+    assert!(tokio::time::timeout(Duration::from_secs(2), events.recv()).await.is_err(), "nothing of the stopped one");
     assert_eq!(reader.stop(Duration::from_secs(10)).await, Stop::Clean);
 }

@@ -418,3 +418,29 @@ async fn a_dead_letter_tells_where_it_came_from_and_why() {
         ]
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_was_made_anew_under_its_name_is_another_one_of_the_same_cluster() {
+    let topic = Topic::with_partitions(1).await;
+    let admin = Admin::new(&connection()).unwrap();
+    let before = admin.origin(&topic.name, WAIT).await.unwrap();
+    assert!(before.cluster.is_some() && before.topic.is_some(), "{before}");
+    assert_eq!(admin.origin(&topic.name, WAIT).await.unwrap(), before);
+    let missing = fresh_name();
+    assert_eq!(admin.origin(&missing, WAIT).await, Err(AdminError::NoSuchTopic(missing)));
+
+    drop(Doomed(topic.name.clone()));
+    let mut spec = spec(1).await;
+    spec.name.clone_from(&topic.name);
+    loop {
+        // The old one may still be told of by a broker that has not heard.
+        match admin.ensure_topic(&spec, WAIT).await {
+            Ok(state) if state.created => break,
+            Ok(_) | Err(AdminError::Create { .. }) => tokio::time::sleep(Duration::from_millis(100)).await,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    let after = admin.origin(&topic.name, WAIT).await.unwrap();
+    assert_eq!(after.cluster, before.cluster);
+    assert!(!after.agrees(&before), "{after}");
+}

@@ -58,7 +58,9 @@ async fn put(writer: &mut Conn, frames: &[Frame], first: i64) {
         let rows: Vec<Vec<Value>> = rows.into_iter().map(LandingRow::values).collect();
         db.insert("rows", &LandingInsert::into_range(range).insert(), rows).await.unwrap();
     }
-    let offset = "REPLACE INTO understudy.consumer_offset VALUES ('metrics-store', ?, 0, ?, 1, 1, ?)";
+    let offset = "REPLACE INTO understudy.consumer_offset \
+                  (consumer, topic, partition_id, next_offset, epoch, term, updated_ms) \
+                  VALUES ('metrics-store', ?, 0, ?, 1, 1, ?)";
     db.exec("offset", offset, (TOPIC, first + frames.len() as i64, START)).await.unwrap();
     db.text("commit", "COMMIT").await.unwrap();
 }

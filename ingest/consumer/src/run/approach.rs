@@ -36,6 +36,10 @@ impl<V: View, L: Log> Runner<V, L> {
                 self.deps.metrics.connections.inc();
                 self.session = Some(session);
                 self.view.route_changed();
+                if self.opened.as_ref() != Some(&route.primary) {
+                    self.opened = Some(route.primary.clone());
+                    self.lanes.elsewhere();
+                }
                 let at = self.now();
                 self.machine.opened(at);
             }
@@ -98,7 +102,13 @@ impl<V: View, L: Log> Runner<V, L> {
             false => self.config.paused_partitions.clone(),
         };
         let resume = self.lanes.load(&placement, &paused, &offsets);
+        let read = Instant::now();
+        self.moved = stored.keys().map(|partition| (*partition, read)).collect();
         self.complete = stored.iter().map(|(p, stored)| (*p, stored.complete_until_ms)).collect();
+        self.put_aside = stored.iter().map(|(p, stored)| (*p, stored.dead_letters)).collect();
+        for (partition, stored) in stored {
+            self.lanes.recall(partition, stored.note);
+        }
         tracing::info!(?resume, positions = ?self.lanes.positions(), "read the stored offsets");
         if resume != Resume::KeepBatch {
             self.batch = Batch::default();
@@ -115,7 +125,8 @@ impl<V: View, L: Log> Runner<V, L> {
 
     /// Tells the log where to read, unless it knows.
     pub(super) async fn assign(&mut self) -> Result<(), String> {
-        if self.generation.is_some() {
+        // Before it is known which topic it is, it may be another one than what is stored was read from.
+        if self.generation.is_some() || self.deps.ends.borrow().origin.is_none() {
             return Ok(());
         }
         let positions = self.lanes.positions();
@@ -130,13 +141,29 @@ impl<V: View, L: Log> Runner<V, L> {
         }
     }
 
-    /// Lanes learn where the log begins and ends.
+    /// Lanes learn which topic it is and where it begins and ends.
     pub(super) fn listen_to_ends(&mut self) {
-        let ends = self.deps.ends.borrow_and_update().clone();
-        for (partition, end) in ends {
-            if self.lanes.heard(partition, end.earliest, end.end) {
+        let heard = self.deps.ends.borrow_and_update().clone();
+        let faulty = self.lanes.faulty();
+        let positions = self.lanes.positions();
+        if let Some(origin) = &heard.origin
+            && self.lanes.is_of(origin)
+        {
+            // What is in hand may have come from the other topic.
+            self.lanes.rewind();
+            self.batch = Batch::default();
+        }
+        for (partition, end) in heard.partitions {
+            // What the broker said before the last commit is no news of an end below it.
+            let is_old = self.moved.get(&partition).is_some_and(|moved| end.asked <= *moved);
+            let stored = self.lanes.get(partition).and_then(|lane| lane.stored()).filter(|_| is_old);
+            if self.lanes.heard(partition, end.earliest, stored.map_or(end.end, |stored| stored.max(end.end))) {
                 self.generation = None;
             }
         }
+        if self.lanes.positions() != positions {
+            self.generation = None;
+        }
+        self.lanes.faulty().difference(&faulty).for_each(|partition| self.complain(*partition));
     }
 }

@@ -22,7 +22,7 @@ pub(super) enum Gathered {
     Batch,
     /// It is time for a canary.
     Canary,
-    /// The placement changed.
+    /// The placement changed, or a person may have changed the rows.
     Reload,
     /// Something else comes first: the log must be told anew, or the process shall stop.
     Nothing,
@@ -50,6 +50,9 @@ impl<V: View, L: Log> Runner<V, L> {
                     self.retried = now;
                     if self.lanes.try_again() {
                         self.generation = None;
+                    }
+                    if self.lanes.any_stands() {
+                        return Gathered::Reload;
                     }
                 }
                 Some(event) = self.deps.events.recv() => {
@@ -91,6 +94,7 @@ impl<V: View, L: Log> Runner<V, L> {
                     Broken::Gap { expected, got } => Fault::Gap { expected, got },
                     Broken::BelowEarliest { expected, earliest } => Fault::Deleted { wanted: expected, earliest },
                     Broken::BeyondEnd { expected, end } => Fault::Ended { wanted: expected, end },
+                    Broken::Rewritten { expected } => Fault::Ended { wanted: expected, end: expected - 1 },
                 };
                 self.lanes.broke(partition, fault);
                 self.complain(partition);
@@ -104,7 +108,7 @@ impl<V: View, L: Log> Runner<V, L> {
         let fault = self.lanes.get(partition).and_then(|lane| lane.fault().cloned());
         if let Some(fault) = fault {
             self.deps.metrics.faults.inc();
-            tracing::error!(partition, error = %fault, "the partition cannot go on, the others do");
+            tracing::error!(partition, error = %fault, remedy = fault.remedy(), "the partition cannot go on, the others do");
         }
     }
 

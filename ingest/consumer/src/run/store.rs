@@ -109,12 +109,15 @@ impl<V: View, L: Log> Runner<V, L> {
             let Some(next_offset) = lane.next() else { continue };
             let known = self.complete.get(&partition).copied();
             let finished = lane.position().is_none() && lane.fault().is_none() && !lane.is_paused();
-            let caught_up = ends.get(&partition).filter(|end| finished || next_offset >= end.end);
+            let caught_up = ends.partitions.get(&partition).filter(|end| finished || next_offset >= end.end);
             let reached = caught_up.map(|end| end.asked_ms).or_else(|| self.batch.last_ms(partition));
             let complete_until_ms = known.max(reached).unwrap_or(0);
-            let news = known != Some(complete_until_ms) || lane.stored() != Some(next_offset);
+            let (note, noted) = self.lanes.note(partition);
+            let news = known != Some(complete_until_ms) || lane.stored() != Some(next_offset) || noted;
             if lane.is_taken() || (refresh && news) {
-                let stored = Stored { next_offset, complete_until_ms };
+                let before = self.put_aside.get(&partition).copied().unwrap_or_default();
+                let dead_letters = before + self.batch.letters_of(partition);
+                let stored = Stored { next_offset, complete_until_ms, dead_letters, note };
                 progress.insert(partition, Progress { expected: lane.stored(), stored });
             }
         }
@@ -143,8 +146,12 @@ impl<V: View, L: Log> Runner<V, L> {
             self.refreshed = at;
         }
         self.lanes.committed(progress.keys().copied());
-        for (partition, progress) in progress {
-            self.complete.insert(*partition, progress.stored.complete_until_ms);
+        for (partition, Progress { expected, stored }) in progress {
+            self.complete.insert(*partition, stored.complete_until_ms);
+            self.put_aside.insert(*partition, stored.dead_letters);
+            if *expected != Some(stored.next_offset) {
+                self.moved.insert(*partition, at);
+            }
         }
     }
 

@@ -15,14 +15,14 @@ use bytes::Bytes;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use mysqld::{Mysqld, account, free_port, passwords};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use understudy_consumer::batch::Limits;
 use understudy_consumer::facts::Facts;
 use understudy_consumer::guard::OwnerId;
-use understudy_consumer::lanes::Holes;
+use understudy_consumer::lanes::{Holes, Start};
 use understudy_consumer::log::{End, Ends, Log};
 use understudy_consumer::machine::Times;
 use understudy_consumer::metrics::Metrics;
@@ -32,7 +32,7 @@ use understudy_consumer::session::{Deadlines, Names};
 use understudy_consumer::status::Snapshot;
 use understudy_consumer::{Decoded, Placed, Record, Route, Tx, View, ViewError};
 use understudy_kafka::fake::MemoryLog;
-use understudy_kafka::{DeadLetter, Event, Position, ReaderError};
+use understudy_kafka::{DeadLetter, Event, Origin, Position, ReaderError};
 use understudy_mysql::instance::{EpochRow, Source};
 use understudy_mysql::{Instance, schema};
 use understudy_sql::{Db, Insert, Login, Tls, Value};
@@ -185,6 +185,7 @@ pub struct TestLog {
 }
 
 struct Shared {
+    origin: Mutex<Origin>,
     partitions: Mutex<Vec<Vec<Bytes>>>,
     grown: Notify,
     ends: watch::Sender<Ends>,
@@ -193,9 +194,10 @@ struct Shared {
 impl TestLog {
     pub fn new(partitions: usize) -> Self {
         let shared = Shared {
+            origin: Mutex::new(origin("first")),
             partitions: Mutex::new(vec![Vec::new(); partitions]),
             grown: Notify::new(),
-            ends: watch::Sender::new(Ends::new()),
+            ends: watch::Sender::new(Ends::default()),
         };
         let log = Self { shared: Arc::new(shared) };
         log.tell_ends();
@@ -224,7 +226,26 @@ impl TestLog {
     fn tell_ends(&self) {
         let (asked, asked_ms) = (Instant::now(), understudy_consumer::log::now_ms());
         let end = |(p, end)| (p, End { earliest: 0, end, asked, asked_ms });
-        self.shared.ends.send_replace(self.ends().into_iter().map(end).collect());
+        let partitions = self.ends().into_iter().map(end).collect();
+        let origin = Some(self.shared.origin.lock().unwrap().clone());
+        self.shared.ends.send_replace(Ends { origin, partitions });
+    }
+
+    /// Loses what a partition has from this offset on.
+    pub fn cut(&self, partition: usize, end: usize) {
+        self.shared.partitions.lock().unwrap()[partition].truncate(end);
+        self.tell_ends();
+    }
+
+    /// Becomes another topic of the same name, with this many lines in each partition.
+    pub fn make_anew(&self, topic: &str, lines: usize) {
+        let line = |line| Bytes::from(format!("{topic} line {line}"));
+        let mut partitions = self.shared.partitions.lock().unwrap();
+        partitions.iter_mut().for_each(|partition| *partition = (0..lines).map(line).collect());
+        drop(partitions);
+        *self.shared.origin.lock().unwrap() = origin(topic);
+        self.tell_ends();
+        self.shared.grown.notify_waiters();
     }
 
     /// A reader of its own for one consumer.
@@ -234,6 +255,10 @@ impl TestLog {
         let task = tokio::spawn(deliver(self.shared.clone(), assigned.subscribe(), events));
         (TestReader { assigned, _task: AbortOnDropHandle::new(task) }, received, self.shared.ends.subscribe())
     }
+}
+
+fn origin(topic: &str) -> Origin {
+    Origin { cluster: Some("test".to_owned()), topic: Some(topic.to_owned()) }
 }
 
 type Assigned = (u64, BTreeMap<i32, i64>);
@@ -385,6 +410,68 @@ impl View for Lines {
     }
 }
 
+/// Where a [`Careless`] view asks for the locks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    BeforeLines,
+    AfterLines,
+}
+
+/// Writes lines, adds one to each of two rows of `view_test.pair`, and goes on as if nothing were when the second is not given to it.
+pub struct Careless {
+    pub lines: Lines,
+    pub ask: Ask,
+    /// Told once, between the two rows; then the view waits until it may go on.
+    pub between: Arc<Mutex<Option<(oneshot::Sender<()>, oneshot::Receiver<()>)>>>,
+    /// The codes of the errors that it took no notice of.
+    pub swallowed: Arc<Mutex<Vec<Option<u16>>>>,
+}
+
+impl Careless {
+    async fn add(&mut self, tx: &mut Tx<'_>) {
+        for id in 1..=2 {
+            let added = tx.exec("add", &format!("UPDATE view_test.pair SET n = n + 1 WHERE id = {id}"), vec![]).await;
+            if let Err(error) = added {
+                let code = if let ViewError::Step(step) = error { step.code() } else { None };
+                self.swallowed.lock().unwrap().push(code);
+            }
+            let between = if id == 1 { self.between.lock().unwrap().take() } else { None };
+            if let Some((told, go)) = between {
+                told.send(()).unwrap();
+                go.await.unwrap();
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl View for Careless {
+    type Item = String;
+
+    fn decode(&mut self, record: &Record) -> Decoded<String> {
+        self.lines.decode(record)
+    }
+
+    async fn prepare(&mut self, db: &mut Db<'_>, items: &[Placed<String>]) -> Result<(), ViewError> {
+        self.lines.prepare(db, items).await
+    }
+
+    async fn apply(&mut self, tx: &mut Tx<'_>, items: &[Placed<String>]) -> Result<(), ViewError> {
+        if self.ask == Ask::BeforeLines {
+            self.add(tx).await;
+        }
+        self.lines.apply(tx, items).await?;
+        if self.ask == Ask::AfterLines {
+            self.add(tx).await;
+        }
+        Ok(())
+    }
+
+    fn route_changed(&mut self) {
+        self.lines.route_changed();
+    }
+}
+
 /// A consumer that runs.
 pub struct Running {
     pub facts: Arc<Facts>,
@@ -399,6 +486,14 @@ impl Running {
         let mut board = self.board.clone();
         let waited = tokio::time::timeout(SOON, board.wait_for(|seen| seen.state == word)).await;
         assert!(waited.is_ok(), "never {word}: {:?}", self.board.borrow());
+    }
+
+    /// Waits until the one partition has this fault.
+    pub async fn has_fault(&self, word: Option<&'static str>) {
+        let mut board = self.board.clone();
+        let so = board.wait_for(|seen| seen.partitions.first().is_some_and(|p| p.fault == word));
+        let waited = tokio::time::timeout(SOON, so).await;
+        assert!(waited.is_ok(), "never {word:?}: {:?}", self.board.borrow());
     }
 
     /// Ends as a pod does that is told to.
@@ -428,6 +523,7 @@ pub fn config(pod: &str) -> Config {
         deadlines: Deadlines::default(),
         times: Times::default(),
         holes: Holes::Refused,
+        start: Start::Placement,
         paused: false,
         paused_partitions: Vec::new(),
     }

@@ -1,7 +1,7 @@
 //! The loop: commands in, records out, everything else of librdkafka served in between. I/O, on its own thread.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,6 +25,11 @@ const POLL: Duration = Duration::from_millis(50);
 /// How long the loop may ask a broker for the ends of a partition that reported an offset out of range.
 const WATERMARKS: Duration = Duration::from_secs(3);
 
+/// What the statistics say of a partition that librdkafka does not fetch.
+const NOT_FETCHED: &str = "none";
+/// In how many statistics in a row a partition must be so to be taken for stopped: one that was just assigned may be so in one.
+const STOPPED_AFTER: u32 = 2;
+
 /// Passes librdkafka's statistics to the shared state.
 struct Context {
     topic: String,
@@ -45,6 +50,13 @@ impl ClientContext for Context {
     fn stats(&self, statistics: Statistics) {
         let Some(topic) = statistics.topics.get(&self.topic) else { return };
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        for partition in topic.partitions.values() {
+            if partition.fetch_state == NOT_FETCHED {
+                *state.not_fetched.entry(partition.partition).or_default() += 1;
+            } else {
+                state.not_fetched.remove(&partition.partition);
+            }
+        }
         for partition in topic.partitions.values().filter(|partition| partition.hi_offset >= 0) {
             if let Some(known) = state.partitions.get_mut(&partition.partition) {
                 known.end_offset = Some(partition.hi_offset.max(known.next_offset));
@@ -74,6 +86,8 @@ pub(super) struct Loop {
     generation: u64,
     /// The next offset of each partition that still delivers.
     expected: BTreeMap<i32, i64>,
+    /// Whether some partition was stopped by an offset out of range that is in range by now.
+    stopped: bool,
 }
 
 /// Whether the loop goes on.
@@ -117,6 +131,7 @@ impl Loop {
             state,
             generation: 0,
             expected: BTreeMap::new(),
+            stopped: false,
         };
         let thread = std::thread::Builder::new().name("kafka reader".to_owned()).spawn(move || {
             reader.run();
@@ -143,6 +158,9 @@ impl Loop {
 
     /// One poll, and what came of it into the channel.
     fn turn(&mut self) -> Turn {
+        if self.stopped && self.find_stopped() == Turn::End {
+            return Turn::End;
+        }
         let event = match self.consumer.poll(POLL) {
             None => None,
             Some(Ok(message)) => receive(&message, &mut self.expected, self.accept_gaps, self.generation, &self.topic),
@@ -215,6 +233,7 @@ impl Loop {
         let assignment = self.offsets(positions).map_err(failed)?;
         self.consumer.assign(&assignment).map_err(failed)?;
         self.generation += 1;
+        self.stopped = false;
         self.expected = positions.iter().map(|at| (at.partition, at.offset)).collect();
         let fresh = |at: &Position| PartitionLag {
             partition: at.partition,
@@ -222,7 +241,7 @@ impl Loop {
             end_offset: None,
             heard: None,
         };
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         state.partitions = positions.iter().map(|at| (at.partition, fresh(at))).collect();
         Ok(self.generation)
     }
@@ -236,25 +255,56 @@ impl Loop {
         );
         if !out_of_range {
             tracing::debug!(%error, "poll");
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            state.trouble = Some((error.to_string(), Instant::now()));
+            self.lock().trouble = Some((error.to_string(), Instant::now()));
             return Turn::On;
         }
-        let mut broken = Vec::new();
-        for (&partition, &expected) in &self.expected {
-            match self.consumer.fetch_watermarks(&self.topic, partition, WATERMARKS) {
-                Ok((earliest, _)) if expected < earliest => {
-                    broken.push((partition, Broken::BelowEarliest { expected, earliest }));
-                }
-                Ok((_, end)) if expected > end => broken.push((partition, Broken::BeyondEnd { expected, end })),
-                Ok(_) => {}
-                Err(error) => tracing::warn!(%error, partition, "cannot read the ends of the partition"),
+        let partitions: Vec<i32> = self.expected.keys().copied().collect();
+        let broken: Vec<_> = partitions.into_iter().filter_map(|p| Some((p, self.out_of_range(p)?.why()?))).collect();
+        if broken.is_empty() {
+            // The offset was not there and is now: what it was asked of ended below it and grew again, with other records under the same
+            // offsets. Of which partition is to be seen in the statistics, because librdkafka fetches nothing of it any more.
+            self.stopped = true;
+            self.lock().not_fetched.clear();
+        }
+        self.give_up(broken)
+    }
+
+    /// Looks for the partition that was stopped by an offset that is in range again.
+    fn find_stopped(&mut self) -> Turn {
+        let stopped: Vec<i32> = {
+            let state = self.lock();
+            let stopped = state
+                .not_fetched
+                .iter()
+                .filter(|(p, times)| **times >= STOPPED_AFTER && self.expected.contains_key(*p));
+            stopped.map(|(partition, _)| *partition).collect()
+        };
+        let broken: Vec<_> = stopped
+            .into_iter()
+            .filter_map(|partition| {
+                let expected = *self.expected.get(&partition)?;
+                let why = self.out_of_range(partition)?.why().unwrap_or(Broken::Rewritten { expected });
+                Some((partition, why))
+            })
+            .collect();
+        self.stopped = broken.is_empty();
+        self.give_up(broken)
+    }
+
+    /// Holds the next offset of a partition against the ends of the log; None when they cannot be read.
+    fn out_of_range(&self, partition: i32) -> Option<Range> {
+        let expected = *self.expected.get(&partition)?;
+        match self.consumer.fetch_watermarks(&self.topic, partition, WATERMARKS) {
+            Ok((earliest, end)) => Some(Range { expected, earliest, end }),
+            Err(error) => {
+                tracing::warn!(%error, partition, "cannot read the ends of the partition");
+                None
             }
         }
-        if broken.is_empty() {
-            // The broker said so and now says otherwise (a leader that lagged behind): ask again from where we are.
-            return self.retry();
-        }
+    }
+
+    /// These partitions deliver nothing more.
+    fn give_up(&mut self, broken: Vec<(i32, Broken)>) -> Turn {
         for (partition, why) in broken {
             self.expected.remove(&partition);
             let event = Event::Broken { generation: self.generation, partition, why };
@@ -265,19 +315,12 @@ impl Loop {
         Turn::On
     }
 
-    /// librdkafka stops a partition after an offset out of range, so it is assigned anew, under the same generation.
-    fn retry(&mut self) -> Turn {
-        let positions: Vec<Position> =
-            self.expected.iter().map(|(&partition, &offset)| Position { partition, offset }).collect();
-        let again = self.offsets(&positions).and_then(|assignment| self.consumer.assign(&assignment));
-        if let Err(error) = again {
-            tracing::warn!(%error, "cannot assign again after an offset out of range");
-        }
-        Turn::On
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn note_progress(&self, partition: i32) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock();
         state.trouble = None;
         let Some(next) = self.expected.get(&partition) else { return };
         if let Some(known) = state.partitions.get_mut(&partition) {
@@ -300,6 +343,25 @@ impl Loop {
             list.add_partition_offset(&self.topic, at.partition, Offset::Offset(at.offset))?;
         }
         Ok(list)
+    }
+}
+
+/// The next offset of a partition and the ends of its log.
+struct Range {
+    expected: i64,
+    earliest: i64,
+    end: i64,
+}
+
+impl Range {
+    /// Why nothing can come; None when the offset is there.
+    fn why(&self) -> Option<Broken> {
+        let Self { expected, earliest, end } = *self;
+        match expected {
+            _ if expected < earliest => Some(Broken::BelowEarliest { expected, earliest }),
+            _ if expected > end => Some(Broken::BeyondEnd { expected, end }),
+            _ => None,
+        }
     }
 }
 

@@ -31,6 +31,7 @@ use crate::schema;
     printcolumn(name = "Partitions", type_ = "string", json_path = ".status.running", description = "Partitions that advance, of all"),
     printcolumn(name = "Lag", type_ = "string", json_path = ".status.lag", description = "Of the partition furthest behind"),
     printcolumn(name = "Records", type_ = "integer", json_path = ".status.lagRecords", description = "Records not yet stored"),
+    printcolumn(name = "Dead letters", type_ = "integer", json_path = ".status.deadLetters", description = "Records put aside because they could not be applied"),
     printcolumn(name = "Paused", type_ = "boolean", json_path = ".spec.paused"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(name = "Message", type_ = "string", json_path = ".status.message", priority = 1)
@@ -63,6 +64,9 @@ pub struct ConsumerSpec {
     #[schemars(length(max = 128))]
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9._-]+$')").message("group has letters, digits, dots, dashes and underscores"))]
     pub group: Option<String>,
+    /// Where a partition begins of which nothing is stored yet.
+    #[serde(default)]
+    pub start: StartAt,
     /// A view of your own; the time-series store by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub view: Option<ViewSpec>,
@@ -91,6 +95,18 @@ pub struct ConsumerSpec {
 
 pub(super) fn two() -> i32 {
     2
+}
+
+/// Where a partition begins of which nothing is stored yet.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Display, AsRefStr, IntoStaticStr,
+)]
+pub enum StartAt {
+    /// Where the placement says. If the topic does not go back so far any more, records were lost unread: the partition is Stuck and says so.
+    #[default]
+    Placement,
+    /// At the earliest record that the topic still has: for a Consumer that is younger than its topic.
+    Earliest,
 }
 
 /// A view that a team brings as its own image.
@@ -177,6 +193,9 @@ pub struct ConsumerStatus {
     /// The same for a person, such as `0s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag: Option<String>,
+    /// Records, or parts of records, that could not be applied and are in the dead-letter topic, over all partitions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dead_letters: Option<i64>,
     /// What is wrong, for a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
@@ -206,6 +225,12 @@ pub struct PartitionStatus {
     /// Age of the oldest of them.
     #[serde(default)]
     pub lag_seconds: f64,
+    /// Records, or parts of records, that could not be applied and are in the dead-letter topic.
+    #[serde(default)]
+    pub dead_letters: i64,
+    /// The offset from which on another shard is fed, as the pod knows it: it stores nothing from there on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<i64>,
     /// The shard's epoch under which it writes.
     #[serde(default)]
     pub epoch: i64,

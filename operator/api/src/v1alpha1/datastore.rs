@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::consumer::two;
 use super::{
-    BatchLimits, DeletionPolicy, FailoverPolicy, MysqlSpec, PodTemplate, Resources, SecretRef, StorageSpec,
+    BatchLimits, DeletionPolicy, FailoverPolicy, MysqlSpec, PodTemplate, Resources, SecretRef, StartAt, StorageSpec,
     VerdictState,
 };
 
@@ -215,6 +215,9 @@ pub struct StoreConsumerSpec {
     /// How much goes into one transaction.
     #[serde(default)]
     pub batch: BatchLimits,
+    /// Where a partition begins of which nothing is stored yet. `Earliest` if the topic is older than this Datastore.
+    #[serde(default)]
+    pub start: StartAt,
     /// Stops reading; the pods stay.
     #[serde(default)]
     pub paused: bool,
@@ -235,6 +238,7 @@ impl Default for StoreConsumerSpec {
         Self {
             replicas: two(),
             batch: BatchLimits::default(),
+            start: StartAt::default(),
             paused: false,
             paused_partitions: Vec::new(),
             resources: Resources::default(),
@@ -272,7 +276,7 @@ pub struct DatastoreStatus {
     /// Shards that are ready, of those asked for, such as `2/2`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shards_ready: Option<String>,
-    /// Which shard each partition feeds, from which offset on. Entries are only ever added.
+    /// Which shard each partition feeds, from which offset on. Entries are only ever added; one that is pending may move on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["partition".into(), "fromOffset".into()]))]
     pub placements: Vec<Placement>,
@@ -313,6 +317,10 @@ pub struct Placement {
     pub from_offset: i64,
     /// The name of the Shard.
     pub shard: String,
+    /// The shard of the entry before may not know yet that it ends here: it stops as soon as it does, and until it has said so nobody reads
+    /// from here on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pending: bool,
 }
 
 /// The worst verdict of a Datastore's shards.

@@ -142,6 +142,7 @@ fn environment(consumer: &Consumer, resolved: &Resolved, shard: &str) -> Vec<Env
         value("UNDERSTUDY_SCHEMA", schema),
         value("UNDERSTUDY_KAFKA_BOOTSTRAP", &resolved.kafka.bootstrap_servers),
         value("UNDERSTUDY_TOPIC", &resolved.kafka.topic),
+        value("UNDERSTUDY_START", spec.start.as_ref()),
         value("UNDERSTUDY_BATCH_MAX_RECORDS", spec.batch.max_records.to_string()),
         value("UNDERSTUDY_BATCH_MAX_BYTES", spec.batch.max_bytes.to_string()),
         value("UNDERSTUDY_BATCH_MAX_DELAY_MS", spec.batch.max_delay_ms.to_string()),

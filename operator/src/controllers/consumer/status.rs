@@ -93,11 +93,15 @@ pub fn of(consumer: &Consumer, observed: &Observed, now: Timestamp) -> ConsumerS
         conditions: before.conditions.clone(),
         ..ConsumerStatus::default()
     };
-    if !reported.is_empty() {
-        let running = reported.iter().filter(|partition| partition.state == PartitionState::Running).count();
-        let lag = reported.iter().map(|partition| partition.lag_seconds).fold(0.0, f64::max);
-        status.running = Some(format!("{running}/{}", reported.len()));
-        status.lag_records = Some(reported.iter().map(|partition| partition.lag_records).sum());
+    let (told, silent) = told(&observed.workloads, reported);
+    if !told.is_empty() || !silent.is_empty() {
+        let running = told.iter().filter(|partition| partition.state == PartitionState::Running).count();
+        status.running = Some(format!("{running}/{}", told.len() + silent.len()));
+        status.dead_letters = Some(told.iter().chain(&silent).map(|partition| partition.dead_letters).sum());
+    }
+    if !told.is_empty() && silent.is_empty() {
+        let lag = told.iter().map(|partition| partition.lag_seconds).fold(0.0, f64::max);
+        status.lag_records = Some(told.iter().map(|partition| partition.lag_records).sum());
         status.lag_seconds = Some(lag);
         status.lag = Some(seconds(lag));
     }
@@ -113,6 +117,20 @@ pub fn of(consumer: &Consumer, observed: &Observed, now: Timestamp) -> ConsumerS
         conditions::set(&mut status.conditions, claim, consumer.metadata.generation, &Time(now));
     }
     status
+}
+
+/// Which partitions somebody tells of now, and of which only the last words are known: their pods are gone, so how far they are behind is not
+/// known. A pod that is cut off from its primary is not ready and says so; one that is not ready and said that all is well is no more.
+fn told<'a>(
+    workloads: &[(String, Option<Pods>, VerdictState)],
+    reported: &'a [PartitionStatus],
+) -> (Vec<&'a PartitionStatus>, Vec<&'a PartitionStatus>) {
+    let workload_of = |shard: &str| workloads.iter().find(|(name, ..)| name == shard);
+    let ours = reported.iter().filter(|partition| workload_of(&partition.shard).is_some());
+    ours.partition(|partition| {
+        let pods = workload_of(&partition.shard).and_then(|(_, pods, _)| *pods);
+        pods.is_some_and(|pods| pods.ready > 0 || (pods.desired > 0 && partition.state == PartitionState::Fenced))
+    })
 }
 
 /// Seconds for a person: tenths below ten.

@@ -36,7 +36,7 @@ fn datastore() -> Datastore {
 fn partition(number: i32, state: &str, records: i64, seconds: f64) -> Value {
     json!({
         "partition": number, "shard": "metrics-0", "state": state, "lagRecords": records, "lagSeconds": seconds,
-        "message": "duplicate key",
+        "deadLetters": 3, "message": "duplicate key",
     })
 }
 
@@ -112,7 +112,42 @@ fn lag_is_that_of_the_partition_furthest_behind() {
     assert_eq!(status.running.as_deref(), Some("1/2"));
     assert_eq!(status.lag_records, Some(510));
     assert_eq!(status.lag.as_deref(), Some("7.2s"));
+    assert_eq!(status.dead_letters, Some(6), "those of all partitions");
     assert!(status.partitions.is_empty(), "the partitions are the pods' to write");
+}
+
+#[test]
+fn what_stopped_pods_said_last_is_not_told_as_if_it_were_so() {
+    let two = Observed {
+        workloads: ["metrics-0", "metrics-1"]
+            .map(|shard| (shard.to_owned(), Some(Pods { ready: 1, desired: 2 }), VerdictState::Healthy))
+            .to_vec(),
+        ..observed(2)
+    };
+    let with = |ready_of_first| {
+        let mut observed = two.clone();
+        observed.workloads[0].1 = ready_of_first;
+        observed
+    };
+    let mut other = partition(1, "Running", 5, 9.0);
+    other["shard"] = json!("metrics-1");
+    let reported = |state| vec![partition(0, state, 10, 0.2), other.clone()];
+    let gone = Observed { workloads: two.workloads[1..].to_vec(), ..two.clone() };
+    let none = |desired| with(Some(Pods { ready: 0, desired }));
+    for (case, state, observed, running, lag, records) in [
+        ("both are read", "Running", two.clone(), Some("2/2"), Some("9.0s"), Some(15)),
+        ("no pod of the first is there", "Running", none(2), Some("1/2"), None, None),
+        ("the pods of the first are cut off and say so", "Fenced", none(2), Some("1/2"), Some("9.0s"), Some(15)),
+        ("the first was scaled to nothing", "Fenced", none(0), Some("1/2"), None, None),
+        ("the first has no workload", "Running", with(None), Some("1/2"), None, None),
+        ("the first shard is not this Consumer's any more", "Running", gone, Some("1/1"), Some("9.0s"), Some(5)),
+    ] {
+        let status = of(json!({ "datastore": "metrics" }), reported(state), &observed);
+        assert_eq!(status.running.as_deref(), running, "{case}");
+        assert_eq!(status.lag.as_deref(), lag, "{case}");
+        assert_eq!((status.lag_records, status.lag_seconds.is_some()), (records, lag.is_some()), "{case}");
+        assert!(status.dead_letters.is_some(), "{case}: they do not become fewer");
+    }
 }
 
 #[test]

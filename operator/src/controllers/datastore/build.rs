@@ -76,6 +76,7 @@ pub fn consumer(datastore: &Datastore) -> Consumer {
             shards: None,
             kafka: None,
             group: None,
+            start: wanted.start,
             view: None,
             replicas: wanted.replicas,
             resources: wanted.resources.clone(),

@@ -22,7 +22,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
-use understudy_api::v1alpha1::DatastoreStatus;
+use understudy_api::v1alpha1::{ConsumerStatus, DatastoreStatus};
 use understudy_api::{Consumer, Datastore, Shard, names};
 use understudy_kafka::AdminError;
 
@@ -200,6 +200,9 @@ impl Pass<'_> {
         let status = self.status();
         let spec = &self.datastore.spec;
         let name = self.datastore.name_any();
+        if let Some(placing) = placement::settle(&status, &self.consumers()) {
+            return Ok(placing);
+        }
         let serves = |index: i32| {
             let shard = self.context.caches.shards.get(&self.namespace(), &names::shard_of(&name, index));
             shard.is_some_and(|shard| shard.status.as_ref().is_some_and(|status| status.primary.is_some()))
@@ -214,6 +217,14 @@ impl Pass<'_> {
             }
             other => Ok(other),
         }
+    }
+
+    /// All Consumers that follow the placements of the Datastore, and what they say.
+    fn consumers(&self) -> Vec<(String, ConsumerStatus)> {
+        let name = self.datastore.name_any();
+        let here = self.context.caches.consumers.within(&self.namespace());
+        let ours = here.iter().filter(|consumer| consumer.spec.datastore.as_ref() == Some(&name));
+        ours.map(|consumer| (consumer.name_any(), consumer.status.clone().unwrap_or_default())).collect()
     }
 
     async fn apply_consumer(&self) -> Result<(), DatastoreError> {
@@ -362,7 +373,12 @@ impl Pass<'_> {
                 let note = format!("new data goes to the new shards once they have a primary: {}", shards.join(", "));
                 events.say(self.datastore, Reason::PlacementWaits, note);
             }
-            Placing::Keep | Placing::NeedEnds => {}
+            Placing::Settle { waiting, .. } if !waiting.is_empty() => {
+                let names = waiting.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+                let note = format!("new data goes to the new shards once it is known that the old ones stop: {names}");
+                events.say(self.datastore, Reason::PlacementWaits, note);
+            }
+            Placing::Keep | Placing::NeedEnds | Placing::Settle { .. } => {}
         }
         match &observed.secrets {
             SecretFact::Missing(names) => {

@@ -2,14 +2,18 @@
 //!
 //! Entries are only ever added. At first partition p feeds shard p modulo the shards, from offset 0. When there are more
 //! shards, the partitions that belong to another shard by the same rule move, each at an offset that is a little ahead: the
-//! consumer that reads the partition now must know of the move before it gets there, so it is put ten seconds of the present
+//! consumer that reads the partition now should know of the move before it gets there, so it is put ten seconds of the present
 //! traffic beyond the end.
+//!
+//! That alone would be a hope: a consumer whose watch is late would store what the new shard stores too. So a new entry is
+//! pending, which ends the one before it and lets nobody begin, until each Consumer has said that it stops there. One that had
+//! passed the offset before it heard says so by what it has stored; then the entry moves on to there, and waits again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use understudy_api::names;
-use understudy_api::v1alpha1::{DatastoreStatus, Placement};
+use understudy_api::v1alpha1::{ConsumerStatus, DatastoreStatus, Placement};
 
 /// Between the two looks at the ends that tell how fast they move.
 pub const MEASURE: Duration = Duration::from_secs(2);
@@ -37,12 +41,23 @@ pub enum Placing {
         /// How many shards the topic is then spread over.
         shards: i32,
     },
+    /// Write these in place of those that are there: some that were pending are not any more, or move on.
+    Settle {
+        /// All entries.
+        placements: Vec<Placement>,
+        /// Consumers that have not said yet where they stop.
+        waiting: BTreeSet<String>,
+    },
 }
 
 impl Placing {
     /// Whether nothing is left to do after this.
     pub fn is_settled(&self) -> bool {
-        matches!(self, Self::Keep | Self::Write { .. })
+        match self {
+            Self::Keep => true,
+            Self::Write { entries, .. } => !entries.iter().any(|entry| entry.pending),
+            Self::Wait { .. } | Self::NeedEnds | Self::Settle { .. } => false,
+        }
     }
 }
 
@@ -60,6 +75,7 @@ pub fn plan(
                 partition,
                 from_offset: 0,
                 shard: names::shard_of(datastore, partition % shards),
+                pending: false,
             })
             .collect();
         return Placing::Write { entries, shards };
@@ -97,13 +113,50 @@ pub fn grow(
         let ahead = end + ((end - before).max(0) * AHEAD).max(LEAST);
         // Never before an entry that is there: offsets of a partition only go up.
         let from_offset = last.map_or(ahead, |last| ahead.max(last.from_offset + 1));
-        entries.push(Placement { partition, from_offset, shard });
+        entries.push(Placement { partition, from_offset, shard, pending: last.is_some() });
     }
     Placing::Write { entries, shards }
 }
 
+/// What becomes of the entries that are pending, by what each Consumer of the Datastore says; `None` when none is. A Consumer that
+/// never read the partition into its old shard, and has no pod there that could, needs not be waited for: a pod that starts
+/// reads the placements first.
+pub fn settle(status: &DatastoreStatus, consumers: &[(String, ConsumerStatus)]) -> Option<Placing> {
+    let mut placements = status.placements.clone();
+    let mut waiting = BTreeSet::new();
+    placements.iter().find(|entry| entry.pending)?;
+    for entry in placements.iter_mut().filter(|entry| entry.pending) {
+        let before = |other: &&Placement| {
+            other.partition == entry.partition && other.from_offset < entry.from_offset && !other.pending
+        };
+        let Some(old) = status.placements.iter().filter(before).max() else {
+            entry.pending = false;
+            continue;
+        };
+        let (mut reached, mut all_know) = (entry.from_offset, true);
+        for (name, consumer) in consumers {
+            let says = consumer.partitions.iter().find(|p| p.partition == entry.partition && p.shard == old.shard);
+            let works = consumer.workloads.iter().any(|workload| workload.shard == old.shard && workload.ready > 0);
+            match says {
+                Some(says) if says.until == Some(entry.from_offset) => reached = reached.max(says.next_offset),
+                None if !works => {}
+                _ => {
+                    waiting.insert(name.clone());
+                    all_know = false;
+                }
+            }
+        }
+        if all_know {
+            (entry.pending, entry.from_offset) = (reached > entry.from_offset, reached);
+        }
+    }
+    Some(Placing::Settle { placements, waiting })
+}
+
 #[cfg(test)]
 mod tests {
+    use understudy_api::v1alpha1::{ConsumerWorkload, PartitionStatus};
+
     use super::*;
 
     fn placed(shards: i32, partitions: i32) -> DatastoreStatus {
@@ -147,6 +200,8 @@ mod tests {
         assert_eq!(shards, 3);
         let moved: Vec<_> = entries.iter().map(|e| (e.partition, e.from_offset, e.shard.as_str())).collect();
         assert_eq!(moved, [(2, 150 + 250, "m-2"), (3, 101 + 100, "m-0")]);
+        assert!(entries.iter().all(|entry| entry.pending), "nobody begins there yet");
+        assert!(!Placing::Write { entries, shards }.is_settled());
     }
 
     #[test]
@@ -157,9 +212,53 @@ mod tests {
     #[test]
     fn the_offsets_of_a_partition_only_go_up() {
         let mut status = placed(2, 3);
-        status.placements.push(Placement { partition: 2, from_offset: 1000, shard: "m-1".to_owned() });
+        status.placements.push(Placement { partition: 2, from_offset: 1000, shard: "m-1".to_owned(), pending: false });
         let grown = grow("m", 3, 3, &status, &ends(&[0, 0, 0]), &ends(&[0, 0, 0]));
         let Placing::Write { entries, .. } = grown else { panic!("{grown:?}") };
         assert_eq!((entries[0].partition, entries[0].from_offset), (2, 1001));
+    }
+
+    /// A Consumer with a ready pod for `m-0` that says this of partition 0: its end as it knows it, and what it has stored.
+    fn consumer(said: Option<(Option<i64>, i64)>, ready: i32) -> ConsumerStatus {
+        let partitions = said.map(|(until, next_offset)| PartitionStatus {
+            shard: "m-0".to_owned(),
+            until,
+            next_offset,
+            ..PartitionStatus::default()
+        });
+        ConsumerStatus {
+            partitions: partitions.into_iter().collect(),
+            workloads: vec![ConsumerWorkload { shard: "m-0".to_owned(), ready, ..ConsumerWorkload::default() }],
+            ..ConsumerStatus::default()
+        }
+    }
+
+    #[test]
+    fn a_move_takes_effect_once_every_consumer_has_said_that_it_stops_there() {
+        let mut status = placed(1, 1);
+        assert_eq!(settle(&status, &[]), None);
+        status.placements.push(Placement { partition: 0, from_offset: 500, shard: "m-1".to_owned(), pending: true });
+        let knows = consumer(Some((Some(500), 400)), 1);
+        let stands = (500, true);
+        for (case, said, expected) in [
+            ("nobody reads", vec![], (500, false)),
+            ("it knows", vec![knows.clone()], (500, false)),
+            ("it knows and has come there", vec![consumer(Some((Some(500), 500)), 1)], (500, false)),
+            ("it knows and stopped since", vec![consumer(Some((Some(500), 400)), 0)], (500, false)),
+            ("it does not know", vec![consumer(Some((None, 400)), 1)], stands),
+            ("it does not know and does not run", vec![consumer(Some((None, 400)), 0)], stands),
+            ("it knows of an earlier end", vec![consumer(Some((Some(450), 400)), 1)], stands),
+            ("a pod that has said nothing", vec![consumer(None, 1)], stands),
+            ("it never read", vec![consumer(None, 0)], (500, false)),
+            ("one of two knows", vec![knows.clone(), consumer(Some((None, 400)), 1)], stands),
+            ("it had passed the offset before it heard", vec![consumer(Some((Some(500), 620)), 1)], (620, true)),
+            ("one of two had", vec![knows, consumer(Some((Some(500), 620)), 1)], (620, true)),
+        ] {
+            let consumers: Vec<_> = (0..).map(|number: i32| format!("c{number}")).zip(said).collect();
+            let Some(Placing::Settle { placements, waiting }) = settle(&status, &consumers) else { panic!("{case}") };
+            assert_eq!(placements[0], status.placements[0], "{case}");
+            assert_eq!((placements[1].from_offset, placements[1].pending), expected, "{case}");
+            assert_eq!(waiting.is_empty(), expected != stands, "{case}");
+        }
     }
 }

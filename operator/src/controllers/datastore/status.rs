@@ -113,6 +113,10 @@ pub fn of(datastore: &Datastore, observed: Observed, now: Timestamp) -> Datastor
         status.placements.sort();
         status.placed_shards = *shards;
     }
+    if let Placing::Settle { placements, .. } = &observed.placing {
+        status.placements.clone_from(placements);
+        status.placements.sort();
+    }
     let ready = observed.shards.iter().filter(|shard| shard.is_ready()).count();
     status.shards_ready = Some(format!("{ready}/{}", observed.shards.len()));
     status.worst = Some(worst(&observed.shards));
@@ -250,7 +254,14 @@ fn wanting(datastore: &Datastore, observed: &Observed, shards_ready: usize) -> V
     match &observed.placing {
         Placing::Wait { shards } => wanting.push(format!("no data goes to {} yet", shards.join(", "))),
         Placing::NeedEnds => wanting.push("no data goes to the new shards yet: waiting for Kafka".to_owned()),
-        Placing::Keep | Placing::Write { .. } => {}
+        Placing::Write { entries, .. } if entries.iter().any(|entry| entry.pending) => {
+            wanting.push("no data goes to the new shards yet: the old ones are told to stop".to_owned());
+        }
+        Placing::Settle { waiting, .. } if !waiting.is_empty() => {
+            let names = waiting.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+            wanting.push(format!("no data goes to the new shards yet: waiting to hear from {names}"));
+        }
+        Placing::Keep | Placing::Write { .. } | Placing::Settle { .. } => {}
     }
     wanting
 }

@@ -129,13 +129,18 @@ fn a_datastore_is_ready_when_all_its_parts_are() {
 #[test]
 fn what_is_wanting_is_named() {
     type Change = fn(&mut Observed);
-    let cases: [(&str, Change, &str); 10] = [
+    let cases: [(&str, Change, &str); 11] = [
         ("a shard", |o| o.shards[1].status = Some(shard_status(false, "Gone")), "not ready: metrics-1"),
         ("a shard that has not answered its spec", |o| o.shards[1].is_current = false, "not ready: metrics-1"),
         ("a shard without status", |o| o.shards[0].status = None, "not ready: metrics-0"),
         ("a gateway pod", |o| o.gateway = Some(Pods { ready: 1, desired: 2 }), "gateway 1/2"),
         ("the consumer", |o| o.consumer = None, "consumer is being made"),
         ("the ends of the partitions", |o| o.placing = Placing::NeedEnds, "no data goes to the new shards yet"),
+        (
+            "a consumer that does not know of a move",
+            |o| o.placing = Placing::Settle { placements: vec![], waiting: ["metrics-store".to_owned()].into() },
+            "waiting to hear from metrics-store",
+        ),
         ("the tokens", |o| o.secrets = SecretFact::Missing("metrics-tokens".to_owned()), "Secret metrics-tokens"),
         ("tokens that are none", |o| o.secrets = SecretFact::Unusable("Secret t has".to_owned()), "Secret t has"),
         ("the topic as it should be", |o| o.topic = Some(Fact::Differs("retention 1h".to_owned())), "retention 1h"),
@@ -220,12 +225,20 @@ fn placements_are_added_to_and_kept_in_order() {
     let first = status::of(&datastore, Observed { placing, ..observed() }, Timestamp::UNIX_EPOCH);
     assert_eq!((first.placements.len(), first.placed_shards), (4, 2));
     datastore.status = Some(first);
-    let entry = understudy_api::v1alpha1::Placement { partition: 0, from_offset: 50, shard: "metrics-2".to_owned() };
+    let shard = "metrics-2".to_owned();
+    let entry = understudy_api::v1alpha1::Placement { partition: 0, from_offset: 50, shard, pending: false };
     let placing = Placing::Write { entries: vec![entry], shards: 3 };
     let second = status::of(&datastore, Observed { placing, ..observed() }, Timestamp::UNIX_EPOCH);
     let of_0: Vec<_> = second.placements.iter().filter(|entry| entry.partition == 0).map(|e| e.from_offset).collect();
     assert_eq!(of_0, [0, 50]);
     assert_eq!(second.placed_shards, 3);
+
+    let mut placements = second.placements.clone();
+    placements.iter_mut().filter(|entry| entry.from_offset == 50).for_each(|entry| entry.from_offset = 70);
+    datastore.status = Some(second);
+    let placing = Placing::Settle { placements: placements.clone(), waiting: ["metrics-store".to_owned()].into() };
+    let third = status::of(&datastore, Observed { placing, ..observed() }, Timestamp::UNIX_EPOCH);
+    assert_eq!(third.placements, placements, "one that was pending moved on");
 }
 
 #[test]
