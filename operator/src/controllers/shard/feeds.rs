@@ -7,7 +7,8 @@ use understudy_decide::failover::snapshot::Span;
 
 /// The spans of `shard` by topic and partition; a partition that never feeds it is not there.
 pub fn feeds(shard: &str, topic: &str, placements: &[Placement]) -> BTreeMap<(String, i32), Vec<Span>> {
-    let mut sorted: Vec<_> = placements.iter().collect();
+    // Until a pending entry counts, the shard before it may read on, and the shard that it names does not.
+    let mut sorted: Vec<_> = placements.iter().filter(|entry| !entry.pending).collect();
     sorted.sort();
     let mut feeds = BTreeMap::<_, Vec<_>>::new();
     for (at, entry) in sorted.iter().enumerate().filter(|(_, entry)| entry.shard == shard) {
@@ -24,9 +25,20 @@ mod tests {
 
     #[test]
     fn a_partition_feeds_a_shard_until_its_next_placement() {
-        let entry = |partition, from_offset, shard: &str| Placement { partition, from_offset, shard: shard.to_owned() };
-        let placements =
-            [entry(1, 0, "m-1"), entry(0, 0, "m-0"), entry(0, 70, "m-0"), entry(0, 50, "m-1"), entry(2, 9, "m-0")];
+        let entry = |partition, from_offset, shard: &str| Placement {
+            partition,
+            from_offset,
+            shard: shard.to_owned(),
+            pending: false,
+        };
+        let placements = [
+            entry(1, 0, "m-1"),
+            entry(0, 0, "m-0"),
+            entry(0, 70, "m-0"),
+            entry(0, 50, "m-1"),
+            entry(2, 9, "m-0"),
+            Placement { pending: true, ..entry(2, 90, "m-1") },
+        ];
         let span = |from, until| Span { from, until };
         let key = |partition| ("samples".to_owned(), partition);
         let of = |shard| feeds(shard, "samples", &placements);
