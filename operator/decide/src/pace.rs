@@ -26,7 +26,7 @@ pub(crate) struct Pause {
 
 /// The pause before a condemned replica is replaced; None: it is over, or there is none.
 pub(crate) fn pause(s: &Snapshot, replica: &Replica) -> Option<Pause> {
-    let at = replica.condemned.as_ref()?.at?;
+    let at = replica.condemned.as_ref().filter(|condemned| Sentence::failed_by_itself(&condemned.reason))?.at?;
     let failed = in_a_row(s, replica);
     let doublings = u32::try_from(failed.checked_sub(2)?).unwrap_or(u32::MAX);
     let times = 2_u64.checked_pow(doublings).map_or(LONGEST, |times| times.min(LONGEST));
@@ -35,12 +35,15 @@ pub(crate) fn pause(s: &Snapshot, replica: &Replica) -> Option<Pause> {
     (s.now < until).then_some(Pause { failed, until })
 }
 
-/// How many condemned replicas replaced each other without any of them living long, this one included.
+/// How many replicas that failed by themselves replaced each other without any of them living long, this one included.
 fn in_a_row(s: &Snapshot, replica: &Replica) -> usize {
     let mut last = replica;
     for count in 1..=s.replicas.len() {
         let before = last.replaces.as_ref().and_then(|before| s.replicas.get(before));
-        match before.filter(|before| before.condemned.is_some() && lived_shortly(s, last)) {
+        let failed = |replica: &Replica| {
+            replica.condemned.as_ref().is_some_and(|condemned| Sentence::failed_by_itself(&condemned.reason))
+        };
+        match before.filter(|before| failed(before) && lived_shortly(s, last)) {
             Some(before) => last = before,
             None => return count,
         }

@@ -63,6 +63,20 @@ fn each_replacement_that_fails_is_followed_more_slowly() {
 }
 
 #[test]
+fn one_that_was_in_office_or_on_a_lost_node_is_replaced_at_once_however_many_went_before() {
+    for (reason, expected) in [("FailedOver", 1), ("Lost", 1), ("Exited", 0)] {
+        let mut scene = Scene::well();
+        condemned_in_a_row(&mut scene, &[1, 60, 120, 180]);
+        for letter in ["x0", "x1", "x2", "x3"] {
+            scene.replica(letter, |replica| {
+                replica.condemned = replica.condemned.take().map(|of| Condemned { reason: reason.into(), ..of });
+            });
+        }
+        assert_eq!(made(&scene), expected, "{reason}");
+    }
+}
+
+#[test]
 fn it_is_said_when_the_next_one_is_made_and_the_words_stay_the_same() {
     let mut scene = Scene::well();
     condemned_in_a_row(&mut scene, &[10, 60, 120]);
