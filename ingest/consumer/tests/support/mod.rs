@@ -417,12 +417,15 @@ pub enum Ask {
     AfterLines,
 }
 
+/// Somebody is told, and waited for.
+pub type Meeting = (oneshot::Sender<()>, oneshot::Receiver<()>);
+
 /// Writes lines, adds one to each of two rows of `view_test.pair`, and goes on as if nothing were when the second is not given to it.
 pub struct Careless {
     pub lines: Lines,
     pub ask: Ask,
     /// Told once, between the two rows; then the view waits until it may go on.
-    pub between: Arc<Mutex<Option<(oneshot::Sender<()>, oneshot::Receiver<()>)>>>,
+    pub between: Arc<Mutex<Option<Meeting>>>,
     /// The codes of the errors that it took no notice of.
     pub swallowed: Arc<Mutex<Vec<Option<u16>>>>,
 }
