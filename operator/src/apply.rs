@@ -372,7 +372,8 @@ impl Applier {
         }
     }
 
-    async fn call<K: Writable, T>(
+    /// A write, counted, within the deadline of every call.
+    pub(crate) async fn call<K: Writable, T>(
         &self,
         verb: &'static str,
         name: &str,
@@ -382,7 +383,8 @@ impl Applier {
         self.timed::<K, _>(verb, name, call).await
     }
 
-    async fn timed<K: Writable, T>(
+    /// A call within the deadline of every call.
+    pub(crate) async fn timed<K: Writable, T>(
         &self,
         verb: &'static str,
         name: &str,

@@ -6,8 +6,6 @@
 //!
 //! Objects are read as JSON: one that does not parse any more must still be able to go, and what it does not say is `Retain`.
 
-use std::time::Duration;
-
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Secret};
 use kube::api::{ApiResource, DynamicObject, ListParams};
 use kube::{Api, Resource, ResourceExt};
@@ -21,8 +19,6 @@ use crate::events::{Events, Reason};
 
 /// Holds a Datastore or a Shard until its `deletionPolicy` was carried out.
 pub const FINALIZER: &str = "understudy.dev/deletion-policy";
-
-const CALL: Duration = Duration::from_secs(4);
 
 /// Whether the object waits for [`FINALIZER`].
 pub fn is_held(object: &impl ResourceExt) -> bool {
@@ -82,7 +78,11 @@ impl<'a> Leaving<'a> {
         let answer = dynamic::<K>(self.applier, self.namespace);
         let params = kube::api::PatchParams { field_manager: Some(manager::FAREWELL.to_owned()), ..Default::default() };
         let name = self.name();
-        match call::<K, _>("release", &name, answer.patch(&name, &params, &kube::api::Patch::Merge(&patch))).await {
+        match self
+            .applier
+            .call::<K, _>("release", &name, answer.patch(&name, &params, &kube::api::Patch::Merge(&patch)))
+            .await
+        {
             Err(error) if !error.is_not_found() => Err(error),
             _ => Ok(()),
         }
@@ -93,25 +93,12 @@ fn dynamic<K: Writable>(applier: &Applier, namespace: &str) -> Api<DynamicObject
     Api::namespaced_with(applier.client(), namespace, &ApiResource::erase::<K>(&()))
 }
 
-async fn call<K: Writable, T>(
-    verb: &'static str,
-    name: &str,
-    call: impl Future<Output = Result<T, kube::Error>>,
-) -> Result<T, ApplyError> {
-    let (kind, name) = (K::kind(&()).into_owned(), name.to_owned());
-    match tokio::time::timeout(CALL, call).await {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(ApplyError::Api { verb, kind, name, error: Box::new(error) }),
-        Err(_) => Err(ApplyError::Deadline { verb, kind, name }),
-    }
-}
-
 async fn read<K: Writable>(
     applier: &Applier,
     namespace: &str,
     name: &str,
 ) -> Result<Option<DynamicObject>, ApplyError> {
-    call::<K, _>("get", name, dynamic::<K>(applier, namespace).get_opt(name)).await
+    applier.timed::<K, _>("get", name, dynamic::<K>(applier, namespace).get_opt(name)).await
 }
 
 fn policy_of(object: &DynamicObject) -> DeletionPolicy {
@@ -127,7 +114,7 @@ pub async fn of_datastore(applier: &Applier, namespace: &str, name: &str, uid: &
     let policy = policy_of(&datastore.object);
     let shards = dynamic::<Shard>(applier, namespace);
     let params = ListParams::default().labels(&format!("{}={name}", labels::DATASTORE));
-    for shard in call::<Shard, _>("list", name, shards.list(&params)).await? {
+    for shard in applier.timed::<Shard, _>("list", name, shards.list(&params)).await? {
         let ours = shard.owner_references().iter().any(|owner| owner.uid == uid);
         if !ours || policy_of(&shard) == policy {
             continue;
@@ -138,7 +125,10 @@ pub async fn of_datastore(applier: &Applier, namespace: &str, name: &str, uid: &
         });
         let params = kube::api::PatchParams { field_manager: Some(manager::FAREWELL.to_owned()), ..Default::default() };
         let name = shard.name_any();
-        match call::<Shard, _>("merge", &name, shards.patch(&name, &params, &kube::api::Patch::Merge(&patch))).await {
+        match applier
+            .call::<Shard, _>("merge", &name, shards.patch(&name, &params, &kube::api::Patch::Merge(&patch)))
+            .await
+        {
             Err(error) if !error.is_not_found() => return Err(error),
             _ => {}
         }
@@ -187,7 +177,7 @@ impl Leaving<'_> {
     async fn volumes(&self) -> Result<Vec<PersistentVolumeClaim>, ApplyError> {
         let params = ListParams::default().labels(&format!("{}={}", labels::SHARD, self.name()));
         let claims = self.applier.api::<PersistentVolumeClaim>(self.namespace);
-        let listed = call::<PersistentVolumeClaim, _>("list", &self.name(), claims.list(&params)).await?;
+        let listed = self.applier.timed::<PersistentVolumeClaim, _>("list", &self.name(), claims.list(&params)).await?;
         let uid = self.uid();
         let is_ours =
             |claim: &PersistentVolumeClaim| claim.labels().get(labels::SHARD_UID) == Some(&uid) || self.owns(claim);
