@@ -200,6 +200,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_plugin_of_the_corefile_is_built_in() {
+        let named =
+            COREFILE.lines().filter_map(|line| line.strip_prefix("    ")).filter(|line| !line.starts_with([' ', '}']));
+        let plugins: Vec<_> = named.filter_map(|line| line.split(' ').next()).collect();
+        assert!(plugins.len() > 5, "{plugins:?}");
+        for plugin in plugins {
+            let package = if plugin == "prometheus" { "metrics" } else { plugin };
+            assert!(crate::artifacts::COREDNS_PLUGINS.contains(&package), "{plugin}");
+        }
+    }
+
+    #[test]
     fn every_object_is_applied_under_its_own_name() {
         for (path, object) in objects() {
             let name = object["metadata"]["name"].as_str().unwrap();

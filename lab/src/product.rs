@@ -1,5 +1,6 @@
 //! The product's own image: one image with all its programs.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -51,15 +52,23 @@ impl Profile {
 
 /// Builds the programs and puts the image into every node; its name.
 pub fn build_images(paths: &Paths, ui: &Ui, profile: Profile) -> Result<String> {
+    let added = build_programs(paths, ui, profile)?
+        .into_iter()
+        .map(|(source, name)| Added { source, target: format!("/usr/local/bin/{name}") })
+        .collect();
+    put(paths, ui, import::image(paths, ui, "understudy", Base::Debian, added)?)
+}
+
+/// Builds the programs of the product's image; needs no cluster. Where each is, and its name.
+pub fn build_programs(paths: &Paths, ui: &Ui, profile: Profile) -> Result<Vec<(PathBuf, &'static str)>> {
     let target = build_dynamic(paths, ui, profile)?;
-    let mut fixed = cargo(paths, profile);
-    fixed.args(["--package", STATIC, "--target", TARGET]).env("RUSTFLAGS", "-C target-feature=+crt-static");
-    build(paths, ui, &format!("build the instance manager ({}, static)", profile.name()), fixed)?;
+    let mut fixed = cargo(paths, profile, &[STATIC]);
+    fixed.args(["--target", TARGET]).env("RUSTFLAGS", "-C target-feature=+crt-static");
+    let total = crates(paths, &[STATIC]);
+    build(paths, ui, &format!("build the instance manager ({}, static)", profile.name()), fixed, total)?;
     let mut files: Vec<_> = DYNAMIC.iter().map(|p| (target.join(profile.dir()).join(p), *p)).collect();
     files.push((target.join(TARGET).join(profile.dir()).join(STATIC), STATIC));
-    let added =
-        files.into_iter().map(|(source, name)| Added { source, target: format!("/usr/local/bin/{name}") }).collect();
-    put(paths, ui, import::image(paths, ui, "understudy", Base::Debian, added)?)
+    Ok(files)
 }
 
 /// Builds the example of a view of one's own and puts its image into every node; its name.
@@ -89,19 +98,42 @@ pub fn build_load(paths: &Paths, ui: &Ui, profile: Profile) -> Result<PathBuf> {
 }
 
 fn build_dynamic(paths: &Paths, ui: &Ui, profile: Profile) -> Result<PathBuf> {
-    let mut command = cargo(paths, profile);
-    command.args(DYNAMIC.iter().chain([&LOAD, &VIEW]).flat_map(|p| ["--package", p]));
-    build(paths, ui, &format!("build the product ({})", profile.name()), command)?;
+    let packages: Vec<_> = DYNAMIC.iter().copied().chain([LOAD, VIEW]).collect();
+    let total = crates(paths, &packages);
+    build(paths, ui, &format!("build the product ({})", profile.name()), cargo(paths, profile, &packages), total)?;
     target_dir(paths)
 }
 
-fn cargo(paths: &Paths, profile: Profile) -> Command {
-    let mut command = run::cmd([std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())]);
-    command.args(["build", "--profile", profile.name(), "--locked"]).current_dir(&paths.checkout);
+fn cargo(paths: &Paths, profile: Profile, packages: &[&str]) -> Command {
+    let mut command = cargo_in(paths, "build");
+    command.args(["--profile", profile.name()]).args(named(packages));
     command
 }
 
-fn build(paths: &Paths, ui: &Ui, what: &str, command: Command) -> Result<()> {
+fn cargo_in(paths: &Paths, verb: &str) -> Command {
+    let mut command = run::cmd([std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())]);
+    command.args([verb, "--locked"]).current_dir(&paths.checkout);
+    command
+}
+
+fn named<'a>(packages: &'a [&str]) -> impl Iterator<Item = &'a str> {
+    packages.iter().flat_map(|package| ["--package", package])
+}
+
+/// How many crates a build takes when none is there yet; zero, which is unknown, when cargo does not say.
+fn crates(paths: &Paths, packages: &[&str]) -> usize {
+    let mut command = cargo_in(paths, "tree");
+    command.args(["--edges", "normal,build", "--prefix", "none", "--format", "{p}"]).args(named(packages));
+    let listed = run::output(&mut command).unwrap_or_default();
+    listed
+        .lines()
+        .map(|line| line.trim_end_matches(" (*)"))
+        .filter(|line| !line.is_empty())
+        .collect::<BTreeSet<_>>()
+        .len()
+}
+
+fn build(paths: &Paths, ui: &Ui, what: &str, command: Command, total: usize) -> Result<()> {
     let step = ui.step(what, None);
     let log = paths.logs().join("cargo-build.log");
     std::fs::create_dir_all(paths.logs())?;
@@ -110,7 +142,7 @@ fn build(paths: &Paths, ui: &Ui, what: &str, command: Command) -> Result<()> {
         if line.trim_start().starts_with("Compiling ") {
             crates += 1;
         }
-        step.progress(crates, 0, "crates");
+        step.progress(crates, total, "crates");
     })?;
     step.done();
     Ok(())

@@ -19,9 +19,7 @@ const NODES: u8 = 4;
 
 /// Brings the lab up with `nodes` nodes (or as many as it has).
 pub fn up(paths: &Paths, ui: &Ui, nodes: Option<u8>) -> Result<()> {
-    machine::check()?;
-    artifacts::install_packages(ui)?;
-    artifacts::ensure_all(paths, ui)?;
+    prepare(paths, ui)?;
     let mut lab = Lab::open(paths, ui)?;
     state::claim(paths)?;
     choose_nodes(&mut lab, nodes)?;
@@ -32,6 +30,14 @@ pub fn up(paths: &Paths, ui: &Ui, nodes: Option<u8>) -> Result<()> {
         ui.say(&format!("the lab is up after {}", clock(ui.elapsed())));
     }
     println!("{}", farewell(&lab));
+    Ok(())
+}
+
+/// Everything that takes long and needs no cluster.
+pub fn prepare(paths: &Paths, ui: &Ui) -> Result<()> {
+    machine::check()?;
+    artifacts::install_packages(ui)?;
+    artifacts::ensure_all(paths, ui)?;
     Ok(())
 }
 

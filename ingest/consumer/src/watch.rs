@@ -99,7 +99,16 @@ struct ShardFacts {
     primary_address: Option<SocketAddr>,
     #[serde(default)]
     epoch: u64,
+    transition: Option<TransitionFacts>,
 }
+
+#[derive(Deserialize)]
+struct TransitionFacts {
+    kind: String,
+}
+
+/// A change that begins with a primary that serves, and tells it to stop.
+const PLANNED: &str = "Switchover";
 
 #[derive(Default, Deserialize)]
 struct DatastoreFacts {
@@ -122,13 +131,20 @@ fn status<T: Default + for<'a> Deserialize<'a>>(object: &DynamicObject) -> Resul
 }
 
 /// None while there is no primary.
+///
+/// An epoch that is claimed ends what came before, as nobody knows what became of the primary. Only a planned change leaves it in office
+/// until it has been told to stop, so that the gap begins there and not at the claim.
 fn route_of(shard: &DynamicObject) -> Result<Option<Route>, serde_json::Error> {
     let facts: ShardFacts = status(shard)?;
     let primary = facts.primary.filter(|name| !name.is_empty());
+    let epoch = match facts.transition {
+        Some(transition) if transition.kind == PLANNED => facts.epoch.saturating_sub(1),
+        _ => facts.epoch,
+    };
     let route = primary.zip(facts.primary_address).map(|(primary, address)| Route {
         primary: ReplicaName::new(primary),
         address,
-        epoch: Epoch(facts.epoch),
+        epoch: Epoch(epoch),
     });
     Ok(route)
 }
@@ -154,13 +170,21 @@ mod tests {
     fn a_route_needs_a_primary_and_its_address() {
         let whole =
             json!({"primary": "metrics-0-k7x2", "primaryAddress": "10.1.2.3:3306", "epoch": 4, "new": {"a": 1}});
-        let route = Route {
+        let changing = |kind: &str| {
+            let mut status = whole.clone();
+            status["transition"] = json!({"kind": kind, "epoch": 4, "to": "metrics-0-9xtp"});
+            status
+        };
+        let route = |epoch| Route {
             primary: ReplicaName::new("metrics-0-k7x2"),
             address: "10.1.2.3:3306".parse().unwrap(),
-            epoch: Epoch(4),
+            epoch: Epoch(epoch),
         };
         for (case, status, expected) in [
-            ("whole, with more than is known here", whole, Some(route)),
+            ("a planned change is claimed", changing("Switchover"), Some(route(3))),
+            ("a failover is claimed", changing("Failover"), Some(route(4))),
+            ("a confirmation is claimed", changing("Confirm"), Some(route(4))),
+            ("whole, with more than is known here", whole, Some(route(4))),
             ("no primary yet", json!({"epoch": 1}), None),
             ("no address yet", json!({"primary": "a", "epoch": 1}), None),
             ("an empty name", json!({"primary": "", "primaryAddress": "10.1.2.3:3306"}), None),

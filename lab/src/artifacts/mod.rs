@@ -79,6 +79,8 @@ pub const FETCHED: [Recipe; 4] = [
 pub const PROMETHEUS: Recipe = Recipe { name: "prometheus", version: DEBIAN, make: debian::prometheus };
 
 pub use debian::{ROOTFS, install_packages};
+#[cfg(test)]
+pub use go::COREDNS_PLUGINS;
 
 /// Makes whatever of the two lists is missing; true when something was.
 pub fn ensure_all(paths: &Paths, ui: &Ui) -> Result<bool> {

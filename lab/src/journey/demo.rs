@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use clap::Args;
 use understudy_lab_outcome::Outcome;
 
@@ -79,7 +79,19 @@ pub fn run(options: &Options, paths: &Paths, ui: &Ui) -> Result<ExitCode> {
 }
 
 /// The cluster and all images in it; the name of the product's.
+///
+/// What compiles the cluster and what compiles the product run side by side, as neither keeps all cores busy all of the time; and both
+/// before the cluster runs, which would take a part of them.
 fn build_lab(paths: &Paths, ui: &Ui) -> Result<String> {
+    std::thread::scope(|scope| {
+        let product = scope.spawn(|| product::build_programs(paths, ui, Profile::Release));
+        let cluster = up::prepare(paths, ui);
+        if cluster.is_err() && !product.is_finished() {
+            ui.say("the cluster cannot be built; waiting for the product's compiler before saying why");
+        }
+        let product = product.join().map_err(|_| anyhow!("the build of the product panicked"))?;
+        cluster.and(product.map(drop))
+    })?;
     up::up(paths, ui, None)?;
     prometheus::build_image(paths, ui)?;
     product::build_images(paths, ui, Profile::Release)

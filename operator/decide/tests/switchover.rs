@@ -28,9 +28,31 @@ fn a_planned_change_waits_for_everything() {
     });
     scene.all_say(&fails(Stage::Commit, ProbeError::ReadOnly, 1_000));
     scene.ordered("a", OrderKind::Fence, 1, 10, OrderOutcome::Done(Some(gtids("a", 1003))));
-    assert_eq!(scene.steps(), vec![], "the target lacks three");
-    scene.server("c", |server| server.replication.as_mut().expect("replicates").value.received = gtids("a", 1003));
-    assert!(scene.order_to("c", OrderKind::Promote).is_some());
+    let Some(Order::Promote(promote)) = scene.order_to("c", OrderKind::Promote) else { panic!("not told") };
+    assert_eq!(promote.after, Some(gtids("a", 1003)), "the target lacks three and waits for them");
+    scene.ordered("c", OrderKind::Promote, 1, 10, OrderOutcome::Failed("get the rest: it was not executed".into()));
+    let Some(Order::Promote(again)) = scene.order_to("c", OrderKind::Promote) else { panic!("not told again") };
+    assert_eq!(again.after, promote.after);
+}
+
+#[test]
+fn a_planned_change_whose_target_has_told_twice_that_it_lacks_something_goes_back() {
+    let mut scene = Scene::well();
+    scene.claimed(Kind::Switchover, "c");
+    scene.ordered("a", OrderKind::Fence, 1, 10, OrderOutcome::Done(Some(gtids("a", 1003))));
+    scene.ordered("c", OrderKind::Promote, 2, 10, OrderOutcome::Failed("get the rest: it was not executed".into()));
+    assert_eq!(scene.claim(), Some((Kind::Confirm, "m-a".into())));
+}
+
+#[test]
+fn a_target_that_waits_for_a_primary_that_died_is_told_anew_under_another_epoch() {
+    let mut scene = Scene::well();
+    scene.claimed(Kind::Switchover, "c");
+    scene.ordered("a", OrderKind::Fence, 1, 10, OrderOutcome::Done(Some(gtids("a", 1003))));
+    scene.ordered("c", OrderKind::Promote, 1, 10, OrderOutcome::InFlight);
+    assert_eq!(scene.steps(), vec![]);
+    scene.kill_primary(300);
+    assert_eq!(scene.claim().map(|(kind, _)| kind), Some(Kind::Failover));
 }
 
 #[test]
@@ -41,6 +63,51 @@ fn a_planned_change_that_takes_too_long_goes_back() {
     scene.0.memory.transition_known = 11_000;
     assert_eq!(scene.claim(), Some((Kind::Confirm, "m-a".into())));
     assert!(scene.gives(Reason::SwitchoverAborted));
+}
+
+#[test]
+fn a_planned_change_is_not_begun_with_a_primary_that_cannot_be_told() {
+    type Case = (&'static str, fn(&mut Scene));
+    let cases: &[Case] = &[
+        ("no connection to its manager", |s| s.replica("a", |replica| replica.link.connected = false)),
+        ("its manager is silent", |s| s.silence("a")),
+    ];
+    for (case, change) in cases {
+        let mut scene = Scene::well();
+        scene.0.requests.push(Request { name: "drain".into(), kind: Kind::Switchover, target: None, age: 10 });
+        change(&mut scene);
+        assert_eq!(scene.claim(), None, "{case}");
+        scene.0.requests[0].age = 31_000;
+        assert!(scene.steps().iter().any(|step| matches!(step, Step::Refuse { .. })), "{case}");
+    }
+}
+
+#[test]
+fn a_planned_change_whose_old_primary_cannot_be_told_any_more_goes_back_and_then_on() {
+    let mut scene = Scene::well();
+    scene.claimed(Kind::Switchover, "c");
+    scene.replica("a", |replica| replica.link.connected = false);
+    assert_eq!(scene.steps(), vec![], "it may come back");
+    scene.0.memory.transition_known = 11_000;
+    assert_eq!(scene.claim(), Some((Kind::Confirm, "m-a".into())));
+    // It cannot be confirmed either, although others see it commit: it is not confirmed for ever.
+    let mut scene = Scene::well();
+    scene.claimed(Kind::Confirm, "a");
+    scene.silence("a");
+    scene.0.memory.transition_known = 4_000;
+    assert_eq!(scene.steps(), vec![], "a connection that broke comes back");
+    scene.0.memory.transition_known = 6_000;
+    assert_eq!(scene.claim().map(|(kind, _)| kind), Some(Kind::Failover));
+}
+
+#[test]
+fn who_could_not_be_confirmed_is_not_asked_again() {
+    let mut scene = Scene::well();
+    scene.claimed(Kind::Failover, "c");
+    scene.0.memory.transition_known = 300;
+    scene.0.status.transition.as_mut().expect("claimed").cause = Some("NotConfirmed".into());
+    scene.silence("a");
+    assert!(scene.order_to("c", OrderKind::Promote).is_some(), "{:?}", scene.steps());
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
-use axum::http::StatusCode;
+use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use understudy_link::evidence::Publisher;
 use understudy_link::names;
 use understudy_link::server::{Peer, operator_only};
-use understudy_wire::order::{Build, FenceOrder, Follow, Origin, Peers, Promote, Refusal};
+use understudy_wire::order::{ADDRESSEE, Build, FenceOrder, Follow, Origin, Peers, Promote, Refusal};
 use understudy_wire::stacks::Stacks;
 
 use crate::build::Plan;
@@ -61,9 +61,26 @@ pub fn routes(api: Api, evidence: Publisher) -> Router {
         .route("/v1/peers", put(peers))
         .route("/v1/stacks", get(stacks))
         .layer(DefaultBodyLimit::max(MAX_ORDER))
+        .layer(axum::middleware::from_fn_with_state(api.shared.clone(), mine_only))
         .layer(axum::middleware::from_fn(operator_only))
         .with_state(api.clone());
     Router::new().route(HELLO, get(hello)).with_state(api).merge(evidence).merge(orders)
+}
+
+/// Lets only orders through that are for this replica.
+async fn mine_only(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    // Reading the stacks changes nothing.
+    if request.method() == Method::GET {
+        return next.run(request).await;
+    }
+    let addressee = request.headers().get(ADDRESSEE).map(|name| String::from_utf8_lossy(name.as_bytes()).into_owned());
+    match addressee {
+        Some(name) if name == shared.me.as_str() => next.run(request).await,
+        Some(name) => {
+            Refused(Refusal::NotMine { reason: format!("the order is for {name}, this is {}", shared.me) }).into_response()
+        }
+        None => (StatusCode::BAD_REQUEST, format!("an order needs the header {ADDRESSEE}")).into_response(),
+    }
 }
 
 /// A refusal as an answer: 409 with the refusal as its body.

@@ -38,7 +38,7 @@ impl Body for Host {
     }
 }
 
-/// Refuses writes and cuts connections. Never takes longer than the bounds above together.
+/// Refuses writes and cuts connections; a planned one leaves the cutting to [`tidy`]. Never takes longer than the bounds above together.
 pub async fn fence(shared: &Shared, server: &dyn Instance, body: &dyn Body, why: Why, planned: bool) -> Fenced {
     shared.update(|facts| {
         if facts.fence.is_none_or(|(present, _)| present != why) {
@@ -63,14 +63,9 @@ pub async fn fence(shared: &Shared, server: &dyn Instance, body: &dyn Body, why:
 async fn obey(server: &dyn Instance, planned: bool) -> Result<(), SqlError> {
     if planned {
         // Stops new writes, waits for those that are committing. What holds on longer is cut below like in any fence.
-        if let Err(e) = server.refuse_writes(PLANNED_WITHIN).await {
-            tracing::warn!(error = %e, "transactions under way do not end, they are cut");
-        } else {
-            // It takes no more writes: a connection that stays a little longer is not worth a server that obeyed.
-            if let Err(e) = server.cut_clients(OBEYS_WITHIN).await {
-                tracing::warn!(error = %e, "the server refuses writes, but not all connections are cut");
-            }
-            return Ok(());
+        match server.refuse_writes(PLANNED_WITHIN).await {
+            Ok(()) => return Ok(()),
+            Err(e) => tracing::warn!(error = %e, "transactions under way do not end, they are cut"),
         }
     }
     let cut_and_refuse = async {
@@ -84,6 +79,13 @@ async fn obey(server: &dyn Instance, planned: bool) -> Result<(), SqlError> {
     tokio::time::timeout(OBEYS_WITHIN, cut_and_refuse)
         .await
         .unwrap_or(Err(SqlError::Deadline { step, within: OBEYS_WITHIN }))
+}
+
+/// What is left to do once a planned fence is answered: clients that stay connected can only read, and nobody needs them gone first.
+pub async fn tidy(server: &dyn Instance) {
+    if let Err(e) = server.cut_clients(OBEYS_WITHIN).await {
+        tracing::warn!(error = %e, "the server refuses writes, but not all connections are cut");
+    }
 }
 
 async fn executed(shared: &Shared, server: &dyn Instance) -> Option<GtidSet> {

@@ -94,6 +94,12 @@ async fn a_shard_lives_through_the_death_of_its_primary() {
     .await;
     assert_eq!(c.count("SELECT COUNT(*) FROM store.t").await, 4);
 
+    // An order that reached another than it is for changes nothing there.
+    let misled = c.promote_another(&a, 3).await.unwrap_err();
+    assert!(matches!(misled, Refusal::NotMine { .. }), "{misled}");
+    assert_eq!(c.server().await.read_only, Some(true));
+    assert_eq!(c.server().await.epoch, Epoch(2));
+
     // Orders of an epoch that has passed are refused by everybody.
     for actor in [&b, &c] {
         let refused = actor.promote(1).await.unwrap_err();
@@ -116,7 +122,7 @@ async fn a_shard_lives_through_a_switchover_and_a_frozen_primary() {
     .await;
     let refused = a.promote(2).await.unwrap_err();
     assert!(matches!(refused, Refusal::WrongPhase { .. }), "{refused}");
-    assert!(b.promote(2).await.unwrap().executed.contains(&last));
+    assert!(b.promote_after(2, Some(last.clone())).await.unwrap().executed.contains(&last));
     for standby in [&a, &c] {
         standby.follow(&b, 2).await.unwrap();
         standby

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST};
-use http::{Method, Request, StatusCode};
+use http::{Method, Request, StatusCode, request};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -23,7 +23,8 @@ use tokio::sync::Mutex;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::task::AbortOnDropHandle;
-use understudy_wire::order::Refusal;
+use understudy_wire::ReplicaName;
+use understudy_wire::order::{ADDRESSEE, Refusal};
 
 use crate::tls::Identity;
 
@@ -156,27 +157,42 @@ impl Client {
         &self.to
     }
 
-    /// Sends JSON, reads JSON. `within` covers everything, the connection too. `POST` for orders, `PUT` for `/v1/peers`.
+    /// Sends JSON to a replica's manager, reads JSON. `within` covers everything, the connection too. `POST` for orders, `PUT` for `/v1/peers`.
+    ///
+    /// The order says whom it is for ([`ADDRESSEE`]): the certificate names only the shard, and addresses change hands.
     pub async fn order<A: DeserializeOwned>(
         &self,
+        replica: &ReplicaName,
         method: Method,
         path: &str,
         body: &impl Serialize,
         within: Duration,
     ) -> Result<A, CallError> {
         let body = serde_json::to_vec(body).map_err(|e| bad_body("request", path, &e))?;
-        let answer = self.call(method, path, body.into(), within).await?;
+        let request = self.request(method, path).header(ADDRESSEE, replica.as_str());
+        let answer = self.call(request, path, body.into(), within).await?;
         serde_json::from_slice(&answer).map_err(|e| bad_body("answer", path, &e))
     }
 
     /// Reads a body as it is.
     pub async fn get(&self, path: &str, within: Duration) -> Result<Bytes, CallError> {
-        self.call(Method::GET, path, Bytes::new(), within).await
+        self.call(self.request(Method::GET, path), path, Bytes::new(), within).await
     }
 
-    async fn call(&self, method: Method, path: &str, body: Bytes, within: Duration) -> Result<Bytes, CallError> {
+    fn request(&self, method: Method, path: &str) -> request::Builder {
+        let uri = format!("https://{}{path}", self.to.name);
+        Request::builder().method(method).uri(uri).header(CONTENT_TYPE, "application/json")
+    }
+
+    async fn call(
+        &self,
+        request: request::Builder,
+        path: &str,
+        body: Bytes,
+        within: Duration,
+    ) -> Result<Bytes, CallError> {
         let mut used = None;
-        let outcome = match tokio::time::timeout(within, self.exchange(method, path, body, &mut used)).await {
+        let outcome = match tokio::time::timeout(within, self.exchange(request, path, body, &mut used)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(CallError::Deadline { to: self.to.clone(), path: path.to_owned(), within }),
         };
@@ -191,7 +207,7 @@ impl Client {
 
     async fn exchange(
         &self,
-        method: Method,
+        request: request::Builder,
         path: &str,
         body: Bytes,
         used: &mut Option<Arc<Connection>>,
@@ -199,12 +215,7 @@ impl Client {
         let broken = |e: &dyn fmt::Display| CallError::Broken { to: self.to.clone(), reason: e.to_string() };
         let connection = self.connected().await?;
         *used = Some(connection.clone());
-        let request = Request::builder()
-            .method(method)
-            .uri(format!("https://{}{path}", self.to.name))
-            .header(CONTENT_TYPE, "application/json")
-            .body(Full::new(body))
-            .map_err(|e| bad_body("request", path, &e))?;
+        let request = request.body(Full::new(body)).map_err(|e| bad_body("request", path, &e))?;
         let answer = connection.sender.clone().send_request(request).await.map_err(|e| broken(&e))?;
         let status = answer.status();
         let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await.map_err(|e| broken(&e))?.to_bytes();

@@ -65,8 +65,12 @@ fn orders() -> Router {
         .route("/v1/open", get(|| async { "hello" }))
 }
 
+fn replica() -> ReplicaName {
+    ReplicaName::new("metrics-0-k7x2")
+}
+
 async fn fence(client: &Client) -> Result<Fenced, CallError> {
-    client.order(Method::POST, "/v1/fence", &(), SOON).await
+    client.order(&replica(), Method::POST, "/v1/fence", &(), SOON).await
 }
 
 #[tokio::test]
@@ -83,7 +87,7 @@ async fn a_refusal_comes_back_as_what_it_is() {
     let world = World::new();
     let server = start(&world, orders(), Limits::default()).await;
     let client = Client::new(server.endpoint.clone(), world.identity(names::OPERATOR));
-    let error = client.order::<Fenced>(Method::POST, "/v1/refuse", &(), SOON).await.unwrap_err();
+    let error = client.order::<Fenced>(&replica(), Method::POST, "/v1/refuse", &(), SOON).await.unwrap_err();
     assert_eq!(error.refusal(), Some(&Refusal::StaleEpoch { given: Epoch(3), known: Epoch(4) }));
 }
 
@@ -138,7 +142,7 @@ async fn a_stalled_peer_costs_the_deadline_and_not_the_next_call() {
     let client = Client::new(server.endpoint.clone(), world.identity(names::OPERATOR));
     let begun = Instant::now();
     let within = Duration::from_millis(200);
-    let error = client.order::<Fenced>(Method::POST, "/v1/hang", &(), within).await.unwrap_err();
+    let error = client.order::<Fenced>(&replica(), Method::POST, "/v1/hang", &(), within).await.unwrap_err();
     assert!(matches!(error, CallError::Deadline { .. }), "{error}");
     assert!(begun.elapsed() >= within && begun.elapsed() < SOON);
     fence(&client).await.unwrap();
@@ -162,7 +166,7 @@ async fn a_call_that_hangs_does_not_hold_another_one_up() {
     fence(&client).await.unwrap();
     let hanging = AbortOnDropHandle::new(tokio::spawn({
         let client = client.clone();
-        async move { client.order::<Fenced>(Method::POST, "/v1/hang", &(), 10 * SOON).await }
+        async move { client.order::<Fenced>(&replica(), Method::POST, "/v1/hang", &(), 10 * SOON).await }
     }));
     fence(&client).await.unwrap();
     assert!(!hanging.is_finished());
@@ -295,7 +299,7 @@ async fn stopping_ends_requests_that_hang_within_the_drain_bound() {
     let server = start(&world, orders(), limits).await;
     let client = Client::new(server.endpoint.clone(), world.identity(names::OPERATOR));
     fence(&client).await.unwrap();
-    let (hanging, ()) = tokio::join!(client.order::<Fenced>(Method::POST, "/v1/hang", &(), SOON), async {
+    let (hanging, ()) = tokio::join!(client.order::<Fenced>(&replica(), Method::POST, "/v1/hang", &(), SOON), async {
         server.stop.cancel();
         tokio::time::timeout(SOON, server.task).await.unwrap().unwrap();
     });

@@ -68,6 +68,11 @@ impl Fake {
         self.state().clients = clients;
     }
 
+    /// How many clients are connected.
+    pub fn clients(&self) -> u32 {
+        self.state().clients
+    }
+
     /// Offsets that consumers have stored.
     pub fn store_offsets(&self, offsets: Vec<StoredOffset>) {
         self.state().offsets = offsets;

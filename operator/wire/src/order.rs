@@ -1,11 +1,15 @@
 //! What the operator tells an instance manager to do: bodies of `POST /v1/...` of the instance API, and the answers. Pure.
 //!
 //! Every order is idempotent and carries the epoch under which it was given; a manager that knows a higher epoch refuses it
-//! with [`Refusal::StaleEpoch`].
+//! with [`Refusal::StaleEpoch`]. It also carries the replica that it is for, in the header [`ADDRESSEE`]: an address that was
+//! looked up before a node restarted may be another replica's by now.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Epoch, GtidSet, ReplicaName};
+
+/// Header of every order: the replica that it is for. Another one refuses it with [`Refusal::NotMine`].
+pub const ADDRESSEE: &str = "understudy-replica";
 
 /// `POST /v1/build`: fill the empty volume. Accepted at once; progress is in the evidence.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,7 +63,8 @@ pub struct Follow {
     pub address: String,
 }
 
-/// `POST /v1/promote`: stop receiving, deal with the relay log within its bound, clear read-only, write the epoch.
+/// `POST /v1/promote`: get the rest of a source that was told to stop (switchover), stop receiving, deal with the relay log within its
+/// bound, clear read-only, write the epoch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Promote {
@@ -69,6 +74,10 @@ pub struct Promote {
     ///
     /// Milliseconds.
     pub apply_relay_log_within: u64,
+    /// What must have been executed first (switchover): receiving goes on until then, and when it is not there within
+    /// `apply_relay_log_within` the order is refused and nothing is discarded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<GtidSet>,
 }
 
 /// Answer of a completed promotion.

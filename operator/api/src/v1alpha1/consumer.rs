@@ -24,7 +24,6 @@ use crate::schema;
     status = "ConsumerStatus",
     derive = "PartialEq",
     doc = "Reads a topic into shards, exactly once: the time-series store, or a view of your own image.",
-    cel,
     validation = Rule::new("self.metadata.name.size() <= 40").message("the name of a Consumer may have at most 40 characters, so that its labels fit; choose a shorter one"),
     printcolumn(name = "Datastore", type_ = "string", json_path = ".spec.datastore"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.ready", description = "Pods that are ready, of those asked for"),

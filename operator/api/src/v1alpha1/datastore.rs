@@ -24,7 +24,6 @@ use super::{
     status = "DatastoreStatus",
     derive = "PartialEq",
     doc = "A sharded store of time series: its shards, its topic and its ingest services.",
-    cel,
     validation = Rule::new("self.metadata.name.size() <= 34").message("the name of a Datastore may have at most 34 characters, so that the names of its shards, replicas and Services fit; choose a shorter one"),
     validation = Rule::new("self.metadata.name.matches('^[a-z][-a-z0-9]*$')").message("the name of a Datastore must begin with a letter and have only lower-case letters, digits and dashes: its Services are named after it"),
     printcolumn(name = "Shards", type_ = "string", json_path = ".status.shardsReady", description = "Shards that are ready, of those asked for"),

@@ -19,7 +19,6 @@ use strum::{AsRefStr, Display, IntoStaticStr};
     status = "FailoverStatus",
     derive = "PartialEq",
     doc = "A change of a shard's primary. Create one to ask for a switchover; the operator creates one for each failover. Either way it becomes the record of what happened.",
-    cel,
     selectable = ".spec.shard",
     printcolumn(name = "Shard", type_ = "string", json_path = ".spec.shard"),
     printcolumn(name = "Kind", type_ = "string", json_path = ".spec.kind"),

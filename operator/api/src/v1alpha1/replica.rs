@@ -21,7 +21,6 @@ use super::{Role, Verdict};
     status = "ReplicaStatus",
     derive = "PartialEq",
     doc = "One MySQL server: one pod, one volume, one identity that is never reused. Made by a Shard; delete one to have it replaced.",
-    cel,
     selectable = ".spec.shard",
     printcolumn(name = "Shard", type_ = "string", json_path = ".spec.shard"),
     printcolumn(name = "Role", type_ = "string", json_path = ".status.role"),

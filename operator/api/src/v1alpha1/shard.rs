@@ -25,7 +25,6 @@ use crate::schema;
     status = "ShardStatus",
     derive = "PartialEq",
     doc = "One MySQL primary and its standbys. Made by a Datastore, or by hand.",
-    cel,
     validation = Rule::new("self.metadata.name.size() <= 40").message("the name of a Shard may have at most 40 characters, so that the names of its Services, replicas and labels fit; choose a shorter one"),
     validation = Rule::new("self.metadata.name.matches('^[a-z][-a-z0-9]*$')").message("the name of a Shard must begin with a letter and have only lower-case letters, digits and dashes: its Services are named after it"),
     printcolumn(name = "Primary", type_ = "string", json_path = ".status.primary", description = "The replica that takes writes"),

@@ -148,7 +148,11 @@ pub(crate) fn again(s: &Snapshot, name: &ReplicaName, why: &str, d: &mut Draft) 
                     told_again.is_some_and(|o| matches!(o.outcome, OrderOutcome::Failed(_)) && o.sent >= RETRY);
                 if failed && let Some(transition) = &s.status.transition {
                     let apply_relay_log_within = s.policy.thresholds.apply_relay_log_within;
-                    let order = understudy_wire::order::Promote { epoch: transition.epoch, apply_relay_log_within };
+                    let order = understudy_wire::order::Promote {
+                        epoch: transition.epoch,
+                        apply_relay_log_within,
+                        after: None,
+                    };
                     d.step(Step::Order { replica: name.clone(), order: Order::Promote(order) });
                 }
             }

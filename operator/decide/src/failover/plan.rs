@@ -64,7 +64,7 @@ fn leave(s: &Snapshot, a: &Assessment, primary: &ReplicaName, cause: &str, d: &m
             format!("{primary} is leaving ({cause}), failover.mode is {}: it does not hand over", s.policy.mode);
         return d.note(Reason::FailoverLeftToPerson, message);
     }
-    if !a.verdict.commits() {
+    if !hands_over(s, a, primary) {
         return;
     }
     let ranking = rank(s, Some(primary), &[primary]);
@@ -195,6 +195,12 @@ pub(crate) fn nobody_else(s: &Snapshot, primary: &ReplicaName, ranking: &Ranking
     }
 }
 
+/// Whether a primary serves and can be told to stop: what a planned change begins with.
+fn hands_over(s: &Snapshot, a: &Assessment, primary: &ReplicaName) -> bool {
+    let heard = s.fresh_report(primary).is_some_and(|(server, _)| matches!(server.phase, Phase::Running | Phase::Stopping));
+    a.verdict.commits() && heard && s.replicas.get(primary).is_some_and(|replica| replica.link.connected)
+}
+
 fn in_time(s: &Snapshot, candidate: &Candidate) -> bool {
     candidate.delay.is_some_and(|delay| delay <= s.policy.thresholds.switchover_within)
 }
@@ -220,13 +226,16 @@ fn take_up(s: &Snapshot, a: &Assessment, primary: &ReplicaName, request: &Reques
     let ranking = rank(s, Some(primary), &[primary]);
     let chosen = ranking.choose(request.target.as_ref()).cloned();
     let planned = request.kind != Kind::Failover;
-    let may_begin = !planned || a.verdict.commits();
+    let may_begin = !planned || hands_over(s, a, primary);
     match chosen.filter(|candidate| may_begin && (!planned || in_time(s, candidate))) {
         Some(to) => {
             let kind = if planned { Kind::Switchover } else { Kind::Failover };
             claim(s, a, Change::new(kind, primary, &to.name, "Requested").recorded_in(Some(request)), ranking, d);
         }
         None if request.age < REQUEST_PATIENCE => d.doing(format!("waiting to take up {}", request.name)),
+        None if !may_begin && a.verdict.commits() => {
+            refuse(d, format!("{primary} commits, but its manager cannot be reached to hand over"));
+        }
         None if !may_begin => {
             refuse(d, format!("{primary} is {} and cannot hand over: {}", a.verdict.state(), a.message()));
         }

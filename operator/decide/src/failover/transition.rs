@@ -31,8 +31,10 @@ pub(crate) fn go_on(s: &Snapshot, a: &Assessment, t: &Transition, d: &mut Draft)
     if let Some(old) = &t.from {
         note_fence(s, t.kind, old, t.epoch, d);
     }
-    if serves(s, t) {
-        return publish(s, t, d);
+    if serves(s, t)
+        && let Some(address) = s.address_of(&t.to)
+    {
+        return publish(s, t, address, d);
     }
     if s.known_epoch() > s.status.epoch {
         let known = s.known_epoch();
@@ -40,7 +42,7 @@ pub(crate) fn go_on(s: &Snapshot, a: &Assessment, t: &Transition, d: &mut Draft)
         return claim(s, a, Change::again(t), Default::default(), d);
     }
     match t.kind {
-        Kind::Bootstrap | Kind::Confirm => promote(s, a, t, s.policy.thresholds.apply_relay_log_within, d),
+        Kind::Bootstrap | Kind::Confirm => promote(s, a, t, at_once(s, t), d),
         Kind::Failover => failover(s, a, t, d),
         Kind::Switchover => switchover(s, a, t, d),
     }
@@ -58,8 +60,7 @@ fn serves(s: &Snapshot, t: &Transition) -> bool {
     answered || s.fresh_report(&t.to).is_some_and(|(server, _)| server.serving == Some(t.epoch))
 }
 
-fn publish(s: &Snapshot, t: &Transition, d: &mut Draft) {
-    let Some(address) = s.address_of(&t.to) else { return };
+fn publish(s: &Snapshot, t: &Transition, address: String, d: &mut Draft) {
     if !d.step(Step::Publish { epoch: t.epoch, primary: t.to.clone(), address }) {
         return;
     }
@@ -114,24 +115,33 @@ fn failover(s: &Snapshot, a: &Assessment, t: &Transition, d: &mut Draft) {
     if let Some(old) = &t.from
         && !told
     {
-        match reprobe(s, t, old, d) {
-            Reprobed::Wait => return,
-            Reprobed::Lives => {
-                d.note(
-                    Reason::NearMiss,
-                    format!("{old} committed after epoch {} was claimed: it is confirmed", t.epoch),
-                );
-                let change = Change::new(Kind::Confirm, old, old, "NearMiss").of_incident(t.record.as_ref());
-                return claim(s, a, change, Default::default(), d);
-            }
-            Reprobed::Dead(how) => {
-                let entry = Entry::now(Milestone::Reprobed, t.epoch).saying(how);
-                tell(t, record::Phase::Fencing, vec![entry], d);
+        // One that commits and could not be confirmed is not asked again: no consumer stores anything there under a later epoch.
+        if t.cause.as_deref() != Some(NOT_CONFIRMED) {
+            match reprobe(s, t, old, d) {
+                Reprobed::Wait => return,
+                Reprobed::Lives => {
+                    d.note(
+                        Reason::NearMiss,
+                        format!("{old} committed after epoch {} was claimed: it is confirmed", t.epoch),
+                    );
+                    let change = Change::new(Kind::Confirm, old, old, "NearMiss").of_incident(t.record.as_ref());
+                    return claim(s, a, change, Default::default(), d);
+                }
+                Reprobed::Dead(how) => {
+                    let entry = Entry::now(Milestone::Reprobed, t.epoch).saying(how);
+                    tell(t, record::Phase::Fencing, vec![entry], d);
+                }
             }
         }
         fence(s, t, old, d);
     }
-    promote(s, a, t, s.policy.thresholds.apply_relay_log_within, d);
+    promote(s, a, t, at_once(s, t), d);
+}
+
+/// A promotion with what the target has.
+fn at_once(s: &Snapshot, t: &Transition) -> Promote {
+    let apply_relay_log_within = s.policy.thresholds.apply_relay_log_within;
+    Promote { epoch: t.epoch, apply_relay_log_within, after: None }
 }
 
 enum Reprobed {
@@ -195,7 +205,7 @@ pub(crate) fn note_fence(s: &Snapshot, kind: Kind, old: &ReplicaName, epoch: Epo
 }
 
 /// Tells the target to become primary; takes another one when it does not.
-fn promote(s: &Snapshot, a: &Assessment, t: &Transition, apply_within: u64, d: &mut Draft) {
+fn promote(s: &Snapshot, a: &Assessment, t: &Transition, order: Promote, d: &mut Draft) {
     let limits = &s.policy.thresholds;
     let failed = |why: &str| Some(why.to_owned());
     let lost = match s.replicas.get(&t.to) {
@@ -204,26 +214,29 @@ fn promote(s: &Snapshot, a: &Assessment, t: &Transition, apply_within: u64, d: &
         Some(_) => match s.fresh_report(&t.to) {
             Some((server, _)) if server.phase == Phase::Running => None,
             Some((server, age)) => Some(super::assess::phase_words(server, Some(age))),
+            // The one in office commits, and nobody else will for less than a promotion takes: a connection that breaks comes back.
+            None if t.kind == Kind::Confirm && s.memory.transition_known <= limits.promote_within => {
+                return d.doing(format!("waiting for the manager of {}", t.to));
+            }
             None if s.silent_for(&t.to) > limits.fresh => failed("its manager is silent"),
             // Nothing heard yet after a restart of the operator.
             None => return d.doing("waiting to hear from the target"),
         },
     };
-    let order = s.order(&t.to, OrderKind::Promote, t.epoch);
-    let gave_up = match order.map(|order| (&order.outcome, order)) {
+    let given = s.order(&t.to, OrderKind::Promote, t.epoch);
+    let gave_up = match given.map(|given| (&given.outcome, given)) {
         None => None,
-        Some((OrderOutcome::InFlight, order)) if order.sent > limits.promote_within + apply_within => {
+        Some((OrderOutcome::InFlight, given)) if given.sent > limits.promote_within + order.apply_relay_log_within => {
             failed("it did not answer in time")
         }
         Some((OrderOutcome::InFlight | OrderOutcome::Done(_), _)) if lost.is_none() => return,
-        Some((OrderOutcome::Failed(why), order)) if order.tries >= TRIES => Some(why.clone()),
+        Some((OrderOutcome::Failed(why), given)) if given.tries >= TRIES => Some(why.clone()),
         Some(_) => None,
     };
     if let Some(why) = lost.or(gave_up) {
         return next_candidate(s, a, t, &why, d);
     }
-    let order = Order::Promote(Promote { epoch: t.epoch, apply_relay_log_within: apply_within });
-    if d.step(Step::Order { replica: t.to.clone(), order }) {
+    if d.step(Step::Order { replica: t.to.clone(), order: Order::Promote(order) }) {
         d.note_about(Reason::Promoting, &t.to, format!("{} is told to become primary under epoch {}", t.to, t.epoch));
         tell(t, record::Phase::Promoting, Vec::new(), d);
     }
@@ -253,7 +266,10 @@ fn next_candidate(s: &Snapshot, a: &Assessment, t: &Transition, why: &str, d: &m
                 format!("{} did not become primary ({why}): {next} is next", t.to),
             );
             let kind = if next == *old { Kind::Confirm } else { Kind::Failover };
-            let cause = t.cause.as_deref().unwrap_or("CandidateFailed");
+            let cause = match t.kind {
+                Kind::Confirm => NOT_CONFIRMED,
+                _ => t.cause.as_deref().unwrap_or("CandidateFailed"),
+            };
             let change = Change::new(kind, old, &next, cause).of_incident(t.record.as_ref());
             claim(s, a, change, ranking, d);
         }
@@ -263,13 +279,14 @@ fn next_candidate(s: &Snapshot, a: &Assessment, t: &Transition, why: &str, d: &m
             let hears = s.fresh_report(&t.to).is_some_and(|(server, _)| server.phase == Phase::Running);
             let waiting = s.order(&t.to, OrderKind::Promote, t.epoch).is_some_and(|order| order.in_flight());
             if hears && !waiting {
-                let apply_relay_log_within = s.policy.thresholds.apply_relay_log_within;
-                let order = Order::Promote(Promote { epoch: t.epoch, apply_relay_log_within });
-                d.step(Step::Order { replica: t.to.clone(), order });
+                d.step(Step::Order { replica: t.to.clone(), order: Order::Promote(at_once(s, t)) });
             }
         }
     }
 }
+
+/// The cause of a failover that follows a confirmation which could not be carried out.
+pub(crate) const NOT_CONFIRMED: &str = "NotConfirmed";
 
 /// The cause of a confirmation that ends a switchover which did not succeed.
 pub(crate) const SWITCHOVER_ABORTED: &str = "SwitchoverAborted";
@@ -283,16 +300,21 @@ fn abort(s: &Snapshot, a: &Assessment, t: &Transition, old: &ReplicaName, why: &
 /// Planned: the old primary stops taking writes, the target gets the rest, then takes office.
 fn switchover(s: &Snapshot, a: &Assessment, t: &Transition, d: &mut Draft) {
     let limits = &s.policy.thresholds;
-    let Some(old) = &t.from else { return promote(s, a, t, limits.apply_relay_log_within, d) };
+    let Some(old) = &t.from else { return promote(s, a, t, at_once(s, t), d) };
+    let told = s.order(&t.to, OrderKind::Promote, t.epoch);
     // A fenced server looks restarted; any other death makes this a failover from here on.
-    let died = a.verdict.is_dead() && a.verdict.cause() != Some(Cause::Restarted);
-    if died || s.order(&t.to, OrderKind::Promote, t.epoch).is_some() {
-        return failover(s, a, t, d);
+    if a.verdict.is_dead() && a.verdict.cause() != Some(Cause::Restarted) {
+        return match told.filter(|told| told.in_flight()) {
+            Some(_) => wait_no_more(s, a, t, old, d),
+            None => failover(s, a, t, d),
+        };
     }
     let overdue = s.memory.transition_known > limits.switchover_within;
     let last = match s.order(old, OrderKind::Fence, t.epoch).map(|order| (&order.outcome, order.tries)) {
+        // A restarted operator does not know what it was answered, and asks again.
+        None if overdue => return abort(s, a, t, old, "its manager could not be reached", d),
         None => return begin_fence(s, t, old, d),
-        Some((OrderOutcome::Failed(_), tries)) if tries < TRIES => return begin_fence(s, t, old, d),
+        Some((OrderOutcome::Failed(_), tries)) if tries < TRIES && !overdue => return begin_fence(s, t, old, d),
         Some((OrderOutcome::Failed(why), _)) => return abort(s, a, t, old, &format!("it was not fenced: {why}"), d),
         Some((OrderOutcome::InFlight, _)) if overdue => return abort(s, a, t, old, "it was not fenced in time", d),
         Some((OrderOutcome::InFlight, _)) => return,
@@ -300,23 +322,35 @@ fn switchover(s: &Snapshot, a: &Assessment, t: &Transition, d: &mut Draft) {
         Some((OrderOutcome::Done(None), _)) => return failover(s, a, t, d),
         Some((OrderOutcome::Done(Some(last)), _)) => last,
     };
-    let fenced = Entry::now(Milestone::Fenced, t.epoch).saying(format!("{old} has executed {last}"));
-    if has(s, &t.to, last) {
-        tell(t, record::Phase::Promoting, vec![fenced, Entry::now(Milestone::CaughtUp, t.epoch)], d);
-        return promote(s, a, t, limits.switchover_within, d);
+    let mut entries = vec![Entry::now(Milestone::Fenced, t.epoch).saying(format!("{old} has executed {last}"))];
+    match has(s, &t.to, last) {
+        true => entries.push(Entry::now(Milestone::CaughtUp, t.epoch)),
+        false if overdue => return abort(s, a, t, old, &format!("{} did not get everything in time", t.to), d),
+        false => {}
     }
-    tell(t, record::Phase::Fencing, vec![fenced], d);
-    if overdue {
-        abort(s, a, t, old, &format!("{} did not get everything in time", t.to), d);
-    }
+    tell(t, record::Phase::Promoting, entries, d);
+    // The target itself waits for the rest, so that no report lies between its arrival and the promotion.
+    let after = Some(last.clone());
+    promote(s, a, t, Promote { epoch: t.epoch, apply_relay_log_within: limits.switchover_within, after }, d);
+}
+
+/// The old primary died while the target waited for what only that could send: whoever has most takes over with what it has.
+fn wait_no_more(s: &Snapshot, a: &Assessment, t: &Transition, old: &ReplicaName, d: &mut Draft) {
+    let ranking = rank(s, Some(old), &[old]);
+    let Some(best) = ranking.choose(None).map(|best| best.name.clone()) else {
+        return next_candidate(s, a, t, "the old primary died before it had sent everything", d);
+    };
+    let cause = a.verdict.cause().unwrap_or(Cause::Unexplained);
+    claim(s, a, Change::new(Kind::Failover, old, &best, cause.into()).of_incident(t.record.as_ref()), ranking, d);
 }
 
 fn begin_fence(s: &Snapshot, t: &Transition, old: &ReplicaName, d: &mut Draft) {
-    if s.replicas.get(old).is_some_and(|replica| replica.link.connected) {
-        let order = Order::Fence(FenceOrder { epoch: t.epoch, planned: true });
-        d.step(Step::Order { replica: old.clone(), order });
-        tell(t, record::Phase::Fencing, Vec::new(), d);
+    if !s.replicas.get(old).is_some_and(|replica| replica.link.connected) {
+        return d.doing(format!("waiting for the manager of {old}"));
     }
+    let order = Order::Fence(FenceOrder { epoch: t.epoch, planned: true });
+    d.step(Step::Order { replica: old.clone(), order });
+    tell(t, record::Phase::Fencing, Vec::new(), d);
 }
 
 /// Whether a replica has executed, or received and will apply, all of these.

@@ -94,6 +94,8 @@ impl Rep {
 #[derive(Clone, Debug)]
 pub struct Letter {
     pub arrives: Millis,
+    /// How long its manager may wait before it answers.
+    pub until: Millis,
     pub to: ReplicaName,
     pub pod: String,
     pub order: Order,

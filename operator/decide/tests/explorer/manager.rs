@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use understudy_decide::Order;
 use understudy_decide::failover::snapshot::*;
 use understudy_wire::GtidSet;
-use understudy_wire::order::Origin;
+use understudy_wire::order::{Origin, Promote};
 
-use super::cluster::{Data, Letter, Process};
+use super::cluster::{Data, Letter, PodW, Process};
 use super::watch::Watch;
 use super::world::World;
 
@@ -19,6 +19,10 @@ impl World {
             std::mem::take(&mut self.post).into_iter().partition(|letter: &Letter| letter.arrives <= now);
         self.post = waiting;
         for letter in arrived {
+            if letter.until > now && self.waits(&letter) {
+                self.post.push(Letter { arrives: now + 100, ..letter });
+                continue;
+            }
             let answer = self.obey(&letter)?;
             self.say(|| format!("{}: {:?} -> {answer:?}", letter.to, letter.order));
             let Some(answer) = answer else { continue };
@@ -29,6 +33,15 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Whether a manager waits for what an order must come after.
+    fn waits(&self, letter: &Letter) -> bool {
+        let Order::Promote(promote) = &letter.order else { return false };
+        let Some(rep) = self.replicas.get(&letter.to) else { return false };
+        let (Some(pod), Some(disk)) = (&rep.pod, &rep.disk) else { return false };
+        let runs = pod.uid == letter.pod && self.nodes[pod.node].up && pod.process == Process::Running;
+        runs && pod.known <= promote.epoch && disk.data.as_ref().is_some_and(|data| !has_rest(data, pod, promote))
     }
 
     /// What a manager does with an order. None: nobody is there, or it hangs.
@@ -91,8 +104,11 @@ impl World {
                     _ if pod.frozen => return Ok(None),
                     _ => return refuse("not running"),
                 };
+                if !has_rest(data, pod, promote) {
+                    return refuse("the rest did not come");
+                }
                 if data.row.as_ref().is_none_or(|(epoch, _)| *epoch < promote.epoch) {
-                    if relay_applied {
+                    if relay_applied || promote.after.is_some() {
                         data.executed = data.executed.union(&pod.received);
                     }
                     let next = data.executed.of(own).count() + 1;
@@ -156,4 +172,9 @@ impl World {
             }
         }
     }
+}
+
+/// Whether all that an order must come after is there.
+fn has_rest(data: &Data, pod: &PodW, promote: &Promote) -> bool {
+    promote.after.as_ref().is_none_or(|rest| data.executed.union(&pod.received).contains(rest))
 }

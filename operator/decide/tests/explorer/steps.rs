@@ -143,7 +143,12 @@ impl Operator {
         let slow = world.faults && world.random.one_in(10);
         let arrives = world.now + if slow { world.random.between(500, 9_000) } else { 0 };
         let answer_to = (!(world.faults && world.random.one_in(15))).then_some(self.generation);
-        world.post.push(Letter { arrives, to: to.clone(), pod: uid, order: order.clone(), answer_to });
+        let until = arrives
+            + match order {
+                Order::Promote(promote) => promote.apply_relay_log_within,
+                _ => 0,
+            };
+        world.post.push(Letter { arrives, until, to: to.clone(), pod: uid, order: order.clone(), answer_to });
     }
 
     fn grow(&mut self, world: &mut World, first: u32, replicas: &[NewReplica]) {

@@ -228,6 +228,11 @@ impl Scene {
         change(own.server.as_mut().expect("its server"));
     }
 
+    /// A manager has not been heard for long.
+    pub fn silence(&mut self, letter: &str) {
+        self.report(&manager(letter)).age = 5_000;
+    }
+
     /// The report of one observer, made if there is none.
     pub fn report(&mut self, observer: &Observer) -> &mut Received {
         let at =

@@ -54,11 +54,19 @@ fn scene() -> Scene {
 
 impl Scene {
     async fn promote(&self, epoch: u64, within: u64) -> Result<Done, Refusal> {
-        self.desk.submit(Work::Promote(Promote { epoch: Epoch(epoch), apply_relay_log_within: within })).await
+        self.promote_after(epoch, within, None).await
+    }
+
+    async fn promote_after(&self, epoch: u64, within: u64, after: Option<GtidSet>) -> Result<Done, Refusal> {
+        self.desk.submit(Work::Promote(Promote { epoch: Epoch(epoch), apply_relay_log_within: within, after })).await
     }
 
     async fn fence(&self, epoch: u64) -> Result<Done, Refusal> {
-        self.desk.submit(Work::Fence(FenceOrder { epoch: Epoch(epoch), planned: false })).await
+        self.fence_as(epoch, false).await
+    }
+
+    async fn fence_as(&self, epoch: u64, planned: bool) -> Result<Done, Refusal> {
+        self.desk.submit(Work::Fence(FenceOrder { epoch: Epoch(epoch), planned })).await
     }
 
     async fn follow(&self, source: &str, epoch: u64) -> Result<Done, Refusal> {
@@ -114,6 +122,51 @@ async fn a_promotion_waits_for_the_relay_log_no_longer_than_its_bound() {
     let done = promoted(scene.promote(2, 30).await);
     assert!(!done.executed.contains(&received));
     assert_eq!(scene.shared.serving(), Some(Epoch(2)));
+}
+
+#[tokio::test]
+async fn a_planned_promotion_goes_on_receiving_until_it_has_everything() {
+    let scene = scene();
+    let received = scene.behind().await;
+    let rest: GtidSet = "00000000-0000-0000-0000-0000000000ff:1-12".parse().unwrap();
+    scene.server.apply();
+    let arrives = async {
+        assert!(scene.server.replication(SOON).await.unwrap().is_some_and(|r| r.receiving));
+        scene.server.receive(&rest);
+        scene.server.apply();
+    };
+    let (done, ()) = tokio::join!(scene.promote_after(2, 5000, Some(rest.clone())), arrives);
+    let executed = promoted(done).executed;
+    assert!(executed.contains(&rest) && executed.contains(&received), "{executed}");
+}
+
+#[tokio::test]
+async fn a_planned_promotion_without_the_rest_is_refused_and_discards_nothing() {
+    let scene = scene();
+    let received = scene.behind().await;
+    let rest: GtidSet = "00000000-0000-0000-0000-0000000000ff:1-12".parse().unwrap();
+    let refused = scene.promote_after(2, 30, Some(rest)).await;
+    assert!(matches!(&refused, Err(Refusal::Failed { step, .. }) if step == "get the rest"), "{refused:?}");
+    assert!(scene.is_read_only().await);
+    let replication = scene.server.replication(SOON).await.unwrap().unwrap();
+    assert!(replication.receiving && replication.applying && replication.received == received, "{replication:?}");
+    assert_eq!(scene.server.epoch(SOON).await, Ok(None));
+}
+
+#[tokio::test]
+async fn a_planned_fence_answers_first_and_cuts_clients_then() {
+    let scene = scene();
+    promoted(scene.promote(2, 0).await);
+    scene.server.connect_clients(3);
+    let fenced = scene.fence_as(3, true).await.unwrap();
+    assert!(matches!(fenced, Done::Fenced(Fenced { executed: Some(_), killed: false })), "{fenced:?}");
+    assert!(scene.is_read_only().await);
+    let cut = async {
+        while scene.server.clients() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(SOON, cut).await.unwrap();
 }
 
 #[tokio::test]

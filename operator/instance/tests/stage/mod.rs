@@ -21,7 +21,7 @@ use understudy_wire::evidence::{Probe, Server};
 use understudy_wire::order::{
     BootstrapIntent, Build, FenceOrder, Fenced, Follow, Origin, Peers, Promote, Promoted, Refusal,
 };
-use understudy_wire::{Epoch, ReplicaName, Report, ShardName};
+use understudy_wire::{Epoch, GtidSet, ReplicaName, Report, ShardName};
 
 use crate::mysqld::{self, free_port, give, passwords, put_pem, shared_dir, unprivileged};
 
@@ -225,7 +225,17 @@ impl Actor {
         path: &str,
         order: &impl Serialize,
     ) -> Result<A, Refusal> {
-        match self.client.order(method, path, order, WITHIN).await {
+        self.send_to(&self.name, method, path, order).await
+    }
+
+    async fn send_to<A: DeserializeOwned>(
+        &self,
+        addressee: &ReplicaName,
+        method: Method,
+        path: &str,
+        order: &impl Serialize,
+    ) -> Result<A, Refusal> {
+        match self.client.order(addressee, method, path, order, WITHIN).await {
             Ok(answer) => Ok(answer),
             Err(CallError::Refused { refusal, .. }) => Err(refusal),
             Err(e) => panic!("{path}: {e}"),
@@ -254,7 +264,18 @@ impl Actor {
     }
 
     pub async fn promote(&self, epoch: u64) -> Result<Promoted, Refusal> {
-        self.send(Method::POST, "/v1/promote", &Promote { epoch: Epoch(epoch), apply_relay_log_within: 5000 }).await
+        self.promote_after(epoch, None).await
+    }
+
+    pub async fn promote_after(&self, epoch: u64, after: Option<GtidSet>) -> Result<Promoted, Refusal> {
+        let order = Promote { epoch: Epoch(epoch), apply_relay_log_within: 5000, after };
+        self.send(Method::POST, "/v1/promote", &order).await
+    }
+
+    /// The order reaches this manager and is meant for another.
+    pub async fn promote_another(&self, addressee: &Actor, epoch: u64) -> Result<Promoted, Refusal> {
+        let order = Promote { epoch: Epoch(epoch), apply_relay_log_within: 5000, after: None };
+        self.send_to(&addressee.name, Method::POST, "/v1/promote", &order).await
     }
 
     pub async fn follow(&self, source: &Actor, epoch: u64) -> Result<(), Refusal> {

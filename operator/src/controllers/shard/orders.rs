@@ -79,7 +79,7 @@ impl Orders {
         let (answering, news, replica) = (self.answering.clone(), self.news.clone(), replica.clone());
         self.tasks.spawn(async move {
             let kind = order.kind();
-            let outcome = match carry_out(&client, &order, within).await {
+            let outcome = match carry_out(&client, &replica, &order, within).await {
                 Ok(outcome) => outcome,
                 Err(error) => {
                     tracing::warn!(%replica, order = %kind, epoch = %order.epoch(), %error, "order not carried out");
@@ -107,27 +107,32 @@ fn deadline(order: &Order, t: &Thresholds) -> Duration {
     }
 }
 
-async fn carry_out(client: &Client, order: &Order, within: Duration) -> Result<OrderOutcome, CallError> {
+async fn carry_out(
+    client: &Client,
+    to: &ReplicaName,
+    order: &Order,
+    within: Duration,
+) -> Result<OrderOutcome, CallError> {
     let post = Method::POST;
     Ok(match order {
         Order::Build(build) => {
-            client.order::<()>(post, "/v1/build", build, within).await?;
+            client.order::<()>(to, post, "/v1/build", build, within).await?;
             OrderOutcome::Done(None)
         }
         Order::Follow(follow) => {
-            client.order::<()>(post, "/v1/follow", follow, within).await?;
+            client.order::<()>(to, post, "/v1/follow", follow, within).await?;
             OrderOutcome::Done(None)
         }
         Order::Peers(peers) => {
-            client.order::<()>(Method::PUT, "/v1/peers", peers, within).await?;
+            client.order::<()>(to, Method::PUT, "/v1/peers", peers, within).await?;
             OrderOutcome::Done(None)
         }
         Order::Promote(promote) => {
-            let promoted: Promoted = client.order(post, "/v1/promote", promote, within).await?;
+            let promoted: Promoted = client.order(to, post, "/v1/promote", promote, within).await?;
             OrderOutcome::Done(Some(promoted.executed))
         }
         Order::Fence(fence) => {
-            let fenced: Fenced = client.order(post, "/v1/fence", fence, within).await?;
+            let fenced: Fenced = client.order(to, post, "/v1/fence", fence, within).await?;
             OrderOutcome::Done(fenced.executed)
         }
     })
