@@ -76,9 +76,8 @@ async fn mine_only(State(shared): State<Arc<Shared>>, request: Request, next: Ne
     let addressee = request.headers().get(ADDRESSEE).map(|name| String::from_utf8_lossy(name.as_bytes()).into_owned());
     match addressee {
         Some(name) if name == shared.me.as_str() => next.run(request).await,
-        Some(name) => {
-            Refused(Refusal::NotMine { reason: format!("the order is for {name}, this is {}", shared.me) }).into_response()
-        }
+        Some(name) => Refused(Refusal::NotMine { reason: format!("the order is for {name}, this is {}", shared.me) })
+            .into_response(),
         None => (StatusCode::BAD_REQUEST, format!("an order needs the header {ADDRESSEE}")).into_response(),
     }
 }

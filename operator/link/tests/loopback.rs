@@ -299,7 +299,8 @@ async fn stopping_ends_requests_that_hang_within_the_drain_bound() {
     let server = start(&world, orders(), limits).await;
     let client = Client::new(server.endpoint.clone(), world.identity(names::OPERATOR));
     fence(&client).await.unwrap();
-    let (hanging, ()) = tokio::join!(client.order::<Fenced>(&replica(), Method::POST, "/v1/hang", &(), SOON), async {
+    let to = replica();
+    let (hanging, ()) = tokio::join!(client.order::<Fenced>(&to, Method::POST, "/v1/hang", &(), SOON), async {
         server.stop.cancel();
         tokio::time::timeout(SOON, server.task).await.unwrap().unwrap();
     });
