@@ -197,7 +197,8 @@ pub(crate) fn nobody_else(s: &Snapshot, primary: &ReplicaName, ranking: &Ranking
 
 /// Whether a primary serves and can be told to stop: what a planned change begins with.
 fn hands_over(s: &Snapshot, a: &Assessment, primary: &ReplicaName) -> bool {
-    let heard = s.fresh_report(primary).is_some_and(|(server, _)| matches!(server.phase, Phase::Running | Phase::Stopping));
+    let heard =
+        s.fresh_report(primary).is_some_and(|(server, _)| matches!(server.phase, Phase::Running | Phase::Stopping));
     a.verdict.commits() && heard && s.replicas.get(primary).is_some_and(|replica| replica.link.connected)
 }
 
