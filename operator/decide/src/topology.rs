@@ -165,7 +165,12 @@ fn sentence(
     d: &mut Draft,
 ) -> Option<(Sentence, String)> {
     let t = &s.policy.thresholds;
-    let Some((server, age)) = s.fresh_report(name) else { return lost(s, a, primary, (name, replica), d) };
+    let Some((server, age)) = s.fresh_report(name) else {
+        if s.pod_ended(name) {
+            return Some((Sentence::Exited, "its pod ended, and nobody starts it again".into()));
+        }
+        return lost(s, a, primary, (name, replica), d);
+    };
     if let Some(own) = errant_against(s, primary, name) {
         return Some((Sentence::Errant, format!("it has transactions that the primary lacks: {own}")));
     }

@@ -47,7 +47,7 @@ fn harm() -> impl Strategy<Value = Harm> {
         (who.clone(), 3..7u64).prop_map(|(w, e)| Harm::Serving(w, e)),
         (who.clone(), 0..7u64).prop_map(|(w, e)| Harm::Known(w, e)),
         (who.clone(), 900..1_100u64, any::<bool>()).prop_map(|(w, n, e)| Harm::Executed(w, n, e)),
-        (who.clone(), 0..4u8).prop_map(|(w, p)| Harm::Pod(w, p)),
+        (who.clone(), 0..5u8).prop_map(|(w, p)| Harm::Pod(w, p)),
         (who.clone(), any::<bool>()).prop_map(|(w, p)| Harm::Volume(w, p)),
         (who.clone(), any::<bool>()).prop_map(|(w, ready)| Harm::Condemned(w, ready)),
         (0..4u8, who.clone(), 4..6u64).prop_map(|(k, w, e)| Harm::Transition(k, w, e)),
@@ -108,6 +108,7 @@ fn apply(scene: &mut Scene, harm: &Harm) {
             (0, pod) => *pod = Fact::Absent,
             (1, pod) => *pod = Fact::Unknown,
             (2, Fact::Present(pod)) => pod.terminating = true,
+            (3, Fact::Present(pod)) => pod.phase = PodPhase::Ended,
             (_, Fact::Present(pod)) => pod.ip = None,
             _ => {}
         }),

@@ -9,7 +9,7 @@ pub enum Sentence {
     FailedOver,
     /// It has transactions that the primary lacks.
     Errant,
-    /// Its server ended.
+    /// Its server or its pod ended.
     Exited,
     /// Its manager has been silent for too long.
     Lost,

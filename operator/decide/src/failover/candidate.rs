@@ -11,7 +11,7 @@ use understudy_wire::{GtidSet, ReplicaName};
 
 use super::assess::phase_words;
 use super::retention::retention;
-use super::snapshot::{Replica, Snapshot};
+use super::snapshot::{Pod, PodPhase, Replica, Snapshot};
 
 /// Received transactions count as executed when the applier is no more than this behind.
 pub const APPLIES_IN_TIME: Millis = 1_000;
@@ -40,7 +40,7 @@ pub struct Candidate {
 pub enum Unfit {
     /// It is to be replaced.
     Condemned,
-    /// It has no pod with an address, or the pod is leaving.
+    /// It has no pod with an address, or the pod is leaving or ended.
     NoPod,
     /// Its manager is silent.
     Silent,
@@ -176,7 +176,8 @@ fn able(s: &Snapshot, old: Option<&ReplicaName>, name: &ReplicaName, replica: &R
     if replica.condemned.is_some() {
         return Err(Unfit::Condemned);
     }
-    if replica.pod.present().is_none_or(|pod| pod.terminating || pod.ip.is_none()) {
+    let is_there = |pod: &&Pod| !pod.terminating && pod.ip.is_some() && pod.phase == PodPhase::Alive;
+    if replica.pod.present().filter(is_there).is_none() {
         return Err(Unfit::NoPod);
     }
     let Some((server, age)) = s.fresh_report(name) else { return Err(Unfit::Silent) };

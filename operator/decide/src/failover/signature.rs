@@ -37,7 +37,7 @@ pub enum Cause {
     VolumeFailed,
     /// mysqld was started again and does not take writes.
     Restarted,
-    /// The pod is stopping and the server serves no more.
+    /// The pod is stopping, or ended, and the server serves no more.
     PodStopped,
     /// The manager is silent and nobody reaches the server: its pod or node is gone.
     Unreachable,
@@ -144,12 +144,14 @@ fn restarted(case: &Case<'_>) -> Option<Finding> {
 }
 
 fn pod_stopped(case: &Case<'_>) -> Option<Finding> {
-    match case.own {
-        Own::Fresh(Server { phase: Phase::Stopping, .. }, _) => {
-            Finding::of_accusers(case.first_accused()?, case.first_accused(), case.thresholds.gone_after)
-        }
-        _ => None,
-    }
+    let stopped = match case.own {
+        Own::Fresh(Server { phase: Phase::Stopping, .. }, _) => true,
+        Own::Fresh(..) => false,
+        // With its manager silent the kubelet is the one that saw it.
+        Own::Silent(_) => case.pod_ended,
+    };
+    let first = case.first_accused().filter(|_| stopped)?;
+    Finding::of_accusers(first, Some(first), case.thresholds.gone_after)
 }
 
 /// Two domains besides the silent manager. A pause of the whole machine looks the same until it ends, so the silence must

@@ -237,6 +237,8 @@ pub struct Pod {
     pub node: Option<String>,
     /// Its address.
     pub ip: Option<String>,
+    /// Whether anything may still run in it.
+    pub phase: PodPhase,
     /// Whether its deletion was asked for.
     pub terminating: bool,
     /// The value of its role label.
@@ -245,6 +247,16 @@ pub struct Pod {
     pub unschedulable: Option<String>,
     /// Age of the object.
     pub age: Millis,
+}
+
+/// Whether anything may still run in a pod.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PodPhase {
+    /// It waits, starts or runs, or nobody knows.
+    #[default]
+    Alive,
+    /// Its containers ended and nobody starts them again (`Failed`, `Succeeded`): it was evicted, its node was shut down, or would not have it.
+    Ended,
 }
 
 /// A volume claim.
@@ -427,6 +439,12 @@ impl Snapshot {
     /// The node of a replica's pod.
     pub fn node_of(&self, replica: &ReplicaName) -> Option<&str> {
         self.replicas.get(replica)?.pod.present()?.node.as_deref()
+    }
+
+    /// Whether a replica has a pod in which nothing runs or will run, and which nobody takes away.
+    pub fn pod_ended(&self, replica: &ReplicaName) -> bool {
+        let pod = self.replicas.get(replica).and_then(|replica| replica.pod.present());
+        pod.is_some_and(|pod| pod.phase == PodPhase::Ended && !pod.terminating)
     }
 
     /// The zone of a replica's pod.

@@ -57,6 +57,8 @@ pub struct PodW {
     pub node: usize,
     pub process: Process,
     pub frozen: bool,
+    /// Evicted, or its node was shut down: it stays there, and nothing runs in it again.
+    pub ended: bool,
     pub terminating_at: Option<Millis>,
     pub read_only: bool,
     pub source: Option<(ReplicaName, String)>,

@@ -39,7 +39,7 @@ impl World {
         let Some(rep) = self.replicas.get_mut(&letter.to) else { return Ok(None) };
         let own = rep.source_id();
         let (Some(pod), Some(disk)) = (&mut rep.pod, &mut rep.disk) else { return Ok(None) };
-        if pod.uid != letter.pod || !self.nodes[pod.node].up {
+        if pod.uid != letter.pod || pod.ended || !self.nodes[pod.node].up {
             return Ok(None);
         }
         let refuse = |why: &str| Ok(Some(OrderOutcome::Failed(why.into())));
@@ -135,7 +135,7 @@ impl World {
             .replicas
             .iter()
             .filter_map(|(name, rep)| {
-                let pod = rep.pod.as_ref().filter(|pod| self.nodes[pod.node].up)?;
+                let pod = rep.pod.as_ref().filter(|pod| !pod.ended && self.nodes[pod.node].up)?;
                 let (head, _) = pod.peers.as_ref()?.primary.as_ref()?;
                 Some((name.clone(), (head.clone(), self.try_commit(head, None))))
             })

@@ -62,7 +62,7 @@ impl Operator {
         self.connected.clear();
         let mut reports = Vec::new();
         for (name, rep) in &world.replicas {
-            let Some(pod) = rep.pod.as_ref().filter(|pod| !cut(&world.nodes[pod.node])) else { continue };
+            let Some(pod) = rep.pod.as_ref().filter(|pod| !pod.ended && !cut(&world.nodes[pod.node])) else { continue };
             self.connected.insert(name.clone(), pod.uid.clone());
             let mut evidence =
                 vec![Evidence { subject: name.clone(), probe: None, server: Some(server(now, name, rep, pod)) }];
@@ -230,6 +230,7 @@ impl Operator {
                 uid: pod.uid.clone(),
                 node: Some(world.nodes[pod.node].name.clone()).filter(|_| pod.node != world.nowhere()),
                 ip: Some(pod.ip.clone()).filter(|_| pod.node != world.nowhere()),
+                phase: if pod.ended { PodPhase::Ended } else { PodPhase::Alive },
                 terminating: pod.terminating_at.is_some(),
                 role: pod.role.clone(),
                 unschedulable: (pod.node == world.nowhere()).then(|| "no room".into()),

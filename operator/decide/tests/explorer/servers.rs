@@ -115,7 +115,7 @@ impl World {
         let Some(rep) = self.replicas.get(subject) else { return unreachable };
         let Some(pod) = &rep.pod else { return unreachable };
         let node = &self.nodes[pod.node];
-        if !node.up || (from == Some("operator") && node.cut) {
+        if pod.ended || !node.up || (from == Some("operator") && node.cut) {
             return unreachable;
         }
         if pod.frozen {

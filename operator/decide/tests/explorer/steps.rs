@@ -218,6 +218,7 @@ fn make_pod(world: &mut World, replica: &ReplicaName) {
         node,
         process,
         frozen: false,
+        ended: false,
         terminating_at: None,
         read_only: true,
         source: None,
