@@ -14,6 +14,8 @@ use crate::failover::snapshot::{MANAGER_PORT, OrderFact, Replica, Snapshot, with
 const RETRY: Millis = 3_000;
 /// How long a replica may go on saying that it is empty after it was told to clone.
 const BUILD_BEGINS_WITHIN: Millis = 5_000;
+/// A standby is taken for one whose replication was read, and whose volume took a write, no longer ago than this.
+const IN_USE: Millis = 10_000;
 /// A standby may be a donor when it is no more than this behind.
 const DONOR_DELAY: Millis = 10_000;
 
@@ -70,12 +72,14 @@ fn follow(s: &Snapshot, name: &ReplicaName, server: &Server, primary: &ReplicaNa
     }
 }
 
-/// Whether a standby replicates from the published primary without an error.
+/// Whether a standby replicates from the published primary without an error, as far as it was seen lately.
 pub(crate) fn replicates(s: &Snapshot, server: &Server) -> bool {
+    let hangs = server.fsync.as_ref().and_then(|fsync| fsync.in_flight).is_some_and(|hanging| hanging > IN_USE);
     server.phase == Phase::Running
+        && !hangs
         && server.replication.as_ref().is_some_and(|read| {
             let replication = &read.value;
-            replication.receiving && replication.applying && replication.source == s.status.primary_address
+            read.age <= IN_USE && replication.receiving && replication.applying && replication.source == s.status.primary_address
         })
 }
 

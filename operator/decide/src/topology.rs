@@ -8,6 +8,7 @@ use understudy_wire::evidence::{Millis, Phase, Server};
 
 use crate::decision::{Draft, NewReplica, Reason, Role, Sentence, Step};
 use crate::failover::assess::{Assessment, Cause, phase_words};
+use crate::failover::signature::volume_error;
 use crate::failover::snapshot::{Fact, Kind, Replica, Snapshot};
 use crate::following::{errant_against, is_good_copy};
 use crate::pace::{self, Pause};
@@ -179,15 +180,31 @@ fn sentence(
             Some((Sentence::Exited, phase_words(server, None)))
         }
         Phase::Unusable { reason } => Some((Sentence::Unusable, reason.clone())),
-        Phase::Running => broken(t.broken_standby_after, server, age),
-        Phase::Exited { .. } | Phase::Empty | Phase::Building | Phase::Starting | Phase::Stopping => None,
+        Phase::Running => broken(t.broken_standby_after, server, age).or_else(|| stuck(s, name, server, age)),
+        Phase::Starting => stuck(s, name, server, age),
+        Phase::Exited { .. } | Phase::Empty | Phase::Building | Phase::Stopping => None,
     }
 }
 
+/// A standby that is there and of no use, in the eyes of its own manager: what it asked for has not come back.
+fn stuck(s: &Snapshot, name: &ReplicaName, server: &Server, age: Millis) -> Option<(Sentence, String)> {
+    let after = s.policy.thresholds.stuck_standby_after;
+    // A manager that was paused itself takes that time for a hang.
+    let long = |since: Millis| since + age >= after + s.own_pause(name);
+    let seconds = after / 1_000;
+    if server.fsync.as_ref().and_then(|fsync| fsync.in_flight).is_some_and(long) {
+        return Some((Sentence::Stuck, format!("a write to its volume has not ended within {seconds} s")));
+    }
+    let executed = server.executed.as_ref().map(|read| read.age);
+    let replication = server.replication.as_ref().map(|read| read.age);
+    executed.max(replication).filter(|since| long(*since))?;
+    let stopped = matches!(server.process_state, Some('T' | 't'));
+    let what = if stopped { "mysqld is stopped and" } else { "mysqld" };
+    Some((Sentence::Stuck, format!("{what} has not answered its manager for {seconds} s")))
+}
+
 fn broken(after: Millis, server: &Server, age: Millis) -> Option<(Sentence, String)> {
-    if let Some(error) = server.fsync.as_ref().and_then(|fsync| fsync.error.as_deref())
-        && matches!(error, "EIO" | "EROFS")
-    {
+    if let Some(error) = volume_error(server) {
         return Some((Sentence::VolumeFailed, format!("its volume answers {error}")));
     }
     let replication = &server.replication.as_ref()?.value;

@@ -60,7 +60,9 @@ fn replica_view(s: &Snapshot, a: &Assessment, name: &ReplicaName, replica: &Repl
         (None, Some((server, _))) => {
             let replication = server.replication.as_ref().map(|read| &read.value).filter(|_| role != Role::Primary);
             let error = replication.and_then(|r| r.apply_error.clone().or_else(|| r.receive_error.clone()));
-            error.or_else(|| fitness.as_ref()?.as_ref().err().map(|why| why.words()))
+            let unfit = || fitness.as_ref()?.as_ref().err().map(|why| why.words());
+            let idle = (role != Role::Primary && !follows).then(|| "it is not seen to replicate from the primary".into());
+            error.or_else(unfit).or(idle)
         }
     };
     let in_office = role == Role::Primary && s.status.transition.is_none();

@@ -15,6 +15,8 @@ pub enum Sentence {
     Lost,
     /// Its volume holds something that is not a complete data directory.
     Unusable,
+    /// It is there and of no use: its volume hangs, or its server does not answer its own manager.
+    Stuck,
     /// Its replication is broken for good.
     ReplicationBroken,
     /// Its volume fails.
@@ -34,7 +36,12 @@ impl Sentence {
     /// replica's own.
     pub fn is_soft(self) -> bool {
         match self {
-            Self::Exited | Self::Lost | Self::Unusable | Self::ReplicationBroken | Self::Unplaceable => true,
+            Self::Exited
+            | Self::Lost
+            | Self::Unusable
+            | Self::Stuck
+            | Self::ReplicationBroken
+            | Self::Unplaceable => true,
             Self::FailedOver
             | Self::Errant
             | Self::VolumeFailed
@@ -51,6 +58,7 @@ impl Sentence {
             Self::Exited
             | Self::Errant
             | Self::Unusable
+            | Self::Stuck
             | Self::ReplicationBroken
             | Self::VolumeFailed
             | Self::Unplaceable

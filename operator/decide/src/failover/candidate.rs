@@ -11,6 +11,7 @@ use understudy_wire::{GtidSet, ReplicaName};
 
 use super::assess::phase_words;
 use super::retention::retention;
+use super::signature::volume_error;
 use super::snapshot::{Pod, PodPhase, Replica, Snapshot};
 
 /// Received transactions count as executed when the applier is no more than this behind.
@@ -46,6 +47,8 @@ pub enum Unfit {
     Silent,
     /// Its server does not run; what its manager says instead.
     NotRunning(String),
+    /// Its volume fails or hangs, in these words.
+    Volume(String),
     /// What it has executed and stored is not known, or was read too long ago.
     NothingRead,
     /// It has these transactions that no other replica has.
@@ -70,7 +73,7 @@ impl Unfit {
             Self::Condemned => "condemned".into(),
             Self::NoPod => "it has no running pod".into(),
             Self::Silent => "its manager is silent".into(),
-            Self::NotRunning(instead) => instead.clone(),
+            Self::NotRunning(instead) | Self::Volume(instead) => instead.clone(),
             Self::NothingRead => "what it has executed and stored is not known".into(),
             Self::Errant(own) => format!("it has transactions that no other replica has: {own}"),
             Self::Retention { partition, needs, earliest } => {
@@ -183,6 +186,12 @@ fn able(s: &Snapshot, old: Option<&ReplicaName>, name: &ReplicaName, replica: &R
     let Some((server, age)) = s.fresh_report(name) else { return Err(Unfit::Silent) };
     if server.phase != Phase::Running {
         return Err(Unfit::NotRunning(phase_words(server, None)));
+    }
+    if let Some(error) = volume_error(server) {
+        return Err(Unfit::Volume(format!("its volume answers {error}")));
+    }
+    if server.fsync.as_ref().and_then(|fsync| fsync.in_flight).is_some_and(|hanging| hanging + age >= t.stuck_after) {
+        return Err(Unfit::Volume("writes to its volume hang".into()));
     }
     let executed = match &server.executed {
         Some(read) if read.age + age <= t.fresh => &read.value,

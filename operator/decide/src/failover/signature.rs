@@ -120,11 +120,13 @@ fn data_lost(case: &Case<'_>) -> Option<Finding> {
 
 fn volume_failed(case: &Case<'_>) -> Option<Finding> {
     let Own::Fresh(server, _) = case.own else { return None };
-    let error = server.fsync.as_ref()?.error.as_deref()?;
-    if !matches!(error, "EIO" | "EROFS") {
-        return None;
-    }
+    volume_error(server)?;
     Finding::of_accusers(0, case.first_accused(), 0)
+}
+
+/// What the volume answers, when that is the end of it.
+pub(crate) fn volume_error(server: &Server) -> Option<&str> {
+    server.fsync.as_ref()?.error.as_deref().filter(|error| matches!(*error, "EIO" | "EROFS"))
 }
 
 /// Whatever the manager says about a server that has just taken office may be from before.

@@ -30,6 +30,8 @@ pub struct Disk {
     pub node: Option<usize>,
     pub data: Option<Data>,
     pub unusable: bool,
+    /// Since when writes to it hang.
+    pub hangs: Option<Millis>,
     pub role: Option<String>,
 }
 

@@ -55,7 +55,8 @@ impl World {
         }
         for (name, rep) in cast.iter().filter(|(name, _)| *name != primary) {
             let follows = rep.pod.as_ref().is_some_and(|pod| {
-                pod.process == Process::Running && pod.source.as_ref().is_some_and(|(source, _)| source == primary)
+                let source = pod.source.as_ref().map(|(source, _)| source);
+                pod.process == Process::Running && source == Some(primary) && !self.hangs(name)
             });
             if !follows {
                 return Some(format!("{name} does not follow: {rep:?}"));

@@ -47,6 +47,10 @@ impl World {
             return refuse("stale epoch");
         }
         let done = |set| Ok(Some(OrderOutcome::Done(set)));
+        let writes = matches!(letter.order, Order::Build(_) | Order::Follow(_) | Order::Promote(_));
+        if writes && disk.hangs.is_some() {
+            return Ok(None);
+        }
         let running = pod.process == Process::Running;
         match &letter.order {
             Order::Build(build) => {

@@ -51,7 +51,7 @@ impl World {
     }
 
     pub fn harm(&mut self, name: &ReplicaName) {
-        let kind = self.random.between(0, 10);
+        let kind = self.random.between(0, 11);
         let now = self.now;
         if kind == 10 {
             self.say(|| format!("{name}: its pod is evicted"));
@@ -71,6 +71,11 @@ impl World {
             7 => {
                 pod.terminating_at = Some(now);
                 "its pod is asked to stop"
+            }
+            11 => {
+                let Some(disk) = &mut rep.disk else { return };
+                disk.hangs = if disk.hangs.is_some() { None } else { Some(now) };
+                if disk.hangs.is_some() { "its volume hangs" } else { "its volume thaws" }
             }
             8 => {
                 rep.pod = None;
@@ -150,5 +155,23 @@ impl World {
                 pod.frozen = false;
             }
         }
+        // So may one volume hang for ever, as long as another copy is there.
+        let hanging: Vec<_> = self.replicas.keys().filter(|name| self.hangs(name)).cloned().collect();
+        for name in hanging {
+            let another = self.replicas.iter().any(|(other, rep)| {
+                let holds = rep.disk.as_ref().is_some_and(|disk| disk.data.is_some() && !disk.unusable);
+                let up = rep.pod.as_ref().is_some_and(|pod| self.nodes[pod.node].up && pod.process == Process::Running);
+                *other != name && rep.condemned.is_none() && holds && up && !self.hangs(other)
+            });
+            if !another || self.served.is_empty() || self.random.one_in(2) {
+                let disk = self.replicas.get_mut(&name).and_then(|rep| rep.disk.as_mut());
+                disk.expect("it hangs").hangs = None;
+            }
+        }
+    }
+
+    pub fn hangs(&self, name: &ReplicaName) -> bool {
+        let disk = self.replicas.get(name).and_then(|rep| rep.disk.as_ref());
+        disk.is_some_and(|disk| disk.hangs.is_some())
     }
 }

@@ -166,6 +166,7 @@ impl Operator {
                     lost_standby_after: 6_000,
                     unheard_after: 10_000,
                     broken_standby_after: 3_000,
+                    stuck_standby_after: 6_000,
                     replacement_pause: 3_000,
                     ..Thresholds::default()
                 },
