@@ -57,11 +57,13 @@ fn act(s: &Snapshot, a: &Assessment, d: &mut Draft) {
     if let (None, Some(primary)) = (&s.status.transition, &s.status.primary) {
         following::plan(s, primary, d);
         ledger::close(s, a, primary, d);
+        topology::label(s, d);
         // With the primary in doubt, nothing is taken away.
         if !a.verdict.is_dead() {
             topology::shrink(s, a, primary, d);
         }
-        topology::label(s, d);
     }
-    topology::grow(s, d);
+    if !topology::waits(s) {
+        topology::grow(s, d);
+    }
 }

@@ -15,6 +15,13 @@ use crate::pace::{self, Pause};
 use crate::placement;
 use crate::view::role_of;
 
+/// Whether what is missing is not made yet, because a change of primary must not wait for the calls. One that takes long may
+/// itself wait for what is missing, and nobody is served before the first one.
+pub(crate) fn waits(s: &Snapshot) -> bool {
+    let changes = s.status.transition.as_ref().is_some_and(|change| change.kind != Kind::Bootstrap);
+    changes && s.memory.transition_known <= s.policy.thresholds.promote_within
+}
+
 /// Makes what is missing. Safe at any time, a change of primary included.
 pub(crate) fn grow(s: &Snapshot, d: &mut Draft) {
     // A condemned primary stays on stage until another has taken over.

@@ -212,6 +212,27 @@ proptest! {
     }
 
     #[test]
+    fn no_call_follows_one_that_cannot_be_taken_back(harms in harms()) {
+        let scene = spoiled(&harms);
+        let steps = plan(&scene.0).steps;
+        let call = |step: &Step| step.is_irreversible() && !matches!(step, Step::Order { .. });
+        let after = steps.iter().skip_while(|step| !call(step)).skip(1);
+        prop_assert!(after.clone().all(|step| !step.can_wait()), "{steps:?}");
+    }
+
+    #[test]
+    fn nothing_is_made_or_labelled_while_the_primary_is_changed(harms in harms()) {
+        let scene = spoiled(&harms);
+        let s = &scene.0;
+        let changes = s.status.transition.as_ref().is_some_and(|t| t.kind != Kind::Bootstrap);
+        if changes && s.memory.transition_known < s.policy.thresholds.promote_within {
+            let makes = |step: &Step| matches!(step, Step::MakeVolume { .. } | Step::MakePod { .. } | Step::Grow { .. } | Step::Label { .. });
+            let steps = plan(s).steps;
+            prop_assert!(!steps.iter().any(makes), "{steps:?}");
+        }
+    }
+
+    #[test]
     fn i2_only_the_target_of_the_claimed_epoch_is_promoted_and_claims_only_go_up(harms in harms()) {
         let scene = spoiled(&harms);
         let s = &scene.0;

@@ -18,7 +18,7 @@ use understudy_decide::failover::snapshot::{Link, OrderOutcome, Snapshot};
 use understudy_decide::{Decision, Order, Step, plan};
 use understudy_wire::{Observer, ReplicaName};
 
-use super::act::Taken;
+use super::act::{ActError, Taken};
 use super::company::{Company, Standing};
 use super::gap::GapWatch;
 use super::memory::Remembered;
@@ -270,7 +270,10 @@ impl Stage {
 
     async fn act(&mut self, decision: &Decision, snapshot: &Snapshot, objects: &Objects) -> Acted {
         let mut acted = Acted::Nothing;
-        self.refusals.keep(&decision.steps);
+        // What is to be made is not asked for during a change of primary, and no easier to make after it.
+        if snapshot.status.transition.is_none() {
+            self.refusals.keep(&decision.steps);
+        }
         for step in &decision.steps {
             if !self.context.leading.is_leading() {
                 return Acted::Nothing;
@@ -283,6 +286,7 @@ impl Stage {
             }
             match self.take(step, snapshot, objects).await {
                 Ok(Taken::Done) => {
+                    self.refusals.taken(step);
                     if !matches!(step, Step::Order { .. } | Step::Label { .. }) {
                         tracing::info!(shard = self.name, namespace = self.namespace, ?step, "done");
                         acted = Acted::Changed;
@@ -292,9 +296,13 @@ impl Stage {
                 Ok(Taken::Void) => {}
                 Err(error) => {
                     let conflict = error.is_conflict();
-                    self.refusals.note(step, error.trouble(), Instant::now());
+                    // After a conflict the next pass knows better.
+                    if !conflict {
+                        self.refusals.note(step, error.trouble(), Instant::now());
+                    }
                     tracing::warn!(shard = self.name, ?step, conflict, error = %chain(&error), "step not taken");
-                    if step.is_irreversible() {
+                    // One call that takes long is enough for a pass.
+                    if step.is_irreversible() || matches!(error, ActError::Slow) {
                         return Acted::Failed;
                     }
                 }
