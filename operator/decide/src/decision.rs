@@ -3,6 +3,8 @@
 mod sentence;
 mod step;
 
+use std::collections::BTreeSet;
+
 use strum::{Display, EnumIter, IntoStaticStr};
 use understudy_wire::evidence::Millis;
 use understudy_wire::order::{Build, FenceOrder, Follow, Peers, Promote};
@@ -22,6 +24,8 @@ pub struct Decision {
     pub assessment: Assessment,
     /// Steps in order. At most one of them cannot be taken back; when it is a call to the API server, no other call comes after it.
     pub steps: Vec<Step>,
+    /// Steps that are due and wait, because they could not be taken a moment ago.
+    pub held: Vec<Step>,
     /// What holds now and is worth an event when it begins to hold, decisions not to act included.
     pub notes: Vec<Note>,
     /// What the records of changes of primary should say.
@@ -382,17 +386,29 @@ pub struct ReplicaView {
 #[derive(Debug, Default)]
 pub(crate) struct Draft {
     pub(crate) steps: Vec<Step>,
+    pub(crate) held: Vec<Step>,
     pub(crate) notes: Vec<Note>,
     pub(crate) records: Vec<RecordUpdate>,
     pub(crate) doing: Option<String>,
+    held_back: BTreeSet<Subject>,
     taken: bool,
     /// An irreversible step that is a call to the API server was added.
     called: bool,
 }
 
 impl Draft {
-    /// Adds a step; after an irreversible one no other, and after an irreversible call no call. Whether it was added.
+    /// Nothing decided yet; these are not to be tried now.
+    pub(crate) fn new(held_back: BTreeSet<Subject>) -> Self {
+        Self { held_back, ..Self::default() }
+    }
+
+    /// Adds a step; after an irreversible one no other, and after an irreversible call no call. Whether it is to be done, now or
+    /// when it is not held back any more.
     pub(crate) fn step(&mut self, step: Step) -> bool {
+        if step.can_wait() && self.held_back.contains(&step.subject()) {
+            self.held.push(step);
+            return true;
+        }
         if (self.taken && step.is_irreversible()) || (self.called && step.can_wait()) {
             return false;
         }

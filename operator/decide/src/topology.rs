@@ -127,7 +127,7 @@ fn fnv1a(bytes: &[u8]) -> u64 {
     mixed ^ mixed >> 33
 }
 
-/// Condemns and takes away. Only while a primary is in office and nothing else is under way.
+/// Condemns. Only while a primary is in office and nothing else is under way.
 pub(crate) fn shrink(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft) {
     let old = condemn_old_primary(s, primary, d);
     for (name, replica) in s.cast().filter(|(name, _)| *name != primary && Some(*name) != old) {
@@ -140,6 +140,10 @@ pub(crate) fn shrink(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mu
         }
     }
     scale_down(s, a, primary, d);
+}
+
+/// Takes away what is left of the condemned.
+pub(crate) fn clear_away(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft) {
     for (name, replica) in s.replicas.iter().filter(|(_, replica)| replica.condemned.is_some()) {
         take_away(s, a, primary, (name, replica), d);
     }

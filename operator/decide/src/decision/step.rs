@@ -1,5 +1,7 @@
 //! What kind of thing a step is. Pure.
 
+use std::fmt;
+
 use understudy_wire::ReplicaName;
 use understudy_wire::order::Origin;
 
@@ -12,6 +14,13 @@ pub struct Subject {
     pub step: &'static str,
     /// Of what.
     pub about: Option<String>,
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let about = self.about.as_deref().map_or(String::new(), |about| format!(" of {about}"));
+        write!(f, "{}{about}", self.step)
+    }
 }
 
 impl Step {

@@ -11,7 +11,7 @@ use understudy_wire::order::Peers;
 use understudy_wire::{Epoch, GtidSet, Observer, ReplicaName, Report, ShardName};
 
 pub use super::thresholds::Thresholds;
-use crate::decision::OrderKind;
+use crate::decision::{OrderKind, Subject};
 
 /// Everything that is known of one shard at one moment.
 #[derive(Clone, Debug)]
@@ -359,6 +359,8 @@ pub struct Memory {
     pub reprobe: Option<Reprobe>,
     /// The last order of each kind to each replica.
     pub orders: BTreeMap<(ReplicaName, OrderKind), OrderFact>,
+    /// Steps that could not be taken a moment ago. They are held back for a while, and stand in nobody's way.
+    pub held_back: BTreeSet<Subject>,
 }
 
 /// The probe after the claim.

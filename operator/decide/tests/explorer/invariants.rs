@@ -45,7 +45,8 @@ impl World {
             return Some(format!("{primary} does not commit"));
         }
         let cast: Vec<_> = self.replicas.iter().filter(|(_, rep)| rep.condemned.is_none()).collect();
-        if cast.len() != self.wanted || self.replicas.len() != self.wanted {
+        let left_over = self.replicas.iter().filter(|(name, rep)| rep.condemned.is_some() && !self.stays(name)).count();
+        if cast.len() != self.wanted || left_over > 0 {
             return Some(format!(
                 "{} replicas, {} not condemned, {} asked for",
                 self.replicas.len(),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use understudy_decide::decision::Subject;
 use understudy_decide::failover::snapshot::*;
 use understudy_decide::{Decision, Fact, Order, OrderKind, plan};
 use understudy_wire::evidence::*;
@@ -34,6 +35,8 @@ pub struct Operator {
     transition: Option<(Epoch, Millis)>,
     office: Option<((ReplicaName, Epoch), Millis)>,
     own: BTreeMap<ReplicaName, Watch>,
+    /// Steps that were refused, and when.
+    pub held_back: BTreeMap<Subject, Millis>,
     /// What the caches held in the last turns.
     cached: Vec<BTreeMap<ReplicaName, Rep>>,
 }
@@ -51,6 +54,7 @@ impl Operator {
             transition: None,
             office: None,
             own: BTreeMap::new(),
+            held_back: BTreeMap::new(),
             cached: Vec::new(),
         }
     }
@@ -210,6 +214,7 @@ impl Operator {
                         (key.clone(), fact)
                     })
                     .collect(),
+                held_back: self.held_back.iter().filter(|(_, at)| now - **at < 2_000).map(|(s, _)| s.clone()).collect(),
             },
         };
         let decision = plan(&snapshot);

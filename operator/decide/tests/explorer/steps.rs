@@ -15,6 +15,15 @@ impl Operator {
         // A write can fail, or somebody else may have written first.
         if world.faults && world.random.one_in(15) {
             world.say(|| format!("write fails: {step:?}"));
+            if step.can_wait() {
+                self.held_back.insert(step.subject(), world.now);
+            }
+            return Ok(());
+        }
+        // Something in the cluster stands against it for as long as the faults last, and longer.
+        if world.refuses(step) {
+            world.say(|| format!("refused: {step:?}"));
+            self.held_back.insert(step.subject(), world.now);
             return Ok(());
         }
         match step {

@@ -55,19 +55,24 @@ impl Refusals {
         *refusal = Refusal { obstacle, times: refusal.times.saturating_add(1), at: now };
     }
 
+    /// Whether it could not be taken the last time either.
+    pub fn again(&self, step: &Step) -> bool {
+        self.0.contains_key(&step.subject())
+    }
+
     /// A step was taken.
     pub fn taken(&mut self, step: &Step) {
         self.0.remove(&step.subject());
     }
 
-    /// Whether the step was tried in vain a moment ago. Nothing that a change of primary needs is ever held back.
-    pub fn hold_back(&self, step: &Step, now: Instant) -> bool {
-        step.can_wait() && self.0.get(&step.subject()).is_some_and(|refusal| refusal.holds(now))
+    /// What was tried in vain a moment ago. Nothing that a change of primary needs is held back because of it.
+    pub fn held_back(&self, now: Instant) -> BTreeSet<Subject> {
+        self.0.iter().filter(|(_, refusal)| refusal.holds(now)).map(|(subject, _)| subject.clone()).collect()
     }
 
     /// Forgets what is not asked for any more: it was made, or nobody wants it.
-    pub fn keep(&mut self, steps: &[Step]) {
-        let wanted: BTreeSet<_> = steps.iter().map(Step::subject).collect();
+    pub fn keep<'a>(&mut self, wanted: impl IntoIterator<Item = &'a Step>) {
+        let wanted: BTreeSet<_> = wanted.into_iter().map(Step::subject).collect();
         self.0.retain(|subject, _| wanted.contains(subject));
     }
 
@@ -261,11 +266,11 @@ mod tests {
         let claim = provisioned(&said);
         assert!(claim.holds == Some(false) && claim.message.contains("exceeded quota: small"), "{claim:?}");
 
-        assert!(refusals.hold_back(&make("m-a"), now) && !refusals.hold_back(&make("m-b"), now));
-        assert!(!refusals.hold_back(&make("m-a"), now + AGAIN), "it is tried again");
+        assert_eq!(refusals.held_back(now), [make("m-a").subject()].into());
+        assert!(refusals.held_back(now + AGAIN).is_empty(), "it is tried again");
         let office = Step::IntendBootstrap { replica: ReplicaName::new("m-a") };
         refusals.note(&office, Trouble::of(&error), now);
-        assert!(!refusals.hold_back(&office, now), "a change of primary waits for nothing");
+        assert_eq!(refusals.all().count(), 2, "it is said, though nothing holds it back");
         refusals.keep(&[make("m-a"), make("m-b")]);
         assert_eq!(refusals.all().count(), 1);
         refusals.keep(&[make("m-b")]);
@@ -282,15 +287,14 @@ mod tests {
         for pause in [5, 10, 20, 40, 60, 60] {
             refusals.note(&slow, None, now);
             let pause = Duration::from_secs(pause);
-            assert!(refusals.hold_back(&slow, now + pause - Duration::from_millis(1)), "{pause:?}");
-            assert!(!refusals.hold_back(&slow, now + pause), "{pause:?}");
+            assert_eq!(refusals.held_back(now + pause - Duration::from_millis(1)), [slow.subject()].into(), "{pause:?}");
+            assert!(refusals.held_back(now + pause).is_empty(), "{pause:?}");
         }
         assert_eq!(refusals.all().count(), 0, "nobody said what is in the way");
         refusals.taken(&slow);
-        assert!(!refusals.hold_back(&slow, now));
-        let office = Step::IntendBootstrap { replica };
-        refusals.note(&office, None, now);
-        assert!(!refusals.hold_back(&office, now), "a change of primary waits for nothing");
+        assert!(refusals.held_back(now).is_empty());
+        refusals.note(&Step::IntendBootstrap { replica }, None, now);
+        assert!(refusals.held_back(now).is_empty(), "a change of primary waits for nothing");
     }
 
     #[tokio::test]
