@@ -14,6 +14,7 @@ mod following;
 mod ledger;
 mod pace;
 pub mod placement;
+mod replication_error;
 pub mod topology;
 mod view;
 

@@ -13,6 +13,7 @@ use crate::failover::snapshot::{Fact, Kind, Replica, Snapshot};
 use crate::following::{errant_against, is_good_copy};
 use crate::pace::{self, Pause};
 use crate::placement;
+use crate::replication_error::ReplicationError;
 use crate::view::role_of;
 
 /// Whether what is missing is not made yet, because a change of primary must not wait for the calls. One that takes long may
@@ -219,13 +220,13 @@ fn broken(after: Millis, server: &Server, age: Millis) -> Option<(Sentence, Stri
         return Some((Sentence::VolumeFailed, format!("its volume answers {error}")));
     }
     let replication = &server.replication.as_ref()?.value;
-    // The applier stops at the first transaction that it cannot apply; the source has purged what the receiver needs (1236).
-    let purged =
-        replication.receive_error.as_deref().filter(|error| error.contains("1236") || error.contains("purged"));
-    let error = replication.apply_error.as_deref().filter(|_| !replication.applying).or(purged)?;
+    let parsed = |error: &Option<String>| error.as_deref().map(ReplicationError::parse);
+    // The applier stops at the first transaction that it cannot apply; the source has purged what the receiver needs.
+    let purged = parsed(&replication.receive_error).filter(ReplicationError::is_final);
+    let error = parsed(&replication.apply_error).filter(|_| !replication.applying).or(purged)?;
     // The manager repeats a last error for as long as it stands; the LSN says how long nothing has been applied.
     let idle = server.lsn.as_ref().is_none_or(|lsn| lsn.age + age >= after);
-    idle.then(|| (Sentence::ReplicationBroken, error.to_owned()))
+    idle.then(|| (Sentence::ReplicationBroken, error.text()))
 }
 
 /// A standby whose manager is silent. A silence that may be the operator's own is nobody's fault.
