@@ -193,8 +193,8 @@ fn sentence(
         }
         Phase::Unusable { reason } => Some((Sentence::Unusable, reason.clone())),
         Phase::Running => broken(t.broken_standby_after, server, age).or_else(|| stuck(s, name, server, age)),
-        Phase::Starting => stuck(s, name, server, age),
-        Phase::Exited { .. } | Phase::Empty | Phase::Building | Phase::Stopping => None,
+        Phase::Empty | Phase::Building | Phase::Starting => stuck(s, name, server, age),
+        Phase::Exited { .. } | Phase::Stopping => None,
     }
 }
 

@@ -63,7 +63,8 @@ fn replica_view(s: &Snapshot, a: &Assessment, name: &ReplicaName, replica: &Repl
             let error = replication.and_then(|r| r.apply_error.as_deref().or(r.receive_error.as_deref()));
             let error = error.map(|error| ReplicationError::parse(error).text());
             let unfit = || fitness.as_ref()?.as_ref().err().map(|why| why.words());
-            let idle = (role != Role::Primary && !follows).then(|| "it is not seen to replicate from the primary".into());
+            let idle =
+                (role != Role::Primary && !follows).then(|| "it is not seen to replicate from the primary".into());
             error.or_else(unfit).or(idle)
         }
     };

@@ -81,9 +81,9 @@ fn a_standby_whose_pod_ended_is_replaced() {
     for (case, spoil, expected) in cases {
         let mut scene = Scene::well();
         spoil(&mut scene);
-        let condemned = scene.steps().into_iter().any(|step| {
-            matches!(step, Step::Condemn { replica, reason: Sentence::Exited, .. } if replica == name("b"))
-        });
+        let condemned = scene.steps().into_iter().any(
+            |step| matches!(step, Step::Condemn { replica, reason: Sentence::Exited, .. } if replica == name("b")),
+        );
         assert_eq!(condemned, *expected, "{case}: {:?}", scene.reasons());
         assert_eq!(starts_again(&scene), [""; 0], "{case}");
     }

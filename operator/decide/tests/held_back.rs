@@ -105,6 +105,7 @@ fn the_services_follow_a_new_primary_before_the_old_one_is_cleared_away() {
     let at = |step: &str| steps.iter().position(|found| found == step);
     let (label, condemned) = (at("Label of m-b primary"), at("Condemn of m-a"));
     assert!(label.is_some() && label < condemned, "{steps:?}");
-    let orders = scene.plan().steps.into_iter().filter(|step| matches!(step, Step::Order { order: Order::Follow(_), .. }));
+    let orders =
+        scene.plan().steps.into_iter().filter(|step| matches!(step, Step::Order { order: Order::Follow(_), .. }));
     assert!(orders.count() > 0);
 }

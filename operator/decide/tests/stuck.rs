@@ -50,6 +50,19 @@ fn a_standby_that_is_stuck_is_replaced_and_not_shown_as_ready() {
             false,
             Some(Sentence::Stuck),
         ),
+        (
+            "its volume hangs before it is filled",
+            |s| {
+                s.server("b", |server| {
+                    server.phase = Phase::Empty;
+                    server.executed = None;
+                    server.replication = None;
+                });
+                hangs(s, "b", 61_000);
+            },
+            false,
+            Some(Sentence::Stuck),
+        ),
         ("it does not answer", |s| unread(s, "b", 11_000), false, None),
         ("it does not answer for a minute", |s| unread(s, "b", 61_000), false, Some(Sentence::Stuck)),
         (

@@ -148,11 +148,7 @@ fn who_is_replaced_and_why() {
             |s| receive_error(s, "13114: Got fatal error 1236 from source when reading data from binary log: 'purged'"),
             Some(("m-b", Sentence::ReplicationBroken)),
         ),
-        (
-            "a standby that has tried to connect 1236 times",
-            |s| receive_error(s, &unreachable_source(1236)),
-            None,
-        ),
+        ("a standby that has tried to connect 1236 times", |s| receive_error(s, &unreachable_source(1236)), None),
         ("a standby that is silent for half a minute", |s| s.silent("b", 30_000), None),
         ("a standby that is silent for longer", |s| s.silent("b", 61_000), Some(("m-b", Sentence::Lost))),
         (

@@ -36,12 +36,9 @@ impl Sentence {
     /// replica's own.
     pub fn is_soft(self) -> bool {
         match self {
-            Self::Exited
-            | Self::Lost
-            | Self::Unusable
-            | Self::Stuck
-            | Self::ReplicationBroken
-            | Self::Unplaceable => true,
+            Self::Exited | Self::Lost | Self::Unusable | Self::Stuck | Self::ReplicationBroken | Self::Unplaceable => {
+                true
+            }
             Self::FailedOver
             | Self::Errant
             | Self::VolumeFailed

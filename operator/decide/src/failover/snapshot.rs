@@ -435,7 +435,8 @@ impl Snapshot {
 
     /// How long a replica's manager was paused lately; zero while its loop turns as it means to.
     pub fn own_pause(&self, replica: &ReplicaName) -> Millis {
-        let is_its = |observer: &Observer| matches!(observer, Observer::Manager { replica: speaker } if speaker == replica);
+        let is_its =
+            |observer: &Observer| matches!(observer, Observer::Manager { replica: speaker } if speaker == replica);
         let report = self.reports.iter().map(|received| &received.report).find(|report| is_its(&report.observer));
         report.filter(|report| report.own_gap > 2 * report.interval).map_or(0, |report| report.own_gap)
     }

@@ -92,7 +92,14 @@ impl Operator {
             Step::MakeVolume { replica } => {
                 let uid = world.uid("volume");
                 if let Some(rep) = world.replicas.get_mut(replica) {
-                    rep.disk.get_or_insert(Disk { uid, node: None, data: None, unusable: false, hangs: None, role: None });
+                    rep.disk.get_or_insert(Disk {
+                        uid,
+                        node: None,
+                        data: None,
+                        unusable: false,
+                        hangs: None,
+                        role: None,
+                    });
                 }
             }
             Step::MakePod { replica } => make_pod(world, replica),

@@ -7,8 +7,8 @@ pub mod secrets;
 
 use std::time::Duration;
 
-use futures::{FutureExt, TryFutureExt};
 use futures::future::BoxFuture;
+use futures::{FutureExt, TryFutureExt};
 use kube::ResourceExt;
 use understudy_api::{Shard, labels, names};
 
@@ -91,7 +91,10 @@ fn lacking(error: &FurnishError) -> Option<Trouble> {
 }
 
 /// Both are done, whatever becomes of the first: a certificate ends, and passwords may be missing for long. The first error counts.
-async fn both<E>(one: impl Future<Output = Result<(), E>>, other: impl Future<Output = Result<(), E>>) -> Result<(), E> {
+async fn both<E>(
+    one: impl Future<Output = Result<(), E>>,
+    other: impl Future<Output = Result<(), E>>,
+) -> Result<(), E> {
     let one = one.await;
     let other = other.await;
     one.and(other)
@@ -141,7 +144,9 @@ mod tests {
     #[tokio::test]
     async fn a_certificate_is_made_even_if_the_passwords_are_gone_and_the_first_error_is_told() {
         let (bad, worse) = (Err("no passwords"), Err("no certificate"));
-        for (one, other, expected) in [(Ok(()), Ok(()), Ok(())), (bad, Ok(()), bad), (Ok(()), worse, worse), (bad, worse, bad)] {
+        for (one, other, expected) in
+            [(Ok(()), Ok(()), Ok(())), (bad, Ok(()), bad), (Ok(()), worse, worse), (bad, worse, bad)]
+        {
             let done = RefCell::new(Vec::new());
             let step = |name, outcome: Result<(), &'static str>| {
                 let done = &done;

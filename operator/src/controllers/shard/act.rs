@@ -16,9 +16,9 @@ use understudy_api::v1alpha1::{
     Transition, TransitionKind, VolumeState, VolumeStatus,
 };
 use understudy_api::{Replica, Shard, labels};
+use understudy_decide::Step;
 use understudy_decide::decision::{Claim, NewReplica, Sentence};
 use understudy_decide::failover::snapshot::{Kind, Snapshot};
-use understudy_decide::Step;
 use understudy_wire::{Epoch, ReplicaName};
 
 use super::build;

@@ -287,7 +287,11 @@ mod tests {
         for pause in [5, 10, 20, 40, 60, 60] {
             refusals.note(&slow, None, now);
             let pause = Duration::from_secs(pause);
-            assert_eq!(refusals.held_back(now + pause - Duration::from_millis(1)), [slow.subject()].into(), "{pause:?}");
+            assert_eq!(
+                refusals.held_back(now + pause - Duration::from_millis(1)),
+                [slow.subject()].into(),
+                "{pause:?}"
+            );
             assert!(refusals.held_back(now + pause).is_empty(), "{pause:?}");
         }
         assert_eq!(refusals.all().count(), 0, "nobody said what is in the way");
