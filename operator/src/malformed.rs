@@ -1,7 +1,7 @@
 //! Objects that do not parse say so in their own status: what it said before would otherwise stand for ever. I/O.
 //!
 //! Such an object cannot be written as what it is, so only the fields that matter are applied, as JSON. Instances that do not
-//! lead remember what they saw, and write it when they begin to.
+//! lead remember what they saw, and write it when they begin to, of objects that were not changed since.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -51,6 +51,14 @@ pub fn start(
     (tell, writer.run(seen, stop))
 }
 
+/// What became of an object's status.
+enum Written {
+    /// It says that the object does not parse, if it can.
+    Done,
+    /// The object is another by now: if it does not parse either, that is told anew.
+    Changed,
+}
+
 struct Writer {
     client: Client,
     events: Events,
@@ -89,10 +97,9 @@ impl Writer {
 
     async fn write_all(&mut self) {
         for (uid, (kind, malformed)) in std::mem::take(&mut self.open) {
-            let words = words(&malformed.error);
-            self.events.say_on(malformed.reference.clone(), Reason::Malformed, words.clone());
-            match self.write(kind, &malformed, &words).await {
-                Ok(()) => drop(self.done.insert(uid, malformed.generation)),
+            match self.write(kind, &malformed).await {
+                Ok(Written::Done) => drop(self.done.insert(uid, malformed.generation)),
+                Ok(Written::Changed) => {}
                 // It is gone.
                 Err(kube::Error::Api(status)) if status.is_not_found() => {}
                 Err(error) => {
@@ -103,13 +110,22 @@ impl Writer {
         }
     }
 
-    async fn write(&self, kind: Kind, malformed: &Malformed, words: &str) -> Result<(), kube::Error> {
-        let Some((resource, status)) = status(kind, malformed.generation, words, Timestamp::now()) else {
-            return Ok(());
+    async fn write(&self, kind: Kind, malformed: &Malformed) -> Result<Written, kube::Error> {
+        let words = words(&malformed.error);
+        let say = || self.events.say_on(malformed.reference.clone(), Reason::Malformed, words.clone());
+        let Some((resource, status)) = status(kind, malformed.generation, &words, Timestamp::now()) else {
+            say();
+            return Ok(Written::Done);
         };
         let (namespace, name) = (&malformed.reference.namespace, &malformed.reference.name);
         let (namespace, name) = (namespace.clone().unwrap_or_default(), name.clone().unwrap_or_default());
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &namespace, &resource);
+        // It may have been put right since, and nobody tells that of an object that parses.
+        let live = soon(api.get_metadata(&name)).await?.metadata;
+        if live.uid != malformed.reference.uid || live.generation != malformed.generation {
+            return Ok(Written::Changed);
+        }
+        say();
         let patch = json!({
             "apiVersion": resource.api_version, "kind": resource.kind,
             "metadata": { "name": name, "uid": malformed.reference.uid },
@@ -117,11 +133,13 @@ impl Writer {
         });
         let params = PatchParams::apply(MANAGER).force();
         let patch = Patch::Apply(&patch);
-        match tokio::time::timeout(CALL, api.patch_status(&name, &params, &patch)).await {
-            Ok(answer) => answer.map(drop),
-            Err(_) => Err(kube::Error::Service("no answer in time".into())),
-        }
+        soon(api.patch_status(&name, &params, &patch)).await.map(|_| Written::Done)
     }
+}
+
+async fn soon<T>(call: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
+    let late = |_| Err(kube::Error::Service("no answer in time".into()));
+    tokio::time::timeout(CALL, call).await.unwrap_or_else(late)
 }
 
 fn words(error: &str) -> String {
@@ -218,10 +236,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn one_that_was_put_right_before_this_instance_led_is_left_alone() {
+        let api = FakeApi::with([healthy()]);
+        let mut writer = writer(&api, false);
+        writer.note(Kind::Shard, malformed(2));
+        api.change("shards/m", |shard| {
+            shard["spec"]["replicas"] = json!(3);
+            shard["metadata"]["generation"] = json!(3);
+        });
+        writer.leading = Leading::fixed(true);
+        writer.write_all().await;
+        assert!(api.writes().is_empty(), "{:?}", api.writes());
+        assert!(writer.open.is_empty());
+    }
+
+    #[tokio::test]
     async fn a_write_of_its_own_is_no_reason_for_another() {
         let api = FakeApi::with([healthy()]);
         let mut writer = writer(&api, true);
         for generation in [2, 2, 3, 3] {
+            api.change("shards/m", |shard| shard["metadata"]["generation"] = json!(generation));
             writer.note(Kind::Shard, malformed(generation));
             writer.write_all().await;
         }

@@ -1,6 +1,9 @@
 //! What was decided: steps to take, things to tell, what the status should show. Pure.
 
 mod sentence;
+mod step;
+
+use std::collections::BTreeSet;
 
 use strum::{Display, EnumIter, IntoStaticStr};
 use understudy_wire::evidence::Millis;
@@ -12,14 +15,17 @@ use crate::failover::record::RecordUpdate;
 use crate::failover::snapshot::Kind;
 
 pub use self::sentence::Sentence;
+pub use self::step::Subject;
 
 /// What is to be done now, in order, and what is to be said.
 #[derive(Clone, Debug)]
 pub struct Decision {
     /// What the evidence says of the primary.
     pub assessment: Assessment,
-    /// Steps in order. At most one of them cannot be taken back, and it is the last one that waits for anything.
+    /// Steps in order. At most one of them cannot be taken back; when it is a call to the API server, no other call comes after it.
     pub steps: Vec<Step>,
+    /// Steps that are due and wait, because they could not be taken a moment ago.
+    pub held: Vec<Step>,
     /// What holds now and is worth an event when it begins to hold, decisions not to act included.
     pub notes: Vec<Note>,
     /// What the records of changes of primary should say.
@@ -31,7 +37,7 @@ pub struct Decision {
 }
 
 /// One thing to do.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, IntoStaticStr)]
 pub enum Step {
     /// Status: take the next `server_id`s, then make replicas with them. Ids of a try that was cut off are lost, never reused.
     Grow {
@@ -230,33 +236,6 @@ impl Order {
     }
 }
 
-impl Step {
-    /// Whether it cannot be taken back. One pass takes at most one such step, and looks again before the next.
-    pub fn is_irreversible(&self) -> bool {
-        match self {
-            Self::Grow { .. }
-            | Self::IntendBootstrap { .. }
-            | Self::Claim(_)
-            | Self::Publish { .. }
-            | Self::Condemn { .. }
-            | Self::DeletePod { .. }
-            | Self::StartQuarantine { .. }
-            | Self::DeleteVolume { .. }
-            | Self::DeleteReplica { .. } => true,
-            Self::Order { order: Order::Promote(_), .. } => true,
-            Self::Order { order: Order::Build(build), .. } => {
-                matches!(build.origin, understudy_wire::order::Origin::Initialise { .. })
-            }
-            Self::MakeVolume { .. }
-            | Self::MakePod { .. }
-            | Self::Label { .. }
-            | Self::Reprobe { .. }
-            | Self::Order { .. }
-            | Self::Refuse { .. } => false,
-        }
-    }
-}
-
 /// What a replica is to its shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Display, IntoStaticStr)]
 #[strum(serialize_all = "lowercase")]
@@ -403,25 +382,38 @@ pub struct ReplicaView {
     pub message: Option<String>,
 }
 
-/// A decision while it is made: keeps the promise of at most one irreversible step.
+/// A decision while it is made: keeps the promises of [`Decision::steps`].
 #[derive(Debug, Default)]
 pub(crate) struct Draft {
     pub(crate) steps: Vec<Step>,
+    pub(crate) held: Vec<Step>,
     pub(crate) notes: Vec<Note>,
     pub(crate) records: Vec<RecordUpdate>,
     pub(crate) doing: Option<String>,
+    held_back: BTreeSet<Subject>,
     taken: bool,
+    /// An irreversible step that is a call to the API server was added.
+    called: bool,
 }
 
 impl Draft {
-    /// Adds a step; an irreversible one only if there is none yet. Whether it was added.
+    /// Nothing decided yet; these are not to be tried now.
+    pub(crate) fn new(held_back: BTreeSet<Subject>) -> Self {
+        Self { held_back, ..Self::default() }
+    }
+
+    /// Adds a step; after an irreversible one no other, and after an irreversible call no call. Whether it is to be done, now or
+    /// when it is not held back any more.
     pub(crate) fn step(&mut self, step: Step) -> bool {
-        if step.is_irreversible() {
-            if self.taken {
-                return false;
-            }
-            self.taken = true;
+        if step.can_wait() && self.held_back.contains(&step.subject()) {
+            self.held.push(step);
+            return true;
         }
+        if (self.taken && step.is_irreversible()) || (self.called && step.can_wait()) {
+            return false;
+        }
+        self.taken |= step.is_irreversible();
+        self.called |= step.is_irreversible() && !matches!(step, Step::Order { .. });
         self.steps.push(step);
         true
     }

@@ -14,6 +14,8 @@ use crate::failover::snapshot::{MANAGER_PORT, OrderFact, Replica, Snapshot, with
 const RETRY: Millis = 3_000;
 /// How long a replica may go on saying that it is empty after it was told to clone.
 const BUILD_BEGINS_WITHIN: Millis = 5_000;
+/// A standby is taken for one whose replication was read, and whose volume took a write, no longer ago than this.
+const IN_USE: Millis = 10_000;
 /// A standby may be a donor when it is no more than this behind.
 const DONOR_DELAY: Millis = 10_000;
 
@@ -70,12 +72,21 @@ fn follow(s: &Snapshot, name: &ReplicaName, server: &Server, primary: &ReplicaNa
     }
 }
 
-/// Whether a standby replicates from the published primary without an error.
+/// Whether nothing is written to the volume of a server any more.
+fn hangs(server: &Server) -> bool {
+    server.fsync.as_ref().and_then(|fsync| fsync.in_flight).is_some_and(|hanging| hanging > IN_USE)
+}
+
+/// Whether a standby replicates from the published primary without an error, as far as it was seen lately.
 pub(crate) fn replicates(s: &Snapshot, server: &Server) -> bool {
     server.phase == Phase::Running
+        && !hangs(server)
         && server.replication.as_ref().is_some_and(|read| {
             let replication = &read.value;
-            replication.receiving && replication.applying && replication.source == s.status.primary_address
+            read.age <= IN_USE
+                && replication.receiving
+                && replication.applying
+                && replication.source == s.status.primary_address
         })
 }
 
@@ -122,7 +133,7 @@ fn donor(s: &Snapshot, name: &ReplicaName, primary: &ReplicaName, d: &Draft) -> 
         .replicas
         .keys()
         .filter_map(|other| s.fresh_report(other))
-        .filter(|(server, _)| server.phase == Phase::Building)
+        .filter(|(server, _)| server.phase == Phase::Building && !hangs(server))
         .map(|(server, _)| server.build.as_ref().and_then(|build| build.donor.clone()))
         .collect();
     let is_busy = |donor: &ReplicaName| busy.iter().any(|taken| taken.as_ref().is_none_or(|taken| taken == donor));

@@ -14,6 +14,7 @@ mod following;
 mod ledger;
 mod pace;
 pub mod placement;
+mod replication_error;
 pub mod topology;
 mod view;
 
@@ -31,7 +32,7 @@ const BUSY: u64 = 100;
 /// Decides what to do now.
 pub fn plan(s: &Snapshot) -> Decision {
     let assessment = s.status.primary.as_ref().map_or_else(Assessment::nobody, |primary| assess(s, primary));
-    let mut draft = Draft::default();
+    let mut draft = Draft::new(s.memory.held_back.clone());
     if s.policy.paused {
         draft.doing("nothing: spec.paused");
         draft.note(Reason::ShardPaused, "spec.paused stops every action on this shard, failover included");
@@ -46,6 +47,7 @@ pub fn plan(s: &Snapshot) -> Decision {
         view: view::view(s, &assessment, draft.doing),
         assessment,
         steps: draft.steps,
+        held: draft.held,
         notes: draft.notes,
         records: draft.records,
         requeue: if calm { CALM } else { BUSY },
@@ -54,14 +56,22 @@ pub fn plan(s: &Snapshot) -> Decision {
 
 fn act(s: &Snapshot, a: &Assessment, d: &mut Draft) {
     failover::plan::plan(s, a, d);
-    if let (None, Some(primary)) = (&s.status.transition, &s.status.primary) {
+    let office = s.status.primary.as_ref().filter(|_| s.status.transition.is_none());
+    // With the primary in doubt, nothing is taken away.
+    let sure = office.filter(|_| !a.verdict.is_dead());
+    if let Some(primary) = office {
         following::plan(s, primary, d);
         ledger::close(s, a, primary, d);
-        // With the primary in doubt, nothing is taken away.
-        if !a.verdict.is_dead() {
-            topology::shrink(s, a, primary, d);
-        }
         topology::label(s, d);
     }
-    topology::grow(s, d);
+    if let Some(primary) = sure {
+        topology::shrink(s, a, primary, d);
+    }
+    if !topology::waits(s) {
+        topology::grow(s, d);
+    }
+    // What is missing is worth more than what is left over.
+    if let Some(primary) = sure {
+        topology::clear_away(s, a, primary, d);
+    }
 }

@@ -8,11 +8,20 @@ use understudy_wire::evidence::{Millis, Phase, Server};
 
 use crate::decision::{Draft, NewReplica, Reason, Role, Sentence, Step};
 use crate::failover::assess::{Assessment, Cause, phase_words};
+use crate::failover::signature::volume_error;
 use crate::failover::snapshot::{Fact, Kind, Replica, Snapshot};
 use crate::following::{errant_against, is_good_copy};
 use crate::pace::{self, Pause};
 use crate::placement;
+use crate::replication_error::ReplicationError;
 use crate::view::role_of;
+
+/// Whether what is missing is not made yet, because a change of primary must not wait for the calls. One that takes long may
+/// itself wait for what is missing, and nobody is served before the first one.
+pub(crate) fn waits(s: &Snapshot) -> bool {
+    let changes = s.status.transition.as_ref().is_some_and(|change| change.kind != Kind::Bootstrap);
+    changes && s.memory.transition_known <= s.policy.thresholds.promote_within
+}
 
 /// Makes what is missing. Safe at any time, a change of primary included.
 pub(crate) fn grow(s: &Snapshot, d: &mut Draft) {
@@ -119,7 +128,7 @@ fn fnv1a(bytes: &[u8]) -> u64 {
     mixed ^ mixed >> 33
 }
 
-/// Condemns and takes away. Only while a primary is in office and nothing else is under way.
+/// Condemns. Only while a primary is in office and nothing else is under way.
 pub(crate) fn shrink(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft) {
     let old = condemn_old_primary(s, primary, d);
     for (name, replica) in s.cast().filter(|(name, _)| *name != primary && Some(*name) != old) {
@@ -132,6 +141,10 @@ pub(crate) fn shrink(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mu
         }
     }
     scale_down(s, a, primary, d);
+}
+
+/// Takes away what is left of the condemned.
+pub(crate) fn clear_away(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft) {
     for (name, replica) in s.replicas.iter().filter(|(_, replica)| replica.condemned.is_some()) {
         take_away(s, a, primary, (name, replica), d);
     }
@@ -165,7 +178,12 @@ fn sentence(
     d: &mut Draft,
 ) -> Option<(Sentence, String)> {
     let t = &s.policy.thresholds;
-    let Some((server, age)) = s.fresh_report(name) else { return lost(s, a, primary, (name, replica), d) };
+    let Some((server, age)) = s.fresh_report(name) else {
+        if s.pod_ended(name) {
+            return Some((Sentence::Exited, "its pod ended, and nobody starts it again".into()));
+        }
+        return lost(s, a, primary, (name, replica), d);
+    };
     if let Some(own) = errant_against(s, primary, name) {
         return Some((Sentence::Errant, format!("it has transactions that the primary lacks: {own}")));
     }
@@ -174,25 +192,41 @@ fn sentence(
             Some((Sentence::Exited, phase_words(server, None)))
         }
         Phase::Unusable { reason } => Some((Sentence::Unusable, reason.clone())),
-        Phase::Running => broken(t.broken_standby_after, server, age),
-        Phase::Exited { .. } | Phase::Empty | Phase::Building | Phase::Starting | Phase::Stopping => None,
+        Phase::Running => broken(t.broken_standby_after, server, age).or_else(|| stuck(s, name, server, age)),
+        Phase::Empty | Phase::Building | Phase::Starting => stuck(s, name, server, age),
+        Phase::Exited { .. } | Phase::Stopping => None,
     }
 }
 
+/// A standby that is there and of no use, in the eyes of its own manager: what it asked for has not come back.
+fn stuck(s: &Snapshot, name: &ReplicaName, server: &Server, age: Millis) -> Option<(Sentence, String)> {
+    let after = s.policy.thresholds.stuck_standby_after;
+    // A manager that was paused itself takes that time for a hang.
+    let long = |since: Millis| since + age >= after + s.own_pause(name);
+    let seconds = after / 1_000;
+    if server.fsync.as_ref().and_then(|fsync| fsync.in_flight).is_some_and(long) {
+        return Some((Sentence::Stuck, format!("a write to its volume has not ended within {seconds} s")));
+    }
+    let executed = server.executed.as_ref().map(|read| read.age);
+    let replication = server.replication.as_ref().map(|read| read.age);
+    executed.max(replication).filter(|since| long(*since))?;
+    let stopped = matches!(server.process_state, Some('T' | 't'));
+    let what = if stopped { "mysqld is stopped and" } else { "mysqld" };
+    Some((Sentence::Stuck, format!("{what} has not answered its manager for {seconds} s")))
+}
+
 fn broken(after: Millis, server: &Server, age: Millis) -> Option<(Sentence, String)> {
-    if let Some(error) = server.fsync.as_ref().and_then(|fsync| fsync.error.as_deref())
-        && matches!(error, "EIO" | "EROFS")
-    {
+    if let Some(error) = volume_error(server) {
         return Some((Sentence::VolumeFailed, format!("its volume answers {error}")));
     }
     let replication = &server.replication.as_ref()?.value;
-    // The applier stops at the first transaction that it cannot apply; the source has purged what the receiver needs (1236).
-    let purged =
-        replication.receive_error.as_deref().filter(|error| error.contains("1236") || error.contains("purged"));
-    let error = replication.apply_error.as_deref().filter(|_| !replication.applying).or(purged)?;
+    let parsed = |error: &Option<String>| error.as_deref().map(ReplicationError::parse);
+    // The applier stops at the first transaction that it cannot apply; the source has purged what the receiver needs.
+    let purged = parsed(&replication.receive_error).filter(ReplicationError::is_final);
+    let error = parsed(&replication.apply_error).filter(|_| !replication.applying).or(purged)?;
     // The manager repeats a last error for as long as it stands; the LSN says how long nothing has been applied.
     let idle = server.lsn.as_ref().is_none_or(|lsn| lsn.age + age >= after);
-    idle.then(|| (Sentence::ReplicationBroken, error.to_owned()))
+    idle.then(|| (Sentence::ReplicationBroken, error.text()))
 }
 
 /// A standby whose manager is silent. A silence that may be the operator's own is nobody's fault.

@@ -8,6 +8,7 @@ use crate::failover::assess::{Assessment, phase_words};
 use crate::failover::candidate::examine;
 use crate::failover::snapshot::{Replica, Snapshot};
 use crate::following::replicates;
+use crate::replication_error::ReplicationError;
 use crate::topology::is_redundant;
 
 /// The role of a replica. None: its manager is not heard, so it keeps the role it has.
@@ -59,8 +60,12 @@ fn replica_view(s: &Snapshot, a: &Assessment, name: &ReplicaName, replica: &Repl
         (None, Some((server, _))) if server.phase != Phase::Running => Some(phase_words(server, None)),
         (None, Some((server, _))) => {
             let replication = server.replication.as_ref().map(|read| &read.value).filter(|_| role != Role::Primary);
-            let error = replication.and_then(|r| r.apply_error.clone().or_else(|| r.receive_error.clone()));
-            error.or_else(|| fitness.as_ref()?.as_ref().err().map(|why| why.words()))
+            let error = replication.and_then(|r| r.apply_error.as_deref().or(r.receive_error.as_deref()));
+            let error = error.map(|error| ReplicationError::parse(error).text());
+            let unfit = || fitness.as_ref()?.as_ref().err().map(|why| why.words());
+            let idle =
+                (role != Role::Primary && !follows).then(|| "it is not seen to replicate from the primary".into());
+            error.or_else(unfit).or(idle)
         }
     };
     let in_office = role == Role::Primary && s.status.transition.is_none();

@@ -47,7 +47,7 @@ fn harm() -> impl Strategy<Value = Harm> {
         (who.clone(), 3..7u64).prop_map(|(w, e)| Harm::Serving(w, e)),
         (who.clone(), 0..7u64).prop_map(|(w, e)| Harm::Known(w, e)),
         (who.clone(), 900..1_100u64, any::<bool>()).prop_map(|(w, n, e)| Harm::Executed(w, n, e)),
-        (who.clone(), 0..4u8).prop_map(|(w, p)| Harm::Pod(w, p)),
+        (who.clone(), 0..5u8).prop_map(|(w, p)| Harm::Pod(w, p)),
         (who.clone(), any::<bool>()).prop_map(|(w, p)| Harm::Volume(w, p)),
         (who.clone(), any::<bool>()).prop_map(|(w, ready)| Harm::Condemned(w, ready)),
         (0..4u8, who.clone(), 4..6u64).prop_map(|(k, w, e)| Harm::Transition(k, w, e)),
@@ -108,6 +108,7 @@ fn apply(scene: &mut Scene, harm: &Harm) {
             (0, pod) => *pod = Fact::Absent,
             (1, pod) => *pod = Fact::Unknown,
             (2, Fact::Present(pod)) => pod.terminating = true,
+            (3, Fact::Present(pod)) => pod.phase = PodPhase::Ended,
             (_, Fact::Present(pod)) => pod.ip = None,
             _ => {}
         }),
@@ -208,6 +209,27 @@ proptest! {
         let scene = spoiled(&harms);
         let steps = plan(&scene.0).steps;
         prop_assert!(steps.iter().filter(|step| step.is_irreversible()).count() <= 1, "{steps:?}");
+    }
+
+    #[test]
+    fn no_call_follows_one_that_cannot_be_taken_back(harms in harms()) {
+        let scene = spoiled(&harms);
+        let steps = plan(&scene.0).steps;
+        let call = |step: &Step| step.is_irreversible() && !matches!(step, Step::Order { .. });
+        let after = steps.iter().skip_while(|step| !call(step)).skip(1);
+        prop_assert!(after.clone().all(|step| !step.can_wait()), "{steps:?}");
+    }
+
+    #[test]
+    fn nothing_is_made_or_labelled_while_the_primary_is_changed(harms in harms()) {
+        let scene = spoiled(&harms);
+        let s = &scene.0;
+        let changes = s.status.transition.as_ref().is_some_and(|t| t.kind != Kind::Bootstrap);
+        if changes && s.memory.transition_known < s.policy.thresholds.promote_within {
+            let makes = |step: &Step| matches!(step, Step::MakeVolume { .. } | Step::MakePod { .. } | Step::Grow { .. } | Step::Label { .. });
+            let steps = plan(s).steps;
+            prop_assert!(!steps.iter().any(makes), "{steps:?}");
+        }
     }
 
     #[test]

@@ -65,6 +65,34 @@ fn a_new_shard_makes_its_replicas_and_nothing_else() {
     assert!(names.iter().all(|name| name.as_str().len() == "m-xxxx".len()), "{names:?}");
 }
 
+fn receive_error(scene: &mut Scene, error: &str) {
+    scene.server("b", |server| {
+        let replication = &mut server.replication.as_mut().expect("replicates").value;
+        replication.receiving = false;
+        replication.receive_error = Some(error.into());
+        server.lsn = Some(Aged { age: 20_000, value: 1 });
+    });
+}
+
+fn unreachable_source(attempt: u32) -> String {
+    format!(
+        "2003: Error connecting to source 'repl@10.0.0.1:3306'. This was attempt {attempt}/86400, with a delay of 1 seconds between \
+         attempts. Message: Can't connect to MySQL server on '10.0.0.1:3306' (111)"
+    )
+}
+
+#[test]
+fn what_is_shown_of_a_standby_that_tries_to_connect_does_not_change_with_each_try() {
+    let shown = |attempt| {
+        let mut scene = Scene::well();
+        receive_error(&mut scene, &unreachable_source(attempt));
+        scene.plan().view
+    };
+    assert_eq!(shown(1), shown(2));
+    let message = shown(1).replicas.into_iter().find_map(|view| view.message).expect("it is said");
+    assert!(message.starts_with("2003: ") && message.ends_with("(111)"), "{message}");
+}
+
 #[test]
 fn who_is_replaced_and_why() {
     type Case = (&'static str, fn(&mut Scene), Option<(&'static str, Sentence)>);
@@ -115,6 +143,12 @@ fn who_is_replaced_and_why() {
             },
             Some(("m-b", Sentence::ReplicationBroken)),
         ),
+        (
+            "a standby whose source has purged what it needs",
+            |s| receive_error(s, "13114: Got fatal error 1236 from source when reading data from binary log: 'purged'"),
+            Some(("m-b", Sentence::ReplicationBroken)),
+        ),
+        ("a standby that has tried to connect 1236 times", |s| receive_error(s, &unreachable_source(1236)), None),
         ("a standby that is silent for half a minute", |s| s.silent("b", 30_000), None),
         ("a standby that is silent for longer", |s| s.silent("b", 61_000), Some(("m-b", Sentence::Lost))),
         (

@@ -5,7 +5,8 @@
 //! it goes on answering: nothing that answers waits for either.
 //!
 //! - [`config`]: what the pod says; [`facts`]: what is known now, and the report made of it
-//! - [`child`]: processes and their reaping; [`host`]: one mysqld from start to end; [`life`]: from the volume to mysqld; [`logs`]: its words; [`mycnf`]: what it is told
+//! - [`child`]: processes and their reaping; [`host`]: one mysqld from start to end; [`life`]: from the volume to mysqld; [`logs`]: its words; [`mycnf`]: what it is told;
+//!   [`certificate`]: with which certificate it serves
 //! - [`volume`]: the threads that touch the volume; [`datadir`]: what lies on it; [`build`]: filling it
 //! - [`orders`]: the queue and its worker; [`promote`], [`follow`], [`fence`]: what they do
 //! - [`observe`]: readings of the own server; [`probes`]: probes of it and of the primary; [`proc`]: what the kernel says
@@ -15,6 +16,7 @@
 pub mod admin;
 pub mod api;
 pub mod build;
+pub mod certificate;
 pub mod child;
 pub mod config;
 pub mod contact;

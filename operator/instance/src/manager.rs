@@ -15,7 +15,7 @@ use understudy_link::server::Limits;
 use understudy_link::{Identity, names, server};
 use understudy_mysql::probe::Account;
 use understudy_mysql::schema::ADMIN;
-use understudy_mysql::{Connect, Instance, Server, Trust};
+use understudy_mysql::{Connect, Server, Trust};
 
 use crate::admin::{self, Admin};
 use crate::api::{self, Api};
@@ -26,10 +26,9 @@ use crate::facts::{Shared, Sources};
 use crate::host::Host;
 use crate::probes::Probers;
 use crate::volume::Watch;
-use crate::{life, observe, orders, stop, telemetry};
+use crate::{certificate, life, observe, orders, stop, telemetry};
 
 const END_WITHIN: Duration = Duration::from_secs(3);
-const RELOAD_WITHIN: Duration = Duration::from_secs(5);
 
 /// Runs the manager as this process, until it is asked to stop.
 pub fn run_process() -> anyhow::Result<()> {
@@ -69,7 +68,7 @@ async fn run(config: Arc<Config>, dropped_lines: Arc<AtomicU64>) -> anyhow::Resu
     observe::process(shared.clone(), host.clone()).context("thread not started")?;
     let probers = Probers::start(&shared, &config, &trust, &tasks, &ending);
     tasks.spawn(identity.clone().keep_fresh(config.tls.clone(), ending.clone()));
-    tasks.spawn(reload_certificates(identity.clone(), connection(), ending.clone()));
+    tasks.spawn(certificate::keep_fresh(identity.clone(), connection(), certificate::PACE, ending.clone()));
 
     let sources = Sources {
         shared: shared.clone(),
@@ -123,15 +122,4 @@ async fn run(config: Arc<Config>, dropped_lines: Arc<AtomicU64>) -> anyhow::Resu
         tracing::warn!("not everything ended in time");
     }
     Ok(())
-}
-
-/// mysqld keeps the certificate that it started with until it is told to read the files again.
-async fn reload_certificates(identity: Identity, server: Arc<dyn Instance>, ending: CancellationToken) {
-    let mut replacements = identity.replacements();
-    while let Some(Ok(())) = ending.run_until_cancelled(replacements.changed()).await {
-        match server.reload_certificates(RELOAD_WITHIN).await {
-            Ok(()) => tracing::info!("mysqld has the new certificate"),
-            Err(e) => tracing::warn!(error = %e, "mysqld keeps its old certificate"),
-        }
-    }
 }

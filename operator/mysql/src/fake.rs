@@ -29,6 +29,16 @@ struct State {
     applies: bool,
     received: GtidSet,
     clients: u32,
+    reloads: Reloads,
+}
+
+/// How often the server was to read its certificate files again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reloads {
+    /// How often it was told to.
+    pub asked: u32,
+    /// How often it did.
+    pub done: u32,
 }
 
 /// A server that exists in memory only. Starts read-only, like a real one.
@@ -71,6 +81,11 @@ impl Fake {
     /// How many clients are connected.
     pub fn clients(&self) -> u32 {
         self.state().clients
+    }
+
+    /// How often its certificate files were read again.
+    pub fn reloads(&self) -> Reloads {
+        self.state().reloads
     }
 
     /// Offsets that consumers have stored.
@@ -231,7 +246,12 @@ impl Instance for Fake {
     }
 
     async fn reload_certificates(&self, within: Duration) -> Result<(), SqlError> {
-        self.run("reload certificates", within, |_| Ok(())).await
+        self.state().reloads.asked += 1;
+        self.run("reload certificates", within, |state| {
+            state.reloads.done += 1;
+            Ok(())
+        })
+        .await
     }
 
     async fn clone_from(&self, _donor: &Donor, within: Duration) -> Result<(), SqlError> {

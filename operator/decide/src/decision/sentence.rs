@@ -9,12 +9,14 @@ pub enum Sentence {
     FailedOver,
     /// It has transactions that the primary lacks.
     Errant,
-    /// Its server ended.
+    /// Its server or its pod ended.
     Exited,
     /// Its manager has been silent for too long.
     Lost,
     /// Its volume holds something that is not a complete data directory.
     Unusable,
+    /// It is there and of no use: its volume hangs, or its server does not answer its own manager.
+    Stuck,
     /// Its replication is broken for good.
     ReplicationBroken,
     /// Its volume fails.
@@ -34,7 +36,9 @@ impl Sentence {
     /// replica's own.
     pub fn is_soft(self) -> bool {
         match self {
-            Self::Exited | Self::Lost | Self::Unusable | Self::ReplicationBroken | Self::Unplaceable => true,
+            Self::Exited | Self::Lost | Self::Unusable | Self::Stuck | Self::ReplicationBroken | Self::Unplaceable => {
+                true
+            }
             Self::FailedOver
             | Self::Errant
             | Self::VolumeFailed
@@ -51,6 +55,7 @@ impl Sentence {
             Self::Exited
             | Self::Errant
             | Self::Unusable
+            | Self::Stuck
             | Self::ReplicationBroken
             | Self::VolumeFailed
             | Self::Unplaceable

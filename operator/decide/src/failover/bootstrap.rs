@@ -6,7 +6,7 @@ use understudy_wire::order::{BootstrapIntent, Build, Origin};
 
 use super::assess::Assessment;
 use super::candidate::{Ranking, rank};
-use super::plan::{Change, claim};
+use super::plan::{Change, claim, start_again};
 use super::snapshot::{Fact, Kind, OrderOutcome, Replica, Snapshot};
 use crate::decision::{Draft, Order, OrderKind, Reason, Sentence, Step};
 
@@ -99,7 +99,10 @@ fn intend(s: &Snapshot, reason: Reason, d: &mut Draft) {
             d.note(reason, format!("{name} alone may initialise a volume of this shard"));
             d.step(Step::IntendBootstrap { replica: name.clone() });
         }
-        None => d.doing("bootstrap: waiting for a first replica"),
+        None => {
+            d.doing("bootstrap: waiting for a first replica");
+            start_again(s, d);
+        }
     }
 }
 
@@ -183,6 +186,7 @@ fn cold_start(s: &Snapshot, holders: &[(&ReplicaName, Holds)], d: &mut Draft) {
         .collect();
     let ranking = rank(s, None, &but);
     let Some(best) = ranking.choose(None).map(|candidate| candidate.name.clone()) else {
+        start_again(s, d);
         return held(holders, &ranking, d);
     };
     d.note(Reason::StatusLost, "replicas hold data and the status names no primary: the best copy will be taken");
@@ -190,6 +194,8 @@ fn cold_start(s: &Snapshot, holders: &[(&ReplicaName, Holds)], d: &mut Draft) {
     let everybody = s.cast().all(|(name, _)| s.fresh_report(name).is_some());
     if everybody || s.memory.awake > COLD_START_PATIENCE {
         claim(s, &Assessment::nobody(), Change::out_of_nothing(Kind::Failover, &best, "StatusLost"), ranking, d);
+    } else {
+        start_again(s, d);
     }
 }
 

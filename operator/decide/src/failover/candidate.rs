@@ -11,7 +11,8 @@ use understudy_wire::{GtidSet, ReplicaName};
 
 use super::assess::phase_words;
 use super::retention::retention;
-use super::snapshot::{Replica, Snapshot};
+use super::signature::volume_error;
+use super::snapshot::{Pod, PodPhase, Replica, Snapshot};
 
 /// Received transactions count as executed when the applier is no more than this behind.
 pub const APPLIES_IN_TIME: Millis = 1_000;
@@ -40,12 +41,14 @@ pub struct Candidate {
 pub enum Unfit {
     /// It is to be replaced.
     Condemned,
-    /// It has no pod with an address, or the pod is leaving.
+    /// It has no pod with an address, or the pod is leaving or ended.
     NoPod,
     /// Its manager is silent.
     Silent,
     /// Its server does not run; what its manager says instead.
     NotRunning(String),
+    /// Its volume fails or hangs, in these words.
+    Volume(String),
     /// What it has executed and stored is not known, or was read too long ago.
     NothingRead,
     /// It has these transactions that no other replica has.
@@ -70,7 +73,7 @@ impl Unfit {
             Self::Condemned => "condemned".into(),
             Self::NoPod => "it has no running pod".into(),
             Self::Silent => "its manager is silent".into(),
-            Self::NotRunning(instead) => instead.clone(),
+            Self::NotRunning(instead) | Self::Volume(instead) => instead.clone(),
             Self::NothingRead => "what it has executed and stored is not known".into(),
             Self::Errant(own) => format!("it has transactions that no other replica has: {own}"),
             Self::Retention { partition, needs, earliest } => {
@@ -176,12 +179,19 @@ fn able(s: &Snapshot, old: Option<&ReplicaName>, name: &ReplicaName, replica: &R
     if replica.condemned.is_some() {
         return Err(Unfit::Condemned);
     }
-    if replica.pod.present().is_none_or(|pod| pod.terminating || pod.ip.is_none()) {
+    let is_there = |pod: &&Pod| !pod.terminating && pod.ip.is_some() && pod.phase == PodPhase::Alive;
+    if replica.pod.present().filter(is_there).is_none() {
         return Err(Unfit::NoPod);
     }
     let Some((server, age)) = s.fresh_report(name) else { return Err(Unfit::Silent) };
     if server.phase != Phase::Running {
         return Err(Unfit::NotRunning(phase_words(server, None)));
+    }
+    if let Some(error) = volume_error(server) {
+        return Err(Unfit::Volume(format!("its volume answers {error}")));
+    }
+    if server.fsync.as_ref().and_then(|fsync| fsync.in_flight).is_some_and(|hanging| hanging + age >= t.stuck_after) {
+        return Err(Unfit::Volume("writes to its volume hang".into()));
     }
     let executed = match &server.executed {
         Some(read) if read.age + age <= t.fresh => &read.value,

@@ -7,7 +7,7 @@ use super::assess::{Assessment, Cause, Class, Seconds, Verdict};
 use super::candidate::{Candidate, Ranking, has_all, rank};
 use super::last_resort::{LastResort, last_resort};
 use super::record::{self, Entry, Grounds, Milestone, RecordUpdate};
-use super::snapshot::{Kind, Mode, Request, Snapshot, Transition};
+use super::snapshot::{Kind, Mode, PodPhase, Request, Snapshot, Transition};
 use super::{bootstrap, transition};
 use crate::decision::{Claim, Draft, Reason, Step};
 
@@ -169,24 +169,29 @@ fn held_back(s: &Snapshot, d: &mut Draft) -> bool {
     false
 }
 
-/// No replica may be promoted. Servers that ended are started again where they are: each may hold the last copy.
+/// No replica may be promoted: what ended is started again.
 pub(crate) fn nobody_else(s: &Snapshot, primary: &ReplicaName, ranking: &Ranking, d: &mut Draft) {
     let reason = if ranking.retention_violated() { Reason::RetentionViolated } else { Reason::NoCandidate };
     d.doing("waiting for a replica that can be promoted");
     d.note(reason, format!("nobody can take over from {primary}: {}", ranking.words()));
+    start_again(s, d);
+}
+
+/// Servers that ended, and those whose pods did, are started again where they are, on their volumes: each may hold the last copy.
+pub(crate) fn start_again(s: &Snapshot, d: &mut Draft) {
     if s.memory.awake < LAST_COPY_PATIENCE {
         return;
     }
     let in_office = |name: &ReplicaName| s.status.primary.as_ref() == Some(name);
     for (name, replica) in s.replicas.iter().filter(|(name, replica)| replica.condemned.is_none() || in_office(name)) {
-        let ended = match s.fresh_report(name) {
-            Some((server, received)) => match server.phase {
-                Phase::Exited { age, .. } => age + received,
-                _ => continue,
-            },
-            None => continue,
+        let Some(pod) = replica.pod.present().filter(|pod| !pod.terminating) else { continue };
+        let ended = match (s.fresh_report(name).map(|(server, received)| (&server.phase, received)), pod.phase) {
+            (Some((Phase::Exited { age, .. }, received)), _) => age + received,
+            // Since when is not known; a pod that ends as soon as it is made is made again this often.
+            (None, PodPhase::Ended) => pod.age,
+            (Some(_), _) | (None, PodPhase::Alive) => continue,
         };
-        if let Some(pod) = replica.pod.present().filter(|pod| !pod.terminating && ended >= LAST_COPY_PATIENCE)
+        if ended >= LAST_COPY_PATIENCE
             && d.step(Step::DeletePod { replica: name.clone(), uid: pod.uid.clone(), restart: true })
         {
             let message = format!("{name} may be the last copy: its pod is started again on its volume");

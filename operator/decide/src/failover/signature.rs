@@ -37,7 +37,7 @@ pub enum Cause {
     VolumeFailed,
     /// mysqld was started again and does not take writes.
     Restarted,
-    /// The pod is stopping and the server serves no more.
+    /// The pod is stopping, or ended, and the server serves no more.
     PodStopped,
     /// The manager is silent and nobody reaches the server: its pod or node is gone.
     Unreachable,
@@ -120,11 +120,13 @@ fn data_lost(case: &Case<'_>) -> Option<Finding> {
 
 fn volume_failed(case: &Case<'_>) -> Option<Finding> {
     let Own::Fresh(server, _) = case.own else { return None };
-    let error = server.fsync.as_ref()?.error.as_deref()?;
-    if !matches!(error, "EIO" | "EROFS") {
-        return None;
-    }
+    volume_error(server)?;
     Finding::of_accusers(0, case.first_accused(), 0)
+}
+
+/// What the volume answers, when that is the end of it.
+pub(crate) fn volume_error(server: &Server) -> Option<&str> {
+    server.fsync.as_ref()?.error.as_deref().filter(|error| matches!(*error, "EIO" | "EROFS"))
 }
 
 /// Whatever the manager says about a server that has just taken office may be from before.
@@ -144,12 +146,14 @@ fn restarted(case: &Case<'_>) -> Option<Finding> {
 }
 
 fn pod_stopped(case: &Case<'_>) -> Option<Finding> {
-    match case.own {
-        Own::Fresh(Server { phase: Phase::Stopping, .. }, _) => {
-            Finding::of_accusers(case.first_accused()?, case.first_accused(), case.thresholds.gone_after)
-        }
-        _ => None,
-    }
+    let stopped = match case.own {
+        Own::Fresh(Server { phase: Phase::Stopping, .. }, _) => true,
+        Own::Fresh(..) => false,
+        // With its manager silent the kubelet is the one that saw it.
+        Own::Silent(_) => case.pod_ended,
+    };
+    let first = case.first_accused().filter(|_| stopped)?;
+    Finding::of_accusers(first, Some(first), case.thresholds.gone_after)
 }
 
 /// Two domains besides the silent manager. A pause of the whole machine looks the same until it ends, so the silence must

@@ -11,7 +11,7 @@ use understudy_wire::order::Peers;
 use understudy_wire::{Epoch, GtidSet, Observer, ReplicaName, Report, ShardName};
 
 pub use super::thresholds::Thresholds;
-use crate::decision::OrderKind;
+use crate::decision::{OrderKind, Subject};
 
 /// Everything that is known of one shard at one moment.
 #[derive(Clone, Debug)]
@@ -237,6 +237,8 @@ pub struct Pod {
     pub node: Option<String>,
     /// Its address.
     pub ip: Option<String>,
+    /// Whether anything may still run in it.
+    pub phase: PodPhase,
     /// Whether its deletion was asked for.
     pub terminating: bool,
     /// The value of its role label.
@@ -245,6 +247,16 @@ pub struct Pod {
     pub unschedulable: Option<String>,
     /// Age of the object.
     pub age: Millis,
+}
+
+/// Whether anything may still run in a pod.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PodPhase {
+    /// It waits, starts or runs, or nobody knows.
+    #[default]
+    Alive,
+    /// Its containers ended and nobody starts them again (`Failed`, `Succeeded`): it was evicted, its node was shut down, or would not have it.
+    Ended,
 }
 
 /// A volume claim.
@@ -347,6 +359,8 @@ pub struct Memory {
     pub reprobe: Option<Reprobe>,
     /// The last order of each kind to each replica.
     pub orders: BTreeMap<(ReplicaName, OrderKind), OrderFact>,
+    /// Steps that could not be taken a moment ago. They are held back for a while, and stand in nobody's way.
+    pub held_back: BTreeSet<Subject>,
 }
 
 /// The probe after the claim.
@@ -419,6 +433,14 @@ impl Snapshot {
         }
     }
 
+    /// How long a replica's manager was paused lately; zero while its loop turns as it means to.
+    pub fn own_pause(&self, replica: &ReplicaName) -> Millis {
+        let is_its =
+            |observer: &Observer| matches!(observer, Observer::Manager { replica: speaker } if speaker == replica);
+        let report = self.reports.iter().map(|received| &received.report).find(|report| is_its(&report.observer));
+        report.filter(|report| report.own_gap > 2 * report.interval).map_or(0, |report| report.own_gap)
+    }
+
     /// The replicas that are not condemned.
     pub fn cast(&self) -> impl Iterator<Item = (&ReplicaName, &Replica)> {
         self.replicas.iter().filter(|(_, replica)| replica.condemned.is_none())
@@ -427,6 +449,12 @@ impl Snapshot {
     /// The node of a replica's pod.
     pub fn node_of(&self, replica: &ReplicaName) -> Option<&str> {
         self.replicas.get(replica)?.pod.present()?.node.as_deref()
+    }
+
+    /// Whether a replica has a pod in which nothing runs or will run, and which nobody takes away.
+    pub fn pod_ended(&self, replica: &ReplicaName) -> bool {
+        let pod = self.replicas.get(replica).and_then(|replica| replica.pod.present());
+        pod.is_some_and(|pod| pod.phase == PodPhase::Ended && !pod.terminating)
     }
 
     /// The zone of a replica's pod.

@@ -81,6 +81,8 @@ pub struct Case<'a> {
     pub thresholds: &'a Thresholds,
     /// Its manager.
     pub own: Own<'a>,
+    /// Whether the kubelet says that its pod ended: a witness of its own.
+    pub pod_ended: bool,
     /// Age of the last commit that its manager saw succeed.
     pub own_commit: Option<Millis>,
     /// Everybody else.
@@ -112,7 +114,14 @@ impl<'a> Case<'a> {
             .filter(|(_, evidence)| evidence.subject == *subject)
             .filter_map(|(received, evidence)| hear_one(received, evidence, by_node, &s.policy.thresholds))
             .collect();
-        Self { thresholds: &s.policy.thresholds, own, own_commit, testimonies, office_known: s.memory.office_known }
+        Self {
+            thresholds: &s.policy.thresholds,
+            own,
+            pod_ended: s.pod_ended(subject),
+            own_commit,
+            testimonies,
+            office_known: s.memory.office_known,
+        }
     }
 
     /// Age of the newest commit that anybody saw succeed.

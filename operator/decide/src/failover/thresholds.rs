@@ -27,6 +27,8 @@ pub struct Thresholds {
     pub lost_standby_after: Millis,
     /// How long replication may be broken before the standby is replaced.
     pub broken_standby_after: Millis,
+    /// How long the volume of a standby may hang, or its server not answer its own manager, before it is replaced.
+    pub stuck_standby_after: Millis,
     /// How long a pod may be without a word from its manager before another is tried.
     pub unheard_after: Millis,
     /// The pause after a replacement failed as well; twice as long after each further one.
@@ -47,6 +49,7 @@ impl Default for Thresholds {
             cooldown: 600_000,
             lost_standby_after: 60_000,
             broken_standby_after: 15_000,
+            stuck_standby_after: 60_000,
             unheard_after: 180_000,
             replacement_pause: 30_000,
         }

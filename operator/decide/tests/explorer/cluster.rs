@@ -30,6 +30,8 @@ pub struct Disk {
     pub node: Option<usize>,
     pub data: Option<Data>,
     pub unusable: bool,
+    /// Since when writes to it hang.
+    pub hangs: Option<Millis>,
     pub role: Option<String>,
 }
 
@@ -57,6 +59,8 @@ pub struct PodW {
     pub node: usize,
     pub process: Process,
     pub frozen: bool,
+    /// Evicted, or its node was shut down: it stays there, and nothing runs in it again.
+    pub ended: bool,
     pub terminating_at: Option<Millis>,
     pub read_only: bool,
     pub source: Option<(ReplicaName, String)>,

@@ -56,7 +56,7 @@ pub fn server(now: Millis, name: &ReplicaName, rep: &Rep, pod: &PodW) -> Server 
         }),
         lsn: None,
         admin: None,
-        fsync: None,
+        fsync: Some(Fsync { in_flight: disk.and_then(|disk| disk.hangs).map(|since| now - since), ..Fsync::default() }),
         volume: None,
         build: match &pod.process {
             Process::Building { donor, .. } => Some(BuildProgress {

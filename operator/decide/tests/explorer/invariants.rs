@@ -45,7 +45,8 @@ impl World {
             return Some(format!("{primary} does not commit"));
         }
         let cast: Vec<_> = self.replicas.iter().filter(|(_, rep)| rep.condemned.is_none()).collect();
-        if cast.len() != self.wanted || self.replicas.len() != self.wanted {
+        let left_over = self.replicas.iter().filter(|(name, rep)| rep.condemned.is_some() && !self.stays(name)).count();
+        if cast.len() != self.wanted || left_over > 0 {
             return Some(format!(
                 "{} replicas, {} not condemned, {} asked for",
                 self.replicas.len(),
@@ -55,7 +56,8 @@ impl World {
         }
         for (name, rep) in cast.iter().filter(|(name, _)| *name != primary) {
             let follows = rep.pod.as_ref().is_some_and(|pod| {
-                pod.process == Process::Running && pod.source.as_ref().is_some_and(|(source, _)| source == primary)
+                let source = pod.source.as_ref().map(|(source, _)| source);
+                pod.process == Process::Running && source == Some(primary) && !self.hangs(name)
             });
             if !follows {
                 return Some(format!("{name} does not follow: {rep:?}"));

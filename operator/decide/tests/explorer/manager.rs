@@ -52,7 +52,7 @@ impl World {
         let Some(rep) = self.replicas.get_mut(&letter.to) else { return Ok(None) };
         let own = rep.source_id();
         let (Some(pod), Some(disk)) = (&mut rep.pod, &mut rep.disk) else { return Ok(None) };
-        if pod.uid != letter.pod || !self.nodes[pod.node].up {
+        if pod.uid != letter.pod || pod.ended || !self.nodes[pod.node].up {
             return Ok(None);
         }
         let refuse = |why: &str| Ok(Some(OrderOutcome::Failed(why.into())));
@@ -60,6 +60,10 @@ impl World {
             return refuse("stale epoch");
         }
         let done = |set| Ok(Some(OrderOutcome::Done(set)));
+        let writes = matches!(letter.order, Order::Build(_) | Order::Follow(_) | Order::Promote(_));
+        if writes && disk.hangs.is_some() {
+            return Ok(None);
+        }
         let running = pod.process == Process::Running;
         match &letter.order {
             Order::Build(build) => {
@@ -151,7 +155,7 @@ impl World {
             .replicas
             .iter()
             .filter_map(|(name, rep)| {
-                let pod = rep.pod.as_ref().filter(|pod| self.nodes[pod.node].up)?;
+                let pod = rep.pod.as_ref().filter(|pod| !pod.ended && self.nodes[pod.node].up)?;
                 let (head, _) = pod.peers.as_ref()?.primary.as_ref()?;
                 Some((name.clone(), (head.clone(), self.try_commit(head, None))))
             })

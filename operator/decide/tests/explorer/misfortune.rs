@@ -33,6 +33,10 @@ impl World {
             self.operator = None;
             self.operator_back = self.now + self.random.between(0, 5_000);
         }
+        if self.random.one_in(400) {
+            self.say(|| "every node is shut down and comes back".into());
+            names.iter().for_each(|name| self.end_pod(name));
+        }
         if self.random.one_in(100) {
             let target = if self.random.one_in(2) { self.random.pick(&names).cloned() } else { None };
             let name = format!("request-{}", self.now);
@@ -47,8 +51,12 @@ impl World {
     }
 
     pub fn harm(&mut self, name: &ReplicaName) {
-        let kind = self.random.between(0, 9);
+        let kind = self.random.between(0, 11);
         let now = self.now;
+        if kind == 10 {
+            self.say(|| format!("{name}: its pod is evicted"));
+            return self.end_pod(name);
+        }
         let Some(rep) = self.replicas.get_mut(name) else { return };
         let Some(pod) = &mut rep.pod else { return };
         let what = match kind {
@@ -63,6 +71,11 @@ impl World {
             7 => {
                 pod.terminating_at = Some(now);
                 "its pod is asked to stop"
+            }
+            11 => {
+                let Some(disk) = &mut rep.disk else { return };
+                disk.hangs = if disk.hangs.is_some() { None } else { Some(now) };
+                if disk.hangs.is_some() { "its volume hangs" } else { "its volume thaws" }
             }
             8 => {
                 rep.pod = None;
@@ -83,6 +96,16 @@ impl World {
         self.say(|| format!("{name}: {what}"));
     }
 
+    fn end_pod(&mut self, name: &ReplicaName) {
+        let now = self.now;
+        if let Some(pod) = self.replicas.get_mut(name).and_then(|rep| rep.pod.as_mut()) {
+            pod.ended = true;
+            pod.frozen = false;
+            pod.process = Process::Exited { at: now };
+            pod.probe = None;
+        }
+    }
+
     pub fn node_down(&mut self, at: usize) {
         self.nodes[at].up = false;
     }
@@ -94,7 +117,7 @@ impl World {
         self.nodes[at].up = true;
         let now = self.now;
         for rep in self.replicas.values_mut() {
-            let Some(pod) = rep.pod.as_mut().filter(|pod| pod.node == at) else { continue };
+            let Some(pod) = rep.pod.as_mut().filter(|pod| pod.node == at && !pod.ended) else { continue };
             pod.frozen = false;
             pod.read_only = true;
             pod.peers = None;
@@ -132,5 +155,23 @@ impl World {
                 pod.frozen = false;
             }
         }
+        // So may one volume hang for ever, as long as another copy is there.
+        let hanging: Vec<_> = self.replicas.keys().filter(|name| self.hangs(name)).cloned().collect();
+        for name in hanging {
+            let another = self.replicas.iter().any(|(other, rep)| {
+                let holds = rep.disk.as_ref().is_some_and(|disk| disk.data.is_some() && !disk.unusable);
+                let up = rep.pod.as_ref().is_some_and(|pod| self.nodes[pod.node].up && pod.process == Process::Running);
+                *other != name && rep.condemned.is_none() && holds && up && !self.hangs(other)
+            });
+            if !another || self.served.is_empty() || self.random.one_in(2) {
+                let disk = self.replicas.get_mut(&name).and_then(|rep| rep.disk.as_mut());
+                disk.expect("it hangs").hangs = None;
+            }
+        }
+    }
+
+    pub fn hangs(&self, name: &ReplicaName) -> bool {
+        let disk = self.replicas.get(name).and_then(|rep| rep.disk.as_ref());
+        disk.is_some_and(|disk| disk.hangs.is_some())
     }
 }

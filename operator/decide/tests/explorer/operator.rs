@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use understudy_decide::decision::Subject;
 use understudy_decide::failover::snapshot::*;
 use understudy_decide::{Decision, Fact, Order, OrderKind, plan};
 use understudy_wire::evidence::*;
@@ -34,6 +35,8 @@ pub struct Operator {
     transition: Option<(Epoch, Millis)>,
     office: Option<((ReplicaName, Epoch), Millis)>,
     own: BTreeMap<ReplicaName, Watch>,
+    /// Steps that were refused, and when.
+    pub held_back: BTreeMap<Subject, Millis>,
     /// What the caches held in the last turns.
     cached: Vec<BTreeMap<ReplicaName, Rep>>,
 }
@@ -51,6 +54,7 @@ impl Operator {
             transition: None,
             office: None,
             own: BTreeMap::new(),
+            held_back: BTreeMap::new(),
             cached: Vec::new(),
         }
     }
@@ -62,7 +66,7 @@ impl Operator {
         self.connected.clear();
         let mut reports = Vec::new();
         for (name, rep) in &world.replicas {
-            let Some(pod) = rep.pod.as_ref().filter(|pod| !cut(&world.nodes[pod.node])) else { continue };
+            let Some(pod) = rep.pod.as_ref().filter(|pod| !pod.ended && !cut(&world.nodes[pod.node])) else { continue };
             self.connected.insert(name.clone(), pod.uid.clone());
             let mut evidence =
                 vec![Evidence { subject: name.clone(), probe: None, server: Some(server(now, name, rep, pod)) }];
@@ -166,6 +170,7 @@ impl Operator {
                     lost_standby_after: 6_000,
                     unheard_after: 10_000,
                     broken_standby_after: 3_000,
+                    stuck_standby_after: 6_000,
                     replacement_pause: 3_000,
                     ..Thresholds::default()
                 },
@@ -209,6 +214,7 @@ impl Operator {
                         (key.clone(), fact)
                     })
                     .collect(),
+                held_back: self.held_back.iter().filter(|(_, at)| now - **at < 2_000).map(|(s, _)| s.clone()).collect(),
             },
         };
         let decision = plan(&snapshot);
@@ -230,6 +236,7 @@ impl Operator {
                 uid: pod.uid.clone(),
                 node: Some(world.nodes[pod.node].name.clone()).filter(|_| pod.node != world.nowhere()),
                 ip: Some(pod.ip.clone()).filter(|_| pod.node != world.nowhere()),
+                phase: if pod.ended { PodPhase::Ended } else { PodPhase::Alive },
                 terminating: pod.terminating_at.is_some(),
                 role: pod.role.clone(),
                 unschedulable: (pod.node == world.nowhere()).then(|| "no room".into()),

@@ -30,7 +30,9 @@ impl World {
             if pod.terminating_at.is_some_and(|at| now > at + 2_000) && pod.process == Process::Running {
                 pod.process = Process::Exited { at: now };
             }
+            let hangs = disk.hangs.is_some();
             match pod.process.clone() {
+                Process::Building { .. } | Process::Starting { .. } if hangs => {}
                 Process::Building { until, donor } if now >= until => {
                     match alive(&donor) {
                         Some((_, data)) if !self.random.one_in(10) => {
@@ -55,7 +57,8 @@ impl World {
                 continue;
             };
             pod.last_read = now;
-            if let Some((source, address)) = &pod.source
+            if !hangs
+                && let Some((source, address)) = &pod.source
                 && let Some((head, theirs)) = alive(source)
                 && format!("{}:3306", head.ip) == *address
             {
@@ -115,7 +118,7 @@ impl World {
         let Some(rep) = self.replicas.get(subject) else { return unreachable };
         let Some(pod) = &rep.pod else { return unreachable };
         let node = &self.nodes[pod.node];
-        if !node.up || (from == Some("operator") && node.cut) {
+        if pod.ended || !node.up || (from == Some("operator") && node.cut) {
             return unreachable;
         }
         if pod.frozen {
@@ -123,6 +126,9 @@ impl World {
         }
         match pod.process {
             Process::Running if pod.read_only => Err((Stage::Commit, ProbeError::ReadOnly)),
+            Process::Running if rep.disk.as_ref().is_some_and(|disk| disk.hangs.is_some()) => {
+                Err((Stage::Commit, ProbeError::Timeout))
+            }
             Process::Running => Ok(()),
             _ => Err((Stage::Tcp, ProbeError::Refused { message: "refused".into() })),
         }

@@ -15,6 +15,15 @@ impl Operator {
         // A write can fail, or somebody else may have written first.
         if world.faults && world.random.one_in(15) {
             world.say(|| format!("write fails: {step:?}"));
+            if step.can_wait() {
+                self.held_back.insert(step.subject(), world.now);
+            }
+            return Ok(());
+        }
+        // Something in the cluster stands against it for as long as the faults last, and longer.
+        if world.refuses(step) {
+            world.say(|| format!("refused: {step:?}"));
+            self.held_back.insert(step.subject(), world.now);
             return Ok(());
         }
         match step {
@@ -83,7 +92,14 @@ impl Operator {
             Step::MakeVolume { replica } => {
                 let uid = world.uid("volume");
                 if let Some(rep) = world.replicas.get_mut(replica) {
-                    rep.disk.get_or_insert(Disk { uid, node: None, data: None, unusable: false, role: None });
+                    rep.disk.get_or_insert(Disk {
+                        uid,
+                        node: None,
+                        data: None,
+                        unusable: false,
+                        hangs: None,
+                        role: None,
+                    });
                 }
             }
             Step::MakePod { replica } => make_pod(world, replica),
@@ -223,6 +239,7 @@ fn make_pod(world: &mut World, replica: &ReplicaName) {
         node,
         process,
         frozen: false,
+        ended: false,
         terminating_at: None,
         read_only: true,
         source: None,

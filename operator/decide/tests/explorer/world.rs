@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use understudy_decide::Step;
+use understudy_decide::decision::Subject;
 use understudy_decide::failover::snapshot::*;
 use understudy_wire::evidence::Millis;
 use understudy_wire::{Epoch, ReplicaName};
@@ -58,6 +59,8 @@ pub struct World {
     pub faults: bool,
     pub counts: Counts,
     next_uid: u64,
+    /// Deletions that were asked for, and whether something in the cluster stands against them for ever.
+    refused: BTreeMap<Subject, bool>,
     /// Who took writes under which epoch.
     pub served: BTreeMap<Epoch, BTreeSet<ReplicaName>>,
     trace: Option<Vec<String>>,
@@ -90,6 +93,7 @@ impl World {
             faults: true,
             counts: Counts::default(),
             next_uid: 0,
+            refused: BTreeMap::new(),
             served: BTreeMap::new(),
             trace: traced.then(Vec::new),
         }
@@ -151,7 +155,6 @@ impl World {
             operator.listen(self);
             let (decision, snapshot) = operator.decide(self);
             for step in &decision.steps {
-                steps += 1;
                 if self.faults && self.random.one_in(40) {
                     self.say(|| format!("operator dies before {step:?}"));
                     self.counts.crashes += 1;
@@ -159,12 +162,29 @@ impl World {
                     return self.check().map(|()| steps);
                 }
                 operator.act(self, &snapshot, step)?;
+                steps += usize::from(self.refused.get(&step.subject()) != Some(&true));
                 self.check()?;
             }
             self.operator = Some(operator);
         }
         self.check()?;
         Ok(steps)
+    }
+
+    /// Whether nobody is allowed to do this, as by a webhook.
+    pub fn refuses(&mut self, step: &Step) -> bool {
+        let refused = self.faults && self.random.one_in(6);
+        match step {
+            Step::DeletePod { restart: false, .. } | Step::DeleteVolume { .. } | Step::DeleteReplica { .. } => {
+                *self.refused.entry(step.subject()).or_insert(refused)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether what is left of a condemned replica cannot be taken away.
+    pub fn stays(&self, name: &ReplicaName) -> bool {
+        self.refused.iter().any(|(subject, refused)| *refused && subject.about.as_deref() == Some(name.as_str()))
     }
 
     pub fn wrote(&mut self, step: &Step) {

@@ -7,8 +7,8 @@ pub mod secrets;
 
 use std::time::Duration;
 
-use futures::FutureExt;
 use futures::future::BoxFuture;
+use futures::{FutureExt, TryFutureExt};
 use kube::ResourceExt;
 use understudy_api::{Shard, labels, names};
 
@@ -90,6 +90,16 @@ fn lacking(error: &FurnishError) -> Option<Trouble> {
     }
 }
 
+/// Both are done, whatever becomes of the first: a certificate ends, and passwords may be missing for long. The first error counts.
+async fn both<E>(
+    one: impl Future<Output = Result<(), E>>,
+    other: impl Future<Output = Result<(), E>>,
+) -> Result<(), E> {
+    let one = one.await;
+    let other = other.await;
+    one.and(other)
+}
+
 async fn furnish(shard: &Shard, context: &Context) -> Result<(), FurnishError> {
     let name = shard.name_any();
     let namespace = shard.namespace().unwrap_or_default();
@@ -98,12 +108,11 @@ async fn furnish(shard: &Shard, context: &Context) -> Result<(), FurnishError> {
     let what =
         format!("secrets of {}/{}", shard.uid().unwrap_or_default(), shard.metadata.generation.unwrap_or_default());
     if context.recent.is_due(&what, AGAIN) {
-        secrets::ensure_credentials(shard, context).await.map_err(FurnishError::Credentials)?;
-        let san = names::shard_san(&name);
-        let secret = names::shard_tls_secret(&name);
-        secrets::ensure_certificate(shard, &secret, &san, &build::shard_labels(shard), context)
-            .await
-            .map_err(FurnishError::Certificate)?;
+        let credentials = secrets::ensure_credentials(shard, context);
+        let (san, secret, labels) =
+            (names::shard_san(&name), names::shard_tls_secret(&name), build::shard_labels(shard));
+        let certificate = secrets::ensure_certificate(shard, &secret, &san, &labels, context);
+        both(credentials.map_err(FurnishError::Credentials), certificate.map_err(FurnishError::Certificate)).await?;
         context.recent.looked(what);
     }
     applier.apply(manager::FURNISH, &build::config_map(shard), Live::Unwatched).await.map_err(FurnishError::Config)?;
@@ -124,4 +133,30 @@ async fn furnish(shard: &Shard, context: &Context) -> Result<(), FurnishError> {
     let live = Live::of(live.as_ref().map(|budget| &budget.metadata));
     applier.apply(manager::FURNISH, &budget, live).await.map_err(FurnishError::Budget)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_certificate_is_made_even_if_the_passwords_are_gone_and_the_first_error_is_told() {
+        let (bad, worse) = (Err("no passwords"), Err("no certificate"));
+        for (one, other, expected) in
+            [(Ok(()), Ok(()), Ok(())), (bad, Ok(()), bad), (Ok(()), worse, worse), (bad, worse, bad)]
+        {
+            let done = RefCell::new(Vec::new());
+            let step = |name, outcome: Result<(), &'static str>| {
+                let done = &done;
+                async move {
+                    done.borrow_mut().push(name);
+                    outcome
+                }
+            };
+            assert_eq!(both(step("passwords", one), step("certificate", other)).await, expected);
+            assert_eq!(done.into_inner(), ["passwords", "certificate"]);
+        }
+    }
 }

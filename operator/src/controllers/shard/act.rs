@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::{ListParams, ObjectList};
@@ -16,15 +16,15 @@ use understudy_api::v1alpha1::{
     Transition, TransitionKind, VolumeState, VolumeStatus,
 };
 use understudy_api::{Replica, Shard, labels};
+use understudy_decide::Step;
 use understudy_decide::decision::{Claim, NewReplica, Sentence};
 use understudy_decide::failover::snapshot::{Kind, Snapshot};
-use understudy_decide::{Role as DecidedRole, Step};
 use understudy_wire::{Epoch, ReplicaName};
 
 use super::build;
 use super::observe::Objects;
 use super::stage::Stage;
-use crate::apply::{ApplyError, Live, Writable, manager};
+use crate::apply::{ApplyError, Writable, manager};
 use crate::controllers::failover;
 use crate::troubles::Trouble;
 
@@ -66,7 +66,7 @@ impl ActError {
 /// No call may hold up the stage for longer.
 const CALL: Duration = Duration::from_secs(4);
 
-async fn soon<T>(call: impl Future<Output = Result<T, ApplyError>>) -> Result<T, ActError> {
+pub(super) async fn soon<T>(call: impl Future<Output = Result<T, ApplyError>>) -> Result<T, ActError> {
     tokio::time::timeout(CALL, call).await.map_err(|_| ActError::Slow)?.map_err(ActError::Apply)
 }
 
@@ -289,32 +289,6 @@ impl Stage {
     fn pair(&self, replica: &ReplicaName, objects: &Objects) -> Option<(Shard, Replica)> {
         let replica = objects.replicas.iter().find(|found| found.name_any() == replica.as_str())?;
         Some((self.shard.clone()?, replica.clone()))
-    }
-
-    async fn label(&mut self, replica: &ReplicaName, role: DecidedRole, objects: &Objects) -> Result<Taken, ActError> {
-        if !self.overlay.take(&format!("label {replica} {role}"), Instant::now()) {
-            return Ok(Taken::Void);
-        }
-        let role = role.to_string();
-        let applier = self.context.applier.clone();
-        let body = |meta: &ObjectMeta| json!({ "metadata": { "name": meta.name, "uid": meta.uid, "labels": { labels::ROLE: role } } });
-        let differs =
-            |meta: &ObjectMeta| meta.labels.as_ref().and_then(|labels| labels.get(labels::ROLE)) != Some(&role);
-        let pod = objects.pods.get(replica.as_str()).filter(|_| role != Role::Condemned.to_string());
-        if let Some(pod) = pod.filter(|pod| differs(&pod.metadata)) {
-            let live = Live::of(Some(&pod.metadata));
-            let call =
-                applier.apply_as::<Pod>(manager::ROLE, &self.namespace, replica.as_str(), body(&pod.metadata), live);
-            soon(call).await?;
-        }
-        if let Some(claim) = objects.claims.get(replica.as_str()).filter(|claim| differs(&claim.metadata)) {
-            let live = Live::of(Some(&claim.metadata));
-            let body = body(&claim.metadata);
-            let call =
-                applier.apply_as::<PersistentVolumeClaim>(manager::ROLE, &self.namespace, replica.as_str(), body, live);
-            soon(call).await?;
-        }
-        Ok(Taken::Done)
     }
 
     async fn condemn(

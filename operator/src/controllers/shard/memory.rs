@@ -1,6 +1,6 @@
 //! What a stage remembers between passes: nothing that would be missed after a restart but a little time. I/O: a clock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use understudy_decide::OrderKind;
@@ -114,6 +114,8 @@ impl Remembered {
                 outcome: attempt.outcome.clone().unwrap_or_else(|| ReprobeOutcome::Running(age(attempt.since))),
             }),
             orders: self.orders.iter().map(|(key, sent)| (key.clone(), fact(sent))).collect(),
+            // The stage knows it.
+            held_back: BTreeSet::new(),
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! - [`stage`]: the loop
 //! - [`observe`], [`feeds`], [`memory`], [`overlay`], [`company`]: what a snapshot is made of
-//! - [`act`], [`orders`]: how steps are carried out
+//! - [`act`], [`orders`], [`role_label`]: how steps are carried out
 //! - [`report`], [`claims`], [`notes`], [`obstacles`], [`rolled`], [`gap`]: what is said about it
 //! - [`build`]: the objects of a shard
 
@@ -19,6 +19,7 @@ mod obstacles;
 mod orders;
 mod overlay;
 mod report;
+mod role_label;
 mod rolled;
 mod stage;
 

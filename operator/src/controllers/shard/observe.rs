@@ -289,6 +289,7 @@ fn replica(objects: &Objects, replica: &KubeReplica, link: Link, wall: Timestamp
             uid: pod.uid().unwrap_or_default(),
             node: pod.spec.as_ref().and_then(|spec| spec.node_name.clone()),
             ip: pod.status.as_ref().and_then(|status| status.pod_ip.clone()),
+            phase: phase(pod),
             terminating: pod.metadata.deletion_timestamp.is_some(),
             role: pod.labels().get(labels::ROLE).cloned(),
             unschedulable: unschedulable.map(|c| c.message.clone().unwrap_or_default()),
@@ -325,6 +326,14 @@ fn replica(objects: &Objects, replica: &KubeReplica, link: Link, wall: Timestamp
         last_executed: status.and_then(|s| s.executed_gtid.as_ref()?.parse::<GtidSet>().ok()),
         link,
         age: age(replica, wall),
+    }
+}
+
+/// Nothing runs in a pod that failed or succeeded, and the kubelet starts nothing in it again.
+fn phase(pod: &KubePod) -> PodPhase {
+    match pod.status.as_ref().and_then(|status| status.phase.as_deref()) {
+        Some("Failed" | "Succeeded") => PodPhase::Ended,
+        Some(_) | None => PodPhase::Alive,
     }
 }
 
@@ -389,5 +398,28 @@ fn record(failover: &Failover) -> Record {
         from: status.from.as_ref().map(ReplicaName::new),
         to: status.to.as_ref().map(ReplicaName::new),
         steps: status.timeline.iter().map(|entry| entry.step.clone()).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_pod_that_failed_or_succeeded_ended() {
+        for (case, status, expected) in [
+            ("evicted", json!({ "phase": "Failed", "reason": "Evicted" }), PodPhase::Ended),
+            ("its containers finished", json!({ "phase": "Succeeded" }), PodPhase::Ended),
+            ("running", json!({ "phase": "Running" }), PodPhase::Alive),
+            ("waiting", json!({ "phase": "Pending" }), PodPhase::Alive),
+            ("its node is not heard", json!({ "phase": "Unknown" }), PodPhase::Alive),
+            ("nothing known", json!({}), PodPhase::Alive),
+        ] {
+            let pod = json!({ "metadata": { "name": "m-a" }, "status": status });
+            let pod: KubePod = serde_json::from_value(pod).expect("a pod");
+            assert_eq!(phase(&pod), expected, "{case}");
+        }
     }
 }

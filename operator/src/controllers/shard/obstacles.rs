@@ -7,13 +7,15 @@ use std::time::{Duration, Instant};
 use k8s_openapi::api::core::v1::{ContainerStatus, PersistentVolumeClaim, Pod};
 use understudy_api::conditions::{self, Claim};
 use understudy_decide::Step;
+use understudy_decide::decision::Subject;
 
 use crate::cache::Held;
 use crate::events::Reason;
 use crate::troubles::Trouble;
 
-/// What was refused is not asked for again within this time.
+/// What could not be done is not asked for again within this time, and twice as long after each further try, up to a minute.
 const AGAIN: Duration = Duration::from_secs(5);
+const AT_MOST: Duration = Duration::from_secs(60);
 /// Waiting that is part of every start.
 const ON_ITS_WAY: [&str; 2] = ["ContainerCreating", "PodInitializing"];
 /// No condition says more than this.
@@ -28,51 +30,63 @@ pub struct Obstacle {
     pub trouble: Trouble,
 }
 
-/// Steps that the API server refused, by what they were to make.
+/// Steps that could not be taken.
 #[derive(Debug, Default)]
-pub struct Refusals(BTreeMap<String, (Obstacle, Instant)>);
+pub struct Refusals(BTreeMap<Subject, Refusal>);
+
+#[derive(Debug)]
+struct Refusal {
+    /// What stands in the way, when somebody said it.
+    obstacle: Option<Obstacle>,
+    /// How often in a row.
+    times: u32,
+    at: Instant,
+}
 
 impl Refusals {
-    /// A step failed. Whether it was refused, and will be until somebody changes something.
-    pub fn note(&mut self, step: &Step, trouble: Option<Trouble>, now: Instant) -> bool {
-        let Some(trouble) = trouble else { return false };
-        let replica = made_for(step).map(ToOwned::to_owned);
-        self.0.insert(subject(step), (Obstacle { replica, trouble }, now));
-        true
+    /// A step could not be taken; because of this, if that will stand until somebody changes something.
+    pub fn note(&mut self, step: &Step, trouble: Option<Trouble>, now: Instant) {
+        let replica = step.replica().map(ToString::to_string);
+        let obstacle = trouble.map(|trouble| Obstacle { replica, trouble });
+        if obstacle.is_none() && !step.can_wait() {
+            return;
+        }
+        let refusal = self.0.entry(step.subject()).or_insert(Refusal { obstacle: None, times: 0, at: now });
+        *refusal = Refusal { obstacle, times: refusal.times.saturating_add(1), at: now };
     }
 
-    /// Whether the step was refused a moment ago. Only what makes objects waits: nothing that a change of primary needs ever does.
-    pub fn hold_back(&self, step: &Step, now: Instant) -> bool {
-        let waits = matches!(step, Step::MakeVolume { .. } | Step::MakePod { .. } | Step::Grow { .. });
-        waits && self.0.get(&subject(step)).is_some_and(|(_, at)| now.duration_since(*at) < AGAIN)
+    /// Whether it could not be taken the last time either.
+    pub fn again(&self, step: &Step) -> bool {
+        self.0.contains_key(&step.subject())
+    }
+
+    /// A step was taken.
+    pub fn taken(&mut self, step: &Step) {
+        self.0.remove(&step.subject());
+    }
+
+    /// What was tried in vain a moment ago. Nothing that a change of primary needs is held back because of it.
+    pub fn held_back(&self, now: Instant) -> BTreeSet<Subject> {
+        self.0.iter().filter(|(_, refusal)| refusal.holds(now)).map(|(subject, _)| subject.clone()).collect()
     }
 
     /// Forgets what is not asked for any more: it was made, or nobody wants it.
-    pub fn keep(&mut self, steps: &[Step]) {
-        let wanted: BTreeSet<_> = steps.iter().map(subject).collect();
+    pub fn keep<'a>(&mut self, wanted: impl IntoIterator<Item = &'a Step>) {
+        let wanted: BTreeSet<_> = wanted.into_iter().map(Step::subject).collect();
         self.0.retain(|subject, _| wanted.contains(subject));
     }
 
     /// What stands.
     pub fn all(&self) -> impl Iterator<Item = &Obstacle> {
-        self.0.values().map(|(obstacle, _)| obstacle)
+        self.0.values().filter_map(|refusal| refusal.obstacle.as_ref())
     }
 }
 
-fn made_for(step: &Step) -> Option<&str> {
-    match step {
-        Step::MakeVolume { replica } | Step::MakePod { replica } | Step::Label { replica, .. } => {
-            Some(replica.as_str())
-        }
-        _ => None,
+impl Refusal {
+    fn holds(&self, now: Instant) -> bool {
+        let pause = AGAIN.saturating_mul(1 << self.times.saturating_sub(1).min(16)).min(AT_MOST);
+        now.duration_since(self.at) < pause
     }
-}
-
-/// The same for the same thing, however often it is tried.
-fn subject(step: &Step) -> String {
-    let debug = format!("{step:?}");
-    let word = debug.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
-    format!("{word} {}", made_for(step).unwrap_or_default())
 }
 
 /// What stands in the way of the pods that are there.
@@ -244,7 +258,7 @@ mod tests {
         let now = Instant::now();
         let make = |name: &str| Step::MakePod { replica: ReplicaName::new(name) };
         let mut refusals = Refusals::default();
-        assert!(refusals.note(&make("m-a"), Trouble::of(&error), now));
+        refusals.note(&make("m-a"), Trouble::of(&error), now);
         let said: Vec<_> = refusals.all().cloned().collect();
         assert_eq!(said[0].replica.as_deref(), Some("m-a"));
         assert!(said[0].trouble.message.contains("exceeded quota: small"), "{said:?}");
@@ -252,16 +266,39 @@ mod tests {
         let claim = provisioned(&said);
         assert!(claim.holds == Some(false) && claim.message.contains("exceeded quota: small"), "{claim:?}");
 
-        assert!(refusals.hold_back(&make("m-a"), now) && !refusals.hold_back(&make("m-b"), now));
-        assert!(!refusals.hold_back(&make("m-a"), now + AGAIN), "it is tried again");
+        assert_eq!(refusals.held_back(now), [make("m-a").subject()].into());
+        assert!(refusals.held_back(now + AGAIN).is_empty(), "it is tried again");
         let office = Step::IntendBootstrap { replica: ReplicaName::new("m-a") };
-        assert!(refusals.note(&office, Trouble::of(&error), now));
-        assert!(!refusals.hold_back(&office, now), "a change of primary waits for nothing");
+        refusals.note(&office, Trouble::of(&error), now);
+        assert_eq!(refusals.all().count(), 2, "it is said, though nothing holds it back");
         refusals.keep(&[make("m-a"), make("m-b")]);
         assert_eq!(refusals.all().count(), 1);
         refusals.keep(&[make("m-b")]);
         assert_eq!(refusals.all().count(), 0);
         assert_eq!(provisioned(&[]).holds, Some(true));
+    }
+
+    #[test]
+    fn what_was_tried_in_vain_is_tried_more_and_more_slowly() {
+        let now = Instant::now();
+        let replica = ReplicaName::new("m-a");
+        let slow = Step::MakePod { replica: replica.clone() };
+        let mut refusals = Refusals::default();
+        for pause in [5, 10, 20, 40, 60, 60] {
+            refusals.note(&slow, None, now);
+            let pause = Duration::from_secs(pause);
+            assert_eq!(
+                refusals.held_back(now + pause - Duration::from_millis(1)),
+                [slow.subject()].into(),
+                "{pause:?}"
+            );
+            assert!(refusals.held_back(now + pause).is_empty(), "{pause:?}");
+        }
+        assert_eq!(refusals.all().count(), 0, "nobody said what is in the way");
+        refusals.taken(&slow);
+        assert!(refusals.held_back(now).is_empty());
+        refusals.note(&Step::IntendBootstrap { replica }, None, now);
+        assert!(refusals.held_back(now).is_empty(), "a change of primary waits for nothing");
     }
 
     #[tokio::test]

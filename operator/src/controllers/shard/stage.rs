@@ -18,7 +18,7 @@ use understudy_decide::failover::snapshot::{Link, OrderOutcome, Snapshot};
 use understudy_decide::{Decision, Order, Step, plan};
 use understudy_wire::{Observer, ReplicaName};
 
-use super::act::Taken;
+use super::act::{ActError, Taken};
 use super::company::{Company, Standing};
 use super::gap::GapWatch;
 use super::memory::Remembered;
@@ -35,6 +35,7 @@ use crate::events::Reason;
 use crate::evidence::{Heard, Observers, OwnObserver, Pulse};
 use crate::farewell;
 use crate::metrics::{OfKind, Outcome};
+use crate::troubles::Trouble;
 
 /// The longest time between two looks.
 const TICK: Duration = Duration::from_millis(200);
@@ -256,6 +257,7 @@ impl Stage {
         let mut snapshot = snapshot(objects, beside(Default::default()), now, Timestamp::now());
         self.memory.note(&snapshot.status, now);
         snapshot.memory = self.memory.facts(&self.shared.pulse, reprobed.as_ref(), now);
+        snapshot.memory.held_back = self.refusals.held_back(now);
         snapshot
     }
 
@@ -270,37 +272,50 @@ impl Stage {
 
     async fn act(&mut self, decision: &Decision, snapshot: &Snapshot, objects: &Objects) -> Acted {
         let mut acted = Acted::Nothing;
-        self.refusals.keep(&decision.steps);
+        // What is to be made is not asked for during a change of primary, and no easier to make after it.
+        if snapshot.status.transition.is_none() {
+            self.refusals.keep(decision.steps.iter().chain(&decision.held));
+        }
         for step in &decision.steps {
             if !self.context.leading.is_leading() {
                 return Acted::Nothing;
             }
-            if self.refusals.hold_back(step, Instant::now()) {
-                match step.is_irreversible() {
-                    true => return Acted::Failed,
-                    false => continue,
-                }
-            }
             match self.take(step, snapshot, objects).await {
                 Ok(Taken::Done) => {
+                    self.refusals.taken(step);
                     if !matches!(step, Step::Order { .. } | Step::Label { .. }) {
                         tracing::info!(shard = self.name, namespace = self.namespace, ?step, "done");
                         acted = Acted::Changed;
                     }
                 }
-                Ok(Taken::Void) if step.is_irreversible() => return Acted::Failed,
+                Ok(Taken::Void) if step.is_irreversible() => {
+                    // The next pass may want it again, and goes on with the rest meanwhile.
+                    self.refusals.note(step, None, Instant::now());
+                    return Acted::Failed;
+                }
                 Ok(Taken::Void) => {}
                 Err(error) => {
                     let conflict = error.is_conflict();
-                    self.refusals.note(step, error.trouble(), Instant::now());
+                    // After a conflict the next pass knows better.
+                    if !conflict {
+                        let trouble = error.trouble().or_else(|| self.repeated(step, &error));
+                        self.refusals.note(step, trouble, Instant::now());
+                    }
                     tracing::warn!(shard = self.name, ?step, conflict, error = %chain(&error), "step not taken");
-                    if step.is_irreversible() {
+                    // One call that takes long is enough for a pass.
+                    if step.is_irreversible() || matches!(error, ActError::Slow) {
                         return Acted::Failed;
                     }
                 }
             }
         }
         acted
+    }
+
+    /// What passes by itself is worth a word when it happens again.
+    fn repeated(&self, step: &Step, error: &ActError) -> Option<Trouble> {
+        let message = format!("{}: {}", step.subject(), chain(error));
+        self.refusals.again(step).then_some(Trouble { reason: Reason::ReconcileFailed, message })
     }
 
     /// Sends an order on its way.

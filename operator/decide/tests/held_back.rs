@@ -1,0 +1,111 @@
+//! Steps that could not be taken a moment ago stand in nobody's way, and a change of primary waits for no other call.
+
+mod support;
+
+use support::*;
+use understudy_decide::decision::Subject;
+use understudy_decide::failover::snapshot::*;
+use understudy_decide::{Fact, Order, OrderKind, Step};
+use understudy_wire::evidence::Phase;
+
+/// What is to be done but for orders, in order.
+fn kinds(scene: &Scene) -> Vec<String> {
+    let steps = scene.plan().steps.into_iter().filter(|step| !matches!(step, Step::Order { .. }));
+    steps.map(|step| step.subject().to_string()).collect()
+}
+
+fn held_back(scene: &mut Scene, step: &'static str, letter: &str) {
+    let subject = Subject { step, about: Some(name(letter).to_string()) };
+    scene.0.memory.held_back.insert(subject);
+}
+
+fn condemn(scene: &mut Scene, letter: &str) {
+    scene.replica(letter, |replica| {
+        replica.condemned = Some(Condemned { reason: "Exited".into(), ..Condemned::default() });
+    });
+    scene.label(letter, "condemned");
+}
+
+#[test]
+fn a_deletion_that_is_refused_does_not_keep_the_rest_waiting() {
+    let mut scene = Scene::well();
+    condemn(&mut scene, "b");
+    condemn(&mut scene, "c");
+    assert_eq!(kinds(&scene), ["Grow"], "what is missing comes first");
+    for (letter, number) in [("d", 4), ("e", 5)] {
+        let replaces = Some(name(if letter == "d" { "b" } else { "c" }));
+        scene.0.replicas.insert(name(letter), Replica { replaces, ..replica(number, letter) });
+        scene.says(&manager(letter), letter, None, Some(server(letter, Phase::Running)));
+    }
+    assert_eq!(kinds(&scene), ["DeletePod of m-b"]);
+    held_back(&mut scene, "DeletePod", "b");
+    assert_eq!(kinds(&scene), ["DeletePod of m-c"]);
+    assert_eq!(scene.plan().held, [Step::DeletePod { replica: name("b"), uid: "pod-b".into(), restart: false }]);
+    scene.replica("c", |replica| {
+        replica.pod = Fact::Absent;
+        replica.volume = Fact::Absent;
+    });
+    assert_eq!(kinds(&scene), ["DeleteReplica of m-c"]);
+    held_back(&mut scene, "DeleteReplica", "c");
+    scene.replica("d", |replica| replica.pod = Fact::Absent);
+    assert_eq!(kinds(&scene), ["MakePod of m-d"]);
+}
+
+#[test]
+fn what_a_change_of_primary_needs_is_never_held_back() {
+    let mut scene = Scene::well();
+    scene.kill_primary(700);
+    let claims = kinds(&scene);
+    for step in ["Claim", "Publish", "IntendBootstrap", "Order", "Reprobe"] {
+        for letter in ["a", "b", "c"] {
+            held_back(&mut scene, step, letter);
+        }
+    }
+    assert_eq!(kinds(&scene), claims);
+    assert!(claims[0].starts_with("Claim"), "{claims:?}");
+    scene.claimed(Kind::Failover, "b");
+    assert_eq!(kinds(&scene), ["Reprobe of m-a"]);
+    scene.reprobed(ReprobeOutcome::Failed("refused".into()));
+    assert!(scene.order_to("b", OrderKind::Promote).is_some());
+}
+
+#[test]
+fn a_change_of_primary_waits_for_no_call_that_makes_something() {
+    let mut scene = Scene::well();
+    scene.kill_primary(700);
+    scene.replica("c", |replica| replica.pod = Fact::Absent);
+    scene.label("b", "spare");
+    assert_eq!(kinds(&scene).len(), 1, "the claim alone: {:?}", kinds(&scene));
+    scene.claimed(Kind::Failover, "b");
+    scene.reprobed(ReprobeOutcome::Failed("refused".into()));
+    scene.ordered("b", OrderKind::Promote, 1, 100, OrderOutcome::InFlight);
+    assert_eq!(kinds(&scene), [""; 0]);
+    scene.ordered("b", OrderKind::Promote, 1, 100, OrderOutcome::Done(None));
+    assert_eq!(kinds(&scene), ["Publish of m-b"]);
+    // It may be what the change waits for.
+    scene.ordered("b", OrderKind::Promote, 1, 100, OrderOutcome::InFlight);
+    scene.0.memory.transition_known = 5_100;
+    assert_eq!(kinds(&scene), ["MakePod of m-c"]);
+}
+
+#[test]
+fn the_services_follow_a_new_primary_before_the_old_one_is_cleared_away() {
+    let mut scene = Scene::well();
+    scene.0.status.primary = Some(name("b"));
+    scene.0.status.primary_address = Some("10.0.0.2:3306".into());
+    scene.0.status.last_change = Some(LastChange {
+        kind: Kind::Failover,
+        epoch: EPOCH,
+        from: Some(name("a")),
+        record: None,
+        cause: Some("ProcessExited".into()),
+        at: None,
+    });
+    let steps = kinds(&scene);
+    let at = |step: &str| steps.iter().position(|found| found == step);
+    let (label, condemned) = (at("Label of m-b primary"), at("Condemn of m-a"));
+    assert!(label.is_some() && label < condemned, "{steps:?}");
+    let orders =
+        scene.plan().steps.into_iter().filter(|step| matches!(step, Step::Order { order: Order::Follow(_), .. }));
+    assert!(orders.count() > 0);
+}
