@@ -83,12 +83,14 @@ pub struct MysqlSpec {
     #[x_kube(validation = Rule::new("self.matches('^[a-zA-Z0-9][-a-zA-Z0-9._:/@]*$')").message("mysql.image must name an image, such as mysql:8.4"))]
     pub image: String,
     /// Server variables to set: sizes, timeouts and rates, nothing that changes durability, replication or access.
-    /// These can be set: back_log, binlog_cache_size, binlog_transaction_compression, innodb_adaptive_flushing,
-    /// innodb_adaptive_hash_index, innodb_buffer_pool_instances, innodb_buffer_pool_size, innodb_flush_neighbors,
+    /// Binary logs are kept for 6 hours unless this says otherwise (`binlog_expire_logs_seconds`, 3600 to 2592000), in files of 128 MiB
+    /// (`max_binlog_size`); mysqld has no limit for all of them together.
+    /// These can be set: back_log, binlog_cache_size, binlog_expire_logs_seconds, binlog_transaction_compression,
+    /// innodb_adaptive_flushing, innodb_adaptive_hash_index, innodb_buffer_pool_instances, innodb_buffer_pool_size, innodb_flush_neighbors,
     /// innodb_io_capacity, innodb_io_capacity_max, innodb_log_buffer_size, innodb_lru_scan_depth,
     /// innodb_max_dirty_pages_pct, innodb_page_cleaners, innodb_print_all_deadlocks, innodb_purge_threads,
     /// innodb_read_io_threads, innodb_redo_log_capacity, innodb_sort_buffer_size, innodb_write_io_threads,
-    /// interactive_timeout, join_buffer_size, long_query_time, max_allowed_packet, max_connections,
+    /// interactive_timeout, join_buffer_size, long_query_time, max_allowed_packet, max_binlog_size, max_connections,
     /// max_execution_time, max_heap_table_size, net_read_timeout, net_write_timeout,
     /// performance_schema_max_digest_length, read_buffer_size, read_rnd_buffer_size, replica_parallel_workers,
     /// slow_query_log, sort_buffer_size, table_definition_cache, table_open_cache, temptable_max_ram,
@@ -96,6 +98,7 @@ pub struct MysqlSpec {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::short_texts")]
     #[x_kube(validation = only_allowed_config())]
+    #[x_kube(validation = binary_logs_end())]
     #[x_kube(validation = Rule::new("self.all(k, self[k].matches('^[A-Za-z0-9_.,:+-]{1,128}$'))").message("values of mysql.config are one word of letters, digits and . , : + - _, such as 2G or ON"))]
     pub config: BTreeMap<String, String>,
     /// Requests and limits of the mysql container.
@@ -107,6 +110,7 @@ pub struct MysqlSpec {
 pub const ALLOWED_CONFIG: &[&str] = &[
     "back_log",
     "binlog_cache_size",
+    "binlog_expire_logs_seconds",
     "binlog_transaction_compression",
     "innodb_adaptive_flushing",
     "innodb_adaptive_hash_index",
@@ -129,6 +133,7 @@ pub const ALLOWED_CONFIG: &[&str] = &[
     "join_buffer_size",
     "long_query_time",
     "max_allowed_packet",
+    "max_binlog_size",
     "max_connections",
     "max_execution_time",
     "max_heap_table_size",
@@ -152,6 +157,15 @@ pub const ALLOWED_CONFIG: &[&str] = &[
 fn only_allowed_config() -> Rule {
     Rule::new(format!("self.all(k, k in ['{}'])", ALLOWED_CONFIG.join("', '"))).message(
         "mysql.config may set only sizes, timeouts and rates (`kubectl explain shard.spec.mysql.config`), nothing that changes durability, replication or access, such as sync_binlog, gtid_mode or super_read_only",
+    )
+}
+
+/// Zero would keep them for ever, and a follower that was away for a moment needs those of that time.
+fn binary_logs_end() -> Rule {
+    let name = "binlog_expire_logs_seconds";
+    let within = format!("int(self['{name}']) >= 3600 && int(self['{name}']) <= 2592000");
+    Rule::new(format!("!('{name}' in self) || (self['{name}'].matches('^[0-9]{{4,7}}$') && {within})")).message(
+        "binlog_expire_logs_seconds is 3600 to 2592000: kept for less, a standby that was away for a while has to be built anew; kept for longer, binary logs fill the volume",
     )
 }
 

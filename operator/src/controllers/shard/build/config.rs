@@ -19,7 +19,6 @@ const INVARIANTS: &[(&str, &str)] = &[
     ("admin_address", "127.0.0.1"),
     ("binlog_format", "ROW"),
     ("binlog_row_image", "FULL"),
-    ("binlog_expire_logs_seconds", "259200"),
     ("character_set_server", "utf8mb4"),
     ("collation_server", "utf8mb4_0900_bin"),
     ("enforce_gtid_consistency", "ON"),
@@ -42,8 +41,15 @@ const INVARIANTS: &[(&str, &str)] = &[
     ("sync_binlog", "1"),
 ];
 
-/// Settings that fit a shard of samples better than mysqld's own; a person may set them otherwise.
-const DEFAULTS: &[(&str, &str)] = &[("innodb_flush_neighbors", "0"), ("max_connections", "500")];
+/// Settings that fit a shard of samples better than mysqld's own; a person may set them otherwise. Binary logs only have to last
+/// for a standby that was away for a moment: one that was away for long is built anew. mysqld deletes whole files, when it begins
+/// the next one, and has no limit for all of them together.
+const DEFAULTS: &[(&str, &str)] = &[
+    ("binlog_expire_logs_seconds", "21600"),
+    ("innodb_flush_neighbors", "0"),
+    ("max_binlog_size", "128M"),
+    ("max_connections", "500"),
+];
 
 /// The lines for mysqld: defaults, then what the spec sets, then the invariants.
 fn my_cnf(shard: &Shard) -> String {

@@ -95,6 +95,7 @@ fn the_last_word_in_the_configuration_is_the_operators() {
     };
     assert_eq!(value("sync_binlog").as_deref(), Some("1"));
     assert_eq!(value("max_connections").as_deref(), Some("90"));
+    assert_eq!(value("binlog_expire_logs_seconds").as_deref(), Some("21600"), "six hours, if nobody says otherwise");
     assert_eq!(text.matches("max_connections").count(), 1);
 }
 
