@@ -5,7 +5,7 @@
 //! Terms, states, invariants and the flow: `operator/docs/failover.md`, under the same names.
 //!
 //! - [`failover`]: who is primary
-//! - [`topology`]: which replicas there should be; [`placement`]: where; [`pace`]: how soon
+//! - [`topology`]: which replicas there should be; [`placement`]: where; [`pace`]: how soon; [`space`]: when their volumes fill up
 //! - [`decision`]: steps, events and what the status shows
 
 pub mod decision;
@@ -14,6 +14,7 @@ mod following;
 mod ledger;
 mod pace;
 pub mod placement;
+pub mod space;
 pub mod topology;
 mod view;
 
@@ -64,4 +65,5 @@ fn act(s: &Snapshot, a: &Assessment, d: &mut Draft) {
         topology::label(s, d);
     }
     topology::grow(s, d);
+    space::tell(s, d);
 }

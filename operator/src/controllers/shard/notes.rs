@@ -72,6 +72,7 @@ fn event(why: Why) -> Option<Reason> {
         Why::LastCopyRestarted => Reason::LastCopyRestarted,
         Why::VolumeQuarantined => Reason::VolumeQuarantined,
         Why::VolumeDeleted => Reason::VolumeDeleted,
+        Why::VolumeLow => Reason::VolumeLow,
         Why::Unschedulable => Reason::Unschedulable,
         Why::StatusLost => Reason::StatusLost,
         Why::ObserverSuspect => Reason::ObserverSuspect,

@@ -161,10 +161,10 @@ pub struct ReplicaSummary {
     /// Whether it could take over now.
     #[serde(default)]
     pub promotable: bool,
-    /// Where it is in its life: Pending, Empty, Building, Starting, Running, Exited, Stopping, Unusable, Unknown.
+    /// Where it is in its life: Pending, Empty, Building, Starting, Running, Exited, Stopping, Unusable, Unknown, Condemned, Quarantined.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub phase: Option<String>,
-    /// State of its volume: Bound, Pending, Quarantined, Retained.
+    /// State of its volume: Pending, Bound, Quarantined, Deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume: Option<String>,
     /// What is wrong with it, for a person.
