@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize};
-use strum::{AsRefStr, Display, IntoStaticStr};
+use strum::{AsRefStr, Display, EnumIter, IntoStaticStr};
 
 use crate::schema;
 
@@ -59,6 +59,7 @@ pub enum Role {
     JsonSchema,
     Display,
     AsRefStr,
+    EnumIter,
     IntoStaticStr,
 )]
 pub enum VerdictState {

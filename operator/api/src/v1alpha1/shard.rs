@@ -8,6 +8,7 @@ use kube::core::Rule;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use strum::{Display, EnumIter, IntoStaticStr};
 
 pub use self::status::*;
 use super::{DeletionPolicy, PodTemplate, Resources};
@@ -187,7 +188,9 @@ pub struct StorageSpec {
 }
 
 /// Whether the operator changes the primary by itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Display, EnumIter, IntoStaticStr,
+)]
 pub enum FailoverMode {
     /// A dead primary is failed over.
     #[default]

@@ -3,7 +3,10 @@
 //! Written on change only. Numbers that change with every commit are written along with the next real change, or when they
 //! are old; a shard at work costs no write a second.
 
+mod measures;
 mod replica;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
@@ -27,6 +30,7 @@ use super::obstacles::Seen;
 use super::rolled::Rolled;
 use super::stage::Stage;
 use crate::events::{Events, Reason};
+use crate::metrics::shards::ShardFacts;
 use crate::troubles::Trouble;
 
 /// Numbers that always move are written again after this time.
@@ -42,6 +46,7 @@ pub struct Reporter {
     noted: Noted,
     obstacles: Seen,
     verdict: Option<(&'static str, Option<String>)>,
+    measures: ShardFacts,
     written: Option<Instant>,
     replica_written: HashMap<String, Instant>,
     gaps: BTreeMap<Epoch, Duration>,
@@ -64,7 +69,13 @@ impl Reporter {
             (name, replica::status(of, view, next.verdict.as_ref(), snapshot, objects))
         };
         self.replicas = objects.replicas.iter().map(status).collect();
+        self.measures = measures::of(&next, snapshot, decision, objects);
         self.next = Some(next);
+    }
+
+    /// What the metrics should tell.
+    pub fn measures(&self) -> ShardFacts {
+        self.measures.clone()
     }
 
     /// Puts what is to be shown into a status that is written for another reason.

@@ -125,7 +125,7 @@ impl Stage {
                 break;
             }
         }
-        self.shared.company.leave(&self.namespace, &self.name);
+        self.exit();
     }
 
     async fn pass(&mut self) -> Again {
@@ -150,6 +150,7 @@ impl Stage {
         let office = snapshot.status.primary.as_ref().filter(|_| snapshot.status.transition.is_none());
         let gap = self.gaps.see(office.map(|primary| (primary, snapshot.status.epoch)), &snapshot.reports, started);
         self.reporter.prepare(&snapshot, &decision, &objects, gap);
+        self.context.metrics.shards.tell(&self.namespace, &self.name, self.reporter.measures());
         self.reporter.say(&self.context.events, &objects, &snapshot, &decision);
         let outcome = self.act(&decision, &snapshot, &objects).await;
         self.count(started, outcome);
@@ -175,6 +176,12 @@ impl Stage {
         Again::After(TICK.min(Duration::from_millis(decision.requeue)))
     }
 
+    /// The shard counts no more, and is not told of.
+    fn exit(&self) {
+        self.shared.company.leave(&self.namespace, &self.name);
+        self.context.metrics.shards.forget(&self.namespace, &self.name);
+    }
+
     /// Before anything is made: what is made must not outlive the Shard by accident.
     async fn hold(&mut self) -> Result<(), ApplyError> {
         let Some(shard) = &self.shard else { return Ok(()) };
@@ -187,7 +194,7 @@ impl Stage {
 
     /// The Shard was deleted: its volumes go or stay, and then it goes. Also while it is paused, as nobody could delete it else.
     async fn leave(&mut self, uid: &str) -> Again {
-        self.shared.company.leave(&self.namespace, &self.name);
+        self.exit();
         if !self.context.leading.is_leading() {
             return Again::After(LEAVING);
         }
