@@ -39,7 +39,7 @@ use super::{Role, Verdict};
         name = "UpToDate",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"UpToDate\")].status",
-        description = "Whether its pod has the image, configuration and resources of the spec"
+        description = "Whether its pod and volume are as the spec and the operator would make them now"
     ),
     printcolumn(name = "Volume", type_ = "string", json_path = ".status.volume.state"),
     printcolumn(

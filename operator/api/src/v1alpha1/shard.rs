@@ -41,7 +41,7 @@ use crate::schema;
     printcolumn(name = "Gap", type_ = "string", json_path = ".status.lastFailover.gap", description = "Write gap of that change"),
     printcolumn(name = "Doing", type_ = "string", json_path = ".status.doing", description = "What the operator is doing about it"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(name = "UpToDate", type_ = "string", json_path = ".status.upToDate", priority = 1, description = "Replicas with the image, configuration and resources of the spec"),
+    printcolumn(name = "UpToDate", type_ = "string", json_path = ".status.upToDate", priority = 1, description = "Replicas whose pods and volumes are as the spec and the operator would make them now"),
     printcolumn(name = "Cause", type_ = "string", json_path = ".status.verdict.cause", priority = 1),
     printcolumn(name = "Target", type_ = "string", json_path = ".status.targetPrimary", priority = 1),
     printcolumn(name = "Mode", type_ = "string", json_path = ".spec.failover.mode", priority = 1),
@@ -75,7 +75,8 @@ fn three() -> i32 {
     3
 }
 
-/// The MySQL servers of a shard. A change reaches replicas that are made from then on; which ones have it is shown as `UpToDate`.
+/// The MySQL servers of a shard. A change reaches replicas that are made from then on; which ones have it is shown as `UpToDate`, with all
+/// else that a new replica would have otherwise.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MysqlSpec {

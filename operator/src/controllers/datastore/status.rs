@@ -279,9 +279,9 @@ fn up_to_date(observed: &Observed) -> Claim {
     let behind = observed.shards.iter().filter(behind).map(|shard| format!("{} {}", shard.name, count(shard)));
     let behind: Vec<_> = behind.collect();
     if behind.is_empty() {
-        return Claim::yes(conditions::UP_TO_DATE, "AllUpToDate", "every replica runs as the spec asks");
+        return Claim::yes(conditions::UP_TO_DATE, "AllUpToDate", "every replica is as the spec and the operator would make it now");
     }
-    let message = format!("replicas with the image, configuration and resources of the spec: {}", behind.join(", "));
+    let message = format!("replicas that are as the spec and the operator would make them now: {}", behind.join(", "));
     Claim::no(conditions::UP_TO_DATE, "ReplicasBehind", message)
 }
 

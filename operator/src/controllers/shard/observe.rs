@@ -49,6 +49,8 @@ pub struct Objects {
     pub nodes: Vec<Held<KubeNode>>,
     /// What keeps replicas from being made or started.
     pub obstacles: Vec<Obstacle>,
+    /// The mark of a pod that is as it would be made now.
+    pub fingerprint: String,
 }
 
 impl Objects {
@@ -91,6 +93,7 @@ impl Objects {
             failovers: caches.failovers.within(&namespace).into_iter().filter(|f| f.spec.shard == name).collect(),
             nodes: caches.nodes.all(),
             obstacles: Vec::new(),
+            fingerprint: String::new(),
             shard,
             replicas,
         }

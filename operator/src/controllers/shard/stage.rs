@@ -19,6 +19,7 @@ use understudy_decide::{Decision, Order, Step, plan};
 use understudy_wire::{Observer, ReplicaName};
 
 use super::act::Taken;
+use super::build;
 use super::company::{Company, Standing};
 use super::gap::GapWatch;
 use super::memory::Remembered;
@@ -228,6 +229,7 @@ impl Stage {
         objects.obstacles = around.into_iter().map(|trouble| Obstacle { replica: None, trouble }).collect();
         objects.obstacles.extend(self.refusals.all().cloned());
         objects.obstacles.extend(obstacles::of_pods(&objects.pods, &objects.claims));
+        objects.fingerprint = build::fingerprint(&objects.shard, &build::Surroundings::of(&self.context));
         objects
     }
 

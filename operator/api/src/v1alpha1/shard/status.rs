@@ -49,7 +49,8 @@ pub struct ShardStatus {
     /// Replicas that serve or replicate, of those asked for, such as `3/3`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ready: Option<String>,
-    /// Replicas whose pods have the image, configuration and resources of the spec, of those that were not condemned, such as `2/3`.
+    /// Replicas whose pods and volumes are as the spec and the operator would make them now, of those that were not condemned, such as
+    /// `2/3`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub up_to_date: Option<String>,
     /// How many replicas serve or replicate.

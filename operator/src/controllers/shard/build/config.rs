@@ -7,7 +7,6 @@ use std::fmt::Write;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
 use understudy_api::{Shard, names};
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::owned;
 
@@ -52,7 +51,7 @@ const DEFAULTS: &[(&str, &str)] = &[
 ];
 
 /// The lines for mysqld: defaults, then what the spec sets, then the invariants.
-fn my_cnf(shard: &Shard) -> String {
+pub(super) fn my_cnf(shard: &Shard) -> String {
     let chosen = &shard.spec.mysql.config;
     let defaults = DEFAULTS.iter().filter(|(name, _)| !chosen.contains_key(*name)).copied();
     let chosen = chosen.iter().map(|(name, value)| (name.as_str(), value.as_str()));
@@ -70,11 +69,4 @@ pub fn config_map(shard: &Shard) -> ConfigMap {
         data: Some([(FILE.to_owned(), my_cnf(shard))].into()),
         ..ConfigMap::default()
     }
-}
-
-/// Changes when a replica would have to be made anew to be as the spec asks: image, configuration or resources.
-pub fn fingerprint(shard: &Shard) -> String {
-    let mysql = &shard.spec.mysql;
-    let resources = serde_json::to_string(&mysql.resources).unwrap_or_default();
-    format!("{:016x}", xxh3_64(format!("{}\n{}\n{resources}", mysql.image, my_cnf(shard)).as_bytes()))
 }

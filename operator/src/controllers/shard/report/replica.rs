@@ -154,7 +154,7 @@ pub fn status(
         condemned: replica.spec.condemned.as_ref(),
         kept_until: volume.quarantined_until.as_ref(),
     };
-    let up_to_date = rolled::of_replica(rolled::is_up_to_date(objects, name.as_str()));
+    let up_to_date = rolled::of_replica(rolled::standing(objects, name.as_str()));
     for claim in of_replica(&facts).into_iter().chain([obstacles::provisioned(&its), up_to_date]) {
         conditions::set(&mut status.conditions, claim, replica.metadata.generation, &Time(s.now));
     }

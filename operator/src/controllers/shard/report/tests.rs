@@ -51,6 +51,7 @@ fn objects(replicas: Vec<Replica>) -> Objects {
         failovers: Vec::new(),
         nodes: Vec::new(),
         obstacles: Vec::new(),
+        fingerprint: String::new(),
     }
 }
 
