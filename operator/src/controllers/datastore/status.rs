@@ -3,11 +3,11 @@
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use understudy_api::Datastore;
 use understudy_api::conditions::{self, Claim};
 use understudy_api::v1alpha1::{
     ConsumerStatus, DatastoreStatus, ShardStatus, VerdictState, WorkloadStatus, WorstVerdict,
 };
+use understudy_api::{Datastore, names};
 
 use super::placement::Placing;
 use super::topic::Fact;
@@ -58,6 +58,18 @@ pub fn pods(deployment: &Deployment) -> Pods {
     let desired = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
     let status = deployment.status.as_ref();
     Pods { ready: status.and_then(|status| status.ready_replicas).unwrap_or(0), desired }
+}
+
+/// Whether each pod of a Deployment has the passwords of this shard, as none is left that was made without.
+pub fn all_have_password(deployment: &Deployment, shard: &str) -> bool {
+    let secret = names::credentials_secret(shard);
+    let pod = deployment.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+    let volumes = pod.into_iter().flat_map(|pod| pod.volumes.iter().flatten());
+    let sources = volumes.filter_map(|volume| volume.projected.as_ref()?.sources.as_ref()).flatten();
+    let is_mounted = sources.filter_map(|source| source.secret.as_ref()).any(|source| source.name == secret);
+    let status = deployment.status.clone().unwrap_or_default();
+    let none_of_before = status.replicas.is_some() && status.updated_replicas == status.replicas;
+    is_mounted && status.observed_generation >= deployment.metadata.generation && none_of_before
 }
 
 /// What was observed in a pass.
