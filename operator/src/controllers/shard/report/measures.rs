@@ -40,12 +40,12 @@ fn partitions(objects: &Objects) -> (Vec<&PartitionStatus>, Vec<&PartitionStatus
     let shard = objects.shard.metadata.name.as_deref().unwrap_or_default();
     let all = objects.consumers.iter().filter_map(|consumer| consumer.status.as_ref()).flat_map(|status| {
         let workload = status.workloads.iter().find(|workload| workload.shard == shard);
-        let its = status.partitions.iter().filter(|partition| partition.shard == shard);
+        let its = status.partitions.iter().filter(move |partition| partition.shard == shard);
         its.map(move |partition| (partition, workload))
     });
     let (told, silent): (Vec<_>, Vec<_>) = all.partition(|(partition, workload)| {
         workload.is_some_and(|workload| is_told(partition, workload.ready, workload.desired))
     });
-    let partition = |all: Vec<(_, _)>| all.into_iter().map(|(partition, _)| partition).collect();
-    (partition(told), partition(silent))
+    let told = told.into_iter().map(|(partition, _)| partition).collect();
+    (told, silent.into_iter().map(|(partition, _)| partition).collect())
 }
