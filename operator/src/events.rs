@@ -103,6 +103,8 @@ pub enum Reason {
     VolumeRetained,
     /// A volume was deleted.
     VolumeDeleted,
+    /// A volume is nearly full. Its server ends when it is, and another primary is as full.
+    VolumeLow,
 
     // Shard: verdicts and changes of primary.
     /// The state of the primary changed.
@@ -185,6 +187,7 @@ impl Reason {
             | Self::ReplicaCondemned
             | Self::ReplacementWaits
             | Self::QuarantineFull
+            | Self::VolumeLow
             | Self::FailoverStarted
             | Self::FailoverWithheld
             | Self::NearMiss

@@ -1,6 +1,10 @@
-//! What the operator counts about itself. Pure, but for the counters.
+//! What the operator counts about itself, and what it tells of each shard ([`shards`]). Pure, but for the counters.
+//!
+//! Names are contracts: `operator/docs/metrics.md` lists them.
 
-use std::sync::{Mutex, PoisonError};
+pub mod shards;
+#[cfg(test)]
+mod tests;
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
@@ -8,6 +12,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+
+use self::shards::{Shards, Telling};
 
 /// A kind, from a closed set.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -34,9 +40,9 @@ pub struct Write {
     pub verb: &'static str,
 }
 
-/// The operator's own metrics; parts with more of their own add them to the registry.
+/// The operator's metrics.
 pub struct Metrics {
-    registry: Mutex<Registry>,
+    registry: Registry,
     /// Passes over objects.
     pub reconciles: Family<Outcome, Counter>,
     /// How long they took.
@@ -47,6 +53,8 @@ pub struct Metrics {
     pub malformed: Family<OfKind, Counter>,
     /// 1 while this instance acts.
     pub leading: Gauge,
+    /// What is told of each shard.
+    pub shards: Shards,
 }
 
 impl Default for Metrics {
@@ -64,27 +72,25 @@ impl Default for Metrics {
         registry.register("api_writes", "Writing requests to the API server", metrics.2.clone());
         registry.register("malformed_objects", "Versions of objects that did not parse", metrics.3.clone());
         registry.register("leading", "1 while this instance acts", metrics.4.clone());
+        let shards = Shards::default();
+        registry.register_collector(Box::new(Telling { shards: shards.clone(), leading: metrics.4.clone() }));
         Self {
-            registry: Mutex::new(registry),
+            registry,
             reconciles: metrics.0,
             reconcile_seconds: metrics.1,
             writes: metrics.2,
             malformed: metrics.3,
             leading: metrics.4,
+            shards,
         }
     }
 }
 
 impl Metrics {
-    /// Adds metrics of a part.
-    pub fn register(&self, add: impl FnOnce(&mut Registry)) {
-        add(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-
     /// Everything in OpenMetrics' text form.
     pub fn render(&self) -> Result<String, std::fmt::Error> {
         let mut out = String::new();
-        text::encode(&mut out, &self.registry.lock().unwrap_or_else(PoisonError::into_inner))?;
+        text::encode(&mut out, &self.registry)?;
         Ok(out)
     }
 }

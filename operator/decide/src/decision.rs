@@ -342,6 +342,8 @@ pub enum Reason {
     VolumeQuarantined,
     /// A volume is deleted.
     VolumeDeleted,
+    /// A volume is nearly full.
+    VolumeLow,
     /// A pod cannot be placed.
     Unschedulable,
     /// The status was lost and the epoch was read from the servers.
@@ -380,6 +382,8 @@ pub struct ReplicaView {
     pub promotable: bool,
     /// What is wrong with it.
     pub message: Option<String>,
+    /// What is said of its volume, when that is nearly full; the words do not change while it is.
+    pub low_volume: Option<String>,
 }
 
 /// A decision while it is made: keeps the promises of [`Decision::steps`].

@@ -5,7 +5,7 @@
 //! Terms, states, invariants and the flow: `operator/docs/failover.md`, under the same names.
 //!
 //! - [`failover`]: who is primary
-//! - [`topology`]: which replicas there should be; [`placement`]: where; [`pace`]: how soon
+//! - [`topology`]: which replicas there should be; [`placement`]: where; [`pace`]: how soon; [`space`]: when their volumes fill up
 //! - [`decision`]: steps, events and what the status shows
 
 pub mod decision;
@@ -15,6 +15,7 @@ mod ledger;
 mod pace;
 pub mod placement;
 mod replication_error;
+pub mod space;
 pub mod topology;
 mod view;
 
@@ -74,4 +75,5 @@ fn act(s: &Snapshot, a: &Assessment, d: &mut Draft) {
     if let Some(primary) = sure {
         topology::clear_away(s, a, primary, d);
     }
+    space::tell(s, d);
 }

@@ -4,9 +4,10 @@
 
 use jiff::{SignedDuration, Timestamp};
 use strum::IntoEnumIterator;
+use understudy_wire::ReplicaName;
 
 use crate::decision::Sentence;
-use crate::failover::snapshot::{Fact, Replica, Snapshot};
+use crate::failover::snapshot::{Condemned, Fact, Replica, Snapshot};
 
 /// How many times the first pause the longest one is.
 const LONGEST: u64 = 60;
@@ -58,9 +59,20 @@ fn lived_shortly(s: &Snapshot, replica: &Replica) -> bool {
     made.saturating_sub(since) < SHORT_LIFE * 1_000
 }
 
-/// How many volumes are kept of replicas that were replaced on a judgement.
-pub(crate) fn kept(s: &Snapshot) -> usize {
+/// Whose volumes are kept of those that were replaced on a judgement. One whose successor has caught up and whose time is over is not
+/// kept any more: it goes as soon as the shard has all its copies again, and must not be what keeps it from getting them.
+pub(crate) fn kept(s: &Snapshot) -> Vec<&ReplicaName> {
     let soft = |reason: &str| Sentence::iter().any(|sentence| sentence.is_soft() && reason == <&str>::from(sentence));
-    let condemned = s.replicas.values().filter(|replica| replica.condemned.as_ref().is_some_and(|c| soft(&c.reason)));
-    condemned.filter(|replica| matches!(replica.volume, Fact::Present(_))).count()
+    let is_kept = |replica: &Replica| {
+        let there = matches!(replica.volume, Fact::Present(_));
+        let condemned = replica.condemned.as_ref().filter(|condemned| there && soft(&condemned.reason));
+        condemned.is_some_and(|condemned| !is_over(s, condemned))
+    };
+    s.replicas.iter().filter(|(_, replica)| is_kept(replica)).map(|(name, _)| name).collect()
+}
+
+/// Whether the successor of a condemned replica has caught up, and its quarantine is over.
+pub(crate) fn is_over(s: &Snapshot, condemned: &Condemned) -> bool {
+    let since = condemned.successor_ready_at.map(|at| s.now.as_second().saturating_sub(at.as_second()));
+    since.is_some_and(|seconds| seconds >= s.policy.quarantine_seconds)
 }

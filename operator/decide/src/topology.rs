@@ -133,7 +133,7 @@ pub(crate) fn shrink(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mu
     let old = condemn_old_primary(s, primary, d);
     for (name, replica) in s.cast().filter(|(name, _)| *name != primary && Some(*name) != old) {
         if let Some((sentence, why)) = sentence(s, a, primary, (name, replica), d) {
-            if sentence.is_soft() && pace::kept(s) >= pace::KEPT_AT_MOST {
+            if sentence.is_soft() && pace::kept(s).len() >= pace::KEPT_AT_MOST {
                 keep(s, name, &why, d);
                 continue;
             }
@@ -312,11 +312,13 @@ fn condemn(
 
 /// Somebody has to find out first why one after the other fails.
 fn keep(s: &Snapshot, name: &ReplicaName, why: &str, d: &mut Draft) {
-    let kept = pace::kept(s);
-    d.doing(format!("not replacing {name}: the volumes of {kept} replaced replicas are kept already"));
+    let kept: Vec<_> = pace::kept(s).into_iter().map(ReplicaName::as_str).collect();
+    let count = kept.len();
+    d.doing(format!("not replacing {name}: the volumes of {count} replaced replicas are kept already"));
     let message = format!(
-        "{name} should be replaced ({why}) and is not, because the volumes of {kept} replaced replicas are kept already. Find out why \
-         they failed, then delete the PersistentVolumeClaims of condemned replicas (`kubectl get replicas -o wide`) that nobody needs"
+        "{name} should be replaced and is not, because the volumes of {count} replaced replicas are kept already. Find out why they \
+         failed (kubectl get replicas -o wide), then delete those that nobody needs: kubectl delete pvc {}. {name}: {why}",
+        kept.join(" ")
     );
     d.note_about(Reason::QuarantineFull, name, message);
 }
@@ -380,8 +382,7 @@ fn take_away(
     if !is_redundant(s, primary) || !a.verdict.commits() || volume.terminating {
         return;
     }
-    let ready_at = replica.condemned.as_ref().and_then(|condemned| condemned.successor_ready_at);
-    let Some(ready_at) = ready_at else {
+    let Some(condemned) = replica.condemned.as_ref().filter(|condemned| condemned.successor_ready_at.is_some()) else {
         if d.step(Step::StartQuarantine { replica: name.clone() }) {
             let ttl = s.policy.quarantine_seconds;
             d.note_about(
@@ -392,8 +393,7 @@ fn take_away(
         }
         return;
     };
-    let over = s.now.as_second().saturating_sub(ready_at.as_second()) >= s.policy.quarantine_seconds;
-    if over && d.step(Step::DeleteVolume { replica: name.clone(), uid: volume.uid.clone() }) {
+    if pace::is_over(s, condemned) && d.step(Step::DeleteVolume { replica: name.clone(), uid: volume.uid.clone() }) {
         d.note_about(Reason::VolumeDeleted, name, format!("the quarantine of {name} is over: its volume is deleted"));
     }
 }

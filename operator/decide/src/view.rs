@@ -9,6 +9,7 @@ use crate::failover::candidate::examine;
 use crate::failover::snapshot::{Replica, Snapshot};
 use crate::following::replicates;
 use crate::replication_error::ReplicationError;
+use crate::space;
 use crate::topology::is_redundant;
 
 /// The role of a replica. None: its manager is not heard, so it keeps the role it has.
@@ -75,5 +76,6 @@ fn replica_view(s: &Snapshot, a: &Assessment, name: &ReplicaName, replica: &Repl
         ready: if role == Role::Primary { in_office && a.verdict.commits() } else { follows && role == Role::Standby },
         promotable: follows && fitness.is_some_and(|fitness| fitness.is_ok()),
         message,
+        low_volume: space::low(s, name, replica),
     }
 }

@@ -258,6 +258,40 @@ fn last_change(kind: Kind, at: jiff::Timestamp) -> LastChange {
 }
 
 #[test]
+fn where_a_person_decides_it_is_said_what_they_have_to_do() {
+    type Case = (&'static str, Mode, fn(&mut Scene), &'static str, Option<&'static str>);
+    let dies: fn(&mut Scene) = |s| s.kill_primary(500);
+    let leaves: fn(&mut Scene) = |s| {
+        s.replica("a", |replica| {
+            if let Fact::Present(pod) = &mut replica.pod {
+                pod.terminating = true;
+            }
+        });
+    };
+    let failover = Some("waiting for a person to create a Failover with spec.shard m and spec.kind Failover");
+    let cases: &[Case] = &[
+        ("dead", Mode::Manual, dies, r#""spec":{"shard":"m","kind":"Failover"}}' | kubectl create -f -"#, failover),
+        ("leaving", Mode::Manual, leaves, r#""spec":{"shard":"m","kind":"Switchover"}}' | kubectl create -f -"#, None),
+        (
+            "dead, and nobody may",
+            Mode::Paused,
+            dies,
+            r#"kubectl patch shard m --type merge -p '{"spec":{"failover":{"mode":"Automatic"}}}'"#,
+            Some("nothing: failover.mode is Paused"),
+        ),
+    ];
+    for (case, mode, spoil, says, doing) in cases {
+        let mut scene = Scene::well();
+        scene.0.policy.mode = *mode;
+        spoil(&mut scene);
+        let plan = scene.plan();
+        let note = plan.notes.iter().find(|note| note.reason == Reason::FailoverLeftToPerson).expect("a note");
+        assert!(note.message.contains(says), "{case}: {}", note.message);
+        assert_eq!(plan.view.doing.as_deref(), *doing, "{case}");
+    }
+}
+
+#[test]
 fn a_decision_not_to_act_has_a_reason() {
     type Case = (&'static str, fn(&mut Scene), Reason);
     let cases: &[Case] = &[

@@ -118,14 +118,33 @@ fn condemned(scene: &Scene) -> Option<Sentence> {
 
 /// Volumes of so many replaced replicas are there.
 fn quarantined(scene: &mut Scene, count: u32, reason: &str) {
-    for number in 0..count {
-        let letter = format!("q{number}");
-        let condemned = Some(Condemned { reason: reason.into(), ..Condemned::default() });
-        scene
-            .0
-            .replicas
-            .insert(name(&letter), Replica { condemned, pod: Fact::Absent, ..replica(20 + number, &letter) });
-    }
+    (0..count).for_each(|number| quarantined_as(scene, &format!("q{number}"), reason));
+}
+
+fn quarantined_as(scene: &mut Scene, letter: &str, reason: &str) {
+    let number = 20 + u32::try_from(scene.0.replicas.len()).expect("a few");
+    let condemned = Some(Condemned { reason: reason.into(), ..Condemned::default() });
+    scene.0.replicas.insert(name(letter), Replica { condemned, pod: Fact::Absent, ..replica(number, letter) });
+}
+
+/// The successor of a replaced replica caught up so many seconds ago.
+fn kept_for(scene: &mut Scene, letter: &str, seconds: i64) {
+    let since = scene.0.now - SignedDuration::from_secs(seconds);
+    scene.replica(letter, |replica| {
+        replica.condemned.as_mut().expect("it is condemned").successor_ready_at = Some(since);
+    });
+}
+
+#[test]
+fn when_too_many_volumes_are_kept_it_is_said_which_and_how_they_go() {
+    let mut scene = Scene::well();
+    quarantined(&mut scene, 8, "Exited");
+    quarantined_as(&mut scene, "p", "FailedOver");
+    scene.server("b", |server| server.phase = Phase::Exited { code: Some(1), signal: None, age: 2_000 });
+    let notes = scene.plan().notes;
+    let said = &notes.iter().find(|note| note.reason == Reason::QuarantineFull).expect("it is full").message;
+    let command = "kubectl delete pvc m-q0 m-q1 m-q2 m-q3 m-q4 m-q5 m-q6 m-q7.";
+    assert!(said.contains(command), "{said}");
 }
 
 #[test]
@@ -146,6 +165,28 @@ fn many_volumes_that_are_kept_hold_replacements_on_a_judgement_and_nothing_else(
                     s.0.replicas.values_mut().filter(|r| r.condemned.is_some()).for_each(|r| r.volume = Fact::Absent);
                 },
                 Some(Sentence::Exited),
+            ),
+            true,
+        ),
+        (
+            (
+                "eight, of which one has a successor for longer than it is to be kept",
+                |s| {
+                    quarantined(s, 8, "Exited");
+                    kept_for(s, "q3", 86_400);
+                },
+                Some(Sentence::Exited),
+            ),
+            true,
+        ),
+        (
+            (
+                "eight, all with a successor, and not for so long",
+                |s| {
+                    quarantined(s, 8, "Exited");
+                    (0..8).for_each(|number| kept_for(s, &format!("q{number}"), 86_399));
+                },
+                None,
             ),
             true,
         ),

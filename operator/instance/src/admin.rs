@@ -1,4 +1,4 @@
-//! Plain HTTP for the kubelet and Prometheus: `/livez`, `/readyz`, `/metrics`. I/O.
+//! Plain HTTP for the kubelet and Prometheus: `/livez`, `/readyz`, `/metrics`; `operator/docs/metrics.md` has the table. I/O.
 //!
 //! Alive means that the manager's own loop turns; mysqld has no part in it, because a sick database must never get its pod
 //! restarted. Ready means that mysqld answers.
@@ -133,5 +133,49 @@ fn put_rest(
     if let Some(build) = &server.build {
         put("build_done_bytes", "Bytes copied by the build", Some(build.done as f64));
         put("build_total_bytes", "Bytes to copy by the build, estimated", Some(build.total as f64));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::json;
+
+    use super::*;
+
+    /// One that knows everything there is to know, of a server that does everything at once.
+    fn report() -> Report {
+        serde_json::from_value(json!({
+            "observer": { "kind": "manager", "replica": "m-0-a" }, "seq": 1, "ownGap": 260, "interval": 250,
+            "evidence": [{
+                "subject": "m-0-a",
+                "probe": { "committed": 100, "commitTook": 3 },
+                "server": {
+                    "phase": { "is": "running" }, "epoch": 4, "serving": 4,
+                    "replication": { "age": 50, "value": {
+                        "receiving": true, "applying": true, "received": "", "delay": 0,
+                    }},
+                    "fsync": { "succeeded": 100, "took": 2, "inFlight": 5 },
+                    "volume": { "total": 100, "free": 50 },
+                    "build": { "stage": "FILE COPY", "done": 1, "total": 2 },
+                },
+            }],
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_table_has_every_metric_of_the_instance_manager_and_no_other() {
+        let mut text = String::new();
+        encode(&mut text, &registry(&report(), 0)).unwrap();
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+        let rendered: BTreeSet<_> = types.map(|(name, kind)| format!("{name} {kind}")).collect();
+        let rows = include_str!("../../docs/metrics.md").lines();
+        let rows = rows.filter_map(|line| line.strip_prefix("| `understudy_instance_")?.split_once("` | "));
+        let kind = |rest: &str| rest.split(" |").next().unwrap_or_default().to_owned();
+        let table: BTreeSet<_> =
+            rows.map(|(name, rest)| format!("understudy_instance_{name} {}", kind(rest))).collect();
+        assert_eq!(rendered, table);
     }
 }

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize};
-use strum::{AsRefStr, Display, IntoStaticStr};
+use strum::{AsRefStr, Display, EnumIter, IntoStaticStr};
 
 use crate::schema;
 
@@ -59,6 +59,7 @@ pub enum Role {
     JsonSchema,
     Display,
     AsRefStr,
+    EnumIter,
     IntoStaticStr,
 )]
 pub enum VerdictState {
@@ -66,17 +67,17 @@ pub enum VerdictState {
     Healthy,
     /// Commits succeed, slowly.
     Slow,
-    /// Out of connections or blocked by a visible lock, but alive.
+    /// Out of connections or behind a lock, and alive.
     Saturated,
-    /// Commits fail, and the evidence is not yet enough to act on.
+    /// Something points to its death, and is not yet enough to act on.
     Suspect,
     /// The server is there and does not serve.
     Stuck,
     /// The process, the pod or the node is gone.
     Gone,
-    /// Only some observers cannot see it.
+    /// Some observers cannot see it, and others see it commit.
     ObserverPartition,
-    /// There is no evidence yet.
+    /// There is no evidence.
     #[default]
     Unknown,
 }
@@ -87,7 +88,8 @@ pub enum VerdictState {
 pub struct Verdict {
     /// The conclusion.
     pub state: VerdictState,
-    /// What named it, e.g. `ProcessExited` or `CommitHangs`; PascalCase.
+    /// What named a state of Suspect, Stuck or Gone: ProcessExited, DataLost, VolumeFailed, Restarted, PodStopped, Unreachable, Stopped,
+    /// VolumeStalled, Deadlocked, or Unexplained when commits fail and none of these fits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
     /// When this state began.

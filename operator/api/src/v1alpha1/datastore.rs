@@ -101,7 +101,7 @@ fn three() -> i32 {
     3
 }
 
-/// The topic of a Datastore. The operator makes it and checks it.
+/// The topic of a Datastore. The operator makes it and checks it; it never changes one that is there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[x_kube(validation = Rule::new("self.minInsyncReplicas <= self.replicationFactor").message("minInsyncReplicas cannot be above replicationFactor: nothing could be written"))]
 #[x_kube(validation = Rule::new("self.replicationFactor == 1 || self.minInsyncReplicas >= 2").message("minInsyncReplicas must be at least 2 when there are several copies: an acknowledged sample must survive the loss of a broker"))]
@@ -126,11 +126,15 @@ pub struct KafkaSpec {
     #[x_kube(validation = Rule::new("self >= 1 && self <= 7").message("a topic has 1 to 7 copies of each partition"))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("replicationFactor cannot be changed here; reassign the topic's partitions with Kafka's own tools"))]
     pub replication_factor: i32,
-    /// Copies that must have a record before it is acknowledged.
+    /// Copies that must have a record before it is acknowledged. Like `retentionHours` it is set when the topic is made; a topic that is
+    /// there is never changed: change it as well, with `--add-config min.insync.replicas=2`.
     #[serde(default = "two")]
     #[x_kube(validation = Rule::new("self >= 1 && self <= 7").message("minInsyncReplicas is 1 to 7"))]
     pub min_insync_replicas: i32,
-    /// How long records are kept. A shard that is behind by more than this has lost data, so keep days, not minutes.
+    /// How long records are kept. A shard that is behind by more than this has lost data, so keep days, not minutes. It is set when the
+    /// topic is made; a topic that is there is never changed, and as long as it differs the condition TopicReady says `TopicDiffers`.
+    /// Change the topic as well: `kafka-configs.sh --bootstrap-server HOST:9092 --alter --entity-type topics --entity-name TOPIC
+    /// --add-config retention.ms=259200000` (hours * 3600000).
     #[serde(default = "three_days")]
     #[x_kube(validation = Rule::new("self >= 1 && self <= 8760").message("retentionHours is 1 to 8760"))]
     pub retention_hours: i32,

@@ -196,7 +196,7 @@ pub enum FailoverResult {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TimelineEntry {
-    /// The step, e.g. `Detected`, `Claimed`, `Reprobed`, `Fenced`, `Promoted`, `Routed`, `Following`, `Condemned`, `Rebuilt`.
+    /// The step: FirstSign, Decided, Claimed, Reprobed, Fenced, CaughtUp, Promoted, Routed, FirstCommit, Following, Condemned or Redundant.
     pub step: String,
     /// When.
     pub at: MicroTime,

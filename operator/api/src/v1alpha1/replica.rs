@@ -38,11 +38,23 @@ use super::{Role, Verdict};
         name = "UpToDate",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"UpToDate\")].status",
-        description = "Whether its pod has the image, configuration and resources of the spec"
+        description = "Whether its pod and volume are as the spec and the operator would make them now"
     ),
     printcolumn(name = "Volume", type_ = "string", json_path = ".status.volume.state"),
+    printcolumn(
+        name = "Kept-Until",
+        type_ = "string",
+        json_path = ".status.volume.quarantinedUntil",
+        description = "Until when the volume of a condemned replica is kept at least; empty until its successor has caught up"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(name = "Verdict", type_ = "string", json_path = ".status.verdict.state", priority = 1),
+    printcolumn(
+        name = "Verdict",
+        type_ = "string",
+        json_path = ".status.verdict.state",
+        priority = 1,
+        description = "State of the primary"
+    ),
     printcolumn(name = "Condemned", type_ = "string", json_path = ".spec.condemned.reason", priority = 1),
     printcolumn(name = "Server-Id", type_ = "integer", json_path = ".spec.serverId", priority = 1),
     printcolumn(name = "Gtid", type_ = "string", json_path = ".status.executedGtid", priority = 1)
@@ -124,7 +136,7 @@ pub struct ReplicaStatus {
     /// MySQL's `server_uuid`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_uuid: Option<String>,
-    /// State of the server.
+    /// State of the server, while it is the primary: the others are not judged by observers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Verdict>,
     /// The replica it replicates from, or is cloned from.
@@ -145,7 +157,7 @@ pub struct ReplicaStatus {
     /// Its volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume: Option<VolumeStatus>,
-    /// Ready, Provisioned, UpToDate.
+    /// Ready, Progressing, Degraded, Provisioned, UpToDate.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
@@ -175,6 +187,10 @@ pub enum ReplicaPhase {
     Unusable,
     /// Its manager does not answer.
     Unknown,
+    /// It is to be replaced, or was: its volume is kept until its successor has caught up.
+    Condemned,
+    /// Its successor has caught up: its volume is kept until `status.volume.quarantinedUntil`.
+    Quarantined,
 }
 
 /// Progress of a build.
@@ -213,7 +229,7 @@ pub struct VolumeStatus {
     /// Since when the successor has caught up; the quarantine counts from here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub successor_ready_at: Option<Time>,
-    /// When it may be deleted.
+    /// When it may be deleted; it is once the shard has as many intact copies as asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quarantined_until: Option<Time>,
     /// Size of the file system.
@@ -222,6 +238,9 @@ pub struct VolumeStatus {
     /// Free space on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub free_bytes: Option<i64>,
+    /// Whether it is nearly full: less than a tenth of it was free, or less than 1 GiB if that is less, and not a quarter more since.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub low: bool,
 }
 
 /// Where a volume is in its life.
@@ -236,8 +255,6 @@ pub enum VolumeState {
     Bound,
     /// Kept until the successor has caught up, then until its time is over.
     Quarantined,
-    /// Kept because the deletion policy says so.
-    Retained,
     /// Deleted.
     Deleted,
 }

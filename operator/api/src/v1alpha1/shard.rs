@@ -1,15 +1,17 @@
-//! Shard: one primary and its standbys.
+//! Shard: one primary and its standbys. [`status`] has what the operator says of it.
+
+pub mod status;
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
 use kube::core::Rule;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use strum::{AsRefStr, Display, IntoStaticStr};
+use strum::{Display, EnumIter, IntoStaticStr};
 
-use super::{DeletionPolicy, PodTemplate, Resources, Role, Verdict};
+pub use self::status::*;
+use super::{DeletionPolicy, PodTemplate, Resources};
 use crate::schema;
 
 /// What a person asks of a shard.
@@ -38,7 +40,7 @@ use crate::schema;
     printcolumn(name = "Gap", type_ = "string", json_path = ".status.lastFailover.gap", description = "Write gap of that change"),
     printcolumn(name = "Doing", type_ = "string", json_path = ".status.doing", description = "What the operator is doing about it"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(name = "UpToDate", type_ = "string", json_path = ".status.upToDate", priority = 1, description = "Replicas with the image, configuration and resources of the spec"),
+    printcolumn(name = "UpToDate", type_ = "string", json_path = ".status.upToDate", priority = 1, description = "Replicas whose pods and volumes are as the spec and the operator would make them now"),
     printcolumn(name = "Cause", type_ = "string", json_path = ".status.verdict.cause", priority = 1),
     printcolumn(name = "Target", type_ = "string", json_path = ".status.targetPrimary", priority = 1),
     printcolumn(name = "Mode", type_ = "string", json_path = ".spec.failover.mode", priority = 1),
@@ -72,7 +74,8 @@ fn three() -> i32 {
     3
 }
 
-/// The MySQL servers of a shard. A change reaches replicas that are made from then on; which ones have it is shown as `UpToDate`.
+/// The MySQL servers of a shard. A change reaches replicas that are made from then on; which ones have it is shown as `UpToDate`, with all
+/// else that a new replica would have otherwise.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MysqlSpec {
@@ -81,12 +84,14 @@ pub struct MysqlSpec {
     #[x_kube(validation = Rule::new("self.matches('^[a-zA-Z0-9][-a-zA-Z0-9._:/@]*$')").message("mysql.image must name an image, such as mysql:8.4"))]
     pub image: String,
     /// Server variables to set: sizes, timeouts and rates, nothing that changes durability, replication or access.
-    /// These can be set: back_log, binlog_cache_size, binlog_transaction_compression, innodb_adaptive_flushing,
-    /// innodb_adaptive_hash_index, innodb_buffer_pool_instances, innodb_buffer_pool_size, innodb_flush_neighbors,
+    /// Binary logs are kept for 6 hours unless this says otherwise (`binlog_expire_logs_seconds`, 3600 to 2592000), in files of 128 MiB
+    /// (`max_binlog_size`); mysqld has no limit for all of them together.
+    /// These can be set: back_log, binlog_cache_size, binlog_expire_logs_seconds, binlog_transaction_compression,
+    /// innodb_adaptive_flushing, innodb_adaptive_hash_index, innodb_buffer_pool_instances, innodb_buffer_pool_size, innodb_flush_neighbors,
     /// innodb_io_capacity, innodb_io_capacity_max, innodb_log_buffer_size, innodb_lru_scan_depth,
     /// innodb_max_dirty_pages_pct, innodb_page_cleaners, innodb_print_all_deadlocks, innodb_purge_threads,
     /// innodb_read_io_threads, innodb_redo_log_capacity, innodb_sort_buffer_size, innodb_write_io_threads,
-    /// interactive_timeout, join_buffer_size, long_query_time, max_allowed_packet, max_connections,
+    /// interactive_timeout, join_buffer_size, long_query_time, max_allowed_packet, max_binlog_size, max_connections,
     /// max_execution_time, max_heap_table_size, net_read_timeout, net_write_timeout,
     /// performance_schema_max_digest_length, read_buffer_size, read_rnd_buffer_size, replica_parallel_workers,
     /// slow_query_log, sort_buffer_size, table_definition_cache, table_open_cache, temptable_max_ram,
@@ -94,6 +99,7 @@ pub struct MysqlSpec {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "schema::short_texts")]
     #[x_kube(validation = only_allowed_config())]
+    #[x_kube(validation = binary_logs_end())]
     #[x_kube(validation = Rule::new("self.all(k, self[k].matches('^[A-Za-z0-9_.,:+-]{1,128}$'))").message("values of mysql.config are one word of letters, digits and . , : + - _, such as 2G or ON"))]
     pub config: BTreeMap<String, String>,
     /// Requests and limits of the mysql container.
@@ -105,6 +111,7 @@ pub struct MysqlSpec {
 pub const ALLOWED_CONFIG: &[&str] = &[
     "back_log",
     "binlog_cache_size",
+    "binlog_expire_logs_seconds",
     "binlog_transaction_compression",
     "innodb_adaptive_flushing",
     "innodb_adaptive_hash_index",
@@ -127,6 +134,7 @@ pub const ALLOWED_CONFIG: &[&str] = &[
     "join_buffer_size",
     "long_query_time",
     "max_allowed_packet",
+    "max_binlog_size",
     "max_connections",
     "max_execution_time",
     "max_heap_table_size",
@@ -153,6 +161,15 @@ fn only_allowed_config() -> Rule {
     )
 }
 
+/// Zero would keep them for ever, and a follower that was away for a moment needs those of that time.
+fn binary_logs_end() -> Rule {
+    let name = "binlog_expire_logs_seconds";
+    let within = format!("int(self['{name}']) >= 3600 && int(self['{name}']) <= 2592000");
+    Rule::new(format!("!('{name}' in self) || (self['{name}'].matches('^[0-9]{{4,7}}$') && {within})")).message(
+        "binlog_expire_logs_seconds is 3600 to 2592000: kept for less, a standby that was away for a while has to be built anew; kept for longer, binary logs fill the volume",
+    )
+}
+
 /// The volumes of a shard's replicas.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[x_kube(validation = Rule::new("has(self.storageClassName) == has(oldSelf.storageClassName) && (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)").message("storageClassName cannot be changed: replicas of one shard have volumes of one class; make a new Shard"))]
@@ -171,7 +188,9 @@ pub struct StorageSpec {
 }
 
 /// Whether the operator changes the primary by itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Display, EnumIter, IntoStaticStr,
+)]
 pub enum FailoverMode {
     /// A dead primary is failed over.
     #[default]
@@ -232,7 +251,7 @@ fn twenty() -> i32 {
     20
 }
 
-/// Thresholds of detection, in milliseconds.
+/// Thresholds of detection, in milliseconds. `operator/docs/failover.md` has the table of what is concluded when, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[x_kube(validation = Rule::new("self.goneAfterMs >= 2 * self.probeIntervalMs && self.suspectAfterMs >= 2 * self.probeIntervalMs").message("goneAfterMs and suspectAfterMs must be at least twice probeIntervalMs: one missed probe is not evidence"))]
 #[x_kube(validation = Rule::new("self.evidenceMaxAgeMs >= 2 * self.probeIntervalMs").message("evidenceMaxAgeMs must be at least twice probeIntervalMs: evidence would be out of date before the next probe"))]
@@ -243,7 +262,7 @@ pub struct Detection {
     #[serde(default = "ms::<250>")]
     #[schemars(range(min = 100, max = 10000))]
     pub probe_interval_ms: i32,
-    /// Deadline of each stage of a probe before the commit.
+    /// Deadline of each stage of a probe before the commit; also of the whole probe by which a claim is checked before it is acted on.
     #[serde(default = "ms::<500>")]
     #[schemars(range(min = 100, max = 30000))]
     pub stage_deadline_ms: i32,
@@ -255,15 +274,20 @@ pub struct Detection {
     #[serde(default = "ms::<2000>")]
     #[schemars(range(min = 500, max = 60000))]
     pub evidence_max_age_ms: i32,
-    /// No success for this long: Suspect.
+    /// Probes that have failed for this long make the primary Suspect. What its manager itself saw end makes it so at once.
     #[serde(default = "ms::<1000>")]
     #[schemars(range(min = 200, max = 60000))]
     pub suspect_after_ms: i32,
-    /// The process or the pod seen gone by its manager, or nothing reachable seen by the others, for this long: Gone.
+    /// For this long observers of two failure domains must have failed to reach the primary before it is Gone (`Unreachable`), and its
+    /// manager must have been silent for this and `evidenceMaxAgeMs`. So long must one also have refused writes (`Restarted`), or not
+    /// served while its pod stops (`PodStopped`). What its manager saw end is Gone as soon as one other observer cannot use it
+    /// (`ProcessExited`, `DataLost`).
     #[serde(default = "ms::<750>")]
     #[schemars(range(min = 200, max = 60000))]
     pub gone_after_ms: i32,
-    /// Reachable and nothing served for this long: Stuck.
+    /// A primary whose process is stopped, or that greets nobody, is Stuck after this (`Stopped`); one whose volume hangs 2 s later
+    /// (`VolumeStalled`), one in which nothing moves 5 s later (`Deadlocked`). A volume that answers with errors makes it Stuck at once
+    /// (`VolumeFailed`).
     #[serde(default = "ms::<3000>")]
     #[schemars(range(min = 500, max = 600000))]
     pub stuck_after_ms: i32,
@@ -305,197 +329,4 @@ impl Default for Quarantine {
     fn default() -> Self {
         Self { ttl_seconds: a_day() }
     }
-}
-
-/// What the operator saw and did.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ShardStatus {
-    /// The generation of the spec that this status answers.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub observed_generation: Option<i64>,
-    /// The replica that takes writes under [`Self::epoch`].
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub primary: Option<String>,
-    /// Its `ip:port`; with primary and epoch, the route of the shard.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub primary_address: Option<String>,
-    /// The replica that is to take writes under `epoch`; equal to `primary` when nothing is under way.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub target_primary: Option<String>,
-    /// The highest epoch that was ever claimed. While `transition` is there, nobody serves under it yet.
-    #[serde(default)]
-    pub epoch: i64,
-    /// The change of primary that is under way; with it, a restarted operator goes on where the last one stopped.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub transition: Option<Transition>,
-    /// The once-only permission to initialise a volume.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bootstrap: Option<Bootstrap>,
-    /// The `server_id` that the next replica gets; the first gets 1. Only grows.
-    #[serde(default)]
-    pub next_server_id: i64,
-    /// State of the primary.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub verdict: Option<Verdict>,
-    /// What is being done, for a person.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub doing: Option<String>,
-    /// Each replica of the shard, condemned ones included.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
-    pub replicas: Vec<ReplicaSummary>,
-    /// Replicas that serve or replicate, of those asked for, such as `3/3`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ready: Option<String>,
-    /// Replicas whose pods have the image, configuration and resources of the spec, of those that were not condemned, such as `2/3`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub up_to_date: Option<String>,
-    /// How many replicas serve or replicate.
-    #[serde(default)]
-    pub ready_replicas: i32,
-    /// Standbys that could take over now.
-    #[serde(default)]
-    pub promotable: i32,
-    /// Replication delay of the best standby, in seconds.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lag_seconds: Option<f64>,
-    /// The same for a person, such as `0s`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lag: Option<String>,
-    /// The last change of primary.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last_failover: Option<LastFailover>,
-    /// Ready, Progressing, Degraded, Provisioned, UpToDate, PrimaryHealthy, Promotable, Redundant, ConsumersCurrent.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
-    pub conditions: Vec<Condition>,
-}
-
-/// The once-only permission to initialise a volume. Once written it never changes but for `completed`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Bootstrap {
-    /// The one replica that may.
-    pub replica: String,
-    /// The uid of the Shard it was given for.
-    pub shard_uid: String,
-    /// When.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub at: Option<Time>,
-    /// Whether the replica has served since; from then on the shard counts as never empty.
-    #[serde(default)]
-    pub completed: bool,
-}
-
-/// A change of primary that is under way: written with the claim of its epoch, before anything irreversible.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Transition {
-    /// What kind of change.
-    pub kind: TransitionKind,
-    /// The epoch it claimed.
-    pub epoch: i64,
-    /// The primary until now; unset at bootstrap.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub from: Option<String>,
-    /// The primary to be.
-    pub to: String,
-    /// Name of the Failover that is its record.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub record: Option<String>,
-    /// What named the death of the old primary; PascalCase.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cause: Option<String>,
-    /// When the epoch was claimed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub since: Option<MicroTime>,
-}
-
-/// What kind of change of primary is under way.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Display, AsRefStr, IntoStaticStr,
-)]
-pub enum TransitionKind {
-    /// The first primary of the shard.
-    Bootstrap,
-    /// Unplanned.
-    #[default]
-    Failover,
-    /// Planned.
-    Switchover,
-    /// The same primary again, under a new epoch.
-    Confirm,
-}
-
-/// One replica, as `kubectl get shard -o yaml` shows it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ReplicaSummary {
-    /// Name of the Replica, its pod and its volume.
-    pub name: String,
-    /// What it is to the shard.
-    pub role: Role,
-    /// MySQL's `server_id`.
-    #[serde(default)]
-    pub server_id: i64,
-    /// The node it runs on.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub node: Option<String>,
-    /// The node's zone.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub zone: Option<String>,
-    /// The pod's IP address.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub address: Option<String>,
-    /// Transactions it has executed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub executed_gtid: Option<String>,
-    /// How far it is behind its source.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub delay_seconds: Option<f64>,
-    /// Whether it serves or replicates.
-    #[serde(default)]
-    pub ready: bool,
-    /// Whether it could take over now.
-    #[serde(default)]
-    pub promotable: bool,
-    /// Where it is in its life: Pending, Empty, Building, Starting, Running, Exited, Stopping, Unusable, Unknown.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub phase: Option<String>,
-    /// State of its volume: Bound, Pending, Quarantined, Retained.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub volume: Option<String>,
-    /// What is wrong with it, for a person.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub message: Option<String>,
-}
-
-/// The last change of primary.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct LastFailover {
-    /// Name of its record.
-    pub name: String,
-    /// What kind of change.
-    #[serde(default)]
-    pub kind: TransitionKind,
-    /// The epoch under which the new primary took office.
-    #[serde(default)]
-    pub epoch: i64,
-    /// The primary before.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub from: Option<String>,
-    /// When the new primary took over.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub time: Option<Time>,
-    /// The write gap.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gap_seconds: Option<f64>,
-    /// The same for a person, such as `4.1s`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub gap: Option<String>,
-    /// Why.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
 }

@@ -60,9 +60,12 @@ fn leaving(s: &Snapshot, primary: &ReplicaName) -> Option<&'static str> {
 
 fn leave(s: &Snapshot, a: &Assessment, primary: &ReplicaName, cause: &str, d: &mut Draft) {
     if s.policy.mode != Mode::Automatic {
-        let message =
-            format!("{primary} is leaving ({cause}), failover.mode is {}: it does not hand over", s.policy.mode);
-        return d.note(Reason::FailoverLeftToPerson, message);
+        let message = format!(
+            "{primary} is leaving ({cause}), failover.mode is {}: it does not hand over. {}",
+            s.policy.mode,
+            by_hand(s, Kind::Switchover)
+        );
+        return d.note_about(Reason::FailoverLeftToPerson, primary, message);
     }
     if !hands_over(s, a, primary) {
         return;
@@ -140,9 +143,32 @@ pub(crate) fn errant(
 }
 
 fn left_to_person(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft) {
-    d.doing("nothing: failover is left to a person");
-    let message = format!("{primary} is {}, failover.mode is {}: {}", a.verdict.state(), s.policy.mode, a.message());
+    d.doing(match s.policy.mode {
+        Mode::Paused => "nothing: failover.mode is Paused".to_owned(),
+        Mode::Manual | Mode::Automatic => {
+            format!("waiting for a person to create a Failover with spec.shard {} and spec.kind Failover", s.shard)
+        }
+    });
+    let (state, mode) = (a.verdict.state(), s.policy.mode);
+    let message =
+        format!("{primary} is {state}, failover.mode is {mode}. {} Seen: {}", by_hand(s, Kind::Failover), a.message());
     d.note(Reason::FailoverLeftToPerson, message);
+}
+
+/// How a person does what the mode keeps the operator from.
+fn by_hand(s: &Snapshot, kind: Kind) -> String {
+    let shard = &s.shard;
+    if s.policy.mode == Mode::Paused {
+        return format!(
+            "Nobody changes the primary in this mode. To leave it: kubectl patch shard {shard} --type merge -p \
+             '{{\"spec\":{{\"failover\":{{\"mode\":\"Automatic\"}}}}}}'."
+        );
+    }
+    let kind = if kind == Kind::Failover { "Failover" } else { "Switchover" };
+    format!(
+        "To do it all the same: echo '{{\"apiVersion\":\"understudy.dev/v1alpha1\",\"kind\":\"Failover\",\"metadata\":{{\"generateName\":\"{shard}-\"}},\
+         \"spec\":{{\"shard\":\"{shard}\",\"kind\":\"{kind}\"}}}}' | kubectl create -f - (in the namespace of the shard)."
+    )
 }
 
 /// Whether evidence that is a judgement may not be acted on now.
@@ -152,17 +178,23 @@ fn held_back(s: &Snapshot, d: &mut Draft) -> bool {
     if let Some(at) = since
         && s.now.as_millisecond().saturating_sub(at.as_millisecond()) < cooldown
     {
-        d.note(
-            Reason::Cooldown,
-            format!("the last change of primary was at {at}: only HARD evidence counts until the cooldown is over"),
+        let by_hand = by_hand(s, Kind::Failover);
+        let message = format!(
+            "the last change of primary was at {at}: only HARD evidence counts until the cooldown is over. {by_hand}"
         );
+        d.note(Reason::Cooldown, message);
         return true;
     }
     let fleet = s.fleet;
     if fleet.suspect >= 3 && fleet.suspect * 5 > fleet.shards {
         d.note(
             Reason::FleetBreaker,
-            format!("{} of {} shards are suspect at once: only HARD evidence counts", fleet.suspect, fleet.shards),
+            format!(
+                "{} of {} shards are suspect at once: only HARD evidence counts. {}",
+                fleet.suspect,
+                fleet.shards,
+                by_hand(s, Kind::Failover)
+            ),
         );
         return true;
     }

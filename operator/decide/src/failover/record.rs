@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use strum::{Display, IntoStaticStr};
+use strum::{Display, EnumIter, IntoStaticStr};
 use understudy_wire::Epoch;
 use understudy_wire::ReplicaName;
 use understudy_wire::evidence::{Millis, StoredOffset};
@@ -85,7 +85,7 @@ pub struct Entry {
 }
 
 /// The steps of a timeline, in order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Display, IntoStaticStr)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Display, EnumIter, IntoStaticStr)]
 pub enum Milestone {
     /// The first sign of what the verdict names.
     FirstSign,

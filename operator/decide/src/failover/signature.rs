@@ -3,7 +3,7 @@
 //! A row finds its facts in a [`Case`]; it is ripe when enough domains agree for long enough. The rows are in order: the
 //! first ripe one names the verdict, and before that the first found one names the suspicion.
 
-use strum::{Display, IntoStaticStr};
+use strum::{Display, EnumIter, IntoStaticStr};
 use understudy_wire::evidence::{Millis, Phase, ProbeError, Server, Stage};
 
 use super::testimony::{Accusation, Case, Own};
@@ -27,7 +27,7 @@ pub enum Fate {
 }
 
 /// What named a verdict.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Display, IntoStaticStr)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Display, EnumIter, IntoStaticStr)]
 pub enum Cause {
     /// mysqld ended.
     ProcessExited,

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use understudy_wire::evidence::{Millis, Server};
+use understudy_wire::evidence::{Millis, Server, Volume};
 use understudy_wire::order::Peers;
 use understudy_wire::{Epoch, GtidSet, Observer, ReplicaName, Report, ShardName};
 
@@ -209,6 +209,10 @@ pub struct Replica {
     pub server_uuid: Option<String>,
     /// Executed transactions as last written to the Replica's status; old, and better than nothing after a restart.
     pub last_executed: Option<GtidSet>,
+    /// Space on its volume as last written to the Replica's status; as old.
+    pub last_volume: Option<Volume>,
+    /// Whether the volume was nearly full when that was written.
+    pub was_low: bool,
     /// The connection to its manager.
     pub link: Link,
     /// Age of the Replica object.

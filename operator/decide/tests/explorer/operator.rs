@@ -262,6 +262,8 @@ impl Operator {
             volume,
             server_uuid: rep.is_known.then(|| rep.source_id().to_string()),
             last_executed: None,
+            last_volume: None,
+            was_low: false,
             link: Link {
                 connected: self.connected.contains_key(name),
                 peers: self.peers.get(name).map(|(_, peers)| peers.clone()),

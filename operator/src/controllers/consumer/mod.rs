@@ -19,6 +19,7 @@ use understudy_api::{Consumer, Datastore, labels, names};
 
 use self::build::{Resolved, Unresolved};
 pub use self::group::group_of;
+pub use self::status::is_told;
 use self::status::{Observed, Stopped};
 use super::furnish::secrets::{self, SecretError};
 use super::queue::{Again, Controller, Failure, let_go, trouble_of};

@@ -129,8 +129,13 @@ fn told<'a>(
     let ours = reported.iter().filter(|partition| workload_of(&partition.shard).is_some());
     ours.partition(|partition| {
         let pods = workload_of(&partition.shard).and_then(|(_, pods, _)| *pods);
-        pods.is_some_and(|pods| pods.ready > 0 || (pods.desired > 0 && partition.state == PartitionState::Fenced))
+        pods.is_some_and(|pods| is_told(partition, pods.ready, pods.desired))
     })
+}
+
+/// Whether a pod tells of a partition now, of the workload that reads it.
+pub fn is_told(partition: &PartitionStatus, ready: i32, desired: i32) -> bool {
+    ready > 0 || (desired > 0 && partition.state == PartitionState::Fenced)
 }
 
 /// Seconds for a person: tenths below ten.

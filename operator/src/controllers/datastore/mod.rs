@@ -204,8 +204,11 @@ impl Pass<'_> {
             return Ok(placing);
         }
         let serves = |index: i32| {
-            let shard = self.context.caches.shards.get(&self.namespace(), &names::shard_of(&name, index));
-            shard.is_some_and(|shard| shard.status.as_ref().is_some_and(|status| status.primary.is_some()))
+            let name = names::shard_of(&name, index);
+            let shard = self.context.caches.shards.get(&self.namespace(), &name);
+            let has_primary =
+                shard.is_some_and(|shard| shard.status.as_ref().is_some_and(|status| status.primary.is_some()));
+            has_primary && self.is_read(&name)
         };
         let placing = placement::plan(&name, spec.shards, spec.kafka.partitions, &status, serves);
         match placing {
@@ -217,6 +220,14 @@ impl Pass<'_> {
             }
             other => Ok(other),
         }
+    }
+
+    /// Whether the query service, if there is one, can read a shard. Its pods are made anew when there are more shards, and none of
+    /// before may be asked for what a new shard holds.
+    fn is_read(&self, shard: &str) -> bool {
+        let query = names::query(&self.datastore.name_any());
+        let live = || self.context.caches.deployments.get(&self.namespace(), &query);
+        self.datastore.spec.query.is_none() || live().is_some_and(|live| status::all_have_password(&live, shard))
     }
 
     /// All Consumers that follow the placements of the Datastore, and what they say.
@@ -370,7 +381,10 @@ impl Pass<'_> {
                 events.say(self.datastore, Reason::PlacementChanged, note);
             }
             Placing::Wait { shards } => {
-                let note = format!("new data goes to the new shards once they have a primary: {}", shards.join(", "));
+                let note = format!(
+                    "new data goes to the new shards once they have a primary, and every pod of the query service their passwords: {}",
+                    shards.join(", ")
+                );
                 events.say(self.datastore, Reason::PlacementWaits, note);
             }
             Placing::Settle { waiting, .. } if !waiting.is_empty() => {

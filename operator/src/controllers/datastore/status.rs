@@ -3,11 +3,11 @@
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use understudy_api::Datastore;
 use understudy_api::conditions::{self, Claim};
 use understudy_api::v1alpha1::{
     ConsumerStatus, DatastoreStatus, ShardStatus, VerdictState, WorkloadStatus, WorstVerdict,
 };
+use understudy_api::{Datastore, names};
 
 use super::placement::Placing;
 use super::topic::Fact;
@@ -58,6 +58,18 @@ pub fn pods(deployment: &Deployment) -> Pods {
     let desired = deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
     let status = deployment.status.as_ref();
     Pods { ready: status.and_then(|status| status.ready_replicas).unwrap_or(0), desired }
+}
+
+/// Whether each pod of a Deployment has the passwords of this shard, as none is left that was made without.
+pub fn all_have_password(deployment: &Deployment, shard: &str) -> bool {
+    let secret = names::credentials_secret(shard);
+    let pod = deployment.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+    let volumes = pod.into_iter().flat_map(|pod| pod.volumes.iter().flatten());
+    let sources = volumes.filter_map(|volume| volume.projected.as_ref()?.sources.as_ref()).flatten();
+    let is_mounted = sources.filter_map(|source| source.secret.as_ref()).any(|source| source.name == secret);
+    let status = deployment.status.clone().unwrap_or_default();
+    let none_of_before = status.replicas.is_some() && status.updated_replicas == status.replicas;
+    is_mounted && status.observed_generation >= deployment.metadata.generation && none_of_before
 }
 
 /// What was observed in a pass.
@@ -279,9 +291,9 @@ fn up_to_date(observed: &Observed) -> Claim {
     let behind = observed.shards.iter().filter(behind).map(|shard| format!("{} {}", shard.name, count(shard)));
     let behind: Vec<_> = behind.collect();
     if behind.is_empty() {
-        return Claim::yes(conditions::UP_TO_DATE, "AllUpToDate", "every replica runs as the spec asks");
+        return Claim::yes(conditions::UP_TO_DATE, "AllUpToDate", "every replica is as the spec and the operator would make it now");
     }
-    let message = format!("replicas with the image, configuration and resources of the spec: {}", behind.join(", "));
+    let message = format!("replicas that are as the spec and the operator would make them now: {}", behind.join(", "));
     Claim::no(conditions::UP_TO_DATE, "ReplicasBehind", message)
 }
 

@@ -116,6 +116,31 @@ fn a_service_gets_the_password_of_its_own_account_only() {
 }
 
 #[test]
+fn a_new_shard_is_read_once_no_pod_of_the_query_service_is_left_from_before_it() {
+    let query = |shards: &[&str], generation: i64, updated: i32, all: i32| {
+        let shards: Vec<_> = shards.iter().map(|shard| (*shard).to_owned()).collect();
+        let deployment: Deployment = serde_json::from_value(json!({
+            "metadata": { "generation": generation },
+            "spec": { "selector": {}, "template": { "spec": {
+                "containers": [], "volumes": [build::secret("tokens", "t"), build::credentials(&shards, "understudy_reader")],
+            }}},
+            "status": { "observedGeneration": 2, "updatedReplicas": updated, "replicas": all },
+        }))
+        .unwrap();
+        deployment
+    };
+    for (case, deployment, expected) in [
+        ("all are new", query(&["m-0", "m-1"], 2, 2, 2), true),
+        ("it was not told yet", query(&["m-0"], 2, 2, 2), false),
+        ("it was told, and nothing came of it yet", query(&["m-0", "m-1"], 3, 2, 2), false),
+        ("one is of before", query(&["m-0", "m-1"], 2, 2, 3), false),
+        ("there is none yet", Deployment { status: None, ..query(&["m-0", "m-1"], 2, 0, 0) }, false),
+    ] {
+        assert_eq!(status::all_have_password(&deployment, "m-1"), expected, "{case}");
+    }
+}
+
+#[test]
 fn a_datastore_is_ready_when_all_its_parts_are() {
     let status = status::of(&datastore(json!({})), observed(), Timestamp::UNIX_EPOCH);
     assert_eq!(condition(&status, conditions::READY).0, "True");

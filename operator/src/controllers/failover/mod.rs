@@ -15,7 +15,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use tokio::sync::mpsc;
-use understudy_api::v1alpha1::{FailoverKind, FailoverPhase, FailoverSpec, RebuildNote};
+use understudy_api::v1alpha1::{FailoverKind, FailoverPhase, FailoverResult, FailoverSpec, RebuildNote};
 use understudy_api::{Failover, Shard};
 use understudy_decide::failover::record::RecordUpdate;
 use understudy_decide::failover::snapshot::Kind;
@@ -120,15 +120,18 @@ impl Writer {
                 Some(failover) => failover,
                 None => self.obtain(&namespace, job).await?,
             };
+            let was_closed = ended(&failover).is_some();
             if !merge(&mut failover, job) {
                 self.known.insert(key, failover);
                 return Ok(());
             }
             match self.context.applier.replace_status(&failover).await {
                 Ok(written) => {
-                    let closed = written.status.as_ref().is_some_and(|s| s.phase == FailoverPhase::Closed);
+                    let closed = ended(&written);
                     self.known.insert(key, written);
-                    if closed {
+                    // Measurements may still come in after the end.
+                    if let Some(ended) = closed.filter(|_| !was_closed) {
+                        self.context.metrics.shards.ended(&namespace, &job.shard.name_any(), ended);
                         self.prune(&job.shard).await;
                     }
                     return Ok(());
@@ -174,6 +177,12 @@ impl Writer {
             }
         }
     }
+}
+
+/// What kind of change it records and how that ended, once it has.
+fn ended(failover: &Failover) -> Option<(FailoverKind, FailoverResult)> {
+    let status = failover.status.as_ref().filter(|status| status.phase == FailoverPhase::Closed)?;
+    Some((failover.spec.kind, status.result?))
 }
 
 /// The object of a record that nobody asked for.

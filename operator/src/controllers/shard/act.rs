@@ -12,7 +12,7 @@ use kube::ResourceExt;
 use kube::api::{ListParams, ObjectList};
 use serde_json::json;
 use understudy_api::v1alpha1::{
-    Bootstrap, Condemned, LastFailover, OriginReason, ReplicaOrigin, ReplicaSpec, ReplicaStatus, Role, ShardStatus,
+    Bootstrap, Condemned, FailoverKind, FailoverResult, LastFailover, OriginReason, ReplicaOrigin, ReplicaSpec, ReplicaStatus, Role, ShardStatus,
     Transition, TransitionKind, VolumeState, VolumeStatus,
 };
 use understudy_api::{Replica, Shard, labels};
@@ -93,7 +93,7 @@ impl Stage {
             Step::StartQuarantine { replica } => self.start_quarantine(replica, seen.policy.quarantine_seconds).await,
             Step::DeleteVolume { replica, uid } => self.delete_volume(replica, uid).await,
             Step::DeleteReplica { replica, uid } => self.delete_replica(replica, uid).await,
-            Step::Refuse { request, message } => self.refuse(request, message).await,
+            Step::Refuse { request, message } => self.refuse(request, message, seen).await,
         }
     }
 
@@ -401,12 +401,21 @@ impl Stage {
         Ok(Taken::Done)
     }
 
-    async fn refuse(&mut self, request: &str, message: &str) -> Result<Taken, ActError> {
+    async fn refuse(&mut self, request: &str, message: &str, seen: &Snapshot) -> Result<Taken, ActError> {
         if !self.overlay.take(&format!("refuse {request}"), Instant::now()) {
             return Ok(Taken::Void);
         }
-        let refused = soon(failover::refuse(&self.context.applier, &self.namespace, request, message)).await?;
-        Ok(if refused { Taken::Done } else { Taken::Void })
+        if !soon(failover::refuse(&self.context.applier, &self.namespace, request, message)).await? {
+            return Ok(Taken::Void);
+        }
+        if let Some(request) = seen.requests.iter().find(|found| found.name == request) {
+            let kind = match request.kind {
+                Kind::Failover => FailoverKind::Failover,
+                Kind::Bootstrap | Kind::Switchover | Kind::Confirm => FailoverKind::Switchover,
+            };
+            self.context.metrics.shards.ended(&self.namespace, &self.name, (kind, FailoverResult::Refused));
+        }
+        Ok(Taken::Done)
     }
 }
 

@@ -1,4 +1,6 @@
-//! What a Shard's conditions say, from what was seen and decided. Pure.
+//! What a Shard's conditions say, from what was seen and decided; [`replica`]: what a Replica's do. Pure.
+
+mod replica;
 
 use kube::ResourceExt;
 use understudy_api::conditions::{self, Claim};
@@ -6,6 +8,7 @@ use understudy_decide::Decision;
 use understudy_decide::decision::View;
 use understudy_decide::failover::snapshot::Snapshot;
 
+pub use self::replica::{Facts, of_replica};
 use super::observe::Objects;
 use super::obstacles;
 use super::rolled::Rolled;
@@ -45,10 +48,7 @@ pub fn claims(s: &Snapshot, d: &Decision, objects: &Objects) -> Vec<Claim> {
         }
     };
     let progressing = progressing(s.policy.paused, view, &ready);
-    let degraded = match healthy && !view.redundant && s.status.last_change.is_some() {
-        true => Claim::yes(conditions::DEGRADED, "NotRedundant", ready),
-        false => Claim::no(conditions::DEGRADED, "NotDegraded", "no copy is missing that was there"),
-    };
+    let degraded = degraded(healthy && s.status.last_change.is_some(), view, ready);
     let provisioned = obstacles::provisioned(&objects.obstacles);
     let up_to_date = Rolled::of(objects).claim();
     vec![all, progressing, degraded, provisioned, up_to_date, primary, promotable, redundant, consumers(objects)]
@@ -61,6 +61,21 @@ fn progressing(paused: bool, view: &View, ready: &str) -> Claim {
         (Some(doing), _) => Claim::yes(kind, "Acting", doing.clone()),
         (None, false) => Claim::yes(kind, "Building", ready),
         (None, true) => Claim::no(kind, "Settled", "nothing is to be done"),
+    }
+}
+
+/// `had_all`: the shard serves, and missing copies were there before.
+fn degraded(had_all: bool, view: &View, ready: String) -> Claim {
+    let kind = conditions::DEGRADED;
+    let low = view.replicas.iter().filter_map(|replica| Some((&replica.name, replica.low_volume.as_ref()?)));
+    let mut said: Vec<_> = low.map(|(name, low)| format!("the volume of {name} is nearly full: {low}")).collect();
+    match (had_all && !view.redundant, said.is_empty()) {
+        (true, _) => {
+            said.insert(0, ready);
+            Claim::yes(kind, "NotRedundant", said.join("; "))
+        }
+        (false, false) => Claim::yes(kind, "VolumeLow", said.join("; ")),
+        (false, true) => Claim::no(kind, "NotDegraded", "no copy is missing that was there, and no volume is nearly full"),
     }
 }
 
@@ -86,8 +101,33 @@ fn consumers(objects: &Objects) -> Claim {
 mod tests {
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use k8s_openapi::jiff::Timestamp;
+    use understudy_decide::Role;
+    use understudy_decide::decision::ReplicaView;
+    use understudy_wire::ReplicaName;
 
     use super::*;
+
+    #[test]
+    fn a_shard_is_degraded_while_a_copy_is_missing_or_a_volume_is_nearly_full() {
+        let low = ReplicaView {
+            name: ReplicaName::new("m-b"),
+            role: Role::Standby,
+            ready: true,
+            promotable: true,
+            message: None,
+            low_volume: Some("204 MiB of its 2048 MiB should be free".into()),
+        };
+        let well = ReplicaView { name: ReplicaName::new("m-a"), low_volume: None, ..low.clone() };
+        let of = |redundant, replicas: &[&ReplicaView]| {
+            let replicas = replicas.iter().map(|view| (*view).clone()).collect();
+            let claim = degraded(true, &View { redundant, replicas, ..View::default() }, "2/3 replicas".into());
+            (claim.reason, claim.message)
+        };
+        assert_eq!(of(true, &[&well]).0, "NotDegraded");
+        let said = "the volume of m-b is nearly full: 204 MiB of its 2048 MiB should be free";
+        assert_eq!(of(true, &[&well, &low]), ("VolumeLow", said.to_owned()));
+        assert_eq!(of(false, &[&well, &low]), ("NotRedundant", format!("2/3 replicas; {said}")));
+    }
 
     #[test]
     fn the_status_remembers_that_the_shard_was_paused_until_it_is_not() {

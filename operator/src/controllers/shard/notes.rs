@@ -1,8 +1,9 @@
 //! From what was decided to what is said: each note once, when it begins to hold. Pure: the clock is an argument.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
+use strum::IntoEnumIterator;
 use understudy_decide::Reason as Why;
 use understudy_decide::decision::Note;
 use understudy_wire::ReplicaName;
@@ -31,6 +32,32 @@ impl Noted {
         self.0.retain(|_, last| now.duration_since(*last) <= FLICKER);
         news
     }
+}
+
+/// Why something is not done that would be done else, as the events name it, and whether each holds now.
+pub fn withheld(notes: &[Note]) -> BTreeMap<&'static str, bool> {
+    let holds = |why: Why| notes.iter().any(|note| note.reason == why);
+    let mut all = BTreeMap::new();
+    for (why, reason) in Why::iter().filter(is_not_acting).filter_map(|why| Some((why, event(why)?))) {
+        *all.entry(reason.into()).or_default() |= holds(why);
+    }
+    all
+}
+
+fn is_not_acting(why: &Why) -> bool {
+    matches!(
+        why,
+        Why::FailoverLeftToPerson
+            | Why::Cooldown
+            | Why::FleetBreaker
+            | Why::NoCandidate
+            | Why::RetentionViolated
+            | Why::BootstrapHeld
+            | Why::ObserverSuspect
+            | Why::LastCopyKept
+            | Why::QuarantineFull
+            | Why::ReplacementWaits
+    )
 }
 
 /// The event that belongs to a note; none for what another one says already.
@@ -72,6 +99,7 @@ fn event(why: Why) -> Option<Reason> {
         Why::LastCopyRestarted => Reason::LastCopyRestarted,
         Why::VolumeQuarantined => Reason::VolumeQuarantined,
         Why::VolumeDeleted => Reason::VolumeDeleted,
+        Why::VolumeLow => Reason::VolumeLow,
         Why::Unschedulable => Reason::Unschedulable,
         Why::StatusLost => Reason::StatusLost,
         Why::ObserverSuspect => Reason::ObserverSuspect,
@@ -120,6 +148,14 @@ mod tests {
         let mut noted = Noted::default();
         let notes = ["m-b", "m-c"].map(|name| note(Why::ReplicaJoined, Some(name), name));
         assert_eq!(said(&mut noted, &notes, Instant::now()), ["ReplicaJoined: m-b", "ReplicaJoined: m-c"]);
+    }
+
+    #[test]
+    fn what_is_withheld_is_told_by_the_name_of_its_event() {
+        let notes = [note(Why::Cooldown, None, "m"), note(Why::ReplicaJoined, Some("m-b"), "m-b")];
+        let holding: Vec<_> = withheld(&notes).into_iter().filter(|(_, holds)| *holds).map(|(name, _)| name).collect();
+        assert_eq!(holding, ["FailoverWithheld"]);
+        assert_eq!(withheld(&[]).len(), withheld(&notes).len(), "the others are told as not holding");
     }
 
     #[test]

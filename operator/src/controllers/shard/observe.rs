@@ -12,7 +12,7 @@ use understudy_api::{Consumer, Datastore, Failover, Replica as KubeReplica, Shar
 use understudy_decide::failover::snapshot::*;
 use understudy_link::client::Endpoint;
 use understudy_mysql::Deadlines;
-use understudy_wire::evidence::Millis;
+use understudy_wire::evidence::{Millis, Volume as Space};
 use understudy_wire::{Epoch, GtidSet, Observer, ReplicaName, ShardName};
 
 use super::build;
@@ -49,6 +49,8 @@ pub struct Objects {
     pub nodes: Vec<Held<KubeNode>>,
     /// What keeps replicas from being made or started.
     pub obstacles: Vec<Obstacle>,
+    /// The mark of a pod that is as it would be made now.
+    pub fingerprint: String,
 }
 
 impl Objects {
@@ -91,6 +93,7 @@ impl Objects {
             failovers: caches.failovers.within(&namespace).into_iter().filter(|f| f.spec.shard == name).collect(),
             nodes: caches.nodes.all(),
             obstacles: Vec::new(),
+            fingerprint: String::new(),
             shard,
             replicas,
         }
@@ -324,6 +327,12 @@ fn replica(objects: &Objects, replica: &KubeReplica, link: Link, wall: Timestamp
         volume,
         server_uuid: status.and_then(|s| s.server_uuid.clone()),
         last_executed: status.and_then(|s| s.executed_gtid.as_ref()?.parse::<GtidSet>().ok()),
+        last_volume: status.and_then(|s| {
+            let volume = s.volume.as_ref()?;
+            let bytes = |bytes: Option<i64>| u64::try_from(bytes?).ok();
+            Some(Space { total: bytes(volume.total_bytes)?, free: bytes(volume.free_bytes)? })
+        }),
+        was_low: status.and_then(|s| s.volume.as_ref()).is_some_and(|volume| volume.low),
         link,
         age: age(replica, wall),
     }

@@ -3,33 +3,34 @@
 //! Written on change only. Numbers that change with every commit are written along with the next real change, or when they
 //! are old; a shard at work costs no write a second.
 
+mod measures;
+mod replica;
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use kube::ResourceExt;
 use understudy_api::Replica;
-use understudy_api::conditions::{self, Claim};
-use understudy_api::v1alpha1::{
-    RebuildNote, RebuildProgress, ReplicaPhase, ReplicaStatus, ReplicaSummary, Role, ShardStatus, Verdict,
-    VerdictState, VolumeState, VolumeStatus,
-};
-use understudy_decide::decision::ReplicaView;
+use understudy_api::conditions;
+use understudy_api::v1alpha1::{RebuildNote, ReplicaStatus, Role, ShardStatus, Verdict, VerdictState};
+use understudy_decide::Decision;
 use understudy_decide::failover::record::{Phase as RecordPhase, RecordUpdate};
 use understudy_decide::failover::snapshot::Snapshot;
-use understudy_decide::{Decision, Role as DecidedRole};
-use understudy_wire::evidence::{Phase, Server};
-use understudy_wire::{Epoch, ReplicaName};
+use understudy_wire::Epoch;
 
 use super::act::ActError;
 use super::claims::claims;
 use super::gap::Gap;
 use super::notes::Noted;
 use super::observe::Objects;
-use super::obstacles::{self, Obstacle, Seen};
-use super::rolled::{self, Rolled};
+use super::obstacles::Seen;
+use super::rolled::Rolled;
 use super::stage::Stage;
 use crate::events::{Events, Reason};
+use crate::metrics::shards::ShardFacts;
 use crate::troubles::Trouble;
 
 /// Numbers that always move are written again after this time.
@@ -45,6 +46,7 @@ pub struct Reporter {
     noted: Noted,
     obstacles: Seen,
     verdict: Option<(&'static str, Option<String>)>,
+    measures: ShardFacts,
     written: Option<Instant>,
     replica_written: HashMap<String, Instant>,
     gaps: BTreeMap<Epoch, Duration>,
@@ -60,16 +62,20 @@ impl Reporter {
             }
         }
         let present = objects.shard.status.clone().unwrap_or_default();
-        self.next = Some(self.shard_status(present, snapshot, decision, objects));
-        self.replicas = objects
-            .replicas
-            .iter()
-            .map(|replica| {
-                let name = ReplicaName::new(replica.name_any());
-                let view = decision.view.replicas.iter().find(|view| view.name == name);
-                (name.to_string(), replica_status(replica, &name, view, snapshot, objects))
-            })
-            .collect();
+        let next = self.shard_status(present, snapshot, decision, objects);
+        let status = |of: &Replica| {
+            let name = of.name_any();
+            let view = decision.view.replicas.iter().find(|view| view.name.as_str() == name);
+            (name, replica::status(of, view, next.verdict.as_ref(), snapshot, objects))
+        };
+        self.replicas = objects.replicas.iter().map(status).collect();
+        self.measures = measures::of(&next, snapshot, decision, objects);
+        self.next = Some(next);
+    }
+
+    /// What the metrics should tell.
+    pub fn measures(&self) -> ShardFacts {
+        self.measures.clone()
     }
 
     /// Puts what is to be shown into a status that is written for another reason.
@@ -114,7 +120,7 @@ impl Reporter {
         status.observed_generation = generation;
         status.verdict = Some(verdict(&status, s, d));
         status.doing.clone_from(&d.view.doing);
-        status.replicas = objects.replicas.iter().filter_map(|replica| summary(replica, s, d, objects)).collect();
+        status.replicas = objects.replicas.iter().filter_map(|of| replica::summary(of, s, d, objects)).collect();
         status.ready = Some(format!("{}/{}", d.view.ready, s.policy.replicas));
         status.ready_replicas = i32::try_from(d.view.ready).unwrap_or(i32::MAX);
         status.up_to_date = Some(Rolled::of(objects).text());
@@ -211,146 +217,6 @@ fn verdict(present: &ShardStatus, s: &Snapshot, d: &Decision) -> Verdict {
     }
 }
 
-fn role(role: DecidedRole) -> Role {
-    match role {
-        DecidedRole::Primary => Role::Primary,
-        DecidedRole::Standby => Role::Standby,
-        DecidedRole::Spare => Role::Spare,
-        DecidedRole::Condemned => Role::Condemned,
-    }
-}
-
-fn phase(s: &Snapshot, name: &ReplicaName) -> ReplicaPhase {
-    match s.own_report(name) {
-        None => ReplicaPhase::Pending,
-        Some((_, age)) if age > s.policy.thresholds.lost_standby_after / 4 => ReplicaPhase::Unknown,
-        Some((server, _)) => match server.phase {
-            Phase::Empty => ReplicaPhase::Empty,
-            Phase::Unusable { .. } => ReplicaPhase::Unusable,
-            Phase::Building => ReplicaPhase::Building,
-            Phase::Starting => ReplicaPhase::Starting,
-            Phase::Running => ReplicaPhase::Running,
-            Phase::Exited { .. } => ReplicaPhase::Exited,
-            Phase::Stopping => ReplicaPhase::Stopping,
-        },
-    }
-}
-
-fn delay(server: &Server) -> Option<f64> {
-    let delay = server.replication.as_ref()?.value.delay?;
-    #[allow(clippy::cast_precision_loss, reason = "milliseconds of years are exact")]
-    let seconds = delay as f64 / 1_000.0;
-    Some(tenths(seconds))
-}
-
-fn volume_state(replica: &Replica, objects: &Objects) -> VolumeState {
-    let there = objects.claims.contains_key(&replica.name_any());
-    let quarantined =
-        replica.status.as_ref().and_then(|s| s.volume.as_ref()).is_some_and(|v| v.successor_ready_at.is_some());
-    match (there, replica.spec.condemned.is_some()) {
-        (true, true) => VolumeState::Quarantined,
-        (true, false) => VolumeState::Bound,
-        (false, true) if quarantined => VolumeState::Deleted,
-        (false, _) => VolumeState::Pending,
-    }
-}
-
-fn summary(replica: &Replica, s: &Snapshot, d: &Decision, objects: &Objects) -> Option<ReplicaSummary> {
-    let name = ReplicaName::new(replica.name_any());
-    let view = d.view.replicas.iter().find(|view| view.name == name)?;
-    let server = s.own_report(&name).map(|(server, _)| server);
-    let pod = s.replicas.get(&name).and_then(|replica| replica.pod.present());
-    let before = replica.status.as_ref();
-    Some(ReplicaSummary {
-        role: role(view.role),
-        server_id: replica.spec.server_id,
-        node: pod.and_then(|pod| pod.node.clone()).or_else(|| before.and_then(|b| b.node.clone())),
-        zone: s.zone_of(&name).map(ToOwned::to_owned),
-        address: pod.and_then(|pod| pod.ip.clone()),
-        executed_gtid: server.and_then(|server| Some(server.executed.as_ref()?.value.to_string())),
-        delay_seconds: server.filter(|_| view.role != DecidedRole::Primary).and_then(delay),
-        ready: view.ready,
-        promotable: view.promotable,
-        phase: Some(phase(s, &name).to_string()),
-        volume: Some(volume_state(replica, objects).to_string()),
-        message: in_the_way(objects, &name).or_else(|| view.message.clone()),
-        name: name.to_string(),
-    })
-}
-
-/// What keeps a replica from being made or started.
-fn in_the_way(objects: &Objects, name: &ReplicaName) -> Option<String> {
-    let is_its = |obstacle: &&Obstacle| obstacle.replica.as_deref() == Some(name.as_str());
-    obstacles::message(objects.obstacles.iter().filter(is_its))
-}
-
-fn replica_status(
-    replica: &Replica,
-    name: &ReplicaName,
-    view: Option<&ReplicaView>,
-    s: &Snapshot,
-    objects: &Objects,
-) -> ReplicaStatus {
-    let mut status = replica.status.clone().unwrap_or_default();
-    let server = s.own_report(name).map(|(server, _)| server);
-    let pod = s.replicas.get(name).and_then(|replica| replica.pod.present());
-    status.observed_generation = replica.metadata.generation;
-    status.role = view.map_or(Role::Spare, |view| role(view.role));
-    status.phase = phase(s, name);
-    if let Some(pod) = pod {
-        // What is gone keeps the place where it was: its successor avoids it.
-        status.node = pod.node.clone().or(status.node);
-        status.zone = s.zone_of(name).map(ToOwned::to_owned).or(status.zone);
-        status.address.clone_from(&pod.ip);
-        status.pod_uid = Some(pod.uid.clone());
-    }
-    if let Some(server) = server {
-        status.server_uuid = server.uuid.clone().or(status.server_uuid);
-        status.executed_gtid = server.executed.as_ref().map(|read| read.value.to_string()).or(status.executed_gtid);
-        let replicates = server.replication.as_ref().filter(|_| status.role != Role::Primary);
-        let source = replicates.and_then(|read| read.value.source.clone());
-        let named = |address: &String| s.replicas.keys().find(|other| s.address_of(other).as_ref() == Some(address));
-        status.source = source.map(|address| named(&address).map_or(address.clone(), ToString::to_string));
-        status.delay_seconds = replicates.and_then(|_| delay(server));
-        status.delay = status.delay_seconds.map(|delay| format!("{delay:.0}s"));
-        status.rebuild = server.build.as_ref().filter(|_| server.phase == Phase::Building).map(progress);
-    }
-    let volume: &mut VolumeStatus = status.volume.get_or_insert_default();
-    volume.claim = Some(name.to_string());
-    volume.state = volume_state(replica, objects);
-    if let Some(space) = server.and_then(|server| server.volume) {
-        volume.total_bytes = i64::try_from(space.total).ok();
-        volume.free_bytes = i64::try_from(space.free).ok();
-    }
-    let its = objects.obstacles.iter().filter(|obstacle| obstacle.replica.as_deref() == Some(name.as_str()));
-    let its: Vec<_> = its.cloned().collect();
-    let message = obstacles::message(&its).or_else(|| view?.message.clone()).unwrap_or_default();
-    let ready = view.is_some_and(|view| view.ready);
-    let claim = match ready {
-        true => Claim::yes(conditions::READY, "Ready", "it serves or replicates"),
-        false => Claim::no(conditions::READY, "NotReady", message),
-    };
-    let up_to_date = rolled::of_replica(rolled::is_up_to_date(objects, name.as_str()));
-    for claim in [claim, obstacles::provisioned(&its), up_to_date] {
-        conditions::set(&mut status.conditions, claim, replica.metadata.generation, &Time(s.now));
-    }
-    status
-}
-
-fn progress(build: &understudy_wire::evidence::BuildProgress) -> RebuildProgress {
-    let percent = (build.done * 100).checked_div(build.total).map(|percent| format!("{percent}%"));
-    let left = build.eta.map(|eta| format!("{}s left", eta.div_ceil(1_000)));
-    let summary: Vec<_> = percent.into_iter().chain(left).collect();
-    RebuildProgress {
-        stage: build.stage.clone(),
-        done_bytes: i64::try_from(build.done).unwrap_or(i64::MAX),
-        total_bytes: i64::try_from(build.total).unwrap_or(i64::MAX),
-        eta_seconds: build.eta.and_then(|eta| i64::try_from(eta.div_ceil(1_000)).ok()),
-        error: build.error.clone(),
-        summary: Some(if summary.is_empty() { build.stage.clone() } else { summary.join(", ") }),
-    }
-}
-
 /// Without what changes with every commit.
 fn gist(status: &ShardStatus) -> ShardStatus {
     let mut gist = status.clone();
@@ -359,26 +225,6 @@ fn gist(status: &ShardStatus) -> ShardStatus {
     for replica in &mut gist.replicas {
         replica.executed_gtid = None;
         replica.delay_seconds = None;
-    }
-    gist
-}
-
-/// Without what changes with every commit.
-fn replica_gist(status: &ReplicaStatus) -> ReplicaStatus {
-    let mut gist = status.clone();
-    gist.executed_gtid = None;
-    gist.delay = None;
-    gist.delay_seconds = None;
-    if let Some(rebuild) = &mut gist.rebuild {
-        *rebuild = RebuildProgress {
-            stage: rebuild.stage.clone(),
-            error: rebuild.error.clone(),
-            ..RebuildProgress::default()
-        };
-    }
-    if let Some(volume) = &mut gist.volume {
-        volume.free_bytes = None;
-        volume.total_bytes = None;
     }
     gist
 }
@@ -400,7 +246,7 @@ impl Stage {
             let present = replica.status.clone().unwrap_or_default();
             let stale = if next.rebuild.is_some() { PROGRESS } else { STALE };
             let old = self.reporter.replica_written.get(&name).is_none_or(|at| now.duration_since(*at) >= stale);
-            if replica_gist(&next) != replica_gist(&present) || (old && next != present) {
+            if replica::gist(&next) != replica::gist(&present) || (old && next != present) {
                 self.write_replica_status(replica, next).await?;
                 self.reporter.replica_written.insert(name, now);
             }

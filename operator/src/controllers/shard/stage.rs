@@ -19,6 +19,7 @@ use understudy_decide::{Decision, Order, Step, plan};
 use understudy_wire::{Observer, ReplicaName};
 
 use super::act::{ActError, Taken};
+use super::build;
 use super::company::{Company, Standing};
 use super::gap::GapWatch;
 use super::memory::Remembered;
@@ -126,7 +127,7 @@ impl Stage {
                 break;
             }
         }
-        self.shared.company.leave(&self.namespace, &self.name);
+        self.exit();
     }
 
     async fn pass(&mut self) -> Again {
@@ -151,6 +152,7 @@ impl Stage {
         let office = snapshot.status.primary.as_ref().filter(|_| snapshot.status.transition.is_none());
         let gap = self.gaps.see(office.map(|primary| (primary, snapshot.status.epoch)), &snapshot.reports, started);
         self.reporter.prepare(&snapshot, &decision, &objects, gap);
+        self.context.metrics.shards.tell(&self.namespace, &self.name, self.reporter.measures());
         self.reporter.say(&self.context.events, &objects, &snapshot, &decision);
         let outcome = self.act(&decision, &snapshot, &objects).await;
         self.count(started, outcome);
@@ -176,6 +178,12 @@ impl Stage {
         Again::After(TICK.min(Duration::from_millis(decision.requeue)))
     }
 
+    /// The shard counts no more, and is not told of.
+    fn exit(&self) {
+        self.shared.company.leave(&self.namespace, &self.name);
+        self.context.metrics.shards.forget(&self.namespace, &self.name);
+    }
+
     /// Before anything is made: what is made must not outlive the Shard by accident.
     async fn hold(&mut self) -> Result<(), ApplyError> {
         let Some(shard) = &self.shard else { return Ok(()) };
@@ -188,7 +196,7 @@ impl Stage {
 
     /// The Shard was deleted: its volumes go or stay, and then it goes. Also while it is paused, as nobody could delete it else.
     async fn leave(&mut self, uid: &str) -> Again {
-        self.shared.company.leave(&self.namespace, &self.name);
+        self.exit();
         if !self.context.leading.is_leading() {
             return Again::After(LEAVING);
         }
@@ -222,6 +230,7 @@ impl Stage {
         objects.obstacles = around.into_iter().map(|trouble| Obstacle { replica: None, trouble }).collect();
         objects.obstacles.extend(self.refusals.all().cloned());
         objects.obstacles.extend(obstacles::of_pods(&objects.pods, &objects.claims));
+        objects.fingerprint = build::fingerprint(&objects.shard, &build::Surroundings::of(&self.context));
         objects
     }
 

@@ -36,6 +36,38 @@ pub fn claim(shard: &Shard, replica: &Replica, role: Role) -> PersistentVolumeCl
     }
 }
 
+/// Whether less was asked for than the spec asks for now. A claim that somebody made larger is fine.
+pub fn is_smaller(claim: &PersistentVolumeClaim, shard: &Shard) -> bool {
+    let resources = claim.spec.as_ref().and_then(|spec| spec.resources.as_ref());
+    let asked = resources.and_then(|resources| resources.requests.as_ref()?.get("storage"));
+    let asked = asked.and_then(|quantity| amount(&quantity.0));
+    asked.zip(amount(&shard.spec.storage.size)).is_some_and(|(asked, now)| asked < now)
+}
+
+/// The API server writes a quantity its own way: `1024Mi` comes back as `1Gi`.
+fn amount(quantity: &str) -> Option<f64> {
+    const UNITS: [(&str, f64); 15] = [
+        ("Ki", 1024.0),
+        ("Mi", 1_048_576.0),
+        ("Gi", 1_073_741_824.0),
+        ("Ti", 1_099_511_627_776.0),
+        ("Pi", 1_125_899_906_842_624.0),
+        ("Ei", 1_152_921_504_606_846_976.0),
+        ("n", 1e-9),
+        ("u", 1e-6),
+        ("m", 1e-3),
+        ("k", 1e3),
+        ("M", 1e6),
+        ("G", 1e9),
+        ("T", 1e12),
+        ("P", 1e15),
+        ("E", 1e18),
+    ];
+    let unit = UNITS.into_iter().find_map(|(suffix, unit)| Some((quantity.strip_suffix(suffix)?, unit)));
+    let (number, unit) = unit.unwrap_or((quantity, 1.0));
+    number.parse::<f64>().ok().map(|number| number * unit)
+}
+
 /// Whether the volume was made for this very Shard: a claim that only has the name is somebody else's.
 pub fn is_claim_of(claim: &PersistentVolumeClaim, shard: &Shard) -> bool {
     let label = |key: &str| claim.labels().get(key);

@@ -7,7 +7,6 @@ use std::fmt::Write;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
 use understudy_api::{Shard, names};
-use xxhash_rust::xxh3::xxh3_64;
 
 use super::owned;
 
@@ -19,7 +18,6 @@ const INVARIANTS: &[(&str, &str)] = &[
     ("admin_address", "127.0.0.1"),
     ("binlog_format", "ROW"),
     ("binlog_row_image", "FULL"),
-    ("binlog_expire_logs_seconds", "259200"),
     ("character_set_server", "utf8mb4"),
     ("collation_server", "utf8mb4_0900_bin"),
     ("enforce_gtid_consistency", "ON"),
@@ -42,11 +40,18 @@ const INVARIANTS: &[(&str, &str)] = &[
     ("sync_binlog", "1"),
 ];
 
-/// Settings that fit a shard of samples better than mysqld's own; a person may set them otherwise.
-const DEFAULTS: &[(&str, &str)] = &[("innodb_flush_neighbors", "0"), ("max_connections", "500")];
+/// Settings that fit a shard of samples better than mysqld's own; a person may set them otherwise. Binary logs only have to last
+/// for a standby that was away for a moment: one that was away for long is built anew. mysqld deletes whole files, when it begins
+/// the next one, and has no limit for all of them together.
+const DEFAULTS: &[(&str, &str)] = &[
+    ("binlog_expire_logs_seconds", "21600"),
+    ("innodb_flush_neighbors", "0"),
+    ("max_binlog_size", "128M"),
+    ("max_connections", "500"),
+];
 
 /// The lines for mysqld: defaults, then what the spec sets, then the invariants.
-fn my_cnf(shard: &Shard) -> String {
+pub(super) fn my_cnf(shard: &Shard) -> String {
     let chosen = &shard.spec.mysql.config;
     let defaults = DEFAULTS.iter().filter(|(name, _)| !chosen.contains_key(*name)).copied();
     let chosen = chosen.iter().map(|(name, value)| (name.as_str(), value.as_str()));
@@ -64,11 +69,4 @@ pub fn config_map(shard: &Shard) -> ConfigMap {
         data: Some([(FILE.to_owned(), my_cnf(shard))].into()),
         ..ConfigMap::default()
     }
-}
-
-/// Changes when a replica would have to be made anew to be as the spec asks: image, configuration or resources.
-pub fn fingerprint(shard: &Shard) -> String {
-    let mysql = &shard.spec.mysql;
-    let resources = serde_json::to_string(&mysql.resources).unwrap_or_default();
-    format!("{:016x}", xxh3_64(format!("{}\n{}\n{resources}", mysql.image, my_cnf(shard)).as_bytes()))
 }

@@ -20,16 +20,16 @@ use understudy_api::v1alpha1::Role;
 use understudy_api::{Replica, Shard, labels, names};
 
 pub use budget::budget;
-pub use claim::{claim, is_claim_of};
-pub use config::{config_map, fingerprint};
-pub use pod::{Surroundings, is_pod_of, pod, role_label};
+pub use claim::{claim, is_claim_of, is_smaller};
+pub use config::config_map;
+pub use pod::{Surroundings, fingerprint, is_pod_of, pod, role_label};
 pub use service::{primary_service, standbys_service};
 
 use crate::apply::MANAGED_BY;
 
 /// The value of the component label on everything of a replica.
 pub const COMPONENT: &str = "replica";
-/// On a pod: which configuration it was made with, so that a changed one can be told.
+/// On a pod: what it was made as, so that it can be told whether it would be made otherwise now.
 pub const FINGERPRINT: &str = "understudy.dev/fingerprint";
 
 /// The port of mysqld.
@@ -74,11 +74,6 @@ fn owned(shard: &Shard, name: String) -> ObjectMeta {
 /// A reference that makes the garbage collector delete with its owner. `None` for an object that is not in the cluster.
 pub fn owner_of<K: Resource<DynamicType = ()>>(owner: &K) -> Option<OwnerReference> {
     owner.controller_owner_ref(&())
-}
-
-/// Whether a pod was made with the image, configuration and resources that the spec asks for now.
-pub fn is_up_to_date(pod: &impl ResourceExt, shard: &Shard) -> bool {
-    pod.annotations().get(FINGERPRINT) == Some(&fingerprint(shard))
 }
 
 /// Whether the replica was condemned.

@@ -14,11 +14,13 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt;
-use understudy_api::v1alpha1::{Resources, Role};
+use understudy_api::v1alpha1::{ReplicaOrigin, ReplicaSpec, Resources, Role};
 use understudy_api::{Replica, Shard, names};
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::budget::present_replicas;
-use super::{ADMIN_PORT, FINGERPRINT, INSTANCE_PORT, MYSQL_PORT, fingerprint, owner_of, replica_labels};
+use super::config::my_cnf;
+use super::{ADMIN_PORT, FINGERPRINT, INSTANCE_PORT, MYSQL_PORT, owner_of, replica_labels};
 use crate::context::Context;
 use crate::controllers::workload::{downward, restricted, seccomp, value};
 
@@ -55,13 +57,33 @@ impl Surroundings {
 
 /// The pod of a replica, of the replica's name. Made once: pods are replaced, not changed, but for their role label.
 pub fn pod(shard: &Shard, replica: &Replica, role: Role, surroundings: &Surroundings) -> Pod {
+    let mut pod = unmarked(shard, replica, role, surroundings);
+    pod.annotations_mut().insert(FINGERPRINT.to_owned(), fingerprint(shard, surroundings));
+    pod
+}
+
+/// Changes when the pod of a replica would be made otherwise than before: by another spec, or by another operator, whose image the
+/// instance manager is from. What only one replica has is no part of it.
+pub fn fingerprint(shard: &Shard, surroundings: &Surroundings) -> String {
+    let nobody = ReplicaSpec {
+        shard: shard.name_any(),
+        server_id: 0,
+        origin: ReplicaOrigin::default(),
+        avoid_nodes: Vec::new(),
+        condemned: None,
+    };
+    let pod = unmarked(shard, &Replica::new("", nobody), Role::Spare, surroundings);
+    let pod = serde_json::to_string(&pod).unwrap_or_default();
+    format!("{:016x}", xxh3_64(format!("{pod}\n{}", my_cnf(shard)).as_bytes()))
+}
+
+fn unmarked(shard: &Shard, replica: &Replica, role: Role, surroundings: &Surroundings) -> Pod {
     let name = replica.name_any();
     let template = &shard.spec.pod_template;
     let mut labels = template.labels.clone();
     labels.extend(replica_labels(shard, &name, role));
     let mut annotations = template.annotations.clone();
     annotations.extend([
-        (FINGERPRINT.to_owned(), fingerprint(shard)),
         ("prometheus.io/scrape".to_owned(), "true".to_owned()),
         ("prometheus.io/port".to_owned(), ADMIN_PORT.to_string()),
     ]);

@@ -95,6 +95,7 @@ fn the_last_word_in_the_configuration_is_the_operators() {
     };
     assert_eq!(value("sync_binlog").as_deref(), Some("1"));
     assert_eq!(value("max_connections").as_deref(), Some("90"));
+    assert_eq!(value("binlog_expire_logs_seconds").as_deref(), Some("21600"), "six hours, if nobody says otherwise");
     assert_eq!(text.matches("max_connections").count(), 1);
 }
 
@@ -119,19 +120,44 @@ fn a_pod_avoids_nodes_in_every_alternative_that_the_spec_allows() {
 
 #[test]
 fn a_fingerprint_changes_with_what_needs_a_new_pod_and_with_nothing_else() {
-    let before = pod(&shard(json!({})), &replica(&[]), Role::Spare, &surroundings());
+    let before = pod(&shard(json!({})), &replica(&["node-3"]), Role::Standby, &surroundings());
+    let before = &before.annotations()[FINGERPRINT];
     for (case, spec, same) in [
         ("more replicas", json!({ "replicas": 5 }), true),
         ("paused", json!({ "paused": true }), true),
+        ("a larger volume, which is no matter of the pod", json!({ "storage": { "size": "20Gi" } }), true),
+        ("another mode", json!({ "failover": { "mode": "Manual" } }), true),
         (
             "more memory",
             json!({ "mysql": { "image": "mysql:9.7.4", "resources": { "limits": { "memory": "2Gi" } } } }),
             false,
         ),
         ("another image", json!({ "mysql": { "image": "mysql:9.8.0" } }), false),
+        ("a label of a person's", json!({ "podTemplate": { "labels": { "team": "storage" } } }), false),
+        ("another interval of probes", json!({ "failover": { "detection": { "probeIntervalMs": 300 } } }), false),
         ("a setting", json!({ "mysql": { "image": "mysql:9.7.4", "config": { "max_connections": "9" } } }), false),
     ] {
-        assert_eq!(is_up_to_date(&before, &shard(spec)), same, "{case}");
+        assert_eq!(*before == fingerprint(&shard(spec), &surroundings()), same, "{case}");
+    }
+    let newer = Surroundings { image: "understudy:0.2.0".to_owned(), ..surroundings() };
+    assert_ne!(*before, fingerprint(&shard(json!({})), &newer), "the instance manager of a newer operator");
+}
+
+#[test]
+fn a_volume_is_smaller_than_the_spec_asks_by_its_amount_and_not_by_its_spelling() {
+    for (made_with, now, expected) in [
+        ("10Gi", "10Gi", false),
+        ("10Gi", "20Gi", true),
+        ("10Gi", "10240Mi", false),
+        ("10Gi", "10737418240", false),
+        ("10Gi", "10.5Gi", true),
+        ("1e9", "1G", false),
+        ("500M", "1Gi", true),
+        ("30Gi", "20Gi", false),
+    ] {
+        let claim = claim(&shard(json!({ "storage": { "size": made_with } })), &replica(&[]), Role::Spare);
+        let now_asked = shard(json!({ "storage": { "size": now } }));
+        assert_eq!(is_smaller(&claim, &now_asked), expected, "{made_with}, and now {now}");
     }
 }
 

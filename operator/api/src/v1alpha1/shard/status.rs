@@ -1,0 +1,203 @@
+//! What a Shard shows: its route, the verdict, each replica, the last change of primary.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime, Time};
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use strum::{AsRefStr, Display, IntoStaticStr};
+
+use super::super::{Role, Verdict};
+
+/// What the operator saw and did.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ShardStatus {
+    /// The generation of the spec that this status answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// The replica that takes writes under [`Self::epoch`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub primary: Option<String>,
+    /// Its `ip:port`; with primary and epoch, the route of the shard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub primary_address: Option<String>,
+    /// The replica that is to take writes under `epoch`; equal to `primary` when nothing is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target_primary: Option<String>,
+    /// The highest epoch that was ever claimed. While `transition` is there, nobody serves under it yet.
+    #[serde(default)]
+    pub epoch: i64,
+    /// The change of primary that is under way; with it, a restarted operator goes on where the last one stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transition: Option<Transition>,
+    /// The once-only permission to initialise a volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bootstrap: Option<Bootstrap>,
+    /// The `server_id` that the next replica gets; the first gets 1. Only grows.
+    #[serde(default)]
+    pub next_server_id: i64,
+    /// State of the primary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
+    /// What is being done, for a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doing: Option<String>,
+    /// Each replica of the shard, condemned ones included.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub replicas: Vec<ReplicaSummary>,
+    /// Replicas that serve or replicate, of those asked for, such as `3/3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<String>,
+    /// Replicas whose pods and volumes are as the spec and the operator would make them now, of those that were not condemned, such as
+    /// `2/3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub up_to_date: Option<String>,
+    /// How many replicas serve or replicate.
+    #[serde(default)]
+    pub ready_replicas: i32,
+    /// Standbys that could take over now.
+    #[serde(default)]
+    pub promotable: i32,
+    /// Replication delay of the best standby, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag_seconds: Option<f64>,
+    /// The same for a person, such as `0s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag: Option<String>,
+    /// The last change of primary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_failover: Option<LastFailover>,
+    /// Ready, Progressing, Degraded, Provisioned, UpToDate, PrimaryHealthy, Promotable, Redundant, ConsumersCurrent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// The once-only permission to initialise a volume. Once written it never changes but for `completed`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Bootstrap {
+    /// The one replica that may.
+    pub replica: String,
+    /// The uid of the Shard it was given for.
+    pub shard_uid: String,
+    /// When.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Time>,
+    /// Whether the replica has served since; from then on the shard counts as never empty.
+    #[serde(default)]
+    pub completed: bool,
+}
+
+/// A change of primary that is under way: written with the claim of its epoch, before anything irreversible.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Transition {
+    /// What kind of change.
+    pub kind: TransitionKind,
+    /// The epoch it claimed.
+    pub epoch: i64,
+    /// The primary until now; unset at bootstrap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// The primary to be.
+    pub to: String,
+    /// Name of the Failover that is its record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record: Option<String>,
+    /// What named the death of the old primary; PascalCase.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    /// When the epoch was claimed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<MicroTime>,
+}
+
+/// What kind of change of primary is under way.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Display, AsRefStr, IntoStaticStr,
+)]
+pub enum TransitionKind {
+    /// The first primary of the shard.
+    Bootstrap,
+    /// Unplanned.
+    #[default]
+    Failover,
+    /// Planned.
+    Switchover,
+    /// The same primary again, under a new epoch.
+    Confirm,
+}
+
+/// One replica, as `kubectl get shard -o yaml` shows it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplicaSummary {
+    /// Name of the Replica, its pod and its volume.
+    pub name: String,
+    /// What it is to the shard.
+    pub role: Role,
+    /// MySQL's `server_id`.
+    #[serde(default)]
+    pub server_id: i64,
+    /// The node it runs on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// The node's zone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// The pod's IP address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// Transactions it has executed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub executed_gtid: Option<String>,
+    /// How far it is behind its source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay_seconds: Option<f64>,
+    /// Whether it serves or replicates.
+    #[serde(default)]
+    pub ready: bool,
+    /// Whether it could take over now.
+    #[serde(default)]
+    pub promotable: bool,
+    /// Where it is in its life: Pending, Empty, Building, Starting, Running, Exited, Stopping, Unusable, Unknown, Condemned, Quarantined.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<String>,
+    /// State of its volume: Pending, Bound, Quarantined, Deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<String>,
+    /// What is wrong with it, for a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// The last change of primary.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LastFailover {
+    /// Name of its record.
+    pub name: String,
+    /// What kind of change.
+    #[serde(default)]
+    pub kind: TransitionKind,
+    /// The epoch under which the new primary took office.
+    #[serde(default)]
+    pub epoch: i64,
+    /// The primary before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// When the new primary took over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time: Option<Time>,
+    /// The write gap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap_seconds: Option<f64>,
+    /// The same for a person, such as `4.1s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap: Option<String>,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}

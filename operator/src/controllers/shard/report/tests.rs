@@ -1,0 +1,150 @@
+//! What a shard's objects say after a pass, and that a pass in which nothing happened changes none of it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+use understudy_api::Shard;
+use understudy_api::v1alpha1::ReplicaPhase;
+use understudy_decide::failover::snapshot::{Fleet, Memory};
+use understudy_decide::plan;
+use understudy_wire::Report;
+
+use super::super::observe::{Beside, snapshot};
+use super::*;
+use crate::evidence::Heard;
+
+const MIB: u64 = 1 << 20;
+
+fn shard() -> Shard {
+    serde_json::from_value(json!({
+        "apiVersion": "understudy.dev/v1alpha1", "kind": "Shard",
+        "metadata": { "name": "m", "namespace": "prod", "uid": "u", "generation": 1 },
+        "spec": { "replicas": 2, "mysql": { "image": "mysql:9" }, "storage": { "size": "2Gi" } },
+        "status": { "primary": "m-a", "primaryAddress": "10.0.0.1:3306", "epoch": 4, "nextServerId": 4 },
+    }))
+    .unwrap()
+}
+
+fn replica(name: &str, spec: Value, status: Value) -> Replica {
+    let mut object = json!({
+        "apiVersion": "understudy.dev/v1alpha1", "kind": "Replica",
+        "metadata": { "name": name, "namespace": "prod", "uid": name, "generation": 1 },
+        "spec": { "shard": "m", "serverId": 1 }, "status": status,
+    });
+    for (key, value) in spec.as_object().unwrap() {
+        object["spec"][key] = value.clone();
+    }
+    serde_json::from_value(object).unwrap()
+}
+
+fn objects(replicas: Vec<Replica>) -> Objects {
+    Objects {
+        shard: shard(),
+        replicas,
+        pods: HashMap::new(),
+        claims: HashMap::new(),
+        consumer_pods: Vec::new(),
+        consumers: Vec::new(),
+        feeds: BTreeMap::new(),
+        failovers: Vec::new(),
+        nodes: Vec::new(),
+        obstacles: Vec::new(),
+        fingerprint: String::new(),
+    }
+}
+
+/// What a replica's manager says: it runs, has executed so many transactions, and so much of its 2 GiB is free.
+fn heard(name: &str, executed: u64, free: u64, now: Instant) -> (String, Heard) {
+    let report: Report = serde_json::from_value(json!({
+        "observer": { "kind": "manager", "replica": name }, "seq": 1, "ownGap": 260, "interval": 250,
+        "evidence": [{ "subject": name, "server": {
+            "phase": { "is": "running" }, "epoch": 4, "readOnly": name != "m-a",
+            "executed": { "age": 50, "value": format!("01010101-0101-0101-0101-010101010101:1-{executed}") },
+            "volume": { "total": 2048 * MIB, "free": free },
+        }}],
+    }))
+    .unwrap();
+    (name.to_owned(), Heard { report: Arc::new(report), at: now })
+}
+
+fn pass(reporter: &mut Reporter, objects: &Objects, heard: Vec<(String, Heard)>, now: Instant, wall: Timestamp) {
+    let memory = Memory { awake: 3_600_000, office_known: 3_600_000, ..Memory::default() };
+    let beside = Beside {
+        heard,
+        memory,
+        links: BTreeMap::new(),
+        log: BTreeMap::new(),
+        fleet: Fleet::default(),
+        own_node: None,
+    };
+    let snapshot = snapshot(objects, beside, now, wall);
+    reporter.prepare(&snapshot, &plan(&snapshot), objects, None);
+}
+
+/// What was to be written is there.
+fn write(reporter: &Reporter, objects: &mut Objects) {
+    objects.shard.status.clone_from(&reporter.next);
+    for replica in &mut objects.replicas {
+        replica.status = reporter.replicas.get(&replica.name_any()).cloned();
+    }
+}
+
+#[test]
+fn a_pass_in_which_only_numbers_moved_writes_nothing() {
+    let (now, wall) = (Instant::now() + Duration::from_secs(600), Timestamp::from_second(1_800_000_000).unwrap());
+    let cast = ["m-a", "m-b"].map(|name| replica(name, json!({}), json!({})));
+    let gone = json!({ "volume": { "successorReadyAt": "2027-01-15T07:00:00Z" } });
+    let condemned = replica("m-c", json!({ "condemned": { "reason": "Exited" } }), gone);
+    let mut objects = objects(cast.into_iter().chain([condemned]).collect());
+    let mut reporter = Reporter::default();
+    pass(&mut reporter, &objects, vec![heard("m-a", 10, 200 * MIB, now), heard("m-b", 9, 900 * MIB, now)], now, wall);
+    write(&reporter, &mut objects);
+    assert!(objects.replicas[0].status.as_ref().unwrap().volume.as_ref().unwrap().low, "a tenth would be 204 MiB");
+
+    let later = now + Duration::from_secs(60);
+    let heard = vec![heard("m-a", 70, 230 * MIB, later), heard("m-b", 70, 890 * MIB, later)];
+    pass(&mut reporter, &objects, heard, later, wall + SignedDuration::from_secs(60));
+    assert_eq!(reporter.next.as_ref().map(gist), objects.shard.status.as_ref().map(gist));
+    for replica in &objects.replicas {
+        let name = replica.name_any();
+        let next = reporter.replicas.get(&name).map(replica::gist);
+        assert_eq!(next, replica.status.as_ref().map(replica::gist), "{name}");
+    }
+}
+
+#[test]
+fn a_condemned_replica_says_so_and_until_when_its_volume_is_kept_by_the_spec_of_now() {
+    let (now, wall) = (Instant::now(), Timestamp::from_second(1_800_000_000).unwrap());
+    for (case, status, expected, until) in [
+        ("its successor is not there", json!({}), ReplicaPhase::Condemned, None),
+        (
+            "its successor has caught up",
+            json!({ "volume": { "successorReadyAt": "2027-01-15T07:00:00Z", "quarantinedUntil": "2027-01-16T07:00:00Z" } }),
+            ReplicaPhase::Quarantined,
+            Some("2027-01-15T08:00:00Z"),
+        ),
+    ] {
+        let mut objects = objects(vec![replica("m-c", json!({ "condemned": { "reason": "Exited" } }), status)]);
+        objects.shard.spec.failover.quarantine.ttl_seconds = 3_600;
+        let mut reporter = Reporter::default();
+        pass(&mut reporter, &objects, vec![], now, wall);
+        let status = &reporter.replicas["m-c"];
+        assert_eq!(status.phase, expected, "{case}");
+        let kept = status.volume.as_ref().and_then(|volume| Some(volume.quarantined_until.as_ref()?.0.to_string()));
+        assert_eq!(kept.as_deref(), until, "{case}");
+        let summary = &reporter.next.as_ref().unwrap().replicas[0];
+        assert_eq!(summary.phase.as_deref(), Some(<&str>::from(expected)), "{case}");
+    }
+}
+
+#[test]
+fn the_verdict_is_also_on_the_replica_in_office_and_on_no_other() {
+    let now = Instant::now();
+    let objects = objects(["m-a", "m-b"].map(|name| replica(name, json!({}), json!({}))).into());
+    let mut reporter = Reporter::default();
+    pass(&mut reporter, &objects, vec![], now, Timestamp::UNIX_EPOCH);
+    assert_eq!(reporter.replicas["m-a"].verdict, reporter.next.as_ref().unwrap().verdict);
+    assert_eq!(reporter.replicas["m-b"].verdict, None);
+}

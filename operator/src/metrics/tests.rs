@@ -1,0 +1,123 @@
+//! What is told, and that the table of metrics and the alerts know it.
+
+use std::collections::BTreeSet;
+
+use understudy_api::v1alpha1::{FailoverKind, FailoverMode, FailoverResult, TransitionKind, VerdictState};
+
+use super::shards::ShardFacts;
+use super::*;
+
+const TABLE: &str = include_str!("../../docs/metrics.md");
+const ALERTS: &str = include_str!("../../docs/alerts/operator.yaml");
+
+fn facts() -> ShardFacts {
+    ShardFacts {
+        datastore: "m".into(),
+        verdict: VerdictState::Stuck,
+        verdict_since: Some(1_800_000_000),
+        epoch: 4,
+        desired: 3,
+        ready: 2,
+        promotable: 1,
+        replication_delay: Some(0.5),
+        consumer_delay: Some(12.0),
+        silent_partitions: 0,
+        low_volumes: 1,
+        paused: false,
+        mode: FailoverMode::Manual,
+        withheld: [("NoCandidate", true), ("QuarantineFull", false)].into(),
+        last_change: Some((TransitionKind::Failover, 1_700_000_000)),
+        last_gap: Some(4.1),
+    }
+}
+
+/// One that leads, and has told of everything that there is.
+fn told() -> Metrics {
+    let metrics = Metrics::default();
+    metrics.leading.set(1);
+    metrics.reconciles.get_or_create(&Outcome { kind: "Shard", outcome: "ok" }).inc();
+    metrics.reconcile_seconds.get_or_create(&OfKind { kind: "Shard" }).observe(0.1);
+    metrics.writes.get_or_create(&Write { kind: "Pod".into(), verb: "create" }).inc();
+    metrics.malformed.get_or_create(&OfKind { kind: "Shard" }).inc();
+    metrics.shards.tell("prod", "m-0", facts());
+    metrics
+}
+
+/// Names as Prometheus stores them, with their types.
+fn rendered(metrics: &Metrics) -> BTreeSet<(String, String)> {
+    let text = metrics.render().unwrap();
+    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    types.map(|(name, kind)| (format!("{name}{}", if kind == "counter" { "_total" } else { "" }), kind.into())).collect()
+}
+
+fn series(metrics: &Metrics, start: &str) -> Vec<String> {
+    let text = metrics.render().unwrap();
+    text.lines().filter(|line| line.starts_with(start)).map(ToOwned::to_owned).collect()
+}
+
+#[test]
+fn the_table_has_every_metric_of_the_operator_and_no_other() {
+    let rows = TABLE.lines().filter_map(|line| line.strip_prefix("| `understudy_operator_")?.split_once("` | "));
+    let kind = |rest: &str| rest.split(" |").next().unwrap_or_default().to_owned();
+    let table: BTreeSet<_> =
+        rows.map(|(name, rest)| (format!("understudy_operator_{name}"), kind(rest))).collect();
+    assert_eq!(rendered(&told()), table);
+}
+
+#[test]
+fn the_alerts_ask_for_nothing_that_is_not_in_the_table() {
+    let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
+    let asked = ALERTS.split(|c: char| !is_name(c)).filter(|word| word.starts_with("understudy_"));
+    let unknown: BTreeSet<_> = asked.filter(|name| !TABLE.contains(&format!("| `{name}` |"))).collect();
+    assert_eq!(unknown, BTreeSet::new());
+}
+
+#[test]
+fn a_shard_is_told_of_with_its_labels_and_one_state_of_each_set() {
+    let metrics = told();
+    let shard = r#"{namespace="prod",datastore="m",shard="m-0""#;
+    let verdicts = series(&metrics, "understudy_operator_shard_verdict{");
+    assert_eq!(verdicts.len(), 8, "one for each state: {verdicts:?}");
+    let holding: Vec<_> = verdicts.iter().filter(|line| !line.ends_with(" 0.0")).collect();
+    assert_eq!(holding, [&format!(r#"understudy_operator_shard_verdict{shard},state="Stuck"}} 1.0"#)]);
+    for (name, more, value) in [
+        ("shard_epoch", "", "4.0"),
+        ("shard_failover_mode", r#",mode="Manual""#, "1.0"),
+        ("shard_failover_mode", r#",mode="Automatic""#, "0.0"),
+        ("shard_withheld", r#",reason="NoCandidate""#, "1.0"),
+        ("shard_last_failover_timestamp_seconds", r#",kind="Failover""#, "1700000000.0"),
+        ("shard_last_failover_write_gap_seconds", "", "4.1"),
+    ] {
+        let wanted = format!("understudy_operator_{name}{shard}{more}}} {value}");
+        assert_eq!(series(&metrics, &wanted), [wanted.as_str()], "{name}{more}");
+    }
+}
+
+#[test]
+fn changes_of_primary_are_counted_from_nought() {
+    let metrics = told();
+    let counted = |result: &str| {
+        let shard = r#"namespace="prod",datastore="m",shard="m-0""#;
+        let start =
+            format!(r#"understudy_operator_shard_failovers_total{{{shard},kind="Failover",result="{result}"}} "#);
+        series(&metrics, &start)[0].trim_start_matches(&start).to_owned()
+    };
+    assert_eq!(counted("Succeeded"), "0.0");
+    metrics.shards.ended("prod", "m-0", (FailoverKind::Failover, FailoverResult::Succeeded));
+    metrics.shards.ended("prod", "other", (FailoverKind::Failover, FailoverResult::Succeeded));
+    metrics.shards.tell("prod", "m-0", facts());
+    assert_eq!((counted("Succeeded"), counted("Failed")), ("1.0".to_owned(), "0.0".to_owned()));
+    assert!(series(&metrics, r#"understudy_operator_shard_failovers_total{namespace="prod",datastore="","#).is_empty());
+}
+
+#[test]
+fn only_the_one_that_leads_tells_and_only_of_shards_that_are_there() {
+    let metrics = told();
+    let of_shards = || series(&metrics, "understudy_operator_shard_").len();
+    assert!(of_shards() > 0);
+    metrics.leading.set(0);
+    assert_eq!(of_shards(), 0, "another instance may lead");
+    metrics.leading.set(1);
+    metrics.shards.forget("prod", "m-0");
+    assert_eq!(of_shards(), 0, "it is gone");
+}
