@@ -86,6 +86,8 @@ pub struct Lane {
     cut: Option<i64>,
     /// The same as the row says.
     row_cut: Option<i64>,
+    /// The end that the row says, for whoever reads the partition next.
+    row_until: Option<i64>,
 }
 
 impl Lane {
@@ -103,6 +105,7 @@ impl Lane {
             origin: Origin::default(),
             cut: None,
             row_cut: None,
+            row_until: None,
         }
     }
 
@@ -132,9 +135,34 @@ impl Lane {
         (!is_ahead).then_some(at)
     }
 
+    /// Whether all that feeds the shard is taken, for good.
+    pub fn is_finished(&self) -> bool {
+        self.next.is_some_and(|next| self.spans.next(next).is_none())
+    }
+
+    /// How many records are to be stored yet of a log that ends here; those of other shards do not count.
+    pub fn to_store(&self, end: i64) -> i64 {
+        self.stored.or(self.next).map_or(0, |at| self.spans.count(at, end))
+    }
+
     /// The offset that it does not pass, because another shard is fed from there on.
     pub fn until(&self) -> Option<i64> {
         self.spans.until()
+    }
+
+    /// The same, once nobody passes it any more, whatever they have heard: the row says so, or there is no row and no way to begin one.
+    pub fn promised(&self) -> Option<i64> {
+        let cannot_begin = self.stored.is_none() && matches!(self.fault, Some(Fault::Deleted { .. }));
+        self.until().filter(|until| cannot_begin || self.row_until == Some(*until))
+    }
+
+    /// What the row is to say of the end. It only goes up: a lower one would let somebody who knows only of an earlier move pass a later
+    /// one. And while spans before the last one are still to be read it is not said: what lies between two spans is another shard's,
+    /// and somebody who knows of no span's end would read on through it.
+    fn promise(&self) -> Option<i64> {
+        let last = self.spans.as_slice().last()?;
+        let only_last_is_left = self.stored.or(self.next).is_some_and(|at| at >= last.from);
+        self.row_until.max(last.until.filter(|_| only_last_is_left))
     }
 
     /// Why it cannot go on.
@@ -162,7 +190,8 @@ impl Lane {
         let first = self.spans.as_slice().first()?.from;
         match start {
             Start::Placement => (first >= earliest).then_some(first),
-            Start::Earliest => self.spans.next(first.max(earliest)),
+            // With nothing left to read it begins where it ends, so that it has a row that says so.
+            Start::Earliest => self.spans.next(first.max(earliest)).or(self.spans.until()),
         }
     }
 
@@ -187,9 +216,10 @@ impl Lane {
             let wanted = self.spans.as_slice().first()?.from;
             return (start == Start::Placement && wanted < earliest).then_some(Fault::Deleted { wanted, earliest });
         };
-        let last = self.spans.as_slice().last()?;
-        if let Some(until) = last.until.filter(|until| at > *until) {
-            return Some(Fault::Overrun { until, stored: at });
+        match self.spans.until() {
+            Some(until) if at >= until && self.spans.is_unheard() => return Some(Fault::Moved { until }),
+            Some(until) if at > until => return Some(Fault::Overrun { until, stored: at }),
+            _ => {}
         }
         let wanted = self.spans.next(at)?;
         self.ended().or((wanted < earliest).then_some(Fault::Deleted { wanted, earliest }))
@@ -228,7 +258,12 @@ impl Lane {
             Some(Fault::Replaced { .. }) => self.origin.clone(),
             _ => found.or(&self.origin),
         };
-        Note { origin, cut: self.cut }
+        Note { origin, cut: self.cut, until: self.promise() }
+    }
+
+    /// The row says this now.
+    fn noted(&mut self, note: Note) {
+        (self.origin, self.row_cut, self.row_until) = (note.origin, note.cut, note.until);
     }
 }
 
@@ -239,6 +274,8 @@ pub struct Note {
     pub origin: Origin,
     /// Where it ended when it was seen to end below the offset.
     pub cut: Option<i64>,
+    /// The offset that nobody passes who reads the partition into the shard, because another one is fed from there on.
+    pub until: Option<i64>,
 }
 
 /// All partitions that feed the shard.
@@ -266,8 +303,8 @@ impl Lanes {
         self.lanes.get(&partition)
     }
 
-    /// Takes over what is placed here and what is stored, after a (re)connection or a change of placement. The batch in hand must be
-    /// treated as the answer says; after anything but [`Resume::Rewind`] the log may go on delivering as it did.
+    /// Takes over what is placed here, within what the rows have promised, and what is stored, after a (re)connection or a change of placement.
+    /// The batch in hand must be treated as the answer says; after anything but [`Resume::Rewind`] the log may go on delivering as it did.
     pub fn load(&mut self, placement: &Placement, paused: &[i32], stored: &BTreeMap<i32, i64>) -> Resume {
         let resume = self.resume(placement, stored);
         if resume == Resume::Rewind {
@@ -282,6 +319,7 @@ impl Lanes {
         }
         for (partition, lane) in &mut self.lanes {
             lane.stored = stored.get(partition).copied();
+            lane.row_until = None;
             lane.taken &= resume == Resume::KeepBatch;
         }
         resume
@@ -294,7 +332,7 @@ impl Lanes {
         let known = if lane.row_cut.is_some() && row.cut.is_none() { None } else { lane.cut };
         let cut = known.zip(row.cut).map(|(known, row)| known.min(row)).or(known).or(row.cut);
         lane.recall(cut, row.cut);
-        lane.origin = row.origin;
+        (lane.origin, lane.row_until) = (row.origin, row.until);
         lane.belongs_to(&self.found);
     }
 
@@ -322,18 +360,14 @@ impl Lanes {
     pub fn note(&self, partition: i32) -> (Note, bool) {
         let Some(lane) = self.lanes.get(&partition) else { return (Note::default(), false) };
         let note = lane.note(&self.found);
-        let news = lane.stored.is_some() && (&note.origin, note.cut) != (&lane.origin, lane.row_cut);
+        let row = (&lane.origin, lane.row_cut, lane.row_until);
+        let news = lane.stored.is_some() && (&note.origin, note.cut, note.until) != row;
         (note, news)
     }
 
     /// Partitions that cannot go on.
     pub fn faulty(&self) -> BTreeSet<i32> {
         self.lanes.iter().filter(|(_, lane)| lane.fault.is_some()).map(|(partition, _)| *partition).collect()
-    }
-
-    /// Whether a person may have done something about a partition that stands.
-    pub fn any_stands(&self) -> bool {
-        self.lanes.values().any(|lane| lane.fault.as_ref().is_some_and(Fault::stands))
     }
 
     fn resume(&self, placement: &Placement, stored: &BTreeMap<i32, i64>) -> Resume {
@@ -430,8 +464,17 @@ impl Lanes {
     pub fn committed(&mut self, partitions: impl IntoIterator<Item = i32>) {
         for partition in partitions {
             if let Some(lane) = self.lanes.get_mut(&partition) {
-                lane.origin = lane.note(&self.found).origin;
-                (lane.stored, lane.taken, lane.row_cut) = (lane.next, false, lane.cut);
+                lane.noted(lane.note(&self.found));
+                (lane.stored, lane.taken) = (lane.next, false);
+            }
+        }
+    }
+
+    /// The transaction that wrote the rows of these partitions, with the offsets that they had, is committed.
+    pub fn noted(&mut self, partitions: impl IntoIterator<Item = i32>) {
+        for partition in partitions {
+            if let Some(lane) = self.lanes.get_mut(&partition) {
+                lane.noted(lane.note(&self.found));
             }
         }
     }

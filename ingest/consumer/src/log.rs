@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use understudy_kafka::admin::Watermarks;
-use understudy_kafka::{Admin, Origin, Position, Reader, ReaderError};
+use understudy_kafka::{Admin, Origin, Position, Reader, ReaderError, Trouble};
 use understudy_wire::evidence::LogRange;
 
 use crate::facts::Facts;
@@ -20,12 +20,21 @@ use crate::status::{Partition, Snapshot};
 pub trait Log: Send + Sync + 'static {
     /// Reads from exactly these positions; the generation that the records carry from now on.
     async fn assign(&self, positions: Vec<Position>) -> Result<u64, ReaderError>;
+
+    /// The last run of complaints of whoever should deliver; over or not.
+    fn trouble(&self) -> Option<Trouble> {
+        None
+    }
 }
 
 #[async_trait]
 impl Log for Arc<Reader> {
     async fn assign(&self, positions: Vec<Position>) -> Result<u64, ReaderError> {
         Reader::assign(self, positions).await
+    }
+
+    fn trouble(&self) -> Option<Trouble> {
+        Reader::trouble(self)
     }
 }
 
@@ -68,6 +77,8 @@ pub struct Ends {
     pub origin: Option<Origin>,
     /// Both ends of each partition; empty until first heard.
     pub partitions: BTreeMap<i32, End>,
+    /// Why nothing has been heard since; None while all is heard.
+    pub trouble: Option<Trouble>,
 }
 
 /// How often the ends are asked for.
@@ -83,19 +94,20 @@ pub async fn keep_asking(
     facts: Arc<Facts>,
     stop: CancellationToken,
 ) {
-    let mut silent = false;
+    let mut trouble: Option<Trouble> = None;
     loop {
         let (asked, asked_ms) = (Instant::now(), now_ms());
         // First which topic it is: ends of another one must not be taken for those of this one.
         let both = async { (admin.origin(&topic, ASK_WITHIN).await, admin.watermarks(&topic, ASK_WITHIN).await) };
         let Some((origin, marks)) = stop.run_until_cancelled(both).await else { return };
         match (&origin, &marks) {
-            (Ok(_), Ok(_)) if std::mem::take(&mut silent) => tracing::info!(topic, "the topic is known again"),
+            (Ok(_), Ok(_)) if trouble.take().is_some() => tracing::info!(topic, "the topic is known again"),
             (Ok(_), Ok(_)) => {}
             (Err(e), _) | (_, Err(e)) => {
-                if !std::mem::replace(&mut silent, true) {
+                if trouble.is_none() {
                     tracing::warn!(topic, error = %e, "the topic or its ends could not be read; the last ones known stay");
                 }
+                Trouble::add(&mut trouble, e.to_string(), Instant::now(), SystemTime::now());
             }
         }
         let marks = marks.ok().map(|marks| {
@@ -107,6 +119,8 @@ pub async fn keep_asking(
             facts.heard(heard.iter().map(|(p, end)| range(&topic, *p, end)).collect());
         }
         ends.send_if_modified(|known| {
+            // Trouble is no news of the topic.
+            known.trouble.clone_from(&trouble);
             let before = known.clone();
             known.origin = origin.ok().or_else(|| known.origin.take());
             known.partitions = marks.unwrap_or_else(|| std::mem::take(&mut known.partitions));

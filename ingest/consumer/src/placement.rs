@@ -26,7 +26,11 @@ pub struct Entry {
 
 /// The spans of one partition that feed one shard: in order, not empty, apart from each other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Spans(Vec<Span>);
+pub struct Spans {
+    list: Vec<Span>,
+    /// The last one ends by what its row says alone.
+    unheard: bool,
+}
 
 /// What one shard is fed.
 pub type Placement = BTreeMap<i32, Spans>;
@@ -34,12 +38,35 @@ pub type Placement = BTreeMap<i32, Spans>;
 impl Spans {
     /// Everything from an offset on.
     pub fn from(offset: i64) -> Self {
-        Self(vec![Span { from: offset, until: None }])
+        Self::of(vec![Span { from: offset, until: None }])
+    }
+
+    fn of(list: Vec<Span>) -> Self {
+        Self { list, unheard: false }
+    }
+
+    /// The same, but not past the end that an owner before has promised. An end that the placement has itself counts as it is: if it is
+    /// above the promised one it is newer, because ends only go up, and if it is below, less is read. A span that begins at the promised end
+    /// or later was given to the shard after the promise.
+    #[must_use]
+    pub fn within(mut self, promised: Option<i64>) -> Self {
+        if let (Some(end), Some(last)) = (promised, self.list.last_mut())
+            && last.until.is_none()
+            && last.from < end
+        {
+            (last.until, self.unheard) = (Some(end), true);
+        }
+        self
+    }
+
+    /// Whether the last span ends by a promise of which the placement knows nothing.
+    pub fn is_unheard(&self) -> bool {
+        self.unheard
     }
 
     /// The first offset at or after `offset` that feeds the shard; None when there is none.
     pub fn next(&self, offset: i64) -> Option<i64> {
-        let span = self.0.iter().find(|span| span.until.is_none_or(|until| offset < until))?;
+        let span = self.list.iter().find(|span| span.until.is_none_or(|until| offset < until))?;
         Some(offset.max(span.from))
     }
 
@@ -48,14 +75,20 @@ impl Spans {
         self.next(offset) == Some(offset)
     }
 
+    /// How many offsets from `from` on and below `to` feed the shard.
+    pub fn count(&self, from: i64, to: i64) -> i64 {
+        let within = |span: &Span| (span.until.map_or(to, |until| until.min(to)) - span.from.max(from)).max(0);
+        self.list.iter().map(within).sum()
+    }
+
     /// Where the last span ends; None while it is open.
     pub fn until(&self) -> Option<i64> {
-        self.0.last()?.until
+        self.list.last()?.until
     }
 
     /// The spans.
     pub fn as_slice(&self) -> &[Span] {
-        &self.0
+        &self.list
     }
 }
 
@@ -81,10 +114,15 @@ pub fn placement_of(shard: &str, entries: &[Entry]) -> Placement {
             }
         }
         if !spans.is_empty() {
-            placement.insert(partition, Spans(spans));
+            placement.insert(partition, Spans::of(spans));
         }
     }
     placement
+}
+
+/// A placement that keeps to what the rows of the partitions have promised.
+pub fn within(placement: Placement, promised: &BTreeMap<i32, i64>) -> Placement {
+    placement.into_iter().map(|(p, spans)| (p, spans.within(promised.get(&p).copied()))).collect()
 }
 
 /// Partition p feeds the shard at p modulo their number, from the beginning.
@@ -144,6 +182,39 @@ mod tests {
         {
             assert_eq!(spans.next(offset), next, "{offset}");
             assert_eq!(spans.contains(offset), next == Some(offset), "{offset}");
+        }
+        for (from, to, count) in [(0, 10, 0), (0, 12, 2), (45, 93, 8), (50, 90, 0), (0, 1000, 45), (200, 1000, 0)] {
+            assert_eq!(spans.count(from, to), count, "{from} to {to}");
+        }
+    }
+
+    #[test]
+    fn what_was_promised_holds_for_whoever_has_not_heard_of_the_move() {
+        for (case, list, promised, expected, unheard) in [
+            ("never promised", &[(0, "a", 0)][..], None, vec![(0, None)], false),
+            ("not heard of yet", &[(0, "a", 0)], Some(100), vec![(0, Some(100))], true),
+            ("heard of", &[(0, "a", 0), (0, "b?", 100)], Some(100), vec![(0, Some(100))], false),
+            ("moved on since", &[(0, "a", 0), (0, "b?", 130)], Some(100), vec![(0, Some(130))], false),
+            ("moved on, not heard of", &[(0, "a", 0), (0, "b?", 100)], Some(130), vec![(0, Some(100))], false),
+            (
+                "given back",
+                &[(0, "a", 0), (0, "b", 100), (0, "a", 150)],
+                Some(100),
+                vec![(0, Some(100)), (150, None)],
+                false,
+            ),
+            (
+                "given back and moved again, not heard of",
+                &[(0, "a", 0), (0, "b", 100), (0, "a", 150)],
+                Some(200),
+                vec![(0, Some(100)), (150, Some(200))],
+                true,
+            ),
+            ("given back where it ended", &[(0, "b", 0), (0, "a", 100)], Some(100), vec![(100, None)], false),
+        ] {
+            let bound = placement_of("a", &entries(list))[&0].clone().within(promised);
+            let found: Vec<_> = bound.as_slice().iter().map(|span| (span.from, span.until)).collect();
+            assert_eq!((found, bound.is_unheard()), (expected, unheard), "{case}");
         }
     }
 

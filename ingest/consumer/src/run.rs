@@ -6,7 +6,7 @@ mod store;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
@@ -26,7 +26,7 @@ use crate::metrics::Metrics;
 use crate::placement::Placement;
 use crate::route::Route;
 use crate::session::{Deadlines, Names, Session};
-use crate::status::{Partition, Snapshot, lag_records, message, partition_state};
+use crate::status::{Delivery, Partition, PartitionState, Snapshot, message, partition_state, silence};
 use crate::view::View;
 
 /// What does not change while the process lives.
@@ -144,6 +144,8 @@ struct Runner<V: View, L> {
     moved: BTreeMap<i32, Instant>,
     /// The primary of the last connection.
     opened: Option<ReplicaName>,
+    /// When the last record of each partition came out of the log.
+    came: BTreeMap<i32, (Instant, SystemTime)>,
     /// The time of the last stored record of each partition, in milliseconds since 1970.
     stored_ms: BTreeMap<i32, i64>,
     /// The generation of the log's assignment; None when it must be assigned anew.
@@ -171,6 +173,7 @@ impl<V: View, L: Log> Runner<V, L> {
             put_aside: BTreeMap::new(),
             moved: BTreeMap::new(),
             opened: None,
+            came: BTreeMap::new(),
             stored_ms: BTreeMap::new(),
             generation: None,
             started: now,
@@ -262,11 +265,16 @@ impl<V: View, L: Log> Runner<V, L> {
     fn publish(&mut self) {
         let state = self.machine.state();
         let ends = self.deps.ends.borrow();
-        let at = now_ms();
+        let (at, now) = (now_ms(), Instant::now());
+        let trouble = self.deps.log.trouble();
         let partitions = self.lanes.iter().map(|(partition, lane)| {
             let (partition_state, said) = partition_state(&state, lane);
+            let came = self.came.get(&partition).copied();
+            let delivery = Delivery { trouble: trouble.as_ref(), ends: &ends, came };
+            let is_read = partition_state == PartitionState::Running;
+            let silent = || silence(partition, lane, delivery, now).filter(|_| is_read);
             let end = ends.partitions.get(&partition).map(|end| end.end.max(lane.next().unwrap_or(0)));
-            let lag_records = lag_records(lane, end);
+            let lag_records = end.map_or(0, |end| lane.to_store(end));
             let oldest = self.batch.first_ms(partition).or_else(|| self.stored_ms.get(&partition).copied());
             let age = oldest.filter(|_| lag_records > 0).map_or(0, |oldest| (at - oldest).max(0));
             Partition {
@@ -277,10 +285,10 @@ impl<V: View, L: Log> Runner<V, L> {
                 lag_records,
                 lag_seconds: age as f64 / 1000.0,
                 complete_until_ms: self.complete.get(&partition).copied().unwrap_or(0),
-                until: lane.until(),
+                until: lane.promised(),
                 dead_letters: self.put_aside.get(&partition).copied().unwrap_or(0),
                 fault: lane.fault().map(Fault::word),
-                message: said,
+                message: said.or_else(silent),
             }
         });
         let route = self.machine.present_route();

@@ -51,17 +51,18 @@ const TAKE_OWNER: &str = "UPDATE understudy.consumer_owner SET owner = ?, term =
 const FREE_OWNER: &str =
     "UPDATE understudy.consumer_owner SET owner = '', beat = beat + 1 WHERE consumer = ? AND owner = ? AND term = ?";
 const BEAT: &str = "UPDATE understudy.consumer_owner SET beat = beat + 1 WHERE consumer = ? AND owner = ? AND term = ?";
-const OFFSETS: &str = "SELECT partition_id, next_offset, updated_ms, dead_letters, cluster_id, topic_id, cut_at \
-     FROM understudy.consumer_offset WHERE consumer = ? AND topic = ?";
+const OFFSETS: &str = "SELECT partition_id, next_offset, updated_ms, dead_letters, cluster_id, topic_id, cut_at, \
+     until_offset FROM understudy.consumer_offset WHERE consumer = ? AND topic = ?";
 const LOCK_OFFSETS: &str = "SELECT partition_id, next_offset FROM understudy.consumer_offset \
      WHERE consumer = ? AND topic = ? FOR UPDATE";
 const PUT_OFFSETS: Insert<'static> = Insert {
     head: "INSERT INTO understudy.consumer_offset \
-           (consumer, topic, partition_id, next_offset, epoch, term, updated_ms, dead_letters, cluster_id, topic_id, cut_at) VALUES",
-    columns: 11,
+           (consumer, topic, partition_id, next_offset, epoch, term, updated_ms, dead_letters, cluster_id, topic_id, cut_at, \
+           until_offset) VALUES",
+    columns: 12,
     tail: "AS new ON DUPLICATE KEY UPDATE next_offset = new.next_offset, epoch = new.epoch, term = new.term, \
            updated_ms = new.updated_ms, dead_letters = new.dead_letters, cluster_id = new.cluster_id, \
-           topic_id = new.topic_id, cut_at = new.cut_at",
+           topic_id = new.topic_id, cut_at = new.cut_at, until_offset = new.until_offset",
 };
 
 /// Whose rows these are.
@@ -194,12 +195,12 @@ impl Session {
 
     /// The stored offsets.
     pub async fn offsets(&mut self, names: &Names) -> Result<BTreeMap<i32, Stored>, StepError> {
-        type Columns = (i32, i64, i64, u64, String, String, Option<i64>);
+        type Columns = (i32, i64, i64, u64, String, String, Option<i64>, Option<i64>);
         let rows: Vec<Columns> =
             self.db(Stage::Select).rows("read offsets", OFFSETS, (&names.consumer, &names.topic)).await?;
-        let stored = |(partition, next_offset, complete_until_ms, dead_letters, cluster, topic, cut): Columns| {
+        let stored = |(partition, next_offset, complete_until_ms, dead_letters, cluster, topic, cut, until): Columns| {
             let known = |id: String| Some(id).filter(|id| !id.is_empty());
-            let note = Note { origin: Origin { cluster: known(cluster), topic: known(topic) }, cut };
+            let note = Note { origin: Origin { cluster: known(cluster), topic: known(topic) }, cut, until };
             (partition, Stored { next_offset, complete_until_ms, dead_letters, note })
         };
         Ok(rows.into_iter().map(stored).collect())
@@ -296,6 +297,7 @@ fn offset_row(names: &Names, guard: &Guard, partition: i32, progress: &Progress)
         Value::from(progress.stored.note.origin.cluster.as_deref().unwrap_or_default()),
         Value::from(progress.stored.note.origin.topic.as_deref().unwrap_or_default()),
         Value::from(progress.stored.note.cut),
+        Value::from(progress.stored.note.until),
     ]
 }
 

@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mysql_async::prelude::Queryable;
-use support::{Ask, Careless, Lines, SOON, Shard, TestLog, start, until};
+use support::{Ask, Careless, Lines, SOON, Shard, TestLog, config, start, start_with, until};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use understudy_consumer::placement::{Entry, placement_of};
+use understudy_kafka::DeadLetter;
 use understudy_kafka::fake::{MemoryLog, Mood};
 use understudy_mysql::Instance;
 
@@ -429,4 +431,36 @@ async fn a_topic_that_was_made_anew_and_is_longer_is_not_read_on_from_the_old_of
         admin.query_first("SELECT COUNT(*) FROM view_test.line WHERE line LIKE 'second%'").await.unwrap();
     assert_eq!(lines, Some(30));
     next.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_takes_over_without_having_heard_of_a_move_stops_where_the_row_says() {
+    let (shard, log, dead) = (Shard::start(0).await, TestLog::new(1), dead());
+    let entry = |shard: &str, from| Entry { partition: 0, shard: shard.to_owned(), from, pending: from > 0 };
+    let begin = |pod: &str, entries: &[Entry]| {
+        let (reader, events, ends) = log.reader();
+        let (placement, dead) = (placement_of("metrics-0", entries), DeadLetter::new(dead.clone()));
+        start_with(config(pod), &shard, placement, reader, events, ends, dead, Lines::default())
+    };
+    let has_heard = begin("a", &[entry("metrics-0", 0), entry("metrics-1", 15)]);
+    log.produce(10);
+    let says = |until: i64| has_heard.board.borrow().partitions.iter().any(|p| p.until == Some(until));
+    until("it says where it stops", || async { says(15) }).await;
+    let row = "SELECT until_offset FROM understudy.consumer_offset";
+    let said: Option<Option<i64>> = shard.admin(0).await.query_first(row).await.unwrap();
+    assert_eq!(said, Some(Some(15)), "its row said so before");
+    until("what was there is stored", || async { shard.stored(0).await.0.get(&0) == Some(&10) }).await;
+    has_heard.end().await;
+
+    let has_not = begin("b", &[entry("metrics-0", 0)]);
+    log.produce(20);
+    until("it is stored up to there", || async { shard.stored(0).await.0.get(&0) == Some(&15) }).await;
+    log.produce(1);
+    has_not.has_fault(Some("moved")).await;
+    assert_eq!(shard.stored(0).await.0[&0], 15, "there is more");
+    assert_eq!(has_not.board.borrow().partitions[0].until, Some(15));
+    shard.admin(0).await.query_drop("UPDATE understudy.consumer_offset SET until_offset = NULL").await.unwrap();
+    shard.holds_exactly(0, &log).await;
+    has_not.has_fault(None).await;
+    has_not.end().await;
 }

@@ -37,7 +37,8 @@ pub struct TopicSpec {
 impl TopicSpec {
     /// A topic that the ingest can rely on: deleted by age and never compacted (a reader treats a missing offset as an
     /// error), no unclean election (it would drop acknowledged records), records large enough for the largest frame,
-    /// and `min.insync.replicas` of two where there are that many replicas.
+    /// `min.insync.replicas` of two where there are that many replicas, and records kept as they were sent: frames are
+    /// compressed already.
     pub fn durable(name: impl Into<String>, partitions: i32, replication: i32, retention: Duration) -> Self {
         let config = [
             ("cleanup.policy", "delete".to_owned()),
@@ -46,6 +47,7 @@ impl TopicSpec {
             ("retention.ms", retention.as_millis().to_string()),
             ("retention.bytes", "-1".to_owned()),
             ("max.message.bytes", MAX_MESSAGE_BYTES.to_string()),
+            ("compression.type", "producer".to_owned()),
         ];
         let config = config.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         Self { name: name.into(), partitions, replication, config }

@@ -73,3 +73,17 @@ impl ClientContext for Logged {
 }
 
 impl ConsumerContext for Logged {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_client_that_is_built_in_reads_whatever_a_producer_may_have_compressed_with() {
+        let client = Connection::new("nowhere:1", "test").config().create_native_config().unwrap();
+        let features = client.get("builtin.features").unwrap();
+        let missing: Vec<_> =
+            ["gzip", "snappy", "lz4", "zstd"].into_iter().filter(|codec| !features.contains(codec)).collect();
+        assert!(missing.is_empty(), "{missing:?} of {features}");
+    }
+}

@@ -11,6 +11,7 @@
 //! its bound. Partition queues (`split_partition_queue`) are not used: they can lose their wake-up and fall silent.
 
 mod poll;
+mod trouble;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,6 +20,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+pub use self::trouble::Trouble;
 use crate::connection::Connection;
 use crate::record::{Position, RawRecord};
 
@@ -172,7 +174,7 @@ enum Flow {
 #[derive(Debug, Default)]
 struct State {
     partitions: BTreeMap<i32, PartitionLag>,
-    trouble: Option<(String, Instant)>,
+    trouble: Option<Trouble>,
     /// In how many statistics in a row librdkafka did not fetch a partition.
     not_fetched: BTreeMap<i32, u32>,
 }
@@ -223,8 +225,8 @@ impl Reader {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).partitions.values().copied().collect()
     }
 
-    /// What the brokers last complained about, and when; kept until records flow again.
-    pub fn trouble(&self) -> Option<(String, Instant)> {
+    /// The last run of complaints of the brokers. It stays when it is over: whoever reads it knows what has come since.
+    pub fn trouble(&self) -> Option<Trouble> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).trouble.clone()
     }
 

@@ -314,6 +314,35 @@ async fn an_offset_beyond_the_end_breaks_its_partition() {
     assert_eq!(reader.stop(WAIT).await, Stop::Clean);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn records_are_read_however_their_producer_compressed_them() {
+    const EACH: usize = 50;
+    let topic = Topic::with_partitions(1).await;
+    let codecs = ["none", "gzip", "snappy", "lz4", "zstd"];
+    let values = move |codec| (0..EACH).map(move |count| format!("{codec} {count} {}", "x".repeat(1000)));
+    let name = topic.name.clone();
+    let written = tokio::task::spawn_blocking(move || {
+        for codec in codecs {
+            let mut config = ClientConfig::new();
+            config.set("bootstrap.servers", connection().bootstrap).set("compression.type", codec);
+            // One batch of each, so that there is something to compress.
+            let producer: BaseProducer = config.set("linger.ms", "1000").create().unwrap();
+            for value in values(codec) {
+                let record = BaseRecord::<(), str>::to(&name).partition(0).payload(&value);
+                producer.send(record).map_err(|(e, _)| e).unwrap();
+            }
+            producer.flush(WAIT).unwrap();
+        }
+    });
+    written.await.unwrap();
+    let (reader, mut events) = topic.reader();
+    reader.assign(vec![Position { partition: 0, offset: 0 }]).await.unwrap();
+    for value in codecs.into_iter().flat_map(values) {
+        assert_eq!(next_record(&mut events).await.value, value);
+    }
+    assert_eq!(reader.stop(WAIT).await, Stop::Clean);
+}
+
 /// The end of a transaction takes an offset that no reader gets to see: a real gap.
 async fn topic_with_a_gap() -> Topic {
     let topic = Topic::with_partitions(1).await;

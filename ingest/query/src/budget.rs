@@ -12,6 +12,11 @@ const UNIT: usize = 4096;
 /// What a sample takes at its worst: while it is sorted, merged, encoded and packed.
 const SAMPLE_BYTES: usize = 112;
 
+/// How many samples a budget of so many bytes can ever hold.
+pub fn samples_within(bytes: usize) -> usize {
+    bytes / UNIT * UNIT / SAMPLE_BYTES
+}
+
 /// What is left for requests. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Budget(Arc<Semaphore>);
@@ -59,6 +64,15 @@ impl Held {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_budget_can_ever_hold_it_holds_when_nobody_else_does() {
+        for bytes in [0, 1 << 20, (1 << 20) + 4095, 512 << 20] {
+            let most = samples_within(bytes);
+            assert_eq!(Budget::new(bytes).hold_nothing().grow_to(most), Ok(()), "{bytes}");
+            assert_eq!(Budget::new(bytes).hold_nothing().grow_to(most + UNIT), Err(Exhausted), "{bytes}");
+        }
+    }
 
     #[test]
     fn what_is_dropped_can_be_held_again_and_what_is_held_cannot() {

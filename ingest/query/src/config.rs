@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 
+use crate::budget::samples_within;
 use crate::limits::Limits;
 
 /// Reads the time-series store: Prometheus remote read, series and labels.
@@ -80,7 +81,8 @@ impl Config {
         let statement = Duration::from_millis(self.statement_timeout_ms);
         Limits {
             series: self.max_series,
-            samples: self.max_samples,
+            // A request that does not fit when it is alone is too large, and not one to come again.
+            samples: self.max_samples.min(samples_within(self.max_memory_bytes)),
             answer_bytes: self.max_answer_bytes,
             memory_bytes: self.max_memory_bytes,
             tenant_requests: self.max_tenant_requests,
@@ -103,5 +105,17 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Config::command().debug_assert();
+    }
+
+    #[test]
+    fn a_request_may_find_no_more_samples_than_there_is_memory_for() {
+        let samples = |bytes: usize| {
+            let memory = format!("--max-memory-bytes={bytes}");
+            let needed = ["--namespace=n", "--datastore=d", "--topic=t", "--partitions=1", "--consumer=c"];
+            let dirs = ["--tokens-dir=/t", "--credentials-dir=/c", "--tls-dir=/l", &memory];
+            Config::parse_from(["query"].iter().chain(&needed).chain(&dirs)).limits().samples
+        };
+        assert_eq!(samples(512 << 20), 2_000_000);
+        assert_eq!(samples(112 << 20), 1 << 20);
     }
 }

@@ -23,13 +23,13 @@ pub fn mysql_root(paths: &Paths, ui: &Ui) -> Result<PathBuf> {
     unpack(paths, ui, ("mysql", "sid"), "mysql-root", &[])
 }
 
-/// Debian's Prometheus as a program of this machine, for a test that starts it itself.
-pub fn prometheus_program(paths: &Paths, ui: &Ui) -> Result<PathBuf> {
+/// The folder with Debian's `prometheus` and `promtool` as programs of this machine, for tests that run them themselves.
+pub fn prometheus_programs(paths: &Paths, ui: &Ui) -> Result<PathBuf> {
     artifacts::ensure(paths, ui, &artifacts::PROMETHEUS)?;
     let recipe = artifacts::PROMETHEUS;
-    let program = "usr/bin/prometheus";
-    let root = unpack(paths, ui, (recipe.name, recipe.version), "prometheus-program", &[&format!("./{program}")])?;
-    Ok(root.join(program))
+    let programs = ["./usr/bin/prometheus", "./usr/bin/promtool"];
+    let root = unpack(paths, ui, (recipe.name, recipe.version), "prometheus-programs", &programs)?;
+    Ok(root.join("usr/bin"))
 }
 
 /// Unpacks an artifact's root file system, or some files of it, once.

@@ -21,7 +21,7 @@ use crate::up;
 pub enum Tier {
     /// Nothing but cargo.
     Unit,
-    /// A real MySQL, Kafka or API server.
+    /// A real MySQL, Kafka, Prometheus or API server.
     Api,
     /// The product, installed in the cluster.
     E2e,
@@ -87,10 +87,11 @@ fn unit(options: &Options, paths: &Paths, ui: &Ui, failed: &mut Vec<&'static str
 fn api_tier(options: &Options, paths: &Paths, ui: &Ui, failed: &mut Vec<&'static str>) -> Result<()> {
     up::up(paths, ui, None)?;
     let mysqld = build::mysql_root(paths, ui)?;
-    let prometheus = build::prometheus_program(paths, ui)?;
+    let programs = build::prometheus_programs(paths, ui)?;
     ui.say(&format!("tier api: cargo test --workspace --test '{API}'"));
     let mut command = cargo_test(paths, API);
-    command.env("MYSQLD_ROOT", &mysqld).env("UNDERSTUDY_TEST_PROMETHEUS", &prometheus);
+    command.env("MYSQLD_ROOT", &mysqld).env("UNDERSTUDY_TEST_PROMETHEUS", programs.join("prometheus"));
+    command.env("UNDERSTUDY_TEST_PROMTOOL", programs.join("promtool"));
     command.env("UNDERSTUDY_HELM", paths.binary("helm", HELM, "helm"));
     // Tests that share a server or a cluster go one after the other.
     command.args(&options.filter).args(["--", "--test-threads=1"]);

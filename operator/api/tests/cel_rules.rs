@@ -5,7 +5,7 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use support::{Base, base, breaches, cases, rules_of, with};
 
 #[test]
@@ -53,6 +53,15 @@ fn what_is_in_order_breaks_no_rule() {
     assert!(breaches(Base::Shard, &grown, Some(&base(Base::Shard))).is_empty());
     let condemned = with(base(Base::Replica), &[("/spec/condemned", json!({"reason": "AskedFor"}))]);
     assert!(breaches(Base::Replica, &condemned, Some(&base(Base::Replica))).is_empty());
+    let transactional = [
+        ("/spec/datastore", Value::Null),
+        ("/spec/shards", json!(["a"])),
+        ("/spec/kafka", json!({"bootstrapServers": "kafka:9092", "topic": "t"})),
+        ("/spec/acceptGaps", json!(true)),
+    ];
+    assert!(breaches(Base::Consumer, &with(base(Base::Consumer), &transactional), None).is_empty());
+    let quota = [("/spec/gateway/limits", json!({"samplesPerSecondPerTenant": 1_000_000_000}))];
+    assert!(breaches(Base::Datastore, &with(base(Base::Datastore), &quota), None).is_empty());
     let more = with(base(Base::Datastore), &[("/spec/shards", json!(4)), ("/spec/kafka/retentionHours", json!(24))]);
     assert!(breaches(Base::Datastore, &more, Some(&base(Base::Datastore))).is_empty());
 }

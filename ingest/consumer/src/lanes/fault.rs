@@ -47,6 +47,12 @@ pub enum Fault {
         /// Where it is.
         stored: i64,
     },
+    /// An owner before said that another shard is fed from here on, and the placement as this process knows it says nothing of that.
+    #[error("the row says that another shard is fed from offset {until} on, and the placement as it is known here does not")]
+    Moved {
+        /// Where it stops.
+        until: i64,
+    },
 }
 
 impl Fault {
@@ -58,19 +64,20 @@ impl Fault {
             Self::Ended { .. } => "ended",
             Self::Replaced { .. } => "replaced",
             Self::Overrun { .. } => "overrun",
+            Self::Moved { .. } => "moved",
         }
-    }
-
-    /// Whether it lasts until a person acts on the row or on the Consumer, so that both are worth another look.
-    pub fn stands(&self) -> bool {
-        !matches!(self, Self::Gap { .. })
     }
 
     /// What is done next, and by whom.
     pub fn remedy(&self) -> &'static str {
         match self {
-            Self::Gap { .. } => "it is tried again every few seconds",
+            Self::Gap { .. } => {
+                "it is tried again every few seconds; if it lasts, see \"When a partition stands\" in ingest/docs/consumer.md"
+            }
             Self::Overrun { .. } => "nothing is missing; what lies between the two offsets is in both shards",
+            Self::Moved { .. } => {
+                "it passes when this pod hears of the move; if it lasts, see \"When a partition stands\" in ingest/docs/consumer.md"
+            }
             Self::Deleted { .. } => {
                 "what lies between is lost: set next_offset to the earliest, or start: Earliest if this Consumer never read it"
             }

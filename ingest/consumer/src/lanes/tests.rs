@@ -1,7 +1,7 @@
 //! Where partitions are, case by case.
 
 use super::*;
-use crate::placement::{Entry, placement_of};
+use crate::placement::{Entry, placement_of, within};
 
 fn placed(list: &[(i32, &str, i64)]) -> Placement {
     let entries: Vec<_> = list
@@ -198,7 +198,7 @@ fn origin(topic: &str) -> Origin {
 fn one_lane() -> Lanes {
     let mut lanes = Lanes::default();
     lanes.load(&placed(&[(0, "a", 0)]), &[], &stored(&[(0, 10)]));
-    lanes.recall(0, Note { origin: origin("old"), cut: None });
+    lanes.recall(0, Note { origin: origin("old"), ..Note::default() });
     assert!(!lanes.is_of(&origin("old")));
     lanes.heard(0, 0, 10);
     assert_eq!(lanes.positions(), [(0, 10)]);
@@ -209,7 +209,7 @@ fn one_lane() -> Lanes {
 fn cut_lane() -> Lanes {
     let mut lanes = one_lane();
     lanes.heard(0, 0, 7);
-    assert_eq!(lanes.note(0), (Note { origin: origin("old"), cut: Some(7) }, true));
+    assert_eq!(lanes.note(0), (Note { origin: origin("old"), cut: Some(7), until: None }, true));
     lanes.committed([0]);
     assert!(!lanes.note(0).1, "the row says it");
     lanes
@@ -230,7 +230,7 @@ fn a_log_that_was_cut_stands_however_long_it_becomes() {
     lanes.heard(0, 20, 1000);
     lanes.heard(0, 0, 1000);
     assert!(ended(&lanes), "what retention does later changes nothing");
-    assert!(lanes.any_stands() && !lanes.try_again());
+    assert!(!lanes.try_again());
 }
 
 #[test]
@@ -249,7 +249,7 @@ fn what_the_reader_says_of_a_cut_log_stands_too() {
 #[test]
 fn a_cut_is_remembered_until_a_person_takes_it_out_of_the_row() {
     let here = || placed(&[(0, "a", 0)]);
-    let row = |cut| Note { origin: origin("old"), cut };
+    let row = |cut| Note { origin: origin("old"), cut, until: None };
     for (case, at, elsewhere, cut, stands) in [
         ("read again", 10, false, Some(7), true),
         ("taken out, to go on from where it is", 10, false, None, false),
@@ -307,14 +307,14 @@ fn another_topic_of_the_same_name_is_not_read_on_from_what_was_stored_of_the_fir
         assert_eq!(lanes.note(0).0.origin, origin("old"), "the row must not forget");
     }
     lanes.load(&placed(&[(0, "a", 0)]), &[], &stored(&[(0, 10)]));
-    lanes.recall(0, Note { origin: origin("old"), cut: None });
+    lanes.recall(0, Note { origin: origin("old"), ..Note::default() });
     assert_eq!(lanes.get(0).unwrap().fault(), Some(&replaced), "read again");
 
     lanes.load(&placed(&[(0, "a", 0)]), &[], &stored(&[(0, 0)]));
     lanes.recall(0, Note::default());
     lanes.heard(0, 0, 1000);
     assert_eq!((lanes.positions(), lanes.get(0).unwrap().fault()), (vec![(0, 0)], None), "a person said so");
-    assert_eq!(lanes.note(0), (Note { origin: origin("new"), cut: None }, true));
+    assert_eq!(lanes.note(0), (Note { origin: origin("new"), ..Note::default() }, true));
 }
 
 #[test]
@@ -324,5 +324,108 @@ fn rows_of_before_ids_were_kept_and_partitions_without_rows_take_the_topic_as_it
     lanes.recall(0, Note::default());
     assert!(!lanes.is_of(&origin("any")));
     assert_eq!(lanes.faulty(), BTreeSet::new());
-    assert_eq!(lanes.note(0), (Note { origin: origin("any"), cut: None }, true));
+    assert_eq!(lanes.note(0), (Note { origin: origin("any"), ..Note::default() }, true));
+}
+
+/// Reads the row of partition 0 as a driver does: its offset, and the end that it says.
+fn read(lanes: &mut Lanes, list: &[(i32, &str, i64)], at: Option<i64>, row: Option<i64>) -> Resume {
+    let promised = row.map(|until| (0, until)).into_iter().collect();
+    let found: Vec<_> = at.map(|at| (0, at)).into_iter().collect();
+    let resume = lanes.load(&within(placed(list), &promised), &[], &stored(&found));
+    if at.is_some() {
+        lanes.recall(0, Note { until: row, ..Note::default() });
+    }
+    resume
+}
+
+#[test]
+fn an_end_is_told_once_the_row_says_it_and_a_row_only_ever_says_a_later_one() {
+    let open = &[(0, "a", 0)][..];
+    let moved = &[(0, "a", 0), (0, "b", 50)][..];
+    let back = &[(0, "a", 0), (0, "b", 50), (0, "a", 90)][..];
+    let again = &[(0, "a", 0), (0, "b", 50), (0, "a", 90), (0, "b", 150)][..];
+    for (case, list, at, row, note, told) in [
+        ("never moved", open, Some(10), None, None, None),
+        ("heard of, not in the row", moved, Some(10), None, Some(50), None),
+        ("in the row", moved, Some(10), Some(50), Some(50), Some(50)),
+        ("in the row, not heard of", open, Some(10), Some(50), Some(50), Some(50)),
+        ("moved on since", &[(0, "a", 0), (0, "b", 70)], Some(60), Some(50), Some(70), None),
+        ("moved on, not heard of", moved, Some(10), Some(70), Some(70), None),
+        ("given back", back, Some(50), Some(50), Some(50), None),
+        ("moved again, and the part before is still read", again, Some(49), Some(50), Some(50), None),
+        ("moved again, and nothing of the part is read", again, Some(50), Some(50), Some(50), None),
+        ("moved again", again, Some(91), Some(50), Some(150), None),
+        ("moved again, in the row", again, Some(91), Some(150), Some(150), Some(150)),
+        ("moved again, not heard of", back, Some(91), Some(150), Some(150), Some(150)),
+        ("nothing stored", moved, None, None, Some(50), None),
+    ] {
+        let mut lanes = Lanes::default();
+        read(&mut lanes, list, at, row);
+        lanes.heard(0, 0, 200);
+        assert_eq!(lanes.note(0).0.until, note, "{case}");
+        assert_eq!(lanes.note(0).1, at.is_some() && note != row, "{case}: news");
+        assert_eq!(lanes.get(0).unwrap().promised(), told, "{case}");
+        lanes.committed([0]);
+        let written = lanes.get(0).unwrap().promised();
+        assert_eq!(written, lanes.get(0).unwrap().until().filter(|until| Some(*until) == note), "{case}: written");
+    }
+}
+
+#[test]
+fn who_has_not_heard_of_a_move_stops_where_the_row_says_until_it_has() {
+    let (open, moved) = (&[(0, "a", 0)][..], &[(0, "a", 0), (0, "b", 12)][..]);
+    let mut lanes = Lanes::default();
+    read(&mut lanes, open, Some(10), None);
+    for offset in [10, 11, 12] {
+        assert_eq!(lanes.offer(0, offset, Holes::Refused), Offer::Take);
+    }
+    let resume = read(&mut lanes, open, Some(10), Some(12));
+    assert_eq!(resume, Resume::Rewind, "what is in hand goes beyond what somebody promised meanwhile");
+    assert_eq!(lanes.get(0).unwrap().to_store(30), 2, "the others are another shard's");
+    for (offset, expected) in [(10, Offer::Take), (11, Offer::Take), (12, Offer::Drop)] {
+        assert_eq!(lanes.offer(0, offset, Holes::Refused), expected, "{offset}");
+    }
+    lanes.committed([0]);
+    lanes.heard(0, 0, 30);
+    assert_eq!(lanes.get(0).unwrap().fault(), Some(&Fault::Moved { until: 12 }));
+
+    let mut heard = lanes.clone();
+    read(&mut heard, moved, Some(12), Some(12));
+    heard.heard(0, 0, 30);
+    assert_eq!((heard.get(0).unwrap().fault(), heard.positions()), (None, vec![]));
+    read(&mut lanes, open, Some(12), None);
+    lanes.heard(0, 0, 30);
+    assert_eq!((lanes.get(0).unwrap().fault(), lanes.positions()), (None, vec![(0, 12)]), "a person did");
+    assert_eq!(lanes.note(0).0.until, None);
+}
+
+#[test]
+fn what_cannot_begin_or_has_nothing_left_to_read_does_not_hold_up_a_move() {
+    let moved = &[(0, "a", 0), (0, "b", 50)][..];
+    let mut cannot = Lanes::default();
+    read(&mut cannot, moved, None, None);
+    cannot.heard(0, 70, 100);
+    assert!(matches!(cannot.get(0).unwrap().fault(), Some(Fault::Deleted { .. })));
+    assert_eq!(cannot.get(0).unwrap().promised(), Some(50), "without a row");
+
+    let mut younger = Lanes::new(Start::Earliest);
+    read(&mut younger, moved, None, None);
+    younger.heard(0, 70, 100);
+    assert_eq!((younger.get(0).unwrap().next(), younger.get(0).unwrap().promised()), (Some(50), None));
+    younger.committed([0]);
+    assert_eq!((younger.positions(), younger.get(0).unwrap().promised()), (vec![], Some(50)));
+}
+
+#[test]
+fn an_end_gets_into_the_row_while_the_batch_must_wait() {
+    let mut lanes = Lanes::default();
+    let moved = &[(0, "a", 0), (0, "b", 50)][..];
+    read(&mut lanes, moved, Some(10), None);
+    assert_eq!(lanes.offer(0, 10, Holes::Refused), Offer::Take);
+    lanes.noted([0]);
+    let lane = lanes.get(0).unwrap();
+    assert_eq!((lane.promised(), lane.stored(), lane.next(), lane.is_taken()), (Some(50), Some(10), Some(11), true));
+    assert_eq!(read(&mut lanes, moved, Some(10), Some(50)), Resume::KeepBatch);
+    read(&mut lanes, moved, Some(10), None);
+    assert_eq!(lanes.get(0).unwrap().promised(), None, "a replica whose row does not have it yet");
 }

@@ -13,6 +13,7 @@ use crate::batch::Batch;
 use crate::guard::OwnerRow;
 use crate::lanes::Resume;
 use crate::log::Log;
+use crate::placement::within;
 use crate::route::Route;
 use crate::session::{Session, TxError};
 use crate::view::View;
@@ -96,6 +97,8 @@ impl<V: View, L: Log> Runner<V, L> {
             Ok(stored) => stored,
             Err(e) => return self.failed(e),
         };
+        let promised = stored.iter().filter_map(|(p, stored)| Some((*p, stored.note.until?))).collect();
+        let placement = within(placement, &promised);
         let offsets = stored.iter().map(|(p, stored)| (*p, stored.next_offset)).collect();
         let paused: Vec<i32> = match self.config.paused {
             true => placement.keys().copied().collect(),

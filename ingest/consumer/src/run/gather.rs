@@ -1,6 +1,6 @@
 //! From the log into the batch. I/O.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -51,7 +51,8 @@ impl<V: View, L: Log> Runner<V, L> {
                     if self.lanes.try_again() {
                         self.generation = None;
                     }
-                    if self.lanes.any_stands() {
+                    // A person may have said in the row where to go on.
+                    if !self.lanes.faulty().is_empty() {
                         return Gathered::Reload;
                     }
                 }
@@ -80,6 +81,7 @@ impl<V: View, L: Log> Runner<V, L> {
     pub(super) fn take(&mut self, event: Event) {
         match event {
             Event::Record(record) if Some(record.generation) == self.generation => {
+                self.came.insert(record.partition, (Instant::now(), SystemTime::now()));
                 match self.lanes.offer(record.partition, record.offset, self.config.holes) {
                     Offer::Take => {
                         let decoded = self.view.decode(&record);

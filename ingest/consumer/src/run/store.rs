@@ -13,7 +13,7 @@ use super::{Runner, lost, now};
 use crate::batch::Batch;
 use crate::facts::INTERVAL;
 use crate::guard::Guard;
-use crate::log::Log;
+use crate::log::{End, Log};
 use crate::machine::Worked;
 use crate::session::{Progress, Stored, TxError};
 use crate::view::{View, ViewError};
@@ -80,16 +80,18 @@ impl<V: View, L: Log> Runner<V, L> {
     pub(super) async fn canary(&mut self, guard: &Guard) -> Result<Worked, StepError> {
         let refresh = self.refreshed.elapsed() >= REFRESH;
         // While the view is on hold the batch stays in hand, and the rows must not run ahead of it.
-        let progress: BTreeMap<_, _> = match refresh {
-            true => self.progress(true).into_iter().filter(|(p, _)| !self.is_taken(*p)).collect(),
-            false => BTreeMap::new(),
+        let (progress, notes) = match refresh {
+            true => (self.progress(true).into_iter().filter(|(p, _)| !self.is_taken(*p)).collect(), self.notes()),
+            false => (BTreeMap::new(), BTreeMap::new()),
         };
+        let rows = progress.iter().chain(&notes).map(|(p, row)| (*p, row.clone())).collect();
         let Some(session) = &mut self.session else { return Err(lost()) };
         let began = Instant::now();
         self.deps.facts.began(Stage::Commit, now());
-        match session.commit(&self.config.names, guard, &progress, &mut self.view, &[]).await {
+        match session.commit(&self.config.names, guard, &rows, &mut self.view, &[]).await {
             Ok(()) => {
                 self.note_commit(began, &progress, refresh);
+                self.lanes.noted(notes.into_keys());
                 self.deps.metrics.canaries.inc();
                 Ok(Worked::Canary)
             }
@@ -109,7 +111,9 @@ impl<V: View, L: Log> Runner<V, L> {
             let Some(next_offset) = lane.next() else { continue };
             let known = self.complete.get(&partition).copied();
             let finished = lane.position().is_none() && lane.fault().is_none() && !lane.is_paused();
-            let caught_up = ends.partitions.get(&partition).filter(|end| finished || next_offset >= end.end);
+            // With a fault, what the log has below the offset need not be what was stored.
+            let at_end = |end: &&End| finished || (lane.fault().is_none() && next_offset >= end.end);
+            let caught_up = ends.partitions.get(&partition).filter(at_end);
             let reached = caught_up.map(|end| end.asked_ms).or_else(|| self.batch.last_ms(partition));
             let complete_until_ms = known.max(reached).unwrap_or(0);
             let (note, noted) = self.lanes.note(partition);
@@ -122,6 +126,20 @@ impl<V: View, L: Log> Runner<V, L> {
             }
         }
         progress
+    }
+
+    /// The rows of partitions with records in the batch that are to say something else beside the offset, which stays: a move must not wait
+    /// for a view that is on hold.
+    fn notes(&self) -> BTreeMap<i32, Progress> {
+        let mut rows = BTreeMap::new();
+        for (partition, lane) in self.lanes.iter().filter(|(_, lane)| lane.is_taken()) {
+            let (Some(next_offset), (note, true)) = (lane.stored(), self.lanes.note(partition)) else { continue };
+            let complete_until_ms = self.complete.get(&partition).copied().unwrap_or_default();
+            let dead_letters = self.put_aside.get(&partition).copied().unwrap_or_default();
+            let stored = Stored { next_offset, complete_until_ms, dead_letters, note };
+            rows.insert(partition, Progress { expected: Some(next_offset), stored });
+        }
+        rows
     }
 
     pub(super) fn batch_stored(&mut self, began: Instant, progress: &BTreeMap<i32, Progress>, refresh: bool) {

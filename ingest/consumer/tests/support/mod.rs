@@ -232,7 +232,7 @@ impl TestLog {
         let end = |(p, end)| (p, End { earliest: 0, end, asked, asked_ms });
         let partitions = self.ends().into_iter().map(end).collect();
         let origin = Some(self.shared.origin.lock().unwrap().clone());
-        self.shared.ends.send_replace(Ends { origin, partitions });
+        self.shared.ends.send_replace(Ends { origin, partitions, trouble: None });
     }
 
     /// Loses what a partition has from this offset on.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use rdkafka::config::RDKafkaLogLevel;
@@ -16,7 +16,7 @@ use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::{Broken, Command, Event, Flow, PartitionLag, ReaderConfig, ReaderError, State};
+use super::{Broken, Command, Event, Flow, PartitionLag, ReaderConfig, ReaderError, State, Trouble};
 use crate::connection::Logged;
 use crate::record::{Position, RawRecord};
 
@@ -44,7 +44,7 @@ impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         Logged.error(error, reason);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.trouble = Some((reason.to_owned(), Instant::now()));
+        Trouble::add(&mut state.trouble, reason.to_owned(), Instant::now(), SystemTime::now());
     }
 
     fn stats(&self, statistics: Statistics) {
@@ -255,7 +255,7 @@ impl Loop {
         );
         if !out_of_range {
             tracing::debug!(%error, "poll");
-            self.lock().trouble = Some((error.to_string(), Instant::now()));
+            Trouble::add(&mut self.lock().trouble, error.to_string(), Instant::now(), SystemTime::now());
             return Turn::On;
         }
         let partitions: Vec<i32> = self.expected.keys().copied().collect();
@@ -321,7 +321,6 @@ impl Loop {
 
     fn note_progress(&self, partition: i32) {
         let mut state = self.lock();
-        state.trouble = None;
         let Some(next) = self.expected.get(&partition) else { return };
         if let Some(known) = state.partitions.get_mut(&partition) {
             known.next_offset = *next;

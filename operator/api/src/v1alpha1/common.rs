@@ -115,6 +115,45 @@ pub enum DeletionPolicy {
 #[serde(transparent)]
 pub struct Amount(pub String);
 
+impl Amount {
+    /// In whole units, such as bytes of memory; parts of one count as one, as in Kubernetes. `None` when it is no amount, or more than 64 bits
+    /// hold.
+    pub fn units(&self) -> Option<u64> {
+        let end = self.0.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(self.0.len());
+        let (number, suffix) = self.0.split_at(end);
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        let digits: u128 = format!("{whole}{fraction}").parse().ok()?;
+        let (twos, tens): (u32, i32) = match suffix {
+            "" => (0, 0),
+            "Ki" => (10, 0),
+            "Mi" => (20, 0),
+            "Gi" => (30, 0),
+            "Ti" => (40, 0),
+            "Pi" => (50, 0),
+            "Ei" => (60, 0),
+            "n" => (0, -9),
+            "u" => (0, -6),
+            "m" => (0, -3),
+            "k" => (0, 3),
+            "M" => (0, 6),
+            "G" => (0, 9),
+            "T" => (0, 12),
+            "P" => (0, 15),
+            "E" => (0, 18),
+            exponent => (0, exponent.strip_prefix(['e', 'E'])?.parse().ok()?),
+        };
+        let shifted = digits.checked_mul(1 << twos)?;
+        let tens = tens.checked_sub(i32::try_from(fraction.len()).ok()?)?;
+        let units = match (10_u128.checked_pow(tens.unsigned_abs()), tens >= 0) {
+            (Some(power), true) => shifted.checked_mul(power)?,
+            (Some(power), false) => shifted.div_ceil(power),
+            (None, true) => (digits == 0).then_some(0)?,
+            (None, false) => u128::from(digits > 0),
+        };
+        u64::try_from(units).ok()
+    }
+}
+
 impl<'de> Deserialize<'de> for Amount {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
@@ -229,4 +268,45 @@ pub struct KafkaTopic {
     #[x_kube(validation = Rule::new("self.matches('^[a-zA-Z0-9._-]{1,237}$')").message("a topic's name has letters, digits, dots, dashes and underscores, and at most 237 of them: the dead letters get a topic with the same name and more"))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("the topic cannot be changed: stored offsets count in the old one; make a new object"))]
     pub topic: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_are_read_as_kubernetes_writes_them() {
+        for (text, units) in [
+            ("0", Some(0)),
+            ("536870912", Some(512 << 20)),
+            ("512Mi", Some(512 << 20)),
+            ("1.5Gi", Some(1536 << 20)),
+            (".5Ki", Some(512)),
+            ("2Ti", Some(2 << 40)),
+            ("500M", Some(500_000_000)),
+            ("1k", Some(1000)),
+            ("1E", Some(1_000_000_000_000_000_000)),
+            ("1e3", Some(1000)),
+            ("1E3", Some(1000)),
+            ("12.5e+2", Some(1250)),
+            ("1500e-3", Some(2)),
+            ("536870912000m", Some(512 << 20)),
+            ("1m", Some(1)),
+            ("1n", Some(1)),
+            ("0e99", Some(0)),
+            ("1e-99", Some(1)),
+            ("16Ei", None),
+            ("1e99", None),
+            ("99999999999999999999999999999999999999999", None),
+            ("", None),
+            (".", None),
+            ("1.2.3", None),
+            ("-1Gi", None),
+            ("1GB", None),
+            ("1 Gi", None),
+            ("Mi", None),
+        ] {
+            assert_eq!(Amount(text.to_owned()).units(), units, "{text}");
+        }
+    }
 }

@@ -38,6 +38,7 @@ use crate::schema;
 #[x_kube(validation = Rule::new("has(self.datastore) != has(self.shards)").message("give either datastore or shards: a Consumer reads into all shards of a Datastore, or into shards named one by one"))]
 #[x_kube(validation = Rule::new("!has(self.shards) || has(self.kafka)").message("a Consumer with shards needs kafka: there is no Datastore to take the topic from"))]
 #[x_kube(validation = Rule::new("!has(self.datastore) || !has(self.kafka)").message("a Consumer of a Datastore reads the Datastore's own topic, as the offsets of its placements are that topic's: leave out kafka, or name the shards one by one with shards"))]
+#[x_kube(validation = Rule::new("!has(self.datastore) || !has(self.acceptGaps) || !self.acceptGaps").message("acceptGaps is for a topic of somebody else: a Datastore's own topic is not written by transactions, so an offset that is missing there was a record"))]
 #[x_kube(validation = Rule::new("has(self.datastore) == has(oldSelf.datastore) && (!has(self.datastore) || self.datastore == oldSelf.datastore)").message("datastore cannot be changed: the stored offsets are in its shards; make a new Consumer"))]
 #[x_kube(validation = Rule::new("has(self.group) == has(oldSelf.group) && (!has(self.group) || self.group == oldSelf.group)").message("group cannot be changed: the offsets are stored under it; make a new Consumer"))]
 #[x_kube(validation = Rule::new("has(self.view) == has(oldSelf.view)").message("view cannot be added or taken away: the offsets say what the present view has seen; make a new Consumer"))]
@@ -66,6 +67,10 @@ pub struct ConsumerSpec {
     /// Where a partition begins of which nothing is stored yet.
     #[serde(default)]
     pub start: StartAt,
+    /// Whether offsets may be missing in the topic. Only for topics that are written by transactions, whose ends take offsets: elsewhere a
+    /// missing offset may have been a record, and its partition is Stuck until a person has seen to it.
+    #[serde(default)]
+    pub accept_gaps: bool,
     /// A view of your own; the time-series store by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub view: Option<ViewSpec>,
@@ -227,7 +232,8 @@ pub struct PartitionStatus {
     /// Records, or parts of records, that could not be applied and are in the dead-letter topic.
     #[serde(default)]
     pub dead_letters: i64,
-    /// The offset from which on another shard is fed, as the pod knows it: it stores nothing from there on.
+    /// The offset from which on another shard is fed. It is told once the partition's row in the shard says so, which binds every pod: nothing
+    /// is stored here from there on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<i64>,
     /// The shard's epoch under which it writes.

@@ -168,7 +168,7 @@ pub struct GatewaySpec {
     pub pod_template: PodTemplate,
 }
 
-/// What one request may be, and what all of them together may take.
+/// What one request may be, and what all of them together and those of one tenant may take.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[x_kube(validation = Rule::new("self.maxInflightBytes >= self.maxCompressedBytes + self.maxDecompressedBytes").message("maxInflightBytes must be at least maxCompressedBytes and maxDecompressedBytes together: a request of the largest size would never be taken"))]
 #[serde(rename_all = "camelCase")]
@@ -181,10 +181,15 @@ pub struct GatewayLimits {
     #[serde(default = "thirty_two_mebibytes")]
     #[schemars(range(min = 1024, max = 1073741824))]
     pub max_decompressed_bytes: i64,
-    /// Bytes that all bodies being decoded may take at once.
+    /// Bytes that all bodies may take at once in a pod. With a limit of memory in `resources` no more than half of that is used.
     #[serde(default = "a_hundred_and_twenty_eight_mebibytes")]
     #[schemars(range(min = 1048576, max = 17179869184_i64))]
     pub max_inflight_bytes: i64,
+    /// Samples per second that a tenant may send to each pod, in bursts of up to ten seconds' worth; what is above is answered 429. Any number
+    /// when unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self >= 1 && self <= 1000000000").message("samplesPerSecondPerTenant is 1 to 1000000000; leave it out to let a tenant send as much as it likes"))]
+    pub samples_per_second_per_tenant: Option<i32>,
 }
 
 fn four_mebibytes() -> i64 {
@@ -203,6 +208,7 @@ impl Default for GatewayLimits {
             max_compressed_bytes: four_mebibytes(),
             max_decompressed_bytes: thirty_two_mebibytes(),
             max_inflight_bytes: a_hundred_and_twenty_eight_mebibytes(),
+            samples_per_second_per_tenant: None,
         }
     }
 }
@@ -261,7 +267,8 @@ pub struct QuerySpec {
     /// The tokens that readers show, in the same form as the gateway's; the gateway's own by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens: Option<SecretRef>,
-    /// Requests and limits of each pod.
+    /// Requests and limits of each pod. Half of a limit of memory is for the samples of queries, or 512 MiB without one; a query that does not
+    /// get its part is answered 503.
     #[serde(default)]
     pub resources: Resources,
     /// Additions to the pods.

@@ -143,6 +143,12 @@ fn datastore_cases() -> Vec<Case> {
             "would never be taken",
         ),
         new(
+            "a quota that lets nothing in",
+            D,
+            vec![("/spec/gateway/limits", json!({"samplesPerSecondPerTenant": 0}))],
+            "leave it out",
+        ),
+        new(
             "evidence that is old before the next probe",
             D,
             vec![(
@@ -376,6 +382,12 @@ fn consumer_cases() -> Vec<Case> {
             C,
             vec![("/spec/kafka", topic("t"))],
             "name the shards one by one",
+        ),
+        new(
+            "gaps in a Datastore's own topic",
+            C,
+            vec![("/spec/acceptGaps", json!(true))],
+            "not written by transactions",
         ),
         new("neither datastore nor shards", C, vec![("/spec/datastore", Value::Null)], "either datastore or shards"),
         new(

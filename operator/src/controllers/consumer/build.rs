@@ -131,7 +131,8 @@ pub fn workload(consumer: &Consumer, resolved: &Resolved, shard: &str, context: 
     }
 }
 
-fn environment(consumer: &Consumer, resolved: &Resolved, shard: &str) -> Vec<EnvVar> {
+/// What a pod is told.
+pub fn environment(consumer: &Consumer, resolved: &Resolved, shard: &str) -> Vec<EnvVar> {
     let spec = &consumer.spec;
     let list = |partitions: &[i32]| partitions.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let schema = spec.view.as_ref().map_or("store", |view| &view.schema);
@@ -143,6 +144,7 @@ fn environment(consumer: &Consumer, resolved: &Resolved, shard: &str) -> Vec<Env
         value("UNDERSTUDY_KAFKA_BOOTSTRAP", &resolved.kafka.bootstrap_servers),
         value("UNDERSTUDY_TOPIC", &resolved.kafka.topic),
         value("UNDERSTUDY_START", spec.start.as_ref()),
+        value("UNDERSTUDY_ACCEPT_GAPS", spec.accept_gaps.to_string()),
         value("UNDERSTUDY_BATCH_MAX_RECORDS", spec.batch.max_records.to_string()),
         value("UNDERSTUDY_BATCH_MAX_BYTES", spec.batch.max_bytes.to_string()),
         value("UNDERSTUDY_BATCH_MAX_DELAY_MS", spec.batch.max_delay_ms.to_string()),

@@ -223,7 +223,9 @@ impl Pass<'_> {
     fn observed(&self, resolved: &Resolved) -> Observed {
         let caches = &self.context.caches;
         let namespace = self.namespace();
-        let mut observed = Observed { partitions: resolved.partitions, ..Observed::default() };
+        let reported = self.consumer.status.iter().flat_map(|status| &status.partitions);
+        let partitions = resolved.partitions.or_else(|| status::partitions_by_reports(&resolved.shards, reported));
+        let mut observed = Observed { partitions, ..Observed::default() };
         for shard in &resolved.shards {
             let status = caches.shards.get(&namespace, shard);
             if status.is_none() {

@@ -1,5 +1,7 @@
 //! The operator's part of a Consumer's status: the sum of what its pods report. Pure.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use understudy_api::Consumer;
@@ -17,7 +19,7 @@ pub struct Observed {
     pub workloads: Vec<(String, Option<Pods>, VerdictState)>,
     /// Shards that the spec names and that are not there.
     pub missing: Vec<String>,
-    /// Partitions of the topic, when known.
+    /// Partitions of the topic, or more, when known: there is none of this number or above.
     pub partitions: Option<i32>,
     /// Why nothing could be done at all.
     pub stopped: Option<Stopped>,
@@ -70,8 +72,25 @@ impl Observed {
     pub fn unknown_partition(&self, consumer: &Consumer) -> Option<String> {
         let partitions = self.partitions?;
         let unknown = consumer.spec.paused_partitions.iter().find(|partition| **partition >= partitions)?;
-        Some(format!("pausedPartitions names partition {unknown}, and the topic has 0 to {}", partitions - 1))
+        Some(format!(
+            "pausedPartitions names partition {unknown}, which the topic does not have: its partitions have numbers below {partitions}"
+        ))
     }
+}
+
+/// How many partitions the topic of a Consumer with `shards` can have at most, by what their pods report: partition p feeds the shard at p
+/// modulo their number, so each shard that reports has its next one above what there is. `None` while none reports.
+pub fn partitions_by_reports<'a>(
+    shards: &[String],
+    reported: impl IntoIterator<Item = &'a PartitionStatus>,
+) -> Option<i32> {
+    let mut last_of = BTreeMap::<&str, i32>::new();
+    for partition in reported.into_iter().filter(|partition| shards.contains(&partition.shard)) {
+        let last = last_of.entry(&partition.shard).or_insert(partition.partition);
+        *last = (*last).max(partition.partition);
+    }
+    let step = i32::try_from(shards.len()).ok()?;
+    last_of.into_values().map(|last| last.saturating_add(step)).min()
 }
 
 /// The operator's part of the status; `partitions` stays empty, it is the pods'.

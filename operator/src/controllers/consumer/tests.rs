@@ -7,7 +7,7 @@ use understudy_api::v1alpha1::{ConsumerStatus, VerdictState};
 use understudy_api::{Consumer, Datastore};
 
 use super::super::datastore::Pods;
-use super::build::{Unresolved, resolve};
+use super::build::{Unresolved, environment, resolve};
 use super::group::Taken;
 use super::status::{self, Observed, Stopped};
 
@@ -76,6 +76,22 @@ fn a_consumer_keeps_samples_as_long_as_its_datastore_says() {
     assert_eq!(keep(&datastore), None);
     datastore.spec.sample_retention_days = Some(2);
     assert_eq!(keep(&datastore), Some(172_800));
+}
+
+#[test]
+fn missing_offsets_are_accepted_only_where_the_spec_says_so() {
+    let topic = json!({ "bootstrapServers": "k:1", "topic": "t" });
+    for (case, spec, told) in [
+        ("of a Datastore", json!({ "datastore": "metrics" }), "false"),
+        ("of a topic", json!({ "shards": ["a"], "kafka": topic }), "false"),
+        ("of a topic that transactions write", json!({ "shards": ["a"], "kafka": topic, "acceptGaps": true }), "true"),
+    ] {
+        let consumer = consumer(spec);
+        let resolved = resolve(&consumer, Some(&datastore())).unwrap();
+        let variables = environment(&consumer, &resolved, "a");
+        let found = variables.iter().find(|variable| variable.name == "UNDERSTUDY_ACCEPT_GAPS").unwrap();
+        assert_eq!(found.value.as_deref(), Some(told), "{case}");
+    }
 }
 
 #[test]
@@ -167,5 +183,31 @@ fn what_is_wrong_is_said() {
         assert!(message(&status).contains(says), "{case}: {}", message(&status));
         let ready = conditions::holds(&status.conditions, conditions::READY);
         assert_eq!(ready, says.is_empty(), "{case}");
+    }
+}
+
+#[test]
+fn a_paused_partition_that_the_topic_of_named_shards_does_not_have_is_said() {
+    let shards = ["a".to_owned(), "b".to_owned(), "c".to_owned()];
+    let spec = |paused: &[i32]| {
+        let kafka = json!({ "bootstrapServers": "k:1", "topic": "t" });
+        json!({ "shards": shards, "kafka": kafka, "pausedPartitions": paused })
+    };
+    for (case, reported, paused, says) in [
+        ("nobody reports yet", &[][..], &[999][..], ""),
+        ("all report", &[("a", 0), ("a", 3), ("b", 1), ("b", 4), ("c", 2)], &[4], ""),
+        ("it is the next one", &[("a", 0), ("a", 3), ("b", 1), ("b", 4), ("c", 2)], &[1, 5], "partition 5"),
+        ("one reports, and it may be another's", &[("a", 0), ("a", 3)], &[5], ""),
+        ("one reports, and it is nobody's", &[("a", 0), ("a", 3)], &[999], "partition 999"),
+        ("fewer partitions than shards", &[("a", 0)], &[3], "partition 3"),
+        ("another shard's report", &[("old", 0)], &[999], ""),
+    ] {
+        let partition = |(shard, partition): &(&str, i32)| json!({ "partition": partition, "shard": shard });
+        let reported: Vec<Value> = reported.iter().map(partition).collect();
+        let parsed: ConsumerStatus = serde_json::from_value(json!({ "partitions": reported })).unwrap();
+        let partitions = status::partitions_by_reports(&shards, &parsed.partitions);
+        let status = of(spec(paused), reported, &Observed { partitions, ..observed(2) });
+        assert!(message(&status).contains(says), "{case}: {}", message(&status));
+        assert_eq!(conditions::holds(&status.conditions, conditions::READY), says.is_empty(), "{case}");
     }
 }

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    KeyToPath, ProjectedVolumeSource, SecretProjection, SecretVolumeSource, ServiceAccount, Volume, VolumeProjection,
+    EnvVar, KeyToPath, ProjectedVolumeSource, SecretProjection, SecretVolumeSource, ServiceAccount, Volume,
+    VolumeProjection,
 };
 use k8s_openapi::api::rbac::v1::{PolicyRule, Role, RoleBinding, RoleRef, Subject};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use serde_json::{Value, json};
-use understudy_api::v1alpha1::{ConsumerSpec, FailoverMode, ShardSpec};
+use understudy_api::v1alpha1::{Amount, ConsumerSpec, FailoverMode, GatewaySpec, QuerySpec, Resources, ShardSpec};
 use understudy_api::{Consumer, Datastore, labels, names};
 
 use super::super::shard::build::owner_of;
@@ -77,6 +78,7 @@ pub fn consumer(datastore: &Datastore) -> Consumer {
             kafka: None,
             group: None,
             start: wanted.start,
+            accept_gaps: false,
             view: None,
             replicas: wanted.replicas,
             resources: wanted.resources.clone(),
@@ -116,11 +118,17 @@ fn query_tokens(datastore: &Datastore) -> Option<String> {
     own.or_else(|| datastore.spec.gateway.as_ref().map(|gateway| gateway.tokens.name.clone()))
 }
 
-/// The gateway, if the spec asks for one.
-pub fn gateway(datastore: &Datastore, context: &Context) -> Option<Workload> {
-    let gateway = datastore.spec.gateway.as_ref()?;
-    let kafka = &datastore.spec.kafka;
-    let mut environment = vec![
+/// What of its memory a service may plan with: half of what its pods may take, as not all that it uses is counted. `None` without a limit.
+fn half_of_memory(resources: &Resources) -> Option<u64> {
+    resources.limits.get("memory").and_then(Amount::units).map(|bytes| bytes / 2)
+}
+
+/// What a pod of the gateway is told.
+pub fn gateway_environment(datastore: &Datastore, gateway: &GatewaySpec) -> Vec<EnvVar> {
+    let (kafka, limits) = (&datastore.spec.kafka, &gateway.limits);
+    let inflight = limits.max_inflight_bytes.unsigned_abs();
+    let inflight = half_of_memory(&gateway.resources).map_or(inflight, |most| inflight.min(most));
+    let mut variables = vec![
         value("UNDERSTUDY_LISTEN", "0.0.0.0:8080"),
         value("UNDERSTUDY_ADMIN_LISTEN", "0.0.0.0:8081"),
         value("UNDERSTUDY_DATASTORE", datastore.name_any()),
@@ -128,13 +136,42 @@ pub fn gateway(datastore: &Datastore, context: &Context) -> Option<Workload> {
         value("UNDERSTUDY_TOPIC", &kafka.topic),
         value("UNDERSTUDY_PARTITIONS", kafka.partitions.to_string()),
         value("UNDERSTUDY_TOKENS_DIR", TOKENS),
-        value("UNDERSTUDY_MAX_COMPRESSED_BYTES", gateway.limits.max_compressed_bytes.to_string()),
-        value("UNDERSTUDY_MAX_DECOMPRESSED_BYTES", gateway.limits.max_decompressed_bytes.to_string()),
-        value("UNDERSTUDY_MAX_INFLIGHT_BYTES", gateway.limits.max_inflight_bytes.to_string()),
+        value("UNDERSTUDY_MAX_COMPRESSED_BYTES", limits.max_compressed_bytes.to_string()),
+        value("UNDERSTUDY_MAX_DECOMPRESSED_BYTES", limits.max_decompressed_bytes.to_string()),
+        value("UNDERSTUDY_MAX_INFLIGHT_BYTES", inflight.to_string()),
     ];
     if let Some(seconds) = oldest_taken(datastore) {
-        environment.push(value("UNDERSTUDY_MAX_SAMPLE_AGE_SECONDS", seconds.to_string()));
+        variables.push(value("UNDERSTUDY_MAX_SAMPLE_AGE_SECONDS", seconds.to_string()));
     }
+    if let Some(samples) = limits.samples_per_second_per_tenant {
+        variables.push(value("UNDERSTUDY_TENANT_SAMPLES_PER_SECOND", samples.to_string()));
+    }
+    variables
+}
+
+/// What a pod of the query service is told.
+pub fn query_environment(datastore: &Datastore, query: &QuerySpec) -> Vec<EnvVar> {
+    let kafka = &datastore.spec.kafka;
+    let mut variables = vec![
+        value("UNDERSTUDY_LISTEN", "0.0.0.0:8090"),
+        value("UNDERSTUDY_ADMIN_LISTEN", "0.0.0.0:8091"),
+        value("UNDERSTUDY_DATASTORE", datastore.name_any()),
+        value("UNDERSTUDY_TOPIC", &kafka.topic),
+        value("UNDERSTUDY_PARTITIONS", kafka.partitions.to_string()),
+        value("UNDERSTUDY_CONSUMER", names::consumer_of(&datastore.name_any())),
+        value("UNDERSTUDY_TOKENS_DIR", TOKENS),
+        value("UNDERSTUDY_CREDENTIALS_DIR", CREDENTIALS),
+        value("UNDERSTUDY_TLS_DIR", TLS),
+    ];
+    if let Some(bytes) = half_of_memory(&query.resources) {
+        variables.push(value("UNDERSTUDY_MAX_MEMORY_BYTES", bytes.to_string()));
+    }
+    variables
+}
+
+/// The gateway, if the spec asks for one.
+pub fn gateway(datastore: &Datastore, context: &Context) -> Option<Workload> {
+    let gateway = datastore.spec.gateway.as_ref()?;
     Some(Workload {
         name: names::gateway(&datastore.name_any()),
         namespace: datastore.namespace(),
@@ -145,7 +182,7 @@ pub fn gateway(datastore: &Datastore, context: &Context) -> Option<Workload> {
         image: context.settings.image.clone(),
         pull_policy: context.settings.image_pull_policy.clone(),
         command: Some("/usr/local/bin/understudy-gateway".to_owned()),
-        environment,
+        environment: gateway_environment(datastore, gateway),
         ports: vec![Port { name: "http", number: 8080 }, Port { name: "admin", number: 8081 }],
         mounts: vec![(secret("tokens", &gateway.tokens.name), TOKENS.to_owned())],
         service_account: None,
@@ -157,7 +194,6 @@ pub fn gateway(datastore: &Datastore, context: &Context) -> Option<Workload> {
 /// The query service, if the spec asks for one.
 pub fn query(datastore: &Datastore, context: &Context) -> Option<Workload> {
     let query = datastore.spec.query.as_ref()?;
-    let kafka = &datastore.spec.kafka;
     let shards: Vec<_> =
         (0..datastore.spec.shards).map(|index| names::shard_of(&datastore.name_any(), index)).collect();
     Some(Workload {
@@ -170,17 +206,7 @@ pub fn query(datastore: &Datastore, context: &Context) -> Option<Workload> {
         image: context.settings.image.clone(),
         pull_policy: context.settings.image_pull_policy.clone(),
         command: Some("/usr/local/bin/understudy-query".to_owned()),
-        environment: vec![
-            value("UNDERSTUDY_LISTEN", "0.0.0.0:8090"),
-            value("UNDERSTUDY_ADMIN_LISTEN", "0.0.0.0:8091"),
-            value("UNDERSTUDY_DATASTORE", datastore.name_any()),
-            value("UNDERSTUDY_TOPIC", &kafka.topic),
-            value("UNDERSTUDY_PARTITIONS", kafka.partitions.to_string()),
-            value("UNDERSTUDY_CONSUMER", names::consumer_of(&datastore.name_any())),
-            value("UNDERSTUDY_TOKENS_DIR", TOKENS),
-            value("UNDERSTUDY_CREDENTIALS_DIR", CREDENTIALS),
-            value("UNDERSTUDY_TLS_DIR", TLS),
-        ],
+        environment: query_environment(datastore, query),
         ports: vec![Port { name: "http", number: 8090 }, Port { name: "admin", number: 8091 }],
         mounts: vec![
             (secret("tokens", &query_tokens(datastore)?), TOKENS.to_owned()),

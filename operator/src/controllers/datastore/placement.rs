@@ -7,7 +7,8 @@
 //!
 //! That alone would be a hope: a consumer whose watch is late would store what the new shard stores too. So a new entry is
 //! pending, which ends the one before it and lets nobody begin, until each Consumer has said that it stops there. One that had
-//! passed the offset before it heard says so by what it has stored; then the entry moves on to there, and waits again.
+//! passed the offset before it heard says so by what it has stored; then the entry moves on to there, and waits again. A
+//! Consumer says it only after its rows in the shard do, so it holds for every pod that reads there later, whatever that has heard.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

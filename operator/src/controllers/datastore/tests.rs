@@ -100,6 +100,45 @@ fn a_gateway_takes_nothing_that_is_too_old_to_be_kept() {
     }
 }
 
+fn variable<'a>(environment: &'a [k8s_openapi::api::core::v1::EnvVar], name: &str) -> Option<&'a str> {
+    environment.iter().find(|variable| variable.name == name)?.value.as_deref()
+}
+
+#[test]
+fn what_services_plan_with_fits_into_the_memory_of_their_pods() {
+    let memory = |limit: Value| json!({ "limits": { "memory": limit } });
+    for (case, resources, wanted, inflight, query) in [
+        ("no limit", json!({}), None, "134217728", None),
+        ("only a limit of processors", json!({ "limits": { "cpu": "500m" } }), None, "134217728", None),
+        ("much", memory(json!("4Gi")), None, "134217728", Some("2147483648")),
+        ("little", memory(json!("128Mi")), None, "67108864", Some("67108864")),
+        ("little, as a number", memory(json!(134_217_728)), None, "67108864", Some("67108864")),
+        ("little, in decimal units", memory(json!("200M")), None, "100000000", Some("100000000")),
+        ("more is asked for", memory(json!("4Gi")), Some(3_i64 << 30), "2147483648", Some("2147483648")),
+        ("less is asked for", memory(json!("4Gi")), Some(64 << 20), "67108864", Some("2147483648")),
+    ] {
+        let limits = wanted.map_or(json!({}), |bytes| json!({ "maxInflightBytes": bytes }));
+        let gateway = json!({ "tokens": { "name": "t" }, "resources": resources, "limits": limits });
+        let datastore = datastore(json!({ "gateway": gateway, "query": { "resources": resources } }));
+        let told = build::gateway_environment(&datastore, datastore.spec.gateway.as_ref().unwrap());
+        assert_eq!(variable(&told, "UNDERSTUDY_MAX_INFLIGHT_BYTES"), Some(inflight), "{case}");
+        let told = build::query_environment(&datastore, datastore.spec.query.as_ref().unwrap());
+        assert_eq!(variable(&told, "UNDERSTUDY_MAX_MEMORY_BYTES"), query, "{case}");
+    }
+}
+
+#[test]
+fn a_tenant_has_a_quota_when_the_spec_gives_it_one() {
+    for (case, limits, quota) in [
+        ("none", json!({}), None),
+        ("some", json!({ "samplesPerSecondPerTenant": 5000 }), Some("5000")),
+    ] {
+        let datastore = datastore(json!({ "gateway": { "tokens": { "name": "t" }, "limits": limits } }));
+        let told = build::gateway_environment(&datastore, datastore.spec.gateway.as_ref().unwrap());
+        assert_eq!(variable(&told, "UNDERSTUDY_TENANT_SAMPLES_PER_SECOND"), quota, "{case}");
+    }
+}
+
 #[test]
 fn tokens_are_named_once_however_many_services_use_them() {
     assert_eq!(build::token_secrets(&datastore(json!({}))), ["metrics-tokens"]);
