@@ -198,11 +198,12 @@ impl Session {
         type Columns = (i32, i64, i64, u64, String, String, Option<i64>, Option<i64>);
         let rows: Vec<Columns> =
             self.db(Stage::Select).rows("read offsets", OFFSETS, (&names.consumer, &names.topic)).await?;
-        let stored = |(partition, next_offset, complete_until_ms, dead_letters, cluster, topic, cut, until): Columns| {
-            let known = |id: String| Some(id).filter(|id| !id.is_empty());
-            let note = Note { origin: Origin { cluster: known(cluster), topic: known(topic) }, cut, until };
-            (partition, Stored { next_offset, complete_until_ms, dead_letters, note })
-        };
+        let stored =
+            |(partition, next_offset, complete_until_ms, dead_letters, cluster, topic, cut, until): Columns| {
+                let known = |id: String| Some(id).filter(|id| !id.is_empty());
+                let note = Note { origin: Origin { cluster: known(cluster), topic: known(topic) }, cut, until };
+                (partition, Stored { next_offset, complete_until_ms, dead_letters, note })
+            };
         Ok(rows.into_iter().map(stored).collect())
     }
 

@@ -214,12 +214,8 @@ const ROWS: &[Row] = &[
         help: "Changes of primary that have ended, and requests for one, by kind and result",
         kind: MetricType::Counter,
         of: |told| {
-            let results = [
-                FailoverResult::Succeeded,
-                FailoverResult::Confirmed,
-                FailoverResult::Refused,
-                FailoverResult::Failed,
-            ];
+            let results =
+                [FailoverResult::Succeeded, FailoverResult::Confirmed, FailoverResult::Refused, FailoverResult::Failed];
             let kinds = [FailoverKind::Failover, FailoverKind::Switchover];
             let all = kinds.into_iter().flat_map(|kind| results.map(|result| (kind.into(), result.into())));
             let series = all.map(|(kind, result): (&'static str, &'static str)| {

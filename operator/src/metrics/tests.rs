@@ -47,7 +47,9 @@ fn told() -> Metrics {
 fn rendered(metrics: &Metrics) -> BTreeSet<(String, String)> {
     let text = metrics.render().unwrap();
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
-    types.map(|(name, kind)| (format!("{name}{}", if kind == "counter" { "_total" } else { "" }), kind.into())).collect()
+    types
+        .map(|(name, kind)| (format!("{name}{}", if kind == "counter" { "_total" } else { "" }), kind.into()))
+        .collect()
 }
 
 fn series(metrics: &Metrics, start: &str) -> Vec<String> {
@@ -59,8 +61,7 @@ fn series(metrics: &Metrics, start: &str) -> Vec<String> {
 fn the_table_has_every_metric_of_the_operator_and_no_other() {
     let rows = TABLE.lines().filter_map(|line| line.strip_prefix("| `understudy_operator_")?.split_once("` | "));
     let kind = |rest: &str| rest.split(" |").next().unwrap_or_default().to_owned();
-    let table: BTreeSet<_> =
-        rows.map(|(name, rest)| (format!("understudy_operator_{name}"), kind(rest))).collect();
+    let table: BTreeSet<_> = rows.map(|(name, rest)| (format!("understudy_operator_{name}"), kind(rest))).collect();
     assert_eq!(rendered(&told()), table);
 }
 

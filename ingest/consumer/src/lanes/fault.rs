@@ -48,7 +48,9 @@ pub enum Fault {
         stored: i64,
     },
     /// An owner before said that another shard is fed from here on, and the placement as this process knows it says nothing of that.
-    #[error("the row says that another shard is fed from offset {until} on, and the placement as it is known here does not")]
+    #[error(
+        "the row says that another shard is fed from offset {until} on, and the placement as it is known here does not"
+    )]
     Moved {
         /// Where it stops.
         until: i64,

@@ -291,7 +291,11 @@ fn up_to_date(observed: &Observed) -> Claim {
     let behind = observed.shards.iter().filter(behind).map(|shard| format!("{} {}", shard.name, count(shard)));
     let behind: Vec<_> = behind.collect();
     if behind.is_empty() {
-        return Claim::yes(conditions::UP_TO_DATE, "AllUpToDate", "every replica is as the spec and the operator would make it now");
+        return Claim::yes(
+            conditions::UP_TO_DATE,
+            "AllUpToDate",
+            "every replica is as the spec and the operator would make it now",
+        );
     }
     let message = format!("replicas that are as the spec and the operator would make them now: {}", behind.join(", "));
     Claim::no(conditions::UP_TO_DATE, "ReplicasBehind", message)

@@ -129,10 +129,9 @@ fn what_services_plan_with_fits_into_the_memory_of_their_pods() {
 
 #[test]
 fn a_tenant_has_a_quota_when_the_spec_gives_it_one() {
-    for (case, limits, quota) in [
-        ("none", json!({}), None),
-        ("some", json!({ "samplesPerSecondPerTenant": 5000 }), Some("5000")),
-    ] {
+    for (case, limits, quota) in
+        [("none", json!({}), None), ("some", json!({ "samplesPerSecondPerTenant": 5000 }), Some("5000"))]
+    {
         let datastore = datastore(json!({ "gateway": { "tokens": { "name": "t" }, "limits": limits } }));
         let told = build::gateway_environment(&datastore, datastore.spec.gateway.as_ref().unwrap());
         assert_eq!(variable(&told, "UNDERSTUDY_TENANT_SAMPLES_PER_SECOND"), quota, "{case}");

@@ -12,8 +12,8 @@ use kube::ResourceExt;
 use kube::api::{ListParams, ObjectList};
 use serde_json::json;
 use understudy_api::v1alpha1::{
-    Bootstrap, Condemned, FailoverKind, FailoverResult, LastFailover, OriginReason, ReplicaOrigin, ReplicaSpec, ReplicaStatus, Role, ShardStatus,
-    Transition, TransitionKind, VolumeState, VolumeStatus,
+    Bootstrap, Condemned, FailoverKind, FailoverResult, LastFailover, OriginReason, ReplicaOrigin, ReplicaSpec,
+    ReplicaStatus, Role, ShardStatus, Transition, TransitionKind, VolumeState, VolumeStatus,
 };
 use understudy_api::{Replica, Shard, labels};
 use understudy_decide::Step;

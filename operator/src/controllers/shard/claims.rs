@@ -75,7 +75,9 @@ fn degraded(had_all: bool, view: &View, ready: String) -> Claim {
             Claim::yes(kind, "NotRedundant", said.join("; "))
         }
         (false, false) => Claim::yes(kind, "VolumeLow", said.join("; ")),
-        (false, true) => Claim::no(kind, "NotDegraded", "no copy is missing that was there, and no volume is nearly full"),
+        (false, true) => {
+            Claim::no(kind, "NotDegraded", "no copy is missing that was there, and no volume is nearly full")
+        }
     }
 }
 

@@ -156,8 +156,7 @@ mod tests {
         let condemned =
             Condemned { reason: "Exited".into(), message: Some("mysqld exited".into()), ..Condemned::default() };
         let until = Time(Timestamp::from_second(1_800_000_000).unwrap());
-        let mut facts =
-            Facts { phase: ReplicaPhase::Condemned, condemned: Some(&condemned), ..Facts::default() };
+        let mut facts = Facts { phase: ReplicaPhase::Condemned, condemned: Some(&condemned), ..Facts::default() };
         let message = |facts: &Facts<'_>| of_replica(facts)[0].message.clone();
         assert_eq!(message(&facts), "Exited: mysqld exited; its volume is kept until its successor has caught up");
         facts.phase = ReplicaPhase::Quarantined;

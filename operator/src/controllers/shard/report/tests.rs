@@ -71,14 +71,8 @@ fn heard(name: &str, executed: u64, free: u64, now: Instant) -> (String, Heard) 
 
 fn pass(reporter: &mut Reporter, objects: &Objects, heard: Vec<(String, Heard)>, now: Instant, wall: Timestamp) {
     let memory = Memory { awake: 3_600_000, office_known: 3_600_000, ..Memory::default() };
-    let beside = Beside {
-        heard,
-        memory,
-        links: BTreeMap::new(),
-        log: BTreeMap::new(),
-        fleet: Fleet::default(),
-        own_node: None,
-    };
+    let beside =
+        Beside { heard, memory, links: BTreeMap::new(), log: BTreeMap::new(), fleet: Fleet::default(), own_node: None };
     let snapshot = snapshot(objects, beside, now, wall);
     reporter.prepare(&snapshot, &plan(&snapshot), objects, None);
 }
