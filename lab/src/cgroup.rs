@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::topology::CGROUP;
 
@@ -22,7 +22,8 @@ fn everywhere() -> Vec<PathBuf> {
     all
 }
 
-fn mount_table() -> String {
+/// The table of mounts; empty when it cannot be read.
+pub fn mount_table() -> String {
     fs::read_to_string("/proc/self/mounts").unwrap_or_default()
 }
 
@@ -40,15 +41,26 @@ fn mounts_of(mounts: &str, kind: &str) -> Vec<PathBuf> {
     found
 }
 
-/// One clear sentence when this machine has no cgroup v1.
-pub fn check() -> Result<()> {
-    if hierarchies().is_empty() {
-        bail!(
-            "this machine has no cgroup v1 hierarchies under {ROOT}; boot it with `systemd.unified_cgroup_hierarchy=0 \
-             SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1` on the kernel's command line"
-        );
-    }
-    Ok(())
+/// What the kubelets and the faults need of cgroup v1.
+const CONTROLLERS: [&str; 5] = ["cpu", "cpuset", "memory", "pids", "freezer"];
+
+/// One clear sentence when this table of mounts lacks a hierarchy of cgroup v1. Pure.
+pub fn lack(mounts: &str) -> Option<String> {
+    let has = |controller: &str| {
+        mounts.lines().any(|line| {
+            let fields: Vec<_> = line.split(' ').collect();
+            let options = fields.get(3).into_iter().flat_map(|options| options.split(','));
+            fields.get(2) == Some(&"cgroup") && options.into_iter().any(|option| option == controller)
+        })
+    };
+    let missing: Vec<_> = CONTROLLERS.into_iter().filter(|controller| !has(controller)).collect();
+    (!missing.is_empty()).then(|| {
+        format!(
+            "this machine has no cgroup v1 hierarchy for {} under {ROOT} (Debian 12 boots with cgroup v2 alone); boot it with \
+             `systemd.unified_cgroup_hierarchy=0 SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1` on the kernel's command line",
+            missing.join(", ")
+        )
+    })
 }
 
 /// Makes the cgroup in every hierarchy. cpuset needs its two lists before a process may enter.
@@ -151,5 +163,31 @@ mod tests {
         let mounts = "tmpfs /sys/fs/cgroup tmpfs rw 0 0\ncgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n\
                       cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\ncgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n";
         assert_eq!(mounts_of(mounts, "cgroup"), [PathBuf::from("/sys/fs/cgroup/cpu")]);
+    }
+
+    #[test]
+    fn a_machine_needs_every_v1_hierarchy_that_the_lab_uses() {
+        let v1 = |controllers: &[&str]| -> String {
+            controllers.iter().map(|c| format!("cgroup /sys/fs/cgroup/{c} cgroup rw,relatime,{c} 0 0\n")).collect()
+        };
+        for (case, mounts, says) in [
+            ("each by itself", v1(&CONTROLLERS), None),
+            ("two in one", v1(&["cpuset", "memory", "pids", "freezer", "cpu,cpuacct"]), None),
+            ("nothing", String::new(), Some("for cpu, cpuset, memory, pids, freezer under")),
+            ("v2 alone", "cgroup2 /sys/fs/cgroup cgroup2 rw,nsdelegate 0 0\n".to_owned(), Some("for cpu, cpuset, ")),
+            (
+                "systemd's own beside v2",
+                "cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\ncgroup /sys/fs/cgroup/systemd cgroup rw,name=systemd 0 0\n"
+                    .to_owned(),
+                Some("for cpu, cpuset, "),
+            ),
+            ("no freezer", v1(&CONTROLLERS[..4]), Some("for freezer under")),
+        ] {
+            let lack = lack(&mounts);
+            match says {
+                None => assert_eq!(lack, None, "{case}"),
+                Some(says) => assert!(lack.as_deref().unwrap_or_default().contains(says), "{case}: {lack:?}"),
+            }
+        }
     }
 }

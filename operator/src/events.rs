@@ -395,6 +395,15 @@ mod tests {
     }
 
     #[test]
+    fn every_reason_stands_in_the_docs() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/failover.md");
+        let text = std::fs::read_to_string(file).unwrap();
+        let events = text.split("\n## Events\n").nth(1).unwrap();
+        let missing: Vec<_> = Reason::iter().filter(|reason| !events.contains(&format!("`{reason}`"))).collect();
+        assert!(missing.is_empty(), "\"Events\" in docs/failover.md does not name {missing:?}");
+    }
+
+    #[test]
     fn reasons_are_what_the_api_server_takes() {
         for reason in Reason::iter() {
             let name = reason.to_string();

@@ -1,11 +1,12 @@
-//! The chart as helm renders it: rights held against an allow-list, pods against the restricted Pod Security Standard,
+//! The charts as helm renders them: rights held against an allow-list, pods against the restricted Pod Security Standard,
 //! values against the schema. Needs helm; `UNDERSTUDY_HELM` names the binary.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use serde_json::Value;
+use serde_json::{Value, json};
+use understudy::controllers::shard::build::{INSTANCE_PORT, MYSQL_PORT};
 
 /// Everything the operator may do: (scope, API group, resource, verbs). Scope is `cluster` for what holds in all namespaces,
 /// `own` for the operator's namespace. A right that is not here fails the test, and so does one that is here and not rendered.
@@ -52,6 +53,9 @@ const NEVER: &[(&str, &str)] = &[
     ("roles", "bind"),
 ];
 
+/// Where consumers serve evidence.
+const CONSUMER_PORT: i64 = 8450;
+
 fn helm(arguments: &[&str]) -> Output {
     let helm = std::env::var("UNDERSTUDY_HELM")
         .expect("UNDERSTUDY_HELM must name a helm 3 binary; `cargo lab test --tier api` sets it");
@@ -60,8 +64,11 @@ fn helm(arguments: &[&str]) -> Output {
 }
 
 fn rendered(values: &[&str]) -> Vec<Value> {
-    let mut arguments =
-        vec!["template", "understudy", "understudy", "--namespace", "there", "--kube-version", "1.34.0"];
+    of_chart("understudy", values)
+}
+
+fn of_chart(chart: &str, values: &[&str]) -> Vec<Value> {
+    let mut arguments = vec!["template", "understudy", chart, "--namespace", "there", "--kube-version", "1.34.0"];
     for value in values {
         arguments.extend(["--set", value]);
     }
@@ -183,6 +190,51 @@ fn the_operator_s_pods_meet_the_restricted_standard() {
 }
 
 #[test]
+fn the_operator_is_rolled_on_as_many_nodes_as_it_has_instances() {
+    let objects = rendered(&[]);
+    let deployment = objects.iter().find(|object| object["kind"] == "Deployment").expect("there is a Deployment");
+    // One more at a time would need a node more, which DoNotSchedule over hosts asks for.
+    let rolling = json!({ "type": "RollingUpdate", "rollingUpdate": { "maxSurge": 0, "maxUnavailable": 1 } });
+    assert_eq!(deployment["spec"]["strategy"], rolling);
+    let constraints = deployment["spec"]["template"]["spec"]["topologySpreadConstraints"].as_array();
+    for constraint in constraints.expect("instances are spread") {
+        assert_eq!(constraint["nodeTaintsPolicy"], "Honor", "a node that takes no pods is no empty one: {constraint}");
+    }
+}
+
+#[test]
+fn the_network_policy_lets_the_operator_reach_whom_it_dials_and_is_off_by_default() {
+    let policies = |values: &[&str]| -> Vec<Value> {
+        rendered(values).into_iter().filter(|object| object["kind"] == "NetworkPolicy").collect()
+    };
+    assert!(policies(&[]).is_empty());
+    for (case, values, namespaces) in [
+        ("all namespaces", &["networkPolicy.enabled=true"][..], json!({})),
+        (
+            "one namespace",
+            &["networkPolicy.enabled=true", "watchNamespace=one"],
+            json!({ "matchLabels": { "kubernetes.io/metadata.name": "one" } }),
+        ),
+    ] {
+        let policies = policies(values);
+        let [policy] = &policies[..] else { panic!("{case}: {policies:?}") };
+        let deployment = rendered(values).into_iter().find(|object| object["kind"] == "Deployment");
+        assert_eq!(
+            policy["spec"]["podSelector"],
+            deployment.expect("there is a Deployment")["spec"]["selector"],
+            "{case}"
+        );
+        let egress = policy["spec"]["egress"].as_array().expect("it says where to");
+        assert_eq!(egress[0]["to"][0]["namespaceSelector"], namespaces, "{case}");
+        let ports = |rule: &Value| -> Vec<i64> {
+            rule["ports"].as_array().into_iter().flatten().filter_map(|port| port["port"].as_i64()).collect()
+        };
+        assert_eq!(ports(&egress[0]), [i64::from(INSTANCE_PORT), i64::from(MYSQL_PORT), CONSUMER_PORT], "{case}");
+        assert_eq!(ports(&egress[2]), [443, 6443, 9092], "{case}");
+    }
+}
+
+#[test]
 fn values_that_cannot_work_are_turned_down_by_the_schema() {
     for (name, value) in [
         ("no instance", "replicas=0"),
@@ -191,6 +243,7 @@ fn values_that_cannot_work_are_turned_down_by_the_schema() {
         ("a pull policy that does not exist", "image.pullPolicy=Sometimes"),
         ("a misspelt key", "replica=2"),
         ("a namespace that cannot exist", "watchNamespace=Not_A_Name"),
+        ("a policy that lets nothing reach the API server", "networkPolicy.egressPorts=null"),
     ] {
         let output = helm(&["template", "x", "understudy", "--kube-version", "1.34.0", "--set", value]);
         assert!(!output.status.success(), "{name}: {value} was accepted");
@@ -199,17 +252,44 @@ fn values_that_cannot_work_are_turned_down_by_the_schema() {
 
 #[test]
 fn the_definitions_outlive_the_release_and_are_complete() {
-    let output = helm(&["template", "x", "understudy-crds", "--kube-version", "1.34.0"]);
-    let text = String::from_utf8(output.stdout).expect("YAML is UTF-8");
-    let objects: Vec<Value> = serde_saphyr::from_multiple(&text).expect("helm renders YAML");
+    let mut objects = of_chart("understudy-crds", &[]);
+    objects.retain(|object| object["kind"] == "CustomResourceDefinition");
     let kinds: BTreeSet<_> =
         objects.iter().filter_map(|object| object["spec"]["names"]["kind"].as_str().map(str::to_owned)).collect();
     let wanted: BTreeSet<_> =
         understudy_api::crds::all().into_iter().map(|definition| definition.spec.names.kind).collect();
     assert_eq!(kinds, wanted);
-    for object in objects.iter().filter(|object| !object.is_null()) {
+    for object in objects {
         assert_eq!(object["metadata"]["annotations"]["helm.sh/resource-policy"], "keep");
     }
+}
+
+/// The ClusterRoles of the definitions' chart that Kubernetes adds to its own role of this name.
+fn added_to(role: &str, values: &[&str]) -> Vec<Value> {
+    let label = format!("rbac.authorization.k8s.io/aggregate-to-{role}");
+    let mut objects = of_chart("understudy-crds", values);
+    objects.retain(|object| object["kind"] == "ClusterRole" && object["metadata"]["labels"][&label] == "true");
+    objects
+}
+
+#[test]
+fn who_may_view_or_edit_a_namespace_may_view_or_edit_every_kind_of_ours_in_it() {
+    for (role, verbs) in [
+        ("view", &["get", "list", "watch"][..]),
+        ("edit", &["create", "delete", "deletecollection", "patch", "update"]),
+    ] {
+        let mut wanted = BTreeSet::new();
+        for definition in understudy_api::crds::all() {
+            for verb in verbs {
+                let (group, plural) = (definition.spec.group.clone(), definition.spec.names.plural.clone());
+                wanted.insert(("cluster".to_owned(), group, plural, (*verb).to_owned()));
+            }
+        }
+        assert_eq!(granted(&added_to(role, &[])), wanted, "{role}");
+        assert!(added_to(role, &["aggregateRoles=false"]).is_empty(), "{role}");
+    }
+    // `edit` gets what `view` has, and `admin` what `edit` has, from Kubernetes itself.
+    assert!(added_to("admin", &[]).is_empty());
 }
 
 #[test]

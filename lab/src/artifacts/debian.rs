@@ -13,13 +13,15 @@ use crate::{image, run};
 pub const ROOTFS: &str = "rootfs.tar";
 
 /// What the host needs beside cargo, go, mvn and a JDK.
-const PACKAGES: [&str; 19] = [
+const PACKAGES: [&str; 20] = [
     "ca-certificates",
     "conntrack",
     "containerd",
     "containernetworking-plugins",
     "curl",
     "e2fsprogs",
+    // librdkafka has a part in C++, and its build stops without a compiler for that.
+    "g++",
     "gcc",
     "iproute2",
     "iptables",

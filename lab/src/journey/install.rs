@@ -1,5 +1,7 @@
 //! Both charts into a cluster. Runs helm.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 
 use super::access::Access;
@@ -12,6 +14,7 @@ pub const NAMESPACE: &str = "understudy-system";
 /// Its release and Deployment.
 pub const RELEASE: &str = "understudy";
 const CRDS: &str = "understudy-crds";
+const ROLLED_WITHIN: Duration = Duration::from_secs(120);
 
 /// Installs or upgrades both charts and waits until the operator is ready.
 pub fn charts(access: &Access, paths: &Paths, ui: &Ui, image: &str) -> Result<()> {
@@ -27,6 +30,8 @@ pub fn charts(access: &Access, paths: &Paths, ui: &Ui, image: &str) -> Result<()
         command.args(["--wait", "--timeout", "3m"]).args(values).arg(&chart);
         run::output(&mut command).with_context(|| format!("cannot install the chart {release}"))?;
     }
+    // helm is content with one pod less than asked for, and the last one may still be of the image before.
+    access.rollout(NAMESPACE, RELEASE, ROLLED_WITHIN)?;
     step.done();
     Ok(())
 }

@@ -30,10 +30,14 @@ const TOKEN_ID: &str = "lab";
 const TENANT: &str = "default";
 
 impl Store<'_> {
-    /// Applies the first Datastore of the file, with another MySQL image where one is given.
+    /// Applies the file as it is, or as the lab runs it where the lab's MySQL image is given.
     pub fn apply(&self, file: &Path, mysql: Option<&str>) -> Result<()> {
         let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-        self.access.apply(&self.namespace, &with_mysql(&text, mysql))
+        let text = match mysql {
+            Some(image) => passing(&with_mysql(&text, image)),
+            None => text,
+        };
+        self.access.apply(&self.namespace, &text)
     }
 
     /// The plain token; made, with the gateway's Secret, when there is none yet.
@@ -166,13 +170,27 @@ fn short(name: &Value) -> &str {
 }
 
 /// The image of every `image: mysql:...` line replaced.
-fn with_mysql(text: &str, image: Option<&str>) -> String {
-    let Some(image) = image else { return text.to_owned() };
+fn with_mysql(text: &str, image: &str) -> String {
     let line = |line: &str| match line.split_once("image: mysql:") {
         Some((indent, _)) => format!("{indent}image: {image}\n"),
         None => format!("{line}\n"),
     };
     text.lines().map(line).collect()
+}
+
+/// Every Datastore that does not say what becomes of its volumes gives them away when it is deleted: the next one begins anew, and
+/// the machine's disk does not fill up.
+fn passing(text: &str) -> String {
+    let document = |document: &str| {
+        let is_open = document.lines().any(|line| line == "kind: Datastore")
+            && !document.lines().any(|line| line.starts_with("  deletionPolicy:"));
+        if is_open {
+            document.replacen("\nspec:\n", "\nspec:\n  deletionPolicy: Delete\n", 1)
+        } else {
+            document.to_owned()
+        }
+    };
+    text.split("\n---").map(document).collect::<Vec<_>>().join("\n---")
 }
 
 fn secret(name: &str, texts: &Value) -> Value {
@@ -201,8 +219,23 @@ mod tests {
     #[test]
     fn only_the_mysql_image_is_replaced() {
         let text = "a:\n  image: mysql:9.7.4\nb:\n  image: other:1\n";
-        assert_eq!(with_mysql(text, Some("mysql:10")), "a:\n  image: mysql:10\nb:\n  image: other:1\n");
-        assert_eq!(with_mysql(text, None), text);
+        assert_eq!(with_mysql(text, "mysql:10"), "a:\n  image: mysql:10\nb:\n  image: other:1\n");
+    }
+
+    #[test]
+    fn volumes_pass_with_the_datastores_of_the_lab_unless_their_file_says_otherwise() {
+        let open = "# about\nkind: Datastore\nmetadata:\n  name: a\nspec:\n  shards: 2\n";
+        let given = "# about\nkind: Datastore\nmetadata:\n  name: a\nspec:\n  deletionPolicy: Delete\n  shards: 2\n";
+        let kept = "kind: Datastore\nspec:\n  shards: 2\n  deletionPolicy: Retain\n";
+        let shard = "kind: Shard\nspec:\n  replicas: 1\n";
+        for (case, text, want) in [
+            ("does not say", open.to_owned(), given.to_owned()),
+            ("says", kept.to_owned(), kept.to_owned()),
+            ("another kind", shard.to_owned(), shard.to_owned()),
+            ("one among others", format!("{shard}---\n{open}---\n{kept}"), format!("{shard}---\n{given}---\n{kept}")),
+        ] {
+            assert_eq!(passing(&text), want, "{case}");
+        }
     }
 
     #[test]
@@ -229,5 +262,8 @@ mod tests {
     fn the_quick_start_holds_a_datastore_with_a_name() {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/quickstart.yaml");
         assert_eq!(name_in(&file).unwrap(), "metrics");
+        let text = fs::read_to_string(&file).unwrap();
+        assert!(!text.contains("deletionPolicy"), "whoever copies it keeps the volumes");
+        assert!(passing(&text).contains("\n  deletionPolicy: Delete\n"));
     }
 }

@@ -15,7 +15,7 @@ use tokio::sync::{MappedMutexGuard, Mutex, MutexGuard};
 use understudy_api::labels;
 use understudy_api::names::shard_of;
 use understudy_api::v1alpha1::{
-    Consumer, Datastore, Failover, GatewaySpec, PartitionState, QuerySpec, Replica, SecretRef, Shard,
+    Consumer, Datastore, DeletionPolicy, Failover, GatewaySpec, PartitionState, QuerySpec, Replica, SecretRef, Shard,
 };
 
 use crate::changes::Changes;
@@ -88,6 +88,7 @@ impl Stage {
         let tokens = SecretRef { name: "tokens".into(), namespace: None };
         spec.gateway = spec.gateway.take().map(|gateway| GatewaySpec { tokens: tokens.clone(), ..gateway });
         spec.query = spec.query.take().map(|query| QuerySpec { tokens: None, ..query });
+        spec.deletion_policy = DeletionPolicy::Delete;
         change(&mut datastore);
         Ok((Self { cluster, namespace, datastore: "e2e".into(), token: token.whole }, datastore))
     }
