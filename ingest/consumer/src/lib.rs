@@ -4,7 +4,8 @@
 //! that calls [`service::main`].
 //!
 //! - [`view`]: the trait that a team writes: records in, statements in the open transaction out
-//! - [`guard`], [`placement`], [`lanes`], [`machine`], [`batch`]: what may be written, where to read, what to do next (pure)
+//! - [`guard`], [`placement`], [`lanes`], [`machine`], [`batch`], [`complete`]: what may be written, where to read, what to do next, up to when
+//!   all is stored (pure)
 //! - [`route`], [`facts`], [`status`]: where the primary is, what was seen of it, what is being done (pure)
 //! - [`session`], [`log`], [`run`]: the transaction, the topic, and the driver between them (I/O)
 //! - [`watch`], [`publish`]: Shard and Datastore by watch, the Consumer's status (I/O)
@@ -12,6 +13,7 @@
 //! - [`timeseries`]: the view of the time-series store
 
 pub mod batch;
+pub mod complete;
 pub mod config;
 pub mod facts;
 pub mod guard;

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use understudy_kafka::admin::Watermarks;
-use understudy_kafka::{Admin, Origin, Position, Reader, ReaderError, Trouble};
+use understudy_kafka::admin::Marks;
+use understudy_kafka::{Admin, AdminError, Origin, Position, Reader, ReaderError, Trouble};
 use understudy_wire::evidence::LogRange;
 
 use crate::facts::Facts;
@@ -86,7 +86,7 @@ pub const ASK_EVERY: Duration = Duration::from_secs(2);
 /// How long an answer may take.
 const ASK_WITHIN: Duration = Duration::from_secs(4);
 
-/// Asks which topic it is and for its ends until stopped. While no broker answers the last ones stay, with their age.
+/// Asks which topic it is and for its ends until stopped. Of a partition that does not answer the last ends stay, with their age.
 pub async fn keep_asking(
     admin: Admin,
     topic: String,
@@ -100,36 +100,53 @@ pub async fn keep_asking(
         // First which topic it is: ends of another one must not be taken for those of this one.
         let both = async { (admin.origin(&topic, ASK_WITHIN).await, admin.watermarks(&topic, ASK_WITHIN).await) };
         let Some((origin, marks)) = stop.run_until_cancelled(both).await else { return };
-        match (&origin, &marks) {
-            (Ok(_), Ok(_)) if trouble.take().is_some() => tracing::info!(topic, "the topic is known again"),
-            (Ok(_), Ok(_)) => {}
-            (Err(e), _) | (_, Err(e)) => {
+        match silence(&origin, &marks) {
+            None if trouble.take().is_some() => tracing::info!(topic, "all of the topic is known again"),
+            None => {}
+            Some(why) => {
                 if trouble.is_none() {
-                    tracing::warn!(topic, error = %e, "the topic or its ends could not be read; the last ones known stay");
+                    tracing::warn!(topic, why, "the topic or its ends could not be read; the last ones known stay");
                 }
-                Trouble::add(&mut trouble, e.to_string(), Instant::now(), SystemTime::now());
+                Trouble::add(&mut trouble, why, Instant::now(), SystemTime::now());
             }
         }
-        let marks = marks.ok().map(|marks| {
-            let end =
-                |(p, mark): (i32, Watermarks)| (p, End { earliest: mark.earliest, end: mark.end, asked, asked_ms });
-            marks.into_iter().map(end).collect::<BTreeMap<_, _>>()
-        });
-        if let Some(heard) = &marks {
-            facts.heard(heard.iter().map(|(p, end)| range(&topic, *p, end)).collect());
-        }
+        let marks = marks.map(|marks| marks.known).unwrap_or_default();
+        let news = marks
+            .into_iter()
+            .map(|(p, mark)| (p, End { earliest: mark.earliest, end: mark.end, asked, asked_ms }))
+            .collect();
         ends.send_if_modified(|known| {
             // Trouble is no news of the topic.
             known.trouble.clone_from(&trouble);
-            let before = known.clone();
-            known.origin = origin.ok().or_else(|| known.origin.take());
-            known.partitions = marks.unwrap_or_else(|| std::mem::take(&mut known.partitions));
-            *known != before
+            known.hear(origin.ok(), news)
         });
+        facts.heard(ends.borrow().partitions.iter().map(|(p, end)| range(&topic, *p, end)).collect());
         if stop.run_until_cancelled(tokio::time::sleep_until(asked + ASK_EVERY)).await.is_none() {
             return;
         }
     }
+}
+
+impl Ends {
+    /// Takes over what was answered. Whether any of it is news.
+    fn hear(&mut self, origin: Option<Origin>, news: BTreeMap<i32, End>) -> bool {
+        let before = self.clone();
+        if let (Some(known), Some(found)) = (&self.origin, &origin)
+            && !known.agrees(found)
+        {
+            self.partitions.clear();
+        }
+        self.origin = origin.or_else(|| self.origin.take());
+        self.partitions.extend(news);
+        *self != before
+    }
+}
+
+/// What could not be read.
+fn silence(origin: &Result<Origin, AdminError>, marks: &Result<Marks, AdminError>) -> Option<String> {
+    let failed = origin.as_ref().err().or(marks.as_ref().err()).map(ToString::to_string);
+    let unknown = marks.as_ref().ok().and_then(|marks| marks.unknown.first_key_value());
+    failed.or_else(|| unknown.map(|(partition, reason)| format!("partition {partition}: {reason}")))
 }
 
 fn range(topic: &str, partition: i32, end: &End) -> (LogRange, std::time::Instant) {
@@ -141,4 +158,33 @@ fn range(topic: &str, partition: i32, end: &End) -> (LogRange, std::time::Instan
 pub fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ends(list: &[(i32, i64)], asked_ms: i64) -> BTreeMap<i32, End> {
+        let end =
+            |&(partition, end): &(i32, i64)| (partition, End { earliest: 0, end, asked: Instant::now(), asked_ms });
+        list.iter().map(end).collect()
+    }
+
+    fn topic(id: &str) -> Option<Origin> {
+        Some(Origin { cluster: None, topic: Some(id.to_owned()) })
+    }
+
+    #[test]
+    fn a_partition_that_did_not_answer_keeps_its_last_ends_while_the_topic_is_the_same() {
+        let mut known = Ends::default();
+        let told =
+            |known: &Ends| -> Vec<_> { known.partitions.iter().map(|(p, end)| (*p, end.end, end.asked_ms)).collect() };
+        assert!(known.hear(topic("first"), ends(&[(0, 10), (1, 20)], 1)));
+        assert!(known.hear(topic("first"), ends(&[(1, 21)], 2)));
+        assert_eq!(told(&known), [(0, 10, 1), (1, 21, 2)]);
+        assert!(!known.hear(None, BTreeMap::new()), "nobody answered");
+        assert_eq!((told(&known), known.origin.clone()), (vec![(0, 10, 1), (1, 21, 2)], topic("first")));
+        assert!(known.hear(topic("second"), ends(&[(1, 3)], 3)));
+        assert_eq!(told(&known), [(1, 3, 3)]);
+    }
 }

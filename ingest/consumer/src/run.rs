@@ -3,15 +3,17 @@
 mod approach;
 mod gather;
 mod store;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use understudy_kafka::{DeadLetter, Event};
+use understudy_kafka::{DeadLetter, Events};
 use understudy_sql::{Login, StepError};
 use understudy_wire::ReplicaName;
 use understudy_wire::evidence::{Millis, ProbeError, Stage};
@@ -65,7 +67,7 @@ pub struct Deps<L> {
     /// Told where to read.
     pub log: L,
     /// What is read.
-    pub events: mpsc::Receiver<Event>,
+    pub events: Events,
     /// The ends of the topic.
     pub ends: watch::Receiver<Ends>,
     /// Where rejects go.
@@ -140,6 +142,8 @@ struct Runner<V: View, L> {
     complete: BTreeMap<i32, i64>,
     /// How much of each partition was put aside, as the rows say.
     put_aside: BTreeMap<i32, u64>,
+    /// The ends of the topic that the lanes were told of.
+    heard: Ends,
     /// When each partition's offset was last moved, or read.
     moved: BTreeMap<i32, Instant>,
     /// The primary of the last connection.
@@ -171,6 +175,7 @@ impl<V: View, L: Log> Runner<V, L> {
             batch: Batch::default(),
             complete: BTreeMap::new(),
             put_aside: BTreeMap::new(),
+            heard: Ends::default(),
             moved: BTreeMap::new(),
             opened: None,
             came: BTreeMap::new(),

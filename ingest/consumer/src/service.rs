@@ -147,8 +147,8 @@ async fn place(
         bail!("neither UNDERSTUDY_DATASTORE nor UNDERSTUDY_SHARDS says what feeds the shard");
     }
     let partitions = loop {
-        match kafka.end_offsets(&settings.topic, ASK).await {
-            Ok(ends) => break ends.len() as i32,
+        match kafka.partitions(&settings.topic, ASK).await {
+            Ok(partitions) => break partitions,
             Err(e) => {
                 tracing::warn!(error = %e, "the partitions of the topic are not known yet");
                 tokio::time::sleep(Duration::from_secs(1)).await;

@@ -32,7 +32,7 @@ pub trait View: Send + 'static {
     /// Writes the items in the open transaction. Either all of it is committed together with the offsets, or nothing.
     async fn apply(&mut self, tx: &mut Tx<'_>, items: &[Placed<Self::Item>]) -> Result<(), ViewError>;
 
-    /// The transaction of the last [`View::apply`] is committed. Not told when the outcome is unknown.
+    /// The transaction of the last [`View::apply`] is committed. Not told when the outcome is unknown, nor of a transaction without items.
     fn committed(&mut self) {}
 
     /// Another connection, perhaps to another server with older data: what was remembered of the database's content may not be so there.

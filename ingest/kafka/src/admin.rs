@@ -10,7 +10,9 @@ use std::time::Duration;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::Client;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use tokio::time::Instant;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout_at};
 
 pub use self::origin::Origin;
 use crate::connection::{Connection, Logged};
@@ -168,6 +170,15 @@ pub enum AdminError {
     Deadline(Duration),
 }
 
+/// Both ends of the partitions of a topic.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// Of the partitions that answered.
+    pub known: BTreeMap<i32, Watermarks>,
+    /// Partitions that did not, and why.
+    pub unknown: BTreeMap<i32, String>,
+}
+
 /// First offset that is still there, and the one the next record will get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Watermarks {
@@ -245,33 +256,54 @@ impl Admin {
         .await
     }
 
-    /// The earliest offset of each partition that can still be read.
+    /// How many partitions a topic has.
+    pub async fn partitions(&self, topic: &str, within: Duration) -> Result<i32, AdminError> {
+        Ok(self.layout(topic, within).await?.partitions)
+    }
+
+    /// The earliest offset that can still be read, of each partition that answers.
     pub async fn earliest_offsets(&self, topic: &str, within: Duration) -> Result<BTreeMap<i32, i64>, AdminError> {
         let marks = self.watermarks(topic, within).await?;
-        Ok(marks.into_iter().map(|(partition, marks)| (partition, marks.earliest)).collect())
+        Ok(marks.known.into_iter().map(|(partition, marks)| (partition, marks.earliest)).collect())
     }
 
-    /// The offset of each partition that its next record will get.
+    /// The offset that the next record will get, of each partition that answers.
     pub async fn end_offsets(&self, topic: &str, within: Duration) -> Result<BTreeMap<i32, i64>, AdminError> {
         let marks = self.watermarks(topic, within).await?;
-        Ok(marks.into_iter().map(|(partition, marks)| (partition, marks.end)).collect())
+        Ok(marks.known.into_iter().map(|(partition, marks)| (partition, marks.end)).collect())
     }
 
-    /// Both ends of each partition.
-    pub async fn watermarks(&self, topic: &str, within: Duration) -> Result<BTreeMap<i32, Watermarks>, AdminError> {
-        let name = topic.to_owned();
-        self.blocking(within, move |client, deadline| {
-            let layout = layout(client, &name, deadline)?;
-            let mut marks = BTreeMap::new();
-            for partition in 0..layout.partitions {
-                let (earliest, end) = client.fetch_watermarks(&name, partition, left(deadline)).map_err(|error| {
-                    AdminError::Offsets { topic: name.clone(), partition, reason: error.to_string() }
-                })?;
-                marks.insert(partition, Watermarks { earliest, end });
+    /// Both ends of each partition that answers; an error when none does. Partitions of one broker are asked one after the other, and the
+    /// brokers at once, so that whatever does not answer delays nobody else.
+    pub async fn watermarks(&self, topic: &str, within: Duration) -> Result<Marks, AdminError> {
+        let deadline = Instant::now() + within;
+        let layout = self.layout(topic, within).await?;
+        let mut marks = Marks::default();
+        marks.unknown.extend(layout.leaderless.iter().map(|partition| (*partition, "it has no leader".to_owned())));
+        let (tell, mut answers) = mpsc::channel(usize::try_from(layout.partitions).unwrap_or(0).max(1));
+        let mut asking = JoinSet::new();
+        for partitions in layout.led.into_values() {
+            marks.unknown.extend(partitions.iter().map(|partition| (*partition, "no answer in time".to_owned())));
+            let (client, topic, tell) = (self.client.clone(), topic.to_owned(), tell.clone());
+            asking.spawn_blocking(move || ask_for_ends(client.inner(), &topic, &partitions, deadline, &tell));
+        }
+        drop(tell);
+        while let Ok(Some((partition, answer))) = timeout_at(deadline, answers.recv()).await {
+            match answer {
+                Ok(found) => {
+                    marks.unknown.remove(&partition);
+                    marks.known.insert(partition, found);
+                }
+                Err(reason) => drop(marks.unknown.insert(partition, reason)),
             }
-            Ok(marks)
-        })
-        .await
+        }
+        match marks.unknown.first_key_value() {
+            Some((partition, reason)) if marks.known.is_empty() => {
+                let (topic, partition, reason) = (topic.to_owned(), *partition, reason.clone());
+                Err(AdminError::Offsets { topic, partition, reason })
+            }
+            _ => Ok(marks),
+        }
     }
 
     /// Which topic of which cluster it is.
@@ -354,6 +386,8 @@ struct Layout {
     replication: i32,
     in_sync: i32,
     leaderless: Vec<i32>,
+    /// By the broker that leads them.
+    led: BTreeMap<i32, Vec<i32>>,
 }
 
 fn layout(client: &Client<Logged>, topic: &str, deadline: Instant) -> Result<Layout, AdminError> {
@@ -378,12 +412,45 @@ fn layout(client: &Client<Logged>, topic: &str, deadline: Instant) -> Result<Lay
     let fewest = |count: fn(&rdkafka::metadata::MetadataPartition) -> usize| {
         partitions.iter().map(count).min().and_then(|least| i32::try_from(least).ok()).unwrap_or(0)
     };
+    let mut led: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
+    for partition in partitions.iter().filter(|found| found.leader() >= 0) {
+        led.entry(partition.leader()).or_default().push(partition.id());
+    }
     Ok(Layout {
+        led,
         partitions: partitions.len() as i32,
         replication: fewest(|partition| partition.replicas().len()),
         in_sync: fewest(|partition| partition.isr().len()),
         leaderless: partitions.iter().filter(|found| found.leader() < 0).map(|found| found.id()).collect(),
     })
+}
+
+/// The least time that one partition is given for its ends, while there is any.
+const LEAST: Duration = Duration::from_millis(100);
+
+/// Asks for both ends of each partition in turn, until the deadline. A partition that does not answer takes no more than its share of the
+/// time, so that it does not speak for those after it.
+fn ask_for_ends(
+    client: &Client<Logged>,
+    topic: &str,
+    partitions: &[i32],
+    deadline: Instant,
+    tell: &mpsc::Sender<(i32, Result<Watermarks, String>)>,
+) {
+    for (index, partition) in partitions.iter().enumerate() {
+        let all = deadline.saturating_duration_since(Instant::now());
+        if all.is_zero() {
+            return;
+        }
+        let others = u32::try_from(partitions.len() - index).unwrap_or(u32::MAX);
+        let share = (all / others).max(LEAST).min(all);
+        let answer = client.fetch_watermarks(topic, *partition, share);
+        let answer = answer.map(|(earliest, end)| Watermarks { earliest, end }).map_err(|error| error.to_string());
+        // Nobody waits any more.
+        if tell.try_send((*partition, answer)).is_err() {
+            return;
+        }
+    }
 }
 
 fn left(deadline: Instant) -> Duration {

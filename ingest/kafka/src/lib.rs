@@ -17,5 +17,5 @@ pub use admin::{Admin, AdminError, Difference, Origin, TopicSpec, TopicState};
 pub use connection::Connection;
 pub use dead_letter::{DeadLetter, dead_letter_topic};
 pub use producer::{KafkaProducer, Produce, ProducerConfig, SendError};
-pub use reader::{Broken, Event, PartitionLag, Reader, ReaderConfig, ReaderError, Stop, Trouble};
+pub use reader::{Broken, Event, Events, PartitionLag, Reader, ReaderConfig, ReaderError, Stop, Trouble};
 pub use record::{Delivered, OutRecord, Position, RawRecord};

@@ -7,9 +7,10 @@
 //! written by transactions; the topics of the data path are neither ([`crate::TopicSpec::durable`]), and a view of
 //! somebody else's transactional topic sets [`ReaderConfig::accept_gaps`].
 //!
-//! Back-pressure: the channel is bounded; while it is full the loop waits in it and librdkafka's own queue fills up to
-//! its bound. Partition queues (`split_partition_queue`) are not used: they can lose their wake-up and fall silent.
+//! Back-pressure: the channel is bounded by records and by bytes; while it is full the loop waits for room in it and librdkafka's own queue
+//! fills up to its bound. Partition queues (`split_partition_queue`) are not used: they can lose their wake-up and fall silent.
 
+pub mod channel;
 mod poll;
 mod trouble;
 
@@ -20,6 +21,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+pub use self::channel::Events;
 pub use self::trouble::Trouble;
 use crate::connection::Connection;
 use crate::record::{Position, RawRecord};
@@ -35,6 +37,8 @@ pub struct ReaderConfig {
     pub group: String,
     /// How many records may wait in the channel.
     pub channel_records: usize,
+    /// How many bytes of them may; a record that is larger waits alone.
+    pub channel_bytes: usize,
     /// How many bytes librdkafka may hold beyond the channel.
     pub queue_bytes: usize,
     /// Deliver past missing offsets. Only for topics written by transactions.
@@ -42,13 +46,14 @@ pub struct ReaderConfig {
 }
 
 impl ReaderConfig {
-    /// The usual values: 512 records in the channel, 16 MiB behind it, no gaps.
+    /// The usual values: 512 records and 16 MiB in the channel, 16 MiB behind it, no gaps.
     pub fn new(connection: Connection, topic: impl Into<String>, group: impl Into<String>) -> Self {
         Self {
             connection,
             topic: topic.into(),
             group: group.into(),
             channel_records: 512,
+            channel_bytes: 16 << 20,
             queue_bytes: 16 << 20,
             accept_gaps: false,
         }
@@ -69,6 +74,19 @@ pub enum Event {
         /// Why.
         why: Broken,
     },
+}
+
+impl Event {
+    /// The bytes of the record's key, value and headers.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Record(record) => {
+                let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+                record.key.len() + record.value.len() + headers
+            }
+            Self::Broken { .. } => 0,
+        }
+    }
 }
 
 /// Why a partition cannot go on.
@@ -181,9 +199,9 @@ struct State {
 
 impl Reader {
     /// Starts the loop, with nothing assigned. Must be called within a tokio runtime.
-    pub fn start(config: ReaderConfig) -> Result<(Self, mpsc::Receiver<Event>), ReaderError> {
+    pub fn start(config: ReaderConfig) -> Result<(Self, Events), ReaderError> {
         let (commands, inbox) = mpsc::channel(64);
-        let (outbox, events) = mpsc::channel(config.channel_records);
+        let (outbox, events) = channel::channel(config.channel_records, config.channel_bytes);
         let (end, ended) = oneshot::channel();
         let state = Arc::new(Mutex::new(State::default()));
         poll::Loop::spawn(config, inbox, outbox, state.clone(), end)?;

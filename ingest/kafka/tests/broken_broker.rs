@@ -9,10 +9,10 @@ use contract::{record, soon};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
-use tokio::sync::mpsc::Receiver;
 use tokio::time::Instant;
+use understudy_kafka::admin::{Marks, Watermarks};
 use understudy_kafka::{
-    Admin, AdminError, Broken, Connection, Event, KafkaProducer, Position, Produce, ProducerConfig, Reader,
+    Admin, AdminError, Broken, Connection, Event, Events, KafkaProducer, Position, Produce, ProducerConfig, Reader,
     ReaderConfig, SendError, Stop,
 };
 
@@ -170,7 +170,48 @@ async fn a_reader_whose_brokers_are_away_tells_its_trouble_and_stops_in_time() {
     assert_eq!(reader.stop(Duration::from_secs(10)).await, Stop::Clean);
 }
 
-async fn next(events: &mut Receiver<Event>) -> Event {
+/// A topic with a record in each of two partitions that different brokers lead.
+async fn led_by_two() -> (Mock, Admin) {
+    let mock = cluster();
+    for (partition, leader) in [(0, 1), (1, 2)] {
+        mock.partition_leader("samples", partition, Some(leader)).unwrap();
+    }
+    let producer = KafkaProducer::new(config(&mock)).unwrap();
+    producer.send(vec![record(0, "zero"), record(1, "one")], soon()).await.unwrap();
+    let admin = Admin::new(&Connection::new(mock.bootstrap_servers(), "test")).unwrap();
+    (mock, admin)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_partition_that_nobody_leads_hides_the_ends_of_no_other() {
+    let (mock, admin) = led_by_two().await;
+    let both = Marks { known: [0, 1].map(|p| (p, Watermarks { earliest: 0, end: 1 })).into(), ..Marks::default() };
+    assert_eq!(admin.watermarks("samples", Duration::from_secs(10)).await, Ok(both));
+    mock.partition_leader("samples", 0, None).unwrap();
+    let started = Instant::now();
+    let marks = admin.watermarks("samples", Duration::from_secs(10)).await.unwrap();
+    assert_eq!(marks.known, [(1, Watermarks { earliest: 0, end: 1 })].into());
+    assert_eq!(marks.unknown, [(0, "it has no leader".to_owned())].into());
+    assert!(started.elapsed() < Duration::from_secs(5), "nobody waits for it: {:?}", started.elapsed());
+    assert_eq!(admin.partitions("samples", Duration::from_secs(10)).await, Ok(2), "it is there all the same");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_does_not_answer_hides_the_ends_of_no_others_partitions() {
+    let (mock, admin) = led_by_two().await;
+    mock.broker_down(1).unwrap();
+    let started = Instant::now();
+    let within = Duration::from_secs(3);
+    let marks = admin.watermarks("samples", within).await.unwrap();
+    assert_eq!(marks.known, [(1, Watermarks { earliest: 0, end: 1 })].into());
+    assert_eq!(marks.unknown.into_keys().collect::<Vec<_>>(), [0]);
+    assert!(started.elapsed() < within + Duration::from_secs(1), "{:?}", started.elapsed());
+    mock.broker_down(2).unwrap();
+    let ends = admin.end_offsets("samples", within).await;
+    assert!(matches!(ends, Err(AdminError::Offsets { .. })), "{ends:?}");
+}
+
+async fn next(events: &mut Events) -> Event {
     tokio::time::timeout(Duration::from_secs(20), events.recv())
         .await
         .expect("an event in time")
@@ -208,4 +249,41 @@ async fn an_offset_that_was_out_of_range_and_is_not_any_more_stops_its_partition
     assert_eq!((record.partition, record.offset), (1 - stopped, 1));
     assert!(tokio::time::timeout(Duration::from_secs(2), events.recv()).await.is_err(), "nothing of the stopped one");
     assert_eq!(reader.stop(Duration::from_secs(10)).await, Stop::Clean);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_holds_no_more_than_its_bytes_obeys_while_it_waits_and_delivers_what_is_larger_than_them() {
+    let mock = cluster();
+    let producer = KafkaProducer::new(config(&mock)).unwrap();
+    let large = |bytes| record(0, &"x".repeat(bytes));
+    let mut sent = vec![large(100_000); 9];
+    sent.push(large(600_000));
+    producer.send(sent, soon()).await.unwrap();
+    let mut config = ReaderConfig::new(Connection::new(mock.bootstrap_servers(), "test"), "samples", "test");
+    config.channel_bytes = 250_000;
+    let (reader, mut events) = Reader::start(config).unwrap();
+    let start = || vec![Position { partition: 0, offset: 0 }];
+    let first = reader.assign(start()).await.unwrap();
+    let filled = tokio::time::timeout(Duration::from_secs(20), async {
+        while reader.lag()[0].next_offset < 2 {
+            tokio::task::yield_now().await;
+        }
+    });
+    filled.await.expect("two records in the channel");
+
+    let second = reader.assign(start()).await.unwrap();
+    let (mut of_first, mut of_second) = (Vec::new(), Vec::new());
+    while of_second.len() < 10 {
+        let Event::Record(record) = next(&mut events).await else { panic!("nothing is missing") };
+        match record.generation {
+            generation if generation == first => of_first.push(record.offset),
+            _ => of_second.push((record.generation, record.offset)),
+        }
+    }
+    assert_eq!(of_first, [0, 1], "the third one did not fit beside them");
+    assert_eq!(of_second, (0..10).map(|offset| (second, offset)).collect::<Vec<_>>());
+
+    reader.assign(start()).await.unwrap();
+    assert!(matches!(next(&mut events).await, Event::Record(_)));
+    assert_eq!(reader.stop(Duration::from_secs(10)).await, Stop::Clean, "with the channel full");
 }

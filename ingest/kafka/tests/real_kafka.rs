@@ -18,11 +18,10 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset, TopicPartitionList};
-use tokio::sync::mpsc::Receiver;
 use tokio::time::timeout;
 use understudy_kafka::{
-    Admin, AdminError, Broken, Connection, DeadLetter, Difference, Event, KafkaProducer, OutRecord, Position, Produce,
-    ProducerConfig, RawRecord, Reader, ReaderConfig, Stop, TopicSpec,
+    Admin, AdminError, Broken, Connection, DeadLetter, Difference, Event, Events, KafkaProducer, OutRecord, Position,
+    Produce, ProducerConfig, RawRecord, Reader, ReaderConfig, Stop, TopicSpec,
 };
 
 const WAIT: Duration = Duration::from_secs(20);
@@ -99,11 +98,11 @@ impl Log for Topic {
 }
 
 impl Topic {
-    fn reader(&self) -> (Reader, Receiver<Event>) {
+    fn reader(&self) -> (Reader, Events) {
         self.reader_with(|_| {})
     }
 
-    fn reader_with(&self, change: impl FnOnce(&mut ReaderConfig)) -> (Reader, Receiver<Event>) {
+    fn reader_with(&self, change: impl FnOnce(&mut ReaderConfig)) -> (Reader, Events) {
         let mut config = ReaderConfig::new(connection(), &self.name, format!("{}-group", self.name));
         change(&mut config);
         Reader::start(config).unwrap()
@@ -115,11 +114,11 @@ impl Topic {
     }
 }
 
-async fn next(events: &mut Receiver<Event>) -> Event {
+async fn next(events: &mut Events) -> Event {
     timeout(WAIT, events.recv()).await.expect("an event in time").expect("the reader runs")
 }
 
-async fn next_record(events: &mut Receiver<Event>) -> RawRecord {
+async fn next_record(events: &mut Events) -> RawRecord {
     match next(events).await {
         Event::Record(record) => record,
         Event::Broken { partition, why, .. } => panic!("partition {partition}: {why}"),

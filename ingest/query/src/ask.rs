@@ -76,6 +76,15 @@ pub struct Asker<S> {
     shunned: Mutex<HashMap<SocketAddr, Instant>>,
 }
 
+/// Which standbys may answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Gate {
+    /// Those that are not too far behind.
+    Fresh,
+    /// Those too that cannot say how far behind they are.
+    NotStale,
+}
+
 /// A server that has said where it stands.
 struct Begun<T> {
     session: T,
@@ -143,20 +152,27 @@ impl<S: Servers> Asker<S> {
                 Err(error) => return Err(ShardError::Question(error)),
             }
         }
-        match self.ask_standbys(shard, view, question, &mut reasons).await {
+        match self.ask_standbys(shard, view, question, Gate::Fresh, &mut reasons).await {
             Ok(Some(answer)) => return Ok(answer),
             Ok(None) => {}
             Err(error) => return Err(ShardError::Question(error)),
         }
         // A primary that is only slow is better than no answer.
         match self.ask_primary(shard, primary, view.epoch, question, self.limits.begin_at_last).await {
-            Ok(answer) => Ok(answer),
-            Err(error) if error.is_of_the_server() => {
-                reasons.push((primary.replica.to_string(), error));
-                Err(ShardError::Nobody(reasons))
-            }
-            Err(error) => Err(ShardError::Question(error)),
+            Ok(answer) => return Ok(answer),
+            Err(error) if error.is_of_the_server() => reasons.push((primary.replica.to_string(), error)),
+            Err(error) => return Err(ShardError::Question(error)),
         }
+        // So is a standby that cannot say how far behind it is: its answer does not say so either.
+        if reasons.iter().any(|(_, reason)| *reason == ServerError::NotKnown)
+            && let Some(answer) = self
+                .ask_standbys(shard, view, question, Gate::NotStale, &mut reasons)
+                .await
+                .map_err(ShardError::Question)?
+        {
+            return Ok(answer);
+        }
+        Err(ShardError::Nobody(reasons))
     }
 
     async fn ask_primary(
@@ -191,6 +207,7 @@ impl<S: Servers> Asker<S> {
         shard: &ShardName,
         view: &ShardView,
         question: Question<'_>,
+        gate: Gate,
         reasons: &mut Vec<(String, ServerError)>,
     ) -> Result<Option<Answer>, ServerError> {
         let mut beginning: FuturesUnordered<_> = view
@@ -200,7 +217,7 @@ impl<S: Servers> Asker<S> {
             .collect();
         let mut candidates = Vec::new();
         while let Some((server, outcome)) = beginning.next().await {
-            match outcome.and_then(|begun| self.fresh_enough(shard, begun)) {
+            match outcome.and_then(|begun| self.fresh_enough(shard, begun, gate)) {
                 Ok(begun) => candidates.push(begun),
                 Err(error) => reasons.push((server.replica.to_string(), error)),
             }
@@ -225,13 +242,19 @@ impl<S: Servers> Asker<S> {
         Ok(None)
     }
 
-    fn fresh_enough(&self, shard: &ShardName, begun: Begun<S::Session>) -> Result<Begun<S::Session>, ServerError> {
+    fn fresh_enough(
+        &self,
+        shard: &ShardName,
+        begun: Begun<S::Session>,
+        gate: Gate,
+    ) -> Result<Begun<S::Session>, ServerError> {
         let freshness = &begun.standing.freshness;
         let until = complete_until_ms(freshness, &self.topology.borrow(), shard, &self.topic);
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let behind = until.map(|until| now.saturating_sub(Duration::from_millis(u64::try_from(until).unwrap_or(0))));
         match behind {
             Some(behind) if behind > self.limits.standby_behind => Err(ServerError::Behind(behind)),
+            None if gate == Gate::Fresh => Err(ServerError::NotKnown),
             _ => Ok(begun),
         }
     }

@@ -4,7 +4,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use thiserror::Error;
 use tokio::time::{Instant, timeout_at};
-use understudy_model::Tenant;
+use understudy_model::{Group, Labels, Tenant, partition_of};
 use understudy_wire::{Epoch, ReplicaName, ShardName};
 
 use crate::ask::{Asker, Question, ShardError};
@@ -95,9 +95,20 @@ pub async fn gather<S: Servers>(
     answers.sort_by(|a, b| a.0.cmp(&b.0));
     missing.sort();
     let provenance = answers.iter().map(|(shard, answer)| provenance(asker, shard, answer)).collect();
-    let (found, held): (Vec<Found>, Vec<Held>) =
-        answers.into_iter().map(|(_, answer)| (answer.found, answer.held)).unzip();
-    let found = put_together(work, found, limits)?;
+    let mut shards = Vec::new();
+    let (found, held): (Vec<Found>, Vec<Held>) = answers
+        .into_iter()
+        .map(|(shard, answer)| {
+            shards.push(shard);
+            (answer.found, answer.held)
+        })
+        .unzip();
+    let topology = asker.topology();
+    let since = |labels: &Labels, place: usize| {
+        let partition = partition_of(Group::of(tenant, labels).id(), partitions);
+        topology.fed_since(&shards[place], i32::try_from(partition).unwrap_or(-1))
+    };
+    let found = put_together(work, found, since, limits)?;
     Ok(Gathered { found, provenance, missing, held })
 }
 
@@ -130,16 +141,19 @@ fn provenance<S: Servers>(asker: &Asker<S>, shard: &ShardName, answer: &Answer) 
     }
 }
 
-fn put_together(work: &Work, answers: Vec<Found>, limits: &Limits) -> Result<Found, GatherError> {
+fn put_together(
+    work: &Work,
+    answers: Vec<Found>,
+    since: impl Fn(&Labels, usize) -> Option<i64>,
+    limits: &Limits,
+) -> Result<Found, GatherError> {
     let mut found = work.nothing();
-    for answer in answers {
-        merge(&mut found, answer);
-        for (what, count, most) in
-            [("samples", found.samples(), limits.samples), ("series", found.entries(), limits.series)]
-        {
-            if count > most {
-                return Err(GatherError::Question(ServerError::TooMany { what, most }));
-            }
+    merge(&mut found, answers, since);
+    for (what, count, most) in
+        [("samples", found.samples(), limits.samples), ("series", found.entries(), limits.series)]
+    {
+        if count > most {
+            return Err(GatherError::Question(ServerError::TooMany { what, most }));
         }
     }
     Ok(found)

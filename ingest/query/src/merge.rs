@@ -1,10 +1,10 @@
 //! What several shards found, as one. Pure.
 //!
-//! A partition that moved leaves its old samples where they are, so a series may be on two shards. No sample is on both,
-//! unless something went wrong; where it did, one is given and the other counted.
+//! A partition that moved leaves its old samples where they are, so a series may be on two shards. A sample may be on both when it was sent
+//! again after the move, or when something went wrong; then the one of the shard that was fed later is given and the other counted. A
+//! partition that came back to a shard it had left counts as fed there from its return on, whenever a sample was stored.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 
 use understudy_model::{Labels, Sample};
 
@@ -13,37 +13,49 @@ use crate::work::{Found, Results};
 /// The series of one selection, each with samples in order of time, no time twice.
 pub type Selected = BTreeMap<Labels, Vec<Sample>>;
 
-/// Puts `more` into `found`. Returns how many samples were left out because `found` had one of the same series and time:
-/// the one that came later is kept. Results of different work are never put together; if they were, `more` is dropped.
-pub fn merge(found: &mut Found, more: Found) -> u64 {
-    found.duplicates += more.duplicates;
-    let merged = match (&mut found.results, more.results) {
-        (Results::Samples(found), Results::Samples(more)) => {
-            found.iter_mut().zip(more).map(|(found, more)| merge_selected(found, more)).sum()
+/// Puts what each shard found into `found`, which has nothing yet. `since` says of a series from when on the shard at this place was fed it: of
+/// two samples of one series and time that of the greater is kept, of equal ones the later in place. Results of other work than `found` is
+/// for are never put together; if they were, they are dropped.
+pub fn merge<K: Ord>(found: &mut Found, answers: Vec<Found>, since: impl Fn(&Labels, usize) -> K) {
+    match &mut found.results {
+        Results::Samples(results) => {
+            let mut parts: Vec<BTreeMap<Labels, Vec<(usize, Vec<Sample>)>>> = vec![BTreeMap::new(); results.len()];
+            for (place, answer) in answers.into_iter().enumerate() {
+                found.duplicates += answer.duplicates;
+                let Results::Samples(selections) = answer.results else { continue };
+                for (parts, selected) in parts.iter_mut().zip(selections) {
+                    for (labels, samples) in selected {
+                        parts.entry(labels).or_default().push((place, samples));
+                    }
+                }
+            }
+            for (result, parts) in results.iter_mut().zip(parts) {
+                for (labels, mut parts) in parts {
+                    if parts.len() > 1 {
+                        parts.sort_by_cached_key(|(place, _)| since(&labels, *place));
+                    }
+                    let mut parts = parts.into_iter().map(|(_, samples)| samples);
+                    let mut samples = parts.next().unwrap_or_default();
+                    found.duplicates += parts.map(|more| merge_samples(&mut samples, more)).sum::<u64>();
+                    result.insert(labels, samples);
+                }
+            }
         }
-        (Results::Series(found), Results::Series(more)) => {
-            found.extend(more);
-            0
+        Results::Series(series) => {
+            for answer in answers {
+                if let Results::Series(more) = answer.results {
+                    series.extend(more);
+                }
+            }
         }
-        (Results::Texts(found), Results::Texts(more)) => {
-            found.extend(more);
-            0
-        }
-        _ => 0,
-    };
-    found.duplicates += merged;
-    merged
-}
-
-fn merge_selected(found: &mut Selected, more: Selected) -> u64 {
-    let mut duplicates = 0;
-    for (labels, samples) in more {
-        match found.entry(labels) {
-            Entry::Vacant(entry) => drop(entry.insert(samples)),
-            Entry::Occupied(mut entry) => duplicates += merge_samples(entry.get_mut(), samples),
+        Results::Texts(texts) => {
+            for answer in answers {
+                if let Results::Texts(more) = answer.results {
+                    texts.extend(more);
+                }
+            }
         }
     }
-    duplicates
 }
 
 fn merge_samples(found: &mut Vec<Sample>, more: Vec<Sample>) -> u64 {
@@ -86,18 +98,38 @@ mod tests {
         Found { results: Results::Samples(vec![selected]), duplicates }
     }
 
+    /// Merges with the shards fed in this order, by place.
+    fn merged(answers: Vec<Found>, order: &[usize]) -> Found {
+        let mut all = Found { results: Results::Samples(vec![Selected::new()]), duplicates: 0 };
+        merge(&mut all, answers, |_, place| order.iter().position(|fed| *fed == place));
+        all
+    }
+
     #[test]
     fn a_series_on_two_shards_is_one_series() {
-        let mut all = found(&[(1, 10, 1), (1, 30, 3), (2, 5, 9)], 0);
-        assert_eq!(merge(&mut all, found(&[(1, 20, 2), (3, 1, 7)], 0)), 0);
+        let all =
+            merged(vec![found(&[(1, 10, 1), (1, 30, 3), (2, 5, 9)], 0), found(&[(1, 20, 2), (3, 1, 7)], 0)], &[0, 1]);
         assert_eq!(all, found(&[(1, 10, 1), (1, 20, 2), (1, 30, 3), (2, 5, 9), (3, 1, 7)], 0));
     }
 
     #[test]
     fn a_sample_on_both_is_given_once_and_counted_beside_what_each_shard_counted() {
-        let mut all = found(&[(1, 10, 1), (1, 20, 2)], 3);
-        assert_eq!(merge(&mut all, found(&[(1, 20, 5), (1, 30, 6)], 4)), 1);
+        let all = merged(vec![found(&[(1, 10, 1), (1, 20, 2)], 3), found(&[(1, 20, 5), (1, 30, 6)], 4)], &[0, 1]);
         assert_eq!(all, found(&[(1, 10, 1), (1, 20, 5), (1, 30, 6)], 8));
+    }
+
+    #[test]
+    fn of_a_sample_on_several_shards_that_of_the_shard_fed_last_is_given() {
+        let answers = || vec![found(&[(1, 10, 0)], 0), found(&[(1, 10, 1)], 0), found(&[(1, 10, 2)], 0)];
+        for (case, order, bits) in [
+            ("in order of their places", &[0, 1, 2][..], 2),
+            ("the other way round", &[2, 1, 0], 0),
+            ("the middle one last", &[2, 0, 1], 1),
+            ("not known of any", &[], 2),
+            ("known of one alone", &[0], 0),
+        ] {
+            assert_eq!(merged(answers(), order), found(&[(1, 10, bits)], 2), "{case}");
+        }
     }
 
     proptest! {
@@ -107,12 +139,11 @@ mod tests {
             right in prop::collection::btree_map((0_u8..3, 0_i64..30), 0_u64..9, 0..40),
         ) {
             let flat = |map: &BTreeMap<(u8, i64), u64>| map.iter().map(|((s, t), b)| (*s, *t, *b)).collect::<Vec<_>>();
-            let mut all = found(&flat(&left), 0);
-            let duplicates = merge(&mut all, found(&flat(&right), 0));
+            let all = merged(vec![found(&flat(&left), 0), found(&flat(&right), 0)], &[0, 1]);
             let mut expected = left.clone();
             expected.extend(&right);
-            prop_assert_eq!(duplicates as usize, left.len() + right.len() - expected.len());
-            prop_assert_eq!(all, found(&flat(&expected), duplicates));
+            let duplicates = left.len() + right.len() - expected.len();
+            prop_assert_eq!(all, found(&flat(&expected), duplicates as u64));
         }
     }
 }

@@ -54,6 +54,9 @@ pub enum ServerError {
     /// A standby that is too far behind to answer.
     #[error("it is {0:?} behind")]
     Behind(Duration),
+    /// A standby that cannot say how far behind it is, because a partition was never read into it.
+    #[error("how far behind it is cannot be known")]
+    NotKnown,
     /// It took longer than a query may.
     #[error("the query took longer than allowed")]
     TooSlow,
@@ -77,7 +80,8 @@ impl ServerError {
     /// Whether another server of the shard may do better.
     pub fn is_of_the_server(&self) -> bool {
         match self {
-            Self::Unreachable(_) | Self::Failed(_) | Self::OldEpoch { .. } | Self::Behind(_) | Self::Damaged(_) => true,
+            Self::Unreachable(_) | Self::Failed(_) | Self::Damaged(_) => true,
+            Self::OldEpoch { .. } | Self::Behind(_) | Self::NotKnown => true,
             Self::TooSlow | Self::TooMany { .. } | Self::Memory => false,
         }
     }

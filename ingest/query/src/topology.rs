@@ -119,6 +119,13 @@ impl Topology {
         }
     }
 
+    /// The first offset of the last span that a partition feeds a shard; None when there is none, or placements are not known. Of two
+    /// shards the one with the greater is fed later.
+    pub fn fed_since(&self, shard: &ShardName, partition: i32) -> Option<i64> {
+        let entries = self.placements.as_ref()?.0.get(&partition)?;
+        entries.iter().rev().find(|(_, owner)| owner == shard).map(|(from, _)| *from)
+    }
+
     /// What each partition feeds a shard; None when placements are not known.
     pub fn spans(&self, shard: &ShardName) -> Option<BTreeMap<i32, Vec<Span>>> {
         let placements = self.placements.as_ref()?;
@@ -249,5 +256,7 @@ pub(crate) mod tests {
         assert_eq!(topology.holders(Some(&BTreeSet::new()), 4), BTreeSet::new());
         assert_eq!(topology.spans(&name("s-0")).unwrap(), [(p, vec![Span { from: 0, until: Some(100) }])].into());
         assert_eq!(topology.spans(&name("s-2")).unwrap(), BTreeMap::new());
+        assert_eq!((topology.fed_since(&name("s-0"), p), topology.fed_since(&name("s-1"), p)), (Some(0), Some(100)));
+        assert_eq!(topology.fed_since(&name("s-2"), p), None);
     }
 }

@@ -9,6 +9,7 @@ use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use rstest::rstest;
 use support::{Bench, Fakes, answer, labels, status, tenant};
+use understudy_api::v1alpha1::{DatastoreStatus, Placement};
 use understudy_model::{Labels, Sample};
 use understudy_query::limits::Limits;
 use understudy_query::server::ServerError;
@@ -150,6 +151,21 @@ async fn a_standby_that_is_too_far_behind_does_not_answer() {
     assert!(text.contains("shard s-0 cannot answer") && text.contains("behind"), "{text}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_standby_that_cannot_say_how_far_behind_it_is_answers_only_when_no_other_server_can() {
+    let (bench, fakes) = one_shard();
+    fakes.change(A, |server| server.is_down = true);
+    fakes.change(C, |server| server.is_unread = true);
+    assert_eq!(served_by(&bench).await.1, "s-0=s-0-b@4;standby");
+    fakes.change(B, |server| server.behind = Duration::from_secs(3600));
+    fakes.change(A, |server| (server.is_down, server.takes) = (false, Duration::from_secs(3)));
+    assert_eq!(served_by(&bench).await.1, "s-0=s-0-a@4;primary", "a slow primary is sure of what it has");
+    fakes.change(A, |server| server.is_down = true);
+    let (status, headers, _) = bench.read("", "up").await;
+    assert_eq!((status, &headers["x-understudy-served-by"]), (StatusCode::OK, &"s-0=s-0-c@4;standby".parse().unwrap()));
+    assert_eq!(headers["x-understudy-fresh-until"], "s-0=unknown");
+}
+
 #[rstest]
 #[case::too_many(ServerError::TooMany { what: "samples", most: 5 }, StatusCode::UNPROCESSABLE_ENTITY)]
 #[case::too_slow(ServerError::TooSlow, StatusCode::UNPROCESSABLE_ENTITY)]
@@ -196,6 +212,35 @@ async fn shards_are_merged_and_what_both_have_is_given_once_and_counted() {
     assert_eq!(answer(&body).len(), 2, "nothing of another tenant");
     assert_eq!(headers["x-understudy-merged-samples"], "1");
     assert_eq!(headers["x-understudy-served-by"], "s-0=s-0-a@1;primary, s-1=s-1-b@2;primary");
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_values_of_one_time_that_of_the_shard_the_partition_moved_to_is_given() {
+    let fakes = Fakes::default();
+    for (address, bits) in [(A, 2), (B, 10)] {
+        fakes.change(address, |server| {
+            server.epoch = 1;
+            server.data = vec![(tenant("acme"), up("a"), samples(&[(1, bits)]))];
+        });
+    }
+    let bench = Bench::new(fakes, Limits::default());
+    bench.shard("m-2", &status(("m-2-a", A), 1, &[]));
+    bench.shard("m-10", &status(("m-10-b", B), 1, &[]));
+    // Of every partition of the topic, so of that of the series too.
+    for (moves, bits) in [([("m-2", 0), ("m-10", 100)], 10), ([("m-10", 0), ("m-2", 100)], 2)] {
+        let entry = |partition, (shard, from_offset): (&str, i64)| Placement {
+            partition,
+            from_offset,
+            shard: shard.to_owned(),
+            pending: false,
+        };
+        let placements = (0..4).flat_map(|partition| moves.map(|to| entry(partition, to))).collect();
+        let placed = DatastoreStatus { placements, ..DatastoreStatus::default() };
+        bench.topology.send_modify(|topology| topology.apply_datastore(&placed));
+        let (_, headers, body) = bench.read("", "up").await;
+        assert_eq!(answer(&body), [("__name__=up,job=a".to_owned(), vec![(1, bits)])], "{moves:?}");
+        assert_eq!(headers["x-understudy-merged-samples"], "1");
+    }
 }
 
 #[tokio::test(start_paused = true)]

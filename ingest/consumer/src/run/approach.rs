@@ -12,7 +12,7 @@ use super::{Runner, now, unexpected};
 use crate::batch::Batch;
 use crate::guard::OwnerRow;
 use crate::lanes::Resume;
-use crate::log::Log;
+use crate::log::{Ends, Log};
 use crate::placement::within;
 use crate::route::Route;
 use crate::session::{Session, TxError};
@@ -120,6 +120,8 @@ impl<V: View, L: Log> Runner<V, L> {
             self.generation = None;
             self.deps.metrics.rewinds.inc();
         }
+        // The lanes may be others by now, which have heard nothing.
+        self.heard = Ends::default();
         self.listen_to_ends();
         let outcome = self.assign().await;
         let at = self.now();
@@ -147,6 +149,7 @@ impl<V: View, L: Log> Runner<V, L> {
     /// Lanes learn which topic it is and where it begins and ends.
     pub(super) fn listen_to_ends(&mut self) {
         let heard = self.deps.ends.borrow_and_update().clone();
+        let before = std::mem::replace(&mut self.heard, heard.clone());
         let faulty = self.lanes.faulty();
         let positions = self.lanes.positions();
         if let Some(origin) = &heard.origin
@@ -156,7 +159,8 @@ impl<V: View, L: Log> Runner<V, L> {
             self.lanes.rewind();
             self.batch = Batch::default();
         }
-        for (partition, end) in heard.partitions {
+        // What was told before is no further silence of the partition.
+        for (partition, end) in heard.partitions.into_iter().filter(|(p, end)| before.partitions.get(p) != Some(end)) {
             // What the broker said before the last commit is no news of an end below it.
             let is_old = self.moved.get(&partition).is_some_and(|moved| end.asked <= *moved);
             let stored = self.lanes.get(partition).and_then(|lane| lane.stored()).filter(|_| is_old);

@@ -11,9 +11,10 @@ use understudy_wire::evidence::{Millis, ProbeError, Stage};
 use super::gather::Gathered;
 use super::{Runner, lost, now};
 use crate::batch::Batch;
+use crate::complete::complete_until_ms;
 use crate::facts::INTERVAL;
 use crate::guard::Guard;
-use crate::log::{End, Log};
+use crate::log::{Log, now_ms};
 use crate::machine::Worked;
 use crate::session::{Progress, Stored, TxError};
 use crate::view::{View, ViewError};
@@ -105,17 +106,14 @@ impl<V: View, L: Log> Runner<V, L> {
 
     /// The rows to write: of partitions with records in the batch, and of others that are complete further than their rows say.
     pub(super) fn progress(&self, refresh: bool) -> BTreeMap<i32, Progress> {
-        let ends = self.deps.ends.borrow();
+        let now_ms = now_ms();
         let mut progress = BTreeMap::new();
         for (partition, lane) in self.lanes.iter() {
             let Some(next_offset) = lane.next() else { continue };
             let known = self.complete.get(&partition).copied();
-            let finished = lane.position().is_none() && lane.fault().is_none() && !lane.is_paused();
-            // With a fault, what the log has below the offset need not be what was stored.
-            let at_end = |end: &&End| finished || (lane.fault().is_none() && next_offset >= end.end);
-            let caught_up = ends.partitions.get(&partition).filter(at_end);
-            let reached = caught_up.map(|end| end.asked_ms).or_else(|| self.batch.last_ms(partition));
-            let complete_until_ms = known.max(reached).unwrap_or(0);
+            // Only what the lanes have heard: what is news to them may turn out to be another log.
+            let end = self.heard.partitions.get(&partition);
+            let complete_until_ms = complete_until_ms(lane, end, self.batch.last_ms(partition), known, now_ms);
             let (note, noted) = self.lanes.note(partition);
             let news = known != Some(complete_until_ms) || lane.stored() != Some(next_offset) || noted;
             if lane.is_taken() || (refresh && news) {
@@ -150,8 +148,11 @@ impl<V: View, L: Log> Runner<V, L> {
             }
         }
         self.deps.metrics.stored(self.batch.records(), self.batch.bytes());
+        // Without items the view was not asked to write, and what it means to write next is not committed.
+        if !self.batch.items().is_empty() {
+            self.view.committed();
+        }
         self.batch = Batch::default();
-        self.view.committed();
         self.missed_table = false;
     }
 

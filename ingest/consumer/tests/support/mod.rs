@@ -17,7 +17,7 @@ use bytes::Bytes;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use mysqld::{Mysqld, account, free_port, passwords};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -34,7 +34,8 @@ use understudy_consumer::session::{Deadlines, Names};
 use understudy_consumer::status::Snapshot;
 use understudy_consumer::{Decoded, Placed, Record, Route, Tx, View, ViewError};
 use understudy_kafka::fake::MemoryLog;
-use understudy_kafka::{DeadLetter, Event, Origin, Position, ReaderError};
+use understudy_kafka::reader::channel::{Outbox, channel};
+use understudy_kafka::{DeadLetter, Event, Events, Origin, Position, ReaderError};
 use understudy_mysql::instance::{EpochRow, Source};
 use understudy_mysql::{Instance, schema};
 use understudy_sql::{Db, Insert, Login, Tls, Value};
@@ -253,8 +254,8 @@ impl TestLog {
     }
 
     /// A reader of its own for one consumer.
-    pub fn reader(&self) -> (TestReader, mpsc::Receiver<Event>, watch::Receiver<Ends>) {
-        let (events, received) = mpsc::channel(64);
+    pub fn reader(&self) -> (TestReader, Events, watch::Receiver<Ends>) {
+        let (events, received) = channel(64, 1 << 20);
         let assigned = Arc::new(watch::Sender::new((0, BTreeMap::new())));
         let task = tokio::spawn(deliver(self.shared.clone(), assigned.subscribe(), events));
         (TestReader { assigned, _task: AbortOnDropHandle::new(task) }, received, self.shared.ends.subscribe())
@@ -285,7 +286,7 @@ impl Log for TestReader {
     }
 }
 
-async fn deliver(shared: Arc<Shared>, mut assigned: watch::Receiver<Assigned>, events: mpsc::Sender<Event>) {
+async fn deliver(shared: Arc<Shared>, mut assigned: watch::Receiver<Assigned>, events: Outbox) {
     let (mut generation, mut positions) = assigned.borrow_and_update().clone();
     loop {
         let grown = shared.grown.notified();
@@ -314,7 +315,7 @@ async fn deliver(shared: Arc<Shared>, mut assigned: watch::Receiver<Assigned>, e
             tokio::select! {
                 biased;
                 Ok(()) = assigned.changed() => break,
-                sent = events.send(Event::Record(record)) => if sent.is_err() { return },
+                sent = events.send(Event::Record(record)) => if !sent { return },
             }
         }
         if idle {
@@ -483,7 +484,7 @@ pub fn start_with<V: View, L: Log>(
     shard: &Shard,
     placement: Placement,
     log: L,
-    events: mpsc::Receiver<Event>,
+    events: Events,
     ends: watch::Receiver<Ends>,
     dead: DeadLetter,
     view: V,

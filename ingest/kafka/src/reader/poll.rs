@@ -12,10 +12,11 @@ use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::statistics::Statistics;
 use rdkafka::{ClientContext, Offset, TopicPartitionList};
 use tokio::runtime::Handle;
-use tokio::sync::mpsc::{Receiver, Sender};
+use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::channel::{Outbox, Place};
 use super::{Broken, Command, Event, Flow, PartitionLag, ReaderConfig, ReaderError, State, Trouble};
 use crate::connection::Logged;
 use crate::record::{Position, RawRecord};
@@ -81,7 +82,7 @@ pub(super) struct Loop {
     accept_gaps: bool,
     runtime: Handle,
     inbox: Receiver<Command>,
-    outbox: Sender<Event>,
+    outbox: Outbox,
     state: Arc<Mutex<State>>,
     generation: u64,
     /// The next offset of each partition that still delivers.
@@ -101,7 +102,7 @@ impl Loop {
     pub fn spawn(
         config: ReaderConfig,
         inbox: Receiver<Command>,
-        outbox: Sender<Event>,
+        outbox: Outbox,
         state: Arc<Mutex<State>>,
         end: oneshot::Sender<()>,
     ) -> Result<(), ReaderError> {
@@ -178,13 +179,14 @@ impl Loop {
             Event::Record(record) => (record.generation, record.partition),
             Event::Broken { generation, partition, .. } => (*generation, *partition),
         };
+        let bytes = event.bytes();
         loop {
-            let room = self.outbox.clone().reserve_owned();
+            let room = self.outbox.reserve(bytes);
             let next = self.runtime.block_on(async {
                 tokio::select! {
                     biased;
                     command = self.inbox.recv() => Next::Command(command),
-                    room = room => Next::Room(room.ok()),
+                    room = room => Next::Room(room),
                 }
             });
             match next {
@@ -192,7 +194,7 @@ impl Loop {
                 Next::Command(None) | Next::Room(None) => return Turn::End,
                 Next::Room(Some(room)) => {
                     if generation == self.generation {
-                        room.send(event);
+                        room.put(event);
                         self.note_progress(partition);
                     }
                     return Turn::On;
@@ -367,7 +369,7 @@ impl Range {
 /// What ended a wait for room.
 enum Next {
     Command(Option<Command>),
-    Room(Option<tokio::sync::mpsc::OwnedPermit<Event>>),
+    Room(Option<Place>),
 }
 
 /// Holds a record against the offset expected of its partition.

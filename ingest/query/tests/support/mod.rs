@@ -38,6 +38,8 @@ pub struct FakeServer {
     /// How old its data is, and how much of it there is.
     pub behind: Duration,
     pub applied: i64,
+    /// Nothing was ever read into it.
+    pub is_unread: bool,
     pub data: Vec<(Tenant, Labels, Vec<Sample>)>,
     /// Accepts nothing.
     pub is_down: bool,
@@ -105,7 +107,8 @@ impl Session for FakeSession {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
         let complete_until_ms = (now - server.behind).as_millis() as i64;
         let state = PartitionFreshness { next_offset: server.applied, complete_until_ms, epoch: server.epoch };
-        let freshness = Freshness { partitions: [((TOPIC.to_owned(), 0), state)].into() };
+        let read = (!server.is_unread).then_some(((TOPIC.to_owned(), 0), state));
+        let freshness = Freshness { partitions: read.into_iter().collect() };
         Ok(Standing { epoch: Epoch(server.epoch), freshness })
     }
 

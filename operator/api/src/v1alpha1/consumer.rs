@@ -71,7 +71,8 @@ pub struct ConsumerSpec {
     /// missing offset may have been a record, and its partition is Stuck until a person has seen to it.
     #[serde(default)]
     pub accept_gaps: bool,
-    /// A view of your own; the time-series store by default.
+    /// A view of your own; the time-series store by default. Of two Consumers that write into one schema of a shard, the store or a
+    /// view's, only the older one runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub view: Option<ViewSpec>,
     /// Pods per shard. One is active, the others stand by on other nodes.

@@ -12,7 +12,7 @@ use understudy_api::{Consumer, Datastore, labels, names};
 use super::super::datastore::{credentials, follow_routes, keep_seconds, rule, secret};
 use super::super::shard::build::owner_of;
 use super::super::workload::{Port, Workload, value};
-use super::group::group_of;
+use super::group::{group_of, schema_of};
 use crate::apply::MANAGED_BY;
 use crate::context::Context;
 
@@ -135,12 +135,11 @@ pub fn workload(consumer: &Consumer, resolved: &Resolved, shard: &str, context: 
 pub fn environment(consumer: &Consumer, resolved: &Resolved, shard: &str) -> Vec<EnvVar> {
     let spec = &consumer.spec;
     let list = |partitions: &[i32]| partitions.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-    let schema = spec.view.as_ref().map_or("store", |view| &view.schema);
     let mut variables = vec![
         value("UNDERSTUDY_CONSUMER", consumer.name_any()),
         value("UNDERSTUDY_GROUP", group_of(consumer)),
         value("UNDERSTUDY_SHARD", shard),
-        value("UNDERSTUDY_SCHEMA", schema),
+        value("UNDERSTUDY_SCHEMA", schema_of(consumer)),
         value("UNDERSTUDY_KAFKA_BOOTSTRAP", &resolved.kafka.bootstrap_servers),
         value("UNDERSTUDY_TOPIC", &resolved.kafka.topic),
         value("UNDERSTUDY_START", spec.start.as_ref()),

@@ -85,10 +85,10 @@ fn concerns(touched: &Touched, context: &Context) -> Vec<(String, String)> {
         concerned.map(|consumer| (touched.namespace.clone(), consumer.name_any())).collect()
     };
     match (touched.kind, &touched.owner) {
-        // The next one of its group may run now.
+        // The next one of its group or schema may run now.
         (Kind::Consumer, _) if touched.deleted => that(&|_| true),
         (Kind::Consumer, _) => match context.caches.consumers.get(&touched.namespace, &touched.name) {
-            Some(changed) => that(&|consumer| group_of(consumer) == group_of(&changed)),
+            Some(changed) => that(&|consumer| group::common(consumer, &changed).is_some()),
             None => here(&touched.name),
         },
         (Kind::Deployment | Kind::PodDisruptionBudget, Some((kind, name))) if kind == "Consumer" => here(name),
@@ -130,7 +130,7 @@ impl Pass<'_> {
             return self.report(self.observed(&resolved)).await;
         }
         if let Some(taken) = self.taken(&resolved) {
-            return self.stop(Stopped::group_taken(self.consumer, &taken)).await;
+            return self.stop(Stopped::taken(&taken)).await;
         }
         if let Err(error) = self.apply_all(&resolved).await {
             if let Some(trouble) = trouble_of(&error) {
@@ -152,7 +152,7 @@ impl Pass<'_> {
         names::consumer_workload(&self.consumer.name_any(), shard)
     }
 
-    /// Whether an older Consumer has the group on a shard of this one.
+    /// Whether an older Consumer has the group or the schema of this one on a shard.
     fn taken(&self, resolved: &Resolved) -> Option<group::Taken> {
         let all = self.context.caches.consumers.within(&self.namespace());
         let with_shards = all.iter().filter_map(|other| {

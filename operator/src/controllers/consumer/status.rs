@@ -9,7 +9,7 @@ use understudy_api::conditions::{self, Claim};
 use understudy_api::v1alpha1::{ConsumerStatus, ConsumerWorkload, PartitionState, PartitionStatus, VerdictState};
 
 use super::super::datastore::Pods;
-use super::group::{Taken, group_of};
+use super::group::{Common, STORE, Taken};
 use crate::troubles::Trouble;
 
 /// What was observed in a pass.
@@ -50,15 +50,28 @@ impl Stopped {
         Self { reason: trouble.reason.into(), message: trouble.message.clone() }
     }
 
-    /// An older Consumer has its group.
-    pub fn group_taken(consumer: &Consumer, taken: &Taken) -> Self {
-        let (group, shards) = (group_of(consumer), taken.shards.join(", "));
-        let message = format!(
-            "Consumer {} is older and reads into {shards} under the group {group} already, so nothing is run for this one: \
-             delete it, and make one with a group of its own if another view is wanted",
-            taken.by
-        );
-        Self { reason: "GroupTaken", message }
+    /// An older Consumer has its group, or writes into its schema.
+    pub fn taken(taken: &Taken) -> Self {
+        let (by, shards) = (&taken.by, taken.shards.join(", "));
+        let (reason, has, remedy) = match &taken.what {
+            Common::Group(group) => (
+                "GroupTaken",
+                format!("reads into {shards} under the group {group}"),
+                "delete it, and make one with a group of its own if another view is wanted",
+            ),
+            Common::Schema(schema) if schema == STORE => (
+                "SchemaTaken",
+                format!("writes into the time-series store of {shards}"),
+                "delete it, and make one with a view if another view is wanted",
+            ),
+            Common::Schema(schema) => (
+                "SchemaTaken",
+                format!("writes into the schema {schema} of {shards}"),
+                "delete it, and make one with a view.schema of its own",
+            ),
+        };
+        let message = format!("Consumer {by} is older and {has} already, so nothing is run for this one: {remedy}");
+        Self { reason, message }
     }
 }
 

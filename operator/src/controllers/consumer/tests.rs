@@ -8,7 +8,7 @@ use understudy_api::{Consumer, Datastore};
 
 use super::super::datastore::Pods;
 use super::build::{Unresolved, environment, resolve};
-use super::group::Taken;
+use super::group::{Common, Taken};
 use super::status::{self, Observed, Stopped};
 
 fn consumer(spec: Value) -> Consumer {
@@ -102,14 +102,21 @@ fn a_consumer_of_a_datastore_reads_no_other_topic_as_the_placements_count_in_the
 }
 
 #[test]
-fn a_consumer_that_is_not_accepted_names_the_one_that_has_its_group() {
-    let taken = Taken { by: "older".to_owned(), shards: vec!["metrics-0".to_owned()] };
+fn a_consumer_that_is_not_accepted_names_the_one_that_has_its_group_or_its_schema() {
     let late = consumer(json!({ "datastore": "metrics", "group": "g" }));
-    let status = status::of(&late, &Observed::stopped(Stopped::group_taken(&late, &taken)), Timestamp::UNIX_EPOCH);
-    for kind in [conditions::ACCEPTED, conditions::READY] {
-        let condition = status.conditions.iter().find(|condition| condition.type_ == kind).unwrap();
-        assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("False", "GroupTaken"), "{kind}");
-        assert!(condition.message.contains("Consumer older"), "{kind}: {}", condition.message);
+    for (what, reason, says) in [
+        (Common::Group("g".to_owned()), "GroupTaken", "under the group g"),
+        (Common::Schema("store".to_owned()), "SchemaTaken", "the time-series store of metrics-0"),
+        (Common::Schema("view_v".to_owned()), "SchemaTaken", "the schema view_v of metrics-0"),
+    ] {
+        let taken = Taken { by: "older".to_owned(), what, shards: vec!["metrics-0".to_owned()] };
+        let status = status::of(&late, &Observed::stopped(Stopped::taken(&taken)), Timestamp::UNIX_EPOCH);
+        for kind in [conditions::ACCEPTED, conditions::READY] {
+            let condition = status.conditions.iter().find(|condition| condition.type_ == kind).unwrap();
+            assert_eq!((condition.status.as_str(), condition.reason.as_str()), ("False", reason), "{kind}");
+            assert!(condition.message.contains("Consumer older"), "{kind}: {}", condition.message);
+            assert!(condition.message.contains(says), "{kind}: {}", condition.message);
+        }
     }
     let running = status::of(&late, &observed(2), Timestamp::UNIX_EPOCH);
     assert!(conditions::holds(&running.conditions, conditions::ACCEPTED));
