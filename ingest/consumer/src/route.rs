@@ -11,6 +11,7 @@ pub struct Route {
     pub primary: ReplicaName,
     /// Its MySQL.
     pub address: SocketAddr,
-    /// The highest epoch that was ever claimed. While the primary is being changed its server is not at this epoch yet, and nobody writes.
+    /// The highest epoch that was ever claimed: while the primary is being changed its server is not at this epoch yet, and nobody writes.
+    /// Only while a planned change is claimed, the one before, under which the primary goes on until it refuses writes.
     pub epoch: Epoch,
 }

@@ -207,9 +207,8 @@ fn stuck(s: &Snapshot, name: &ReplicaName, server: &Server, age: Millis) -> Opti
     if server.fsync.as_ref().and_then(|fsync| fsync.in_flight).is_some_and(long) {
         return Some((Sentence::Stuck, format!("a write to its volume has not ended within {seconds} s")));
     }
-    let executed = server.executed.as_ref().map(|read| read.age);
-    let replication = server.replication.as_ref().map(|read| read.age);
-    executed.max(replication).filter(|since| long(*since))?;
+    // Not the reading of its replication: that waits while replication is being stopped, behind a long statement for instance.
+    server.executed.as_ref().map(|read| read.age).filter(|since| long(*since))?;
     let stopped = matches!(server.process_state, Some('T' | 't'));
     let what = if stopped { "mysqld is stopped and" } else { "mysqld" };
     Some((Sentence::Stuck, format!("{what} has not answered its manager for {seconds} s")))

@@ -69,7 +69,7 @@ fn a_standby_that_is_stuck_is_replaced_and_not_shown_as_ready() {
             "only its replication does not answer",
             |s| s.server("b", |server| server.replication.as_mut().expect("replicates").age = 61_000),
             false,
-            Some(Sentence::Stuck),
+            None,
         ),
         (
             "mysqld is stopped",

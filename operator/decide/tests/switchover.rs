@@ -66,6 +66,39 @@ fn a_planned_change_that_takes_too_long_goes_back() {
 }
 
 #[test]
+fn a_target_that_has_everything_goes_on_although_the_old_primary_dies() {
+    for (case, outcome) in [("it was told", Some(OrderOutcome::InFlight)), ("it is to be told", None)] {
+        let mut scene = Scene::well();
+        scene.claimed(Kind::Switchover, "c");
+        scene.ordered("a", OrderKind::Fence, 1, 10, OrderOutcome::Done(Some(gtids("a", 1000))));
+        let told = outcome.is_some();
+        if let Some(outcome) = outcome {
+            scene.ordered("c", OrderKind::Promote, 1, 10, outcome);
+        }
+        scene.kill_primary(300);
+        assert_eq!(scene.claim(), None, "{case}");
+        assert_eq!(scene.order_to("c", OrderKind::Promote).is_none(), told, "{case}: {:?}", scene.steps());
+    }
+}
+
+#[test]
+fn a_commit_between_the_claim_and_the_fence_does_not_make_a_dead_primary_live() {
+    let mut scene = Scene::well();
+    scene.claimed(Kind::Switchover, "c");
+    scene.0.memory.transition_known = 6_000;
+    scene.ordered("a", OrderKind::Fence, 1, 10, OrderOutcome::InFlight);
+    scene.kill_primary(3_000);
+    scene.says(
+        &consumer(),
+        "a",
+        Some(Probe { committed: Some(3_500), ..fails(Stage::Tcp, ProbeError::Timeout, 3_000) }),
+        None,
+    );
+    scene.reprobed(ReprobeOutcome::Failed("refused".into()));
+    assert!(scene.order_to("c", OrderKind::Promote).is_some(), "{:?}", scene.steps());
+}
+
+#[test]
 fn a_planned_change_is_not_begun_with_a_primary_that_cannot_be_told() {
     type Case = (&'static str, fn(&mut Scene));
     let cases: &[Case] = &[

@@ -26,17 +26,15 @@ pub async fn promote(shared: &Shared, server: &dyn Instance, order: &Promote) ->
         });
         return Err(Refusal::StaleEpoch { given: order.epoch, known });
     }
-    let deadline = Instant::now() + Duration::from_millis(order.apply_relay_log_within);
-    let left = || deadline.saturating_duration_since(Instant::now());
+    let bound = Duration::from_millis(order.apply_relay_log_within);
     if let Some(after) = &order.after
-        && !step("get the rest", server.wait_executed(after, left()).await)?
+        && !step("get the rest", server.wait_executed(after, bound).await)?
     {
         let reason = format!("{after} was not executed within {} ms", order.apply_relay_log_within);
         return Err(Refusal::Failed { step: "get the rest".to_owned(), reason });
     }
     if let Some(replication) = step("read replication", server.replication(READ_WITHIN).await)? {
         step("stop receiving", server.stop_receiving(STEP_WITHIN).await)?;
-        let bound = left();
         if !step("apply what was received", server.wait_executed(&replication.received, bound).await)? {
             // Kafka still has what these transactions hold; waiting on would only make the gap longer.
             tracing::warn!(?bound, received = %replication.received, "not everything received was applied within its bound, the rest is discarded");

@@ -30,6 +30,10 @@ impl<V: View, L: Log> Runner<V, L> {
         stop: &CancellationToken,
     ) -> Result<Worked, StepError> {
         let canary_at = self.committed + INTERVAL;
+        // A batch that cannot be stored is full or overdue for ever, and gathering would never look at what moves.
+        if self.deps.placement.has_changed().unwrap_or(false) {
+            return Ok(Worked::Reload);
+        }
         if let Some(hold) = hold {
             let until = (self.started + Duration::from_millis(hold)).min(canary_at);
             if stop.run_until_cancelled(sleep_until(until)).await.is_none() || until < canary_at {

@@ -307,10 +307,14 @@ impl Loop {
 
     /// These partitions deliver nothing more.
     fn give_up(&mut self, broken: Vec<(i32, Broken)>) -> Turn {
+        let generation = self.generation;
         for (partition, why) in broken {
+            // While one was delivered, another assignment may have come: what was found belongs to the one before.
+            if self.generation != generation {
+                break;
+            }
             self.expected.remove(&partition);
-            let event = Event::Broken { generation: self.generation, partition, why };
-            if self.deliver(event) == Turn::End {
+            if self.deliver(Event::Broken { generation, partition, why }) == Turn::End {
                 return Turn::End;
             }
         }

@@ -153,8 +153,8 @@ enum Reprobed {
 /// The probe after the claim: the last chance to see the old primary commit.
 fn reprobe(s: &Snapshot, t: &Transition, old: &ReplicaName, d: &mut Draft) -> Reprobed {
     let within = s.policy.thresholds.reprobe_within;
-    // Others probe as well; a commit that they saw after the claim counts as much.
-    let seen = Case::hear(s, old).newest_commit();
+    // Others probe as well; a commit that they saw after the claim counts as much. Before a planned fence commits are nothing new.
+    let seen = Case::hear(s, old).newest_commit().filter(|_| t.kind != Kind::Switchover);
     if seen.is_some_and(|commit| commit + SKEW < s.memory.transition_known) {
         return Reprobed::Lives;
     }
@@ -224,11 +224,14 @@ fn promote(s: &Snapshot, a: &Assessment, t: &Transition, order: Promote, d: &mut
         },
     };
     let given = s.order(&t.to, OrderKind::Promote, t.epoch);
+    let patience = limits.promote_within
+        + match order.after {
+            Some(_) => limits.switchover_within,
+            None => order.apply_relay_log_within,
+        };
     let gave_up = match given.map(|given| (&given.outcome, given)) {
         None => None,
-        Some((OrderOutcome::InFlight, given)) if given.sent > limits.promote_within + order.apply_relay_log_within => {
-            failed("it did not answer in time")
-        }
+        Some((OrderOutcome::InFlight, given)) if given.sent > patience => failed("it did not answer in time"),
         Some((OrderOutcome::InFlight | OrderOutcome::Done(_), _)) if lost.is_none() => return,
         Some((OrderOutcome::Failed(why), given)) if given.tries >= TRIES => Some(why.clone()),
         Some(_) => None,
@@ -302,15 +305,21 @@ fn switchover(s: &Snapshot, a: &Assessment, t: &Transition, d: &mut Draft) {
     let limits = &s.policy.thresholds;
     let Some(old) = &t.from else { return promote(s, a, t, at_once(s, t), d) };
     let told = s.order(&t.to, OrderKind::Promote, t.epoch);
-    // A fenced server looks restarted; any other death makes this a failover from here on.
-    if a.verdict.is_dead() && a.verdict.cause() != Some(Cause::Restarted) {
+    let fence = s.order(old, OrderKind::Fence, t.epoch);
+    let last = match fence.map(|fence| &fence.outcome) {
+        Some(OrderOutcome::Done(last)) => last.as_ref(),
+        _ => None,
+    };
+    let has_all = last.is_some_and(|last| has(s, &t.to, last));
+    // A fenced server looks restarted; any other death makes this a failover from here on, unless all there was has come.
+    if a.verdict.is_dead() && a.verdict.cause() != Some(Cause::Restarted) && !has_all {
         return match told.filter(|told| told.in_flight()) {
             Some(_) => wait_no_more(s, a, t, old, d),
             None => failover(s, a, t, d),
         };
     }
     let overdue = s.memory.transition_known > limits.switchover_within;
-    let last = match s.order(old, OrderKind::Fence, t.epoch).map(|order| (&order.outcome, order.tries)) {
+    let last = match fence.map(|fence| (&fence.outcome, fence.tries)) {
         // A restarted operator does not know what it was answered, and asks again.
         None if overdue => return abort(s, a, t, old, "its manager could not be reached", d),
         None => return begin_fence(s, t, old, d),
@@ -323,16 +332,27 @@ fn switchover(s: &Snapshot, a: &Assessment, t: &Transition, d: &mut Draft) {
         Some((OrderOutcome::Done(Some(last)), _)) => last,
     };
     let mut entries = vec![Entry::now(Milestone::Fenced, t.epoch).saying(format!("{old} has executed {last}"))];
-    match has(s, &t.to, last) {
-        true => entries.push(Entry::now(Milestone::CaughtUp, t.epoch)),
-        false if overdue => return abort(s, a, t, old, &format!("{} did not get everything in time", t.to), d),
-        false => {}
+    if has_all {
+        entries.push(Entry::now(Milestone::CaughtUp, t.epoch));
     }
     tell(t, record::Phase::Promoting, entries, d);
-    // The target itself waits for the rest, so that no report lies between its arrival and the promotion.
-    let after = Some(last.clone());
-    promote(s, a, t, Promote { epoch: t.epoch, apply_relay_log_within: limits.switchover_within, after }, d);
+    match told.map(|told| &told.outcome) {
+        None if overdue && !has_all => {
+            return abort(s, a, t, old, &format!("{} did not get everything in time", t.to), d);
+        }
+        Some(OrderOutcome::Failed(why)) if overdue => {
+            return abort(s, a, t, old, &format!("{} did not take over in time: {why}", t.to), d);
+        }
+        _ => {}
+    }
+    // The target itself waits for the rest, so that no report lies between its arrival and the promotion. It gives up first, so that
+    // nobody is confirmed beside it.
+    let apply_relay_log_within = limits.switchover_within.saturating_sub(s.memory.transition_known).max(LEAST_WAIT);
+    promote(s, a, t, Promote { epoch: t.epoch, apply_relay_log_within, after: Some(last.clone()) }, d);
 }
+
+/// How long a target gets for the rest, however late it is told; milliseconds.
+const LEAST_WAIT: u64 = 1_000;
 
 /// The old primary died while the target waited for what only that could send: whoever has most takes over with what it has.
 fn wait_no_more(s: &Snapshot, a: &Assessment, t: &Transition, old: &ReplicaName, d: &mut Draft) {

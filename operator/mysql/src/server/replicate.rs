@@ -44,7 +44,8 @@ pub(super) async fn stop_replicating(conn: &mut Conn) -> Result<(), SqlError> {
 
 pub(super) async fn wait_executed(conn: &mut Conn, gtids: &GtidSet, within: Duration) -> Result<bool, SqlError> {
     const STEP: &str = "wait for execution";
-    let seconds = within.as_secs_f64();
+    // Zero would mean for ever.
+    let seconds = within.max(Duration::from_millis(1)).as_secs_f64();
     let sql = format!("SELECT WAIT_FOR_EXECUTED_GTID_SET({}, {seconds:.3})", quote(&gtids.to_string()));
     let timed_out: u8 = one(conn, STEP, &sql).await?;
     Ok(timed_out == 0)

@@ -13,9 +13,10 @@ use crate::cache::Held;
 use crate::events::Reason;
 use crate::troubles::Trouble;
 
-/// What could not be done is not asked for again within this time, and twice as long after each further try, up to a minute.
+/// What could not be done is not asked for again within this time, and twice as long after each further try, up to 20 s: it may be
+/// the pod of the last copy.
 const AGAIN: Duration = Duration::from_secs(5);
-const AT_MOST: Duration = Duration::from_secs(60);
+const AT_MOST: Duration = Duration::from_secs(20);
 /// Waiting that is part of every start.
 const ON_ITS_WAY: [&str; 2] = ["ContainerCreating", "PodInitializing"];
 /// No condition says more than this.
