@@ -13,13 +13,16 @@ use crate::work::{Found, Results};
 /// The series of one selection, each with samples in order of time, no time twice.
 pub type Selected = BTreeMap<Labels, Vec<Sample>>;
 
+/// The samples of each series by the place of the shard that they are from.
+type Parts = BTreeMap<Labels, Vec<(usize, Vec<Sample>)>>;
+
 /// Puts what each shard found into `found`, which has nothing yet. `since` says of a series from when on the shard at this place was fed it: of
 /// two samples of one series and time that of the greater is kept, of equal ones the later in place. Results of other work than `found` is
 /// for are never put together; if they were, they are dropped.
 pub fn merge<K: Ord>(found: &mut Found, answers: Vec<Found>, since: impl Fn(&Labels, usize) -> K) {
     match &mut found.results {
         Results::Samples(results) => {
-            let mut parts: Vec<BTreeMap<Labels, Vec<(usize, Vec<Sample>)>>> = vec![BTreeMap::new(); results.len()];
+            let mut parts = vec![Parts::new(); results.len()];
             for (place, answer) in answers.into_iter().enumerate() {
                 found.duplicates += answer.duplicates;
                 let Results::Samples(selections) = answer.results else { continue };

@@ -11,7 +11,7 @@ mod tests;
 mod tokens;
 mod topic;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -31,7 +31,7 @@ pub(super) use self::status::{Pods, pods};
 
 use self::placement::Placing;
 use self::status::{Observed, SecretFact, ShardFact};
-use super::queue::{Again, Controller, Failure, trouble_of};
+use super::queue::{Again, Controller, Failure, chain, trouble_of};
 use super::workload::Workload;
 use crate::apply::{ApplyError, Live, Writable, manager};
 use crate::cache::{Cache, Held, Kind, Touched};
@@ -160,8 +160,11 @@ impl Pass<'_> {
         // Shards come first and even when paused: this is how they learn that they are.
         let changed = self.apply_shards().await?;
         if self.datastore.spec.paused {
-            let observed = self.observed(&changed, None, Placing::Keep, SecretFact::Unknown);
-            return self.report(observed).await.map(|()| AGAIN);
+            // A move that has begun must not hold up what is stored, so it is brought to its end.
+            let placing = self.settle(true).await.unwrap_or(Placing::Keep);
+            let again = if placing.is_settled() { AGAIN } else { SOON };
+            let observed = self.observed(&changed, None, placing, SecretFact::Unknown);
+            return self.report(observed).await.map(|()| again);
         }
         let topic = topic::look(self.datastore, self.context).await;
         let placing = self.place(&topic).await?;
@@ -200,7 +203,7 @@ impl Pass<'_> {
         let status = self.status();
         let spec = &self.datastore.spec;
         let name = self.datastore.name_any();
-        if let Some(placing) = placement::settle(&status, &self.consumers()) {
+        if let Some(placing) = self.settle(topic.exists()).await {
             return Ok(placing);
         }
         let serves = |index: i32| {
@@ -213,13 +216,37 @@ impl Pass<'_> {
         let placing = placement::plan(&name, spec.shards, spec.kafka.partitions, &status, serves);
         match placing {
             Placing::NeedEnds if topic.exists() => {
-                let first = topic::ends(self.datastore, self.context).await.map_err(DatastoreError::Ends)?;
-                tokio::time::sleep(placement::MEASURE).await;
-                let second = topic::ends(self.datastore, self.context).await.map_err(DatastoreError::Ends)?;
+                let (first, second) = self.ends().await?;
                 Ok(placement::grow(&name, spec.shards, spec.kafka.partitions, &status, &first, &second))
             }
             other => Ok(other),
         }
+    }
+
+    /// What becomes of moves that have begun; None when there are none.
+    async fn settle(&self, topic_exists: bool) -> Option<Placing> {
+        let status = self.status();
+        let mut placing = placement::settle(&status, &self.consumers())?;
+        if let Placing::Settle { placements, waiting } = &mut placing
+            && !waiting.is_empty()
+            && topic_exists
+        {
+            match self.ends().await {
+                Ok((first, second)) => placement::keep_ahead(placements, &status, &first, &second),
+                Err(error) => {
+                    tracing::warn!(datastore = self.datastore.name_any(), error = %chain(&error), "a move that waits is not kept ahead of the end");
+                }
+            }
+        }
+        Some(placing)
+    }
+
+    /// The ends of the topic at two moments [`placement::MEASURE`] apart.
+    async fn ends(&self) -> Result<(BTreeMap<i32, i64>, BTreeMap<i32, i64>), DatastoreError> {
+        let first = topic::ends(self.datastore, self.context).await.map_err(DatastoreError::Ends)?;
+        tokio::time::sleep(placement::MEASURE).await;
+        let second = topic::ends(self.datastore, self.context).await.map_err(DatastoreError::Ends)?;
+        Ok((first, second))
     }
 
     /// Whether the query service, if there is one, can read a shard. Its pods are made anew when there are more shards, and none of

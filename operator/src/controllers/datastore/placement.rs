@@ -9,6 +9,9 @@
 //! pending, which ends the one before it and lets nobody begin, until each Consumer has said that it stops there. One that had
 //! passed the offset before it heard says so by what it has stored; then the entry moves on to there, and waits again. A
 //! Consumer says it only after its rows in the shard do, so it holds for every pod that reads there later, whatever that has heard.
+//!
+//! Nobody waits at the offset of a move that does not come about, because one Consumer does not answer: while it waits, the entry is
+//! kept ahead of the end. Whoever stopped there already goes on, as ends only go up.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -22,6 +25,10 @@ pub const MEASURE: Duration = Duration::from_secs(2);
 const AHEAD: i64 = 5;
 /// What a move is put ahead at least, in records.
 const LEAST: i64 = 100;
+/// How many times what came in during [`MEASURE`] a move that waits is kept ahead at least: more than comes in until the next look.
+const MARGIN: i64 = 10;
+/// And where it is put then.
+const FAR_AHEAD: i64 = 30;
 
 /// What to do about the placements.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -111,12 +118,32 @@ pub fn grow(
         let (Some(before), Some(end)) = (first.get(&partition), second.get(&partition)) else {
             return Placing::NeedEnds;
         };
-        let ahead = end + ((end - before).max(0) * AHEAD).max(LEAST);
+        let ahead = ahead(*before, *end, AHEAD);
         // Never before an entry that is there: offsets of a partition only go up.
         let from_offset = last.map_or(ahead, |last| ahead.max(last.from_offset + 1));
         entries.push(Placement { partition, from_offset, shard, pending: last.is_some() });
     }
     Placing::Write { entries, shards }
+}
+
+/// The offset that lies so many times what came in between two looks beyond the end.
+fn ahead(before: i64, end: i64, times: i64) -> i64 {
+    end + ((end - before).max(0) * times).max(LEAST)
+}
+
+/// Keeps moves that still wait ahead of the ends, which were seen at two moments [`MEASURE`] apart. One whose end is not known stays.
+pub fn keep_ahead(
+    placements: &mut [Placement],
+    status: &DatastoreStatus,
+    first: &BTreeMap<i32, i64>,
+    second: &BTreeMap<i32, i64>,
+) {
+    for entry in placements.iter_mut().filter(|entry| entry.pending && status.placements.contains(entry)) {
+        let (Some(before), Some(end)) = (first.get(&entry.partition), second.get(&entry.partition)) else { continue };
+        if entry.from_offset < ahead(*before, *end, MARGIN) {
+            entry.from_offset = entry.from_offset.max(ahead(*before, *end, FAR_AHEAD));
+        }
+    }
 }
 
 /// What becomes of the entries that are pending, by what each Consumer of the Datastore says; `None` when none is. A Consumer that
@@ -260,6 +287,39 @@ mod tests {
             assert_eq!(placements[0], status.placements[0], "{case}");
             assert_eq!((placements[1].from_offset, placements[1].pending), expected, "{case}");
             assert_eq!(waiting.is_empty(), expected != stands, "{case}");
+        }
+    }
+
+    #[test]
+    fn a_move_that_waits_is_kept_ahead_of_the_end() {
+        let mut status = placed(1, 1);
+        status.placements.push(Placement { partition: 0, from_offset: 5_000, shard: "m-1".to_owned(), pending: true });
+        for (case, seen, expected) in [
+            ("far from the end", Some((1_000, 1_010)), 5_000),
+            ("near to it, with little traffic", Some((4_950, 4_960)), 4_960 + 300),
+            ("near to it, with much", Some((4_000, 4_300)), 4_300 + 9_000),
+            ("the end is there", Some((5_000, 5_000)), 5_100),
+            ("the end is past it", Some((8_000, 8_100)), 8_100 + 3_000),
+            ("nobody knows the end", None, 5_000),
+        ] {
+            let (first, second) = seen.map(|(first, second)| (ends(&[first]), ends(&[second]))).unwrap_or_default();
+            let mut placements = status.placements.clone();
+            keep_ahead(&mut placements, &status, &first, &second);
+            assert_eq!(placements[0], status.placements[0], "{case}");
+            assert_eq!((placements[1].from_offset, placements[1].pending), (expected, true), "{case}");
+        }
+    }
+
+    #[test]
+    fn a_move_that_was_settled_or_moved_on_just_now_stays_where_it_is() {
+        let mut status = placed(1, 1);
+        status.placements.push(Placement { partition: 0, from_offset: 500, shard: "m-1".to_owned(), pending: true });
+        for (from_offset, pending) in [(500, false), (620, true)] {
+            let mut placements = status.placements.clone();
+            (placements[1].from_offset, placements[1].pending) = (from_offset, pending);
+            let before = placements.clone();
+            keep_ahead(&mut placements, &status, &ends(&[600]), &ends(&[700]));
+            assert_eq!(placements, before);
         }
     }
 }
