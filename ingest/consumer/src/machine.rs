@@ -281,6 +281,12 @@ impl Machine {
         self.phase = Phase::Drop;
     }
 
+    /// The server takes no writes, and the connection is well: it is kept, as the server was told to stop, or will be told to serve.
+    pub fn refused(&mut self, error: StepError, now: Millis) {
+        self.cut = Some(error);
+        self.phase = Phase::Look(now + self.times.look);
+    }
+
     /// What the rows say.
     pub fn surveyed(&mut self, epoch: Option<Epoch>, row: Option<OwnerRow>, now: Millis) {
         let Some(route) = &self.route else { return };

@@ -220,6 +220,7 @@ impl<V: View, L: Log> Runner<V, L> {
                         self.note(&worked);
                         self.machine.worked(worked, at);
                     }
+                    Err(e) if e.error == ProbeError::ReadOnly => self.refused(e).await,
                     Err(e) => self.failed(e),
                 }
             }
@@ -246,6 +247,19 @@ impl<V: View, L: Log> Runner<V, L> {
         self.deps.facts.failed(&error, now());
         self.deps.metrics.failures.inc();
         self.machine.failed(error);
+    }
+
+    /// The server takes no writes. A new connection would find the same, and costs it most when its office changes.
+    async fn refused(&mut self, error: StepError) {
+        let Some(session) = &mut self.session else { return self.failed(error) };
+        if let Err(lost) = session.leave().await {
+            return self.failed(lost);
+        }
+        tracing::warn!(%error, "the primary takes no writes");
+        self.deps.facts.failed(&error, now());
+        self.deps.metrics.failures.inc();
+        let at = self.now();
+        self.machine.refused(error, at);
     }
 
     /// A step that needs a connection found none: the machine and the driver would disagree, which a new connection settles.

@@ -207,6 +207,11 @@ impl Session {
         Ok(rows.into_iter().map(stored).collect())
     }
 
+    /// Leaves whatever transaction is open.
+    pub async fn leave(&mut self) -> Result<(), StepError> {
+        rollback(&mut self.db(Stage::Commit)).await
+    }
+
     /// Lets the view prepare, outside of a transaction.
     pub async fn prepare<V: View>(&mut self, view: &mut V, items: &[Placed<V::Item>]) -> Result<(), ViewError> {
         let mut db = Db::new(&mut self.conn, self.deadlines.prepare, Stage::Commit, self.limits);

@@ -38,7 +38,8 @@ impl Body for Host {
     }
 }
 
-/// Refuses writes and cuts connections; a planned one leaves the cutting to [`tidy`]. Never takes longer than the bounds above together.
+/// Refuses writes and cuts connections; a planned one leaves the cutting to the order to follow: until then clients can only read,
+/// and all of them coming back at once would hold up the change. Never takes longer than the bounds above together.
 pub async fn fence(shared: &Shared, server: &dyn Instance, body: &dyn Body, why: Why, planned: bool) -> Fenced {
     shared.update(|facts| {
         if facts.fence.is_none_or(|(present, _)| present != why) {
@@ -79,13 +80,6 @@ async fn obey(server: &dyn Instance, planned: bool) -> Result<(), SqlError> {
     tokio::time::timeout(OBEYS_WITHIN, cut_and_refuse)
         .await
         .unwrap_or(Err(SqlError::Deadline { step, within: OBEYS_WITHIN }))
-}
-
-/// What is left to do once a planned fence is answered: clients that stay connected can only read, and nobody needs them gone first.
-pub async fn tidy(server: &dyn Instance) {
-    if let Err(e) = server.cut_clients(OBEYS_WITHIN).await {
-        tracing::warn!(error = %e, "the server refuses writes, but not all connections are cut");
-    }
 }
 
 async fn executed(shared: &Shared, server: &dyn Instance) -> Option<GtidSet> {

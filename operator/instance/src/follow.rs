@@ -25,6 +25,9 @@ pub async fn follow(shared: &Shared, config: &Config, server: &dyn Instance, ord
     let status = step("read status", server.status(READ_WITHIN).await)?;
     if !status.read_only {
         step("refuse writes", server.refuse_writes(STEP_WITHIN).await)?;
+    }
+    // Those of a primary until now belong elsewhere.
+    if !status.read_only || shared.read(|facts| facts.fence.is_some()) {
         step("cut clients", server.cut_clients(STEP_WITHIN).await)?;
     }
     let account = Account { user: REPLICATION.to_owned(), password: config.passwords.of(REPLICATION).to_owned() };

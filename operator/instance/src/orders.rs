@@ -186,11 +186,11 @@ impl Worker {
                 Ok(done) => tracing::info!(work = ?job.work, ?done, "order carried out"),
                 Err(refusal) => tracing::warn!(work = ?job.work, %refusal, "order not carried out"),
             }
-            let done = outcome.is_ok();
+            let tidies = matches!(outcome, Ok(Done::Promoted(_)));
             // The one who gave it may have gone.
             drop(job.reply.send(outcome));
-            if done {
-                job.ended.run_until_cancelled(self.tidy(&job.work)).await;
+            if tidies {
+                job.ended.run_until_cancelled(promote::tidy(&self.shared, &*self.server)).await;
             }
             self.set_current(None);
         }
@@ -214,15 +214,6 @@ impl Worker {
             Work::Fence(order) => Ok(self.fence(Why::Epoch(order.epoch), order.planned).await),
             Work::Superseded(epoch) => Ok(self.fence(Why::Epoch(*epoch), false).await),
             Work::Isolate => Ok(self.fence(Why::Isolated, false).await),
-        }
-    }
-
-    /// What nobody waits for.
-    async fn tidy(&self, work: &Work) {
-        match work {
-            Work::Promote(_) => promote::tidy(&self.shared, &*self.server).await,
-            Work::Fence(order) if order.planned => fence::tidy(&*self.server).await,
-            Work::Fence(_) | Work::Follow(_) | Work::Superseded(_) | Work::Isolate => {}
         }
     }
 

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use understudy_wire::ReplicaName;
-use understudy_wire::evidence::Stage;
+use understudy_wire::evidence::{ProbeError, Stage};
 
 use super::*;
 
@@ -92,6 +92,20 @@ fn a_promoted_server_with_our_own_row_needs_no_claim() {
     m.opened(11);
     m.surveyed(Some(Epoch(2)), Some(row("me/1", 1, 4)), 11);
     assert!(matches!(m.step(11), Step::Load(guard) if guard.epoch == Epoch(2) && guard.term == Term(1)));
+}
+
+#[test]
+fn a_server_that_takes_no_writes_is_looked_at_again_over_the_same_connection() {
+    let mut m = running();
+    let error = StepError { step: "begin", stage: Stage::Commit, error: ProbeError::ReadOnly };
+    m.refused(error.clone(), 10);
+    assert_eq!(m.state(), State::Cut(error));
+    assert_eq!(m.step(10), Step::Rest(Some(10 + Times::default().look)));
+    assert_eq!(m.step(10 + Times::default().look), Step::Survey, "and no connection is made");
+    m.surveyed(Some(Epoch(1)), Some(row("me/1", 1, 4)), 300);
+    assert!(matches!(m.step(300), Step::Load(_)));
+    assert!(m.follow(Some(route("b", 2)), 310));
+    assert_eq!(m.step(310), Step::Close, "another primary is another connection");
 }
 
 #[test]

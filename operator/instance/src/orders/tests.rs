@@ -154,19 +154,19 @@ async fn a_planned_promotion_without_the_rest_is_refused_and_discards_nothing() 
 }
 
 #[tokio::test]
-async fn a_planned_fence_answers_first_and_cuts_clients_then() {
+async fn a_planned_fence_leaves_clients_until_the_server_follows() {
     let scene = scene();
     promoted(scene.promote(2, 0).await);
     scene.server.connect_clients(3);
     let fenced = scene.fence_as(3, true).await.unwrap();
     assert!(matches!(fenced, Done::Fenced(Fenced { executed: Some(_), killed: false })), "{fenced:?}");
     assert!(scene.is_read_only().await);
-    let cut = async {
-        while scene.server.clients() > 0 {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(SOON, cut).await.unwrap();
+    assert_eq!(scene.server.clients(), 3, "they can only read");
+    assert_eq!(scene.follow("metrics-0-zzzz", 3).await, Ok(Done::Followed));
+    assert_eq!(scene.server.clients(), 0);
+    scene.server.connect_clients(2);
+    assert_eq!(scene.follow("metrics-0-zzzz", 3).await, Ok(Done::Followed));
+    assert_eq!(scene.server.clients(), 2, "readers of a standby stay");
 }
 
 #[tokio::test]
