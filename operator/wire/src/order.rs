@@ -90,7 +90,8 @@ pub struct Promoted {
     pub executed: GtidSet,
 }
 
-/// `POST /v1/fence`: refuse writes and cut connections. `planned` lets running transactions end first (switchover).
+/// `POST /v1/fence`: refuse writes and cut connections. `planned` (switchover) lets running transactions end first, and leaves
+/// connections, which can only read by then, to the order to follow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FenceOrder {
