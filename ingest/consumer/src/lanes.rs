@@ -417,6 +417,11 @@ impl Lanes {
         silent || lane.position() != before
     }
 
+    /// Records wait that nobody has looked at yet, of whichever partition: that nothing was taken of one is no silence of the log.
+    pub fn are_waited_for(&mut self) {
+        self.lanes.values_mut().for_each(|lane| lane.silences = 0);
+    }
+
     /// A record came out of the log.
     pub fn offer(&mut self, partition: i32, offset: i64, holes: Holes) -> Offer {
         let Some(lane) = self.lanes.get_mut(&partition) else { return Offer::Drop };

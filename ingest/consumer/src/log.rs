@@ -13,6 +13,7 @@ use understudy_kafka::{Admin, AdminError, Origin, Position, Reader, ReaderError,
 use understudy_wire::evidence::LogRange;
 
 use crate::facts::Facts;
+use crate::placement::{Placement, spread};
 use crate::status::{Partition, Snapshot};
 
 /// Where records come from. Kafka, or a test's own.
@@ -127,6 +128,29 @@ pub async fn keep_asking(
     }
 }
 
+/// Keeps `placements` at what the partitions of the topic give one of these shards, until stopped. Partitions are added to a topic and
+/// never taken away: one that is not heard of stays.
+pub async fn keep_spreading(
+    shard: String,
+    shards: Vec<String>,
+    mut ends: watch::Receiver<Ends>,
+    placements: watch::Sender<Option<Placement>>,
+    stop: CancellationToken,
+) {
+    let mut known = 0;
+    loop {
+        let partitions = ends.borrow_and_update().partitions.last_key_value().map_or(0, |(last, _)| last + 1);
+        if partitions > known {
+            tracing::info!(partitions, before = known, "the topic's partitions are spread over the shards");
+            known = partitions;
+            placements.send_replace(Some(spread(&shard, &shards, known)));
+        }
+        if !matches!(stop.run_until_cancelled(ends.changed()).await, Some(Ok(()))) {
+            return;
+        }
+    }
+}
+
 impl Ends {
     /// Takes over what was answered. Whether any of it is news.
     fn hear(&mut self, origin: Option<Origin>, news: BTreeMap<i32, End>) -> bool {
@@ -172,6 +196,28 @@ mod tests {
 
     fn topic(id: &str) -> Option<Origin> {
         Some(Origin { cluster: None, topic: Some(id.to_owned()) })
+    }
+
+    #[tokio::test]
+    async fn a_topic_that_grows_feeds_the_shard_more_and_never_less() {
+        let (tell, ends_seen) = watch::channel(Ends::default());
+        let (placements, mut placement) = watch::channel(None);
+        let stop = CancellationToken::new();
+        let shards = vec!["a".to_owned(), "b".to_owned()];
+        let spreading = tokio::spawn(keep_spreading("b".to_owned(), shards, ends_seen, placements, stop.clone()));
+        let mut of = async |list: &[(i32, i64)]| {
+            tell.send_modify(|known| known.partitions = ends(list, 1));
+            placement.changed().await.unwrap();
+            placement.borrow().iter().flat_map(|placement| placement.keys().copied()).collect::<Vec<_>>()
+        };
+        assert_eq!(of(&[(0, 5), (1, 5)]).await, [1]);
+        assert_eq!(of(&[(0, 5), (1, 5), (3, 0)]).await, [1, 3], "partition 2 has no leader now");
+        tell.send_modify(|known| known.partitions = ends(&[(0, 0)], 2));
+        // On the one thread of this test everybody else comes to rest meanwhile.
+        tokio::task::yield_now().await;
+        assert!(!placement.has_changed().unwrap());
+        stop.cancel();
+        spreading.await.unwrap();
     }
 
     #[test]

@@ -23,10 +23,10 @@ use crate::config::Settings;
 use crate::facts::{Facts, INTERVAL};
 use crate::guard::OwnerId;
 use crate::lanes::Holes;
-use crate::log::{Ends, keep_asking, keep_hinting};
+use crate::log::{Ends, keep_asking, keep_hinting, keep_spreading};
 use crate::machine::Times;
 use crate::metrics::Metrics;
-use crate::placement::{Placement, spread};
+use crate::placement::Placement;
 use crate::publish::Publisher;
 use crate::route::Route;
 use crate::run::{Config, Deps, run};
@@ -37,8 +37,6 @@ use crate::{serve, watch as follow};
 
 /// How long closing the Kafka client may take.
 const CLOSE: Duration = Duration::from_secs(3);
-/// How long Kafka may take to say how many partitions the topic has.
-const ASK: Duration = Duration::from_secs(10);
 
 /// Starts logging and runs until SIGTERM or SIGINT. The view gets the settings, for its schema and limits of its own.
 pub async fn main<V: View>(settings: Settings, view: impl FnOnce(&Settings) -> Result<V>) -> Result<()> {
@@ -103,7 +101,7 @@ async fn serve_until<V: View>(settings: Settings, view: V, stop: CancellationTok
         background.clone(),
     ));
     let (ends, ends_seen) = watch::channel(Ends::default());
-    tasks.spawn(keep_asking(kafka.clone(), settings.topic.clone(), ends, facts.clone(), background.clone()));
+    tasks.spawn(keep_asking(kafka, settings.topic.clone(), ends, facts.clone(), background.clone()));
     let publisher = Publisher {
         namespace: settings.namespace.clone(),
         consumer: settings.consumer.clone(),
@@ -112,10 +110,7 @@ async fn serve_until<V: View>(settings: Settings, view: V, stop: CancellationTok
     tasks.spawn(publisher.run(client.clone(), seen.clone(), background.clone()));
 
     let outcome = async {
-        let placement = match stop.run_until_cancelled(place(&settings, client, &kafka, &tasks, &background)).await {
-            Some(placement) => placement?,
-            None => return Ok(()),
-        };
+        let placement = place(&settings, client, ends_seen.clone(), &tasks, &background)?;
         drive(&settings, view, route, placement, ends_seen, facts, board, seen, metrics, &tasks, &background, stop)
             .await
     };
@@ -127,35 +122,25 @@ async fn serve_until<V: View>(settings: Settings, view: V, stop: CancellationTok
     outcome
 }
 
-/// What feeds the shard: followed by watch with a Datastore, computed without.
-async fn place(
+/// What feeds the shard: followed by watch with a Datastore, computed from the partitions of the topic without.
+fn place(
     settings: &Settings,
     client: Client,
-    kafka: &Admin,
+    ends: watch::Receiver<Ends>,
     tasks: &TaskTracker,
     background: &CancellationToken,
 ) -> Result<watch::Receiver<Option<Placement>>> {
+    let (placements, placement) = watch::channel(None);
+    let (shard, stop) = (settings.shard.clone(), background.clone());
     if let Some(datastore) = &settings.datastore {
-        let (placements, placement) = watch::channel(None);
-        let (namespace, shard) = (settings.namespace.clone(), settings.shard.clone());
-        let watching =
-            follow::follow_datastore(client, namespace, datastore.clone(), shard, placements, background.clone());
-        tasks.spawn(watching);
-        return Ok(placement);
-    }
-    if settings.shards.is_empty() {
+        let namespace = settings.namespace.clone();
+        tasks.spawn(follow::follow_datastore(client, namespace, datastore.clone(), shard, placements, stop));
+    } else if settings.shards.is_empty() {
         bail!("neither UNDERSTUDY_DATASTORE nor UNDERSTUDY_SHARDS says what feeds the shard");
+    } else {
+        tasks.spawn(keep_spreading(shard, settings.shards.clone(), ends, placements, stop));
     }
-    let partitions = loop {
-        match kafka.partitions(&settings.topic, ASK).await {
-            Ok(partitions) => break partitions,
-            Err(e) => {
-                tracing::warn!(error = %e, "the partitions of the topic are not known yet");
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        }
-    };
-    Ok(watch::channel(Some(spread(&settings.shard, &settings.shards, partitions))).1)
+    Ok(placement)
 }
 
 #[expect(clippy::too_many_arguments, reason = "it only puts together what was made one by one")]

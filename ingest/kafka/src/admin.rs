@@ -256,11 +256,6 @@ impl Admin {
         .await
     }
 
-    /// How many partitions a topic has.
-    pub async fn partitions(&self, topic: &str, within: Duration) -> Result<i32, AdminError> {
-        Ok(self.layout(topic, within).await?.partitions)
-    }
-
     /// The earliest offset that can still be read, of each partition that answers.
     pub async fn earliest_offsets(&self, topic: &str, within: Duration) -> Result<BTreeMap<i32, i64>, AdminError> {
         let marks = self.watermarks(topic, within).await?;

@@ -41,7 +41,7 @@ pub struct ReaderConfig {
     pub channel_bytes: usize,
     /// How many bytes librdkafka may hold beyond the channel.
     pub queue_bytes: usize,
-    /// Deliver past missing offsets. Only for topics written by transactions.
+    /// Deliver past missing offsets, and only what was committed. Only for topics written by transactions.
     pub accept_gaps: bool,
 }
 

@@ -383,6 +383,32 @@ async fn a_reader_told_to_accept_gaps_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reader_of_transactions_gets_nothing_of_one_that_was_taken_back() {
+    let topic = Topic::with_partitions(1).await;
+    let name = topic.name.clone();
+    let written = tokio::task::spawn_blocking(move || {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", connection().bootstrap).set("transactional.id", &name);
+        let producer: BaseProducer = config.create().unwrap();
+        producer.init_transactions(WAIT).unwrap();
+        for (value, stays) in [("one", true), ("taken back", false), ("two", true)] {
+            producer.begin_transaction().unwrap();
+            producer.send(BaseRecord::<(), str>::to(&name).partition(0).payload(value)).map_err(|(e, _)| e).unwrap();
+            producer.flush(WAIT).unwrap();
+            if stays { producer.commit_transaction(WAIT) } else { producer.abort_transaction(WAIT) }.unwrap();
+        }
+    });
+    written.await.unwrap();
+    let (reader, mut events) = topic.reader_with(|config| config.accept_gaps = true);
+    reader.assign(vec![Position { partition: 0, offset: 0 }]).await.unwrap();
+    let first = next_record(&mut events).await;
+    let second = next_record(&mut events).await;
+    assert_eq!((first.offset, &first.value[..]), (0, &b"one"[..]));
+    assert_eq!((second.offset, &second.value[..]), (4, &b"two"[..]));
+    assert_eq!(reader.stop(WAIT).await, Stop::Clean);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_hint_is_there_for_lag_tools_and_moves_no_reader() {
     let topic = Topic::with_partitions(1).await;
     topic.fill(0, 5).await;

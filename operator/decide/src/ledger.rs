@@ -74,7 +74,7 @@ fn milestones(s: &Snapshot, primary: &ReplicaName, record: &Record, update: &mut
 }
 
 /// Since when consumers have been committing on this primary.
-fn first_commit(s: &Snapshot, primary: &ReplicaName) -> Option<Millis> {
+pub(crate) fn first_commit(s: &Snapshot, primary: &ReplicaName) -> Option<Millis> {
     let consumers = s.reports.iter().filter(|received| matches!(received.report.observer, Observer::Consumer { .. }));
     let since = consumers.flat_map(|received| {
         let about = received.report.evidence.iter().filter(|evidence| evidence.subject == *primary);
@@ -83,15 +83,19 @@ fn first_commit(s: &Snapshot, primary: &ReplicaName) -> Option<Millis> {
     since.max()
 }
 
+/// Whether there is a consumer that could tell of its commits.
+pub(crate) fn consumers_speak(s: &Snapshot) -> bool {
+    s.reports.iter().any(|received| matches!(received.report.observer, Observer::Consumer { .. }))
+}
+
 /// Whether the first commit of a consumer is in the record, or is not to be waited for: there is no consumer that speaks, or
 /// it does not commit for long, as when it is paused.
 fn commit_is_seen(s: &Snapshot, record: &Record, update: &RecordUpdate) -> bool {
     let is_first = |entry: &Entry| entry.step == Milestone::FirstCommit;
     let is_there = record.steps.contains(&Milestone::FirstCommit.to_string()) || update.entries.iter().any(is_first);
-    let speaks = s.reports.iter().any(|received| matches!(received.report.observer, Observer::Consumer { .. }));
     let published = s.status.last_change.as_ref().and_then(|change| change.at);
     let long_ago = published.is_none_or(|at| s.now.as_second().saturating_sub(at.as_second()) >= COMMIT_PATIENCE);
-    is_there || !speaks || long_ago
+    is_there || !consumers_speak(s) || long_ago
 }
 
 /// Whether every standby that works replicates from this primary.

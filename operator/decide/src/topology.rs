@@ -11,16 +11,32 @@ use crate::failover::assess::{Assessment, Cause, phase_words};
 use crate::failover::signature::volume_error;
 use crate::failover::snapshot::{Fact, Kind, Replica, Snapshot};
 use crate::following::{errant_against, is_good_copy};
+use crate::ledger;
 use crate::pace::{self, Pause};
 use crate::placement;
 use crate::replication_error::ReplicationError;
 use crate::view::role_of;
 
+/// For how long after a failover consumers come first, in milliseconds: some three times what they take on a busy machine.
+const CONSUMERS_FIRST: i64 = 5_000;
+
 /// Whether what is missing is not made yet, because a change of primary must not wait for the calls. One that takes long may
-/// itself wait for what is missing, and nobody is served before the first one.
+/// itself wait for what is missing, and nobody is served before the first one. A failover is over for those it is made for when
+/// consumers commit again; until then a new copy, of which nothing is there yet, would only take processor and disk from them.
 pub(crate) fn waits(s: &Snapshot) -> bool {
-    let changes = s.status.transition.as_ref().is_some_and(|change| change.kind != Kind::Bootstrap);
-    changes && s.memory.transition_known <= s.policy.thresholds.promote_within
+    match &s.status.transition {
+        Some(change) => {
+            change.kind != Kind::Bootstrap && s.memory.transition_known <= s.policy.thresholds.promote_within
+        }
+        None => consumers_come_first(s),
+    }
+}
+
+fn consumers_come_first(s: &Snapshot) -> bool {
+    let change = s.status.last_change.as_ref().filter(|change| change.kind == Kind::Failover);
+    let (Some(at), Some(primary)) = (change.and_then(|change| change.at), &s.status.primary) else { return false };
+    let ago = s.now.as_millisecond().saturating_sub(at.as_millisecond());
+    (0..CONSUMERS_FIRST).contains(&ago) && ledger::consumers_speak(s) && ledger::first_commit(s, primary).is_none()
 }
 
 /// Makes what is missing. Safe at any time, a change of primary included.

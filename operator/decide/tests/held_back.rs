@@ -6,7 +6,7 @@ use support::*;
 use understudy_decide::decision::Subject;
 use understudy_decide::failover::snapshot::*;
 use understudy_decide::{Fact, Order, OrderKind, Step};
-use understudy_wire::evidence::Phase;
+use understudy_wire::evidence::{Phase, Probe};
 
 /// What is to be done but for orders, in order.
 fn kinds(scene: &Scene) -> Vec<String> {
@@ -86,6 +86,32 @@ fn a_change_of_primary_waits_for_no_call_that_makes_something() {
     scene.ordered("b", OrderKind::Promote, 1, 100, OrderOutcome::InFlight);
     scene.0.memory.transition_known = 5_100;
     assert_eq!(kinds(&scene), ["MakePod of m-c"]);
+}
+
+#[test]
+fn after_a_failover_a_new_copy_waits_for_the_first_commit_but_not_for_long() {
+    let after = |kind: Kind, ago: i64, commits_since: Option<u64>, speaks: bool| {
+        let mut scene = Scene::well();
+        let at = scene.0.now - jiff::SignedDuration::from_millis(ago);
+        scene.0.status.last_change =
+            Some(LastChange { kind, epoch: EPOCH, from: None, record: None, cause: None, at: Some(at) });
+        scene.replica("c", |replica| replica.pod = Fact::Absent);
+        scene.says(&consumer(), "a", Some(Probe { committing_since: commits_since, ..commits() }), None);
+        if !speaks {
+            scene.0.reports.retain(|received| received.report.observer != consumer());
+        }
+        kinds(&scene).contains(&"MakePod of m-c".to_owned())
+    };
+    for (case, kind, ago, commits_since, speaks, made) in [
+        ("nothing is committed yet", Kind::Failover, 4_900, None, true, false),
+        ("for long", Kind::Failover, 5_000, None, true, true),
+        ("it is", Kind::Failover, 900, Some(10), true, true),
+        ("nobody would", Kind::Failover, 900, None, false, true),
+        ("a planned change", Kind::Switchover, 900, None, true, true),
+        ("the clock was set back", Kind::Failover, -60_000, None, true, true),
+    ] {
+        assert_eq!(after(kind, ago, commits_since, speaks), made, "{case}");
+    }
 }
 
 #[test]

@@ -174,6 +174,17 @@ fn a_partition_that_fell_silent_is_asked_for_again() {
 }
 
 #[test]
+fn a_partition_of_which_records_may_wait_unread_is_not_silent() {
+    let mut lanes = with_batch();
+    let told = |lanes: &mut Lanes, times: u32| (0..times).filter(|_| lanes.heard(0, 0, 15)).count();
+    for _ in 0..5 {
+        assert_eq!(told(&mut lanes, SILENCES), 0);
+        lanes.are_waited_for();
+    }
+    assert_eq!(told(&mut lanes, SILENCES + 1), 1);
+}
+
+#[test]
 fn a_paused_partition_is_not_read() {
     let mut lanes = Lanes::default();
     lanes.load(&placed(&[(0, "a", 0), (1, "a", 0)]), &[1], &stored(&[(0, 1), (1, 1)]));

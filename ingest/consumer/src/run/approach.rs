@@ -159,6 +159,10 @@ impl<V: View, L: Log> Runner<V, L> {
             self.lanes.rewind();
             self.batch = Batch::default();
         }
+        // A reader that is behind has far more to read than it has room for, and would throw it away again and again.
+        if !self.deps.events.is_empty() {
+            self.lanes.are_waited_for();
+        }
         // What was told before is no further silence of the partition.
         for (partition, end) in heard.partitions.into_iter().filter(|(p, end)| before.partitions.get(p) != Some(end)) {
             // What the broker said before the last commit is no news of an end below it.

@@ -108,16 +108,20 @@ impl Loop {
     ) -> Result<(), ReaderError> {
         let failed = |error: String| ReaderError::Client(error);
         let mut client = config.connection.config();
+        // What a transaction wrote and took back was never written.
+        let isolation = if config.accept_gaps { "read_committed" } else { "read_uncommitted" };
         client
             .set("group.id", &config.group)
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             // An offset that is not there is our business: never jump.
             .set("auto.offset.reset", "error")
-            .set("isolation.level", "read_uncommitted")
+            .set("isolation.level", isolation)
             .set("check.crcs", "true")
             .set("fetch.wait.max.ms", "100")
             .set("fetch.error.backoff.ms", "100")
+            // A queue that was full is asked for again as soon, and not after a second: the channel behind it empties faster than that.
+            .set("fetch.queue.backoff.ms", "100")
             .set("queued.max.messages.kbytes", (config.queue_bytes / 1024).max(1).to_string())
             .set("statistics.interval.ms", "1000");
         let context = Context { topic: config.topic.clone(), state: state.clone() };

@@ -164,7 +164,9 @@ pub fn settle(status: &DatastoreStatus, consumers: &[(String, ConsumerStatus)]) 
         let (mut reached, mut all_know) = (entry.from_offset, true);
         for (name, consumer) in consumers {
             let says = consumer.partitions.iter().find(|p| p.partition == entry.partition && p.shard == old.shard);
-            let works = consumer.workloads.iter().any(|workload| workload.shard == old.shard && workload.ready > 0);
+            // A pod that is not ready may have stored something already that it has not told of yet.
+            let here = consumer.workloads.iter().filter(|workload| workload.shard == old.shard);
+            let works = here.into_iter().any(|workload| workload.desired > 0 || workload.ready > 0);
             match says {
                 Some(says) if says.until == Some(entry.from_offset) => reached = reached.max(says.next_offset),
                 None if !works => {}
@@ -246,8 +248,12 @@ mod tests {
         assert_eq!((entries[0].partition, entries[0].from_offset), (2, 1001));
     }
 
-    /// A Consumer with a ready pod for `m-0` that says this of partition 0: its end as it knows it, and what it has stored.
-    fn consumer(said: Option<(Option<i64>, i64)>, ready: i32) -> ConsumerStatus {
+    /// A Consumer with pods for `m-0`, all of them ready, that says this of partition 0: its end as it knows it, and what it has stored.
+    fn consumer(said: Option<(Option<i64>, i64)>, pods: i32) -> ConsumerStatus {
+        with_pods(said, pods, pods)
+    }
+
+    fn with_pods(said: Option<(Option<i64>, i64)>, ready: i32, desired: i32) -> ConsumerStatus {
         let partitions = said.map(|(until, next_offset)| PartitionStatus {
             shard: "m-0".to_owned(),
             until,
@@ -256,7 +262,7 @@ mod tests {
         });
         ConsumerStatus {
             partitions: partitions.into_iter().collect(),
-            workloads: vec![ConsumerWorkload { shard: "m-0".to_owned(), ready, ..ConsumerWorkload::default() }],
+            workloads: vec![ConsumerWorkload { shard: "m-0".to_owned(), ready, desired, ..ConsumerWorkload::default() }],
             ..ConsumerStatus::default()
         }
     }
@@ -277,6 +283,7 @@ mod tests {
             ("it does not know and does not run", vec![consumer(Some((None, 400)), 0)], stands),
             ("it knows of an earlier end", vec![consumer(Some((Some(450), 400)), 1)], stands),
             ("a pod that has said nothing", vec![consumer(None, 1)], stands),
+            ("a pod that is not ready and has said nothing", vec![with_pods(None, 0, 1)], stands),
             ("it never read", vec![consumer(None, 0)], (500, false)),
             ("one of two knows", vec![knows.clone(), consumer(Some((None, 400)), 1)], stands),
             ("it had passed the offset before it heard", vec![consumer(Some((Some(500), 620)), 1)], (620, true)),
