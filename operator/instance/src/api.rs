@@ -26,7 +26,7 @@ use crate::build::Plan;
 use crate::config::Config;
 use crate::contact::{HELLO, OperatorStreams};
 use crate::facts::{Life, Shared};
-use crate::fence::Body as Mysqld;
+use crate::fence::{Body as Mysqld, stacks_of};
 use crate::orders::{Desk, Done, Work};
 
 /// Orders are small.
@@ -199,17 +199,7 @@ async fn peers(State(api): State<Api>, Order(order): Order<Peers>) -> Answer<()>
 }
 
 async fn stacks(State(api): State<Api>) -> Result<Json<Stacks>, StatusCode> {
-    let (done, taken) = tokio::sync::oneshot::channel();
-    let body = api.body.clone();
-    // The kernel may keep a reader of /proc waiting; this thread is given up then.
-    let started = std::thread::Builder::new()
-        .name("stacks".to_owned())
-        .spawn(move || drop(done.send(body.stacks(STACKS_WITHIN))));
-    started.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
-    match tokio::time::timeout(2 * STACKS_WITHIN, taken).await {
-        Ok(Ok(stacks)) => Ok(Json(stacks)),
-        _ => Err(StatusCode::GATEWAY_TIMEOUT),
-    }
+    stacks_of(&api.body, STACKS_WITHIN).await.map(Json).ok_or(StatusCode::GATEWAY_TIMEOUT)
 }
 
 /// Counts a stream of the operator for as long as its body lives.

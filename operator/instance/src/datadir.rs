@@ -165,9 +165,15 @@ pub fn examine(volume: &Path, replica: &ReplicaName, shard_uid: &str) -> Result<
     }
 }
 
-/// Writes the marker of a build that begins. The volume must have been found empty.
+/// Writes the marker of a build that begins, if the volume is empty: whoever found it so may have done that long ago.
 pub fn begin_build(volume: &Path, marker: &Marker) -> Result<(), VolumeError> {
-    write_json(volume, MARKER, marker)
+    match examine(volume, &marker.replica, &marker.shard_uid)? {
+        Found::Empty => write_json(volume, MARKER, marker),
+        Found::Complete(_) | Found::Unusable(_) => {
+            let source = io::Error::other("it is not empty, so nothing is built there");
+            Err(VolumeError { step: "look at", path: volume.to_owned(), source })
+        }
+    }
 }
 
 /// Makes a complete build the data directory.
@@ -304,6 +310,24 @@ mod tests {
                 assert_eq!(examine(volume, &me(), "uid-1").unwrap(), expected, "{case}");
             }
             assert_eq!(volume.join(DATA).join("ibdata1").exists(), steps > 2, "{case}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_built_over_what_came_to_lie_there_meanwhile() {
+        let ours = |volume: &Path| {
+            begin_build(volume, &marker(State::Building)).unwrap();
+            fs::create_dir(volume.join(BUILDING)).unwrap();
+            finish_build(volume, &marker(State::Complete)).unwrap();
+        };
+        let somebodys = |volume: &Path| fs::create_dir(volume.join(DATA)).unwrap();
+        for (case, come) in [("ours", &ours as &dyn Fn(&Path)), ("somebody's", &somebodys)] {
+            let dir = tempfile::tempdir().unwrap();
+            come(dir.path());
+            let before = fs::read(dir.path().join(MARKER)).ok();
+            assert!(begin_build(dir.path(), &marker(State::Building)).is_err(), "{case}");
+            assert!(dir.path().join(DATA).exists(), "{case}");
+            assert_eq!(fs::read(dir.path().join(MARKER)).ok(), before, "{case}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! Making the server refuse writes, whatever it takes. I/O.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -38,9 +39,22 @@ impl Body for Host {
     }
 }
 
+/// What mysqld's threads do, read in a thread of its own: the kernel may keep a reader of /proc waiting, which is given up then. None
+/// when nothing came in twice the bound.
+pub async fn stacks_of(body: &Arc<dyn Body>, within: Duration) -> Option<Stacks> {
+    let (done, taken) = tokio::sync::oneshot::channel();
+    let body = body.clone();
+    let reading = move || drop(done.send(body.stacks(within)));
+    if let Err(e) = std::thread::Builder::new().name("stacks".to_owned()).spawn(reading) {
+        tracing::warn!(error = %e, "no thread to read stacks in");
+        return None;
+    }
+    tokio::time::timeout(2 * within, taken).await.ok()?.ok()
+}
+
 /// Refuses writes and cuts connections; a planned one leaves the cutting to the order to follow: until then clients can only read,
 /// and all of them coming back at once would hold up the change. Never takes longer than the bounds above together.
-pub async fn fence(shared: &Shared, server: &dyn Instance, body: &dyn Body, why: Why, planned: bool) -> Fenced {
+pub async fn fence(shared: &Shared, server: &dyn Instance, body: &Arc<dyn Body>, why: Why, planned: bool) -> Fenced {
     shared.update(|facts| {
         if facts.fence.is_none_or(|(present, _)| present != why) {
             facts.fence = Some((why, Instant::now()));
@@ -53,7 +67,7 @@ pub async fn fence(shared: &Shared, server: &dyn Instance, body: &dyn Body, why:
     match obey(server, planned).await {
         Ok(()) => Fenced { executed: executed(shared, server).await, killed: false },
         Err(e) => {
-            let stacks = body.stacks(STACKS_WITHIN);
+            let stacks = stacks_of(body, STACKS_WITHIN).await.unwrap_or_default();
             body.kill();
             tracing::error!(error = %e, stacks = %serde_json::to_string(&stacks).unwrap_or_default(), "server did not obey the fence and was killed");
             Fenced { executed: None, killed: true }

@@ -34,24 +34,38 @@ pub struct Parts {
 
 /// Ends when mysqld has ended, or when stopped.
 pub async fn run(parts: Parts, mut plans: mpsc::Receiver<Plan>, stop: CancellationToken) {
-    let Some(found) = stop.run_until_cancelled(look(&parts)).await else { return };
-    let marker = match found {
-        Found::Complete(marker) => marker,
-        Found::Unusable(reason) => {
-            tracing::error!(%reason, "the volume is not usable");
-            return parts.shared.update(|facts| facts.life = Life::Unusable(reason));
-        }
-        Found::Empty => {
-            tracing::info!("the volume is empty, waiting for a build order");
-            parts.shared.update(|facts| facts.life = Life::Empty);
-            match stop.run_until_cancelled(fill(&parts, &mut plans)).await.flatten() {
-                Some(marker) => marker,
-                None => return,
-            }
-        }
+    let marker = match stop.run_until_cancelled(data(&parts, &mut plans)).await {
+        Some(Some(marker)) => marker,
+        Some(None) | None => return,
     };
     tracing::info!(origin = %marker.origin, "the volume holds this replica's data");
     parts.host.serve(&parts.shared, &*parts.server, stop).await;
+}
+
+/// Looks, and fills the volume when it is empty and that is ordered. After a build that failed it looks again: what was given up may
+/// have been done all the same. None when there is nothing to serve.
+async fn data(parts: &Parts, plans: &mut mpsc::Receiver<Plan>) -> Option<Marker> {
+    loop {
+        match look(parts).await {
+            Found::Complete(marker) => {
+                parts.shared.update(|facts| facts.build = None);
+                return Some(marker);
+            }
+            Found::Unusable(reason) => {
+                tracing::error!(%reason, "the volume is not usable");
+                parts.shared.update(|facts| facts.life = Life::Unusable(reason));
+                return None;
+            }
+            Found::Empty => {
+                tracing::info!("the volume is empty, waiting for a build order");
+                parts.shared.update(|facts| facts.life = Life::Empty);
+                let plan = plans.recv().await?;
+                if let Some(marker) = fill(parts, &plan).await {
+                    return Some(marker);
+                }
+            }
+        }
+    }
 }
 
 async fn look(parts: &Parts) -> Found {
@@ -81,30 +95,28 @@ async fn look(parts: &Parts) -> Found {
     }
 }
 
-/// Carries out build orders until one succeeds.
-async fn fill(parts: &Parts, plans: &mut mpsc::Receiver<Plan>) -> Option<Marker> {
-    while let Some(plan) = plans.recv().await {
-        tracing::info!(?plan, "build begins");
-        match build::build(&parts.config, &parts.shared, &parts.host, &plan).await {
-            Ok(marker) => {
-                tracing::info!(origin = %marker.origin, "build done");
-                parts.shared.update(|facts| {
-                    (facts.life, facts.build) = (Life::Starting, None);
-                });
-                return Some(marker);
-            }
-            Err(e) => {
-                tracing::error!(error = %e, "build failed");
-                parts.shared.update(|facts| {
-                    let mut progress = facts.build.take().unwrap_or_else(|| progress_of(&plan));
-                    progress.error = Some(e.to_string());
-                    facts.build = Some(progress);
-                    facts.life = Life::Empty;
-                });
-            }
+/// Carries out a build order; None when it failed.
+async fn fill(parts: &Parts, plan: &Plan) -> Option<Marker> {
+    tracing::info!(?plan, "build begins");
+    match build::build(&parts.config, &parts.shared, &parts.host, plan).await {
+        Ok(marker) => {
+            tracing::info!(origin = %marker.origin, "build done");
+            parts.shared.update(|facts| {
+                (facts.life, facts.build) = (Life::Starting, None);
+            });
+            Some(marker)
+        }
+        Err(e) => {
+            tracing::error!(error = %e, "build failed");
+            parts.shared.update(|facts| {
+                let mut progress = facts.build.take().unwrap_or_else(|| progress_of(plan));
+                progress.error = Some(e.to_string());
+                facts.build = Some(progress);
+                facts.life = Life::Looking;
+            });
+            None
         }
     }
-    None
 }
 
 fn progress_of(plan: &Plan) -> BuildProgress {

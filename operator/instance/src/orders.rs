@@ -218,7 +218,7 @@ impl Worker {
     }
 
     async fn fence(&self, why: Why, planned: bool) -> Done {
-        Done::Fenced(fence::fence(&self.shared, &*self.server, &*self.body, why, planned).await)
+        Done::Fenced(fence::fence(&self.shared, &*self.server, &self.body, why, planned).await)
     }
 }
 

@@ -3,6 +3,7 @@
 //! A thread that waits for a frozen volume sits in the kernel and cannot be cancelled. So everything on the volume happens
 //! in threads of its own that nobody joins; what they found, and how long they have been at it, is read from outside.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -147,17 +148,28 @@ fn millis(duration: Duration) -> u64 {
 #[error("the volume did not answer within {0:?}")]
 pub struct Hangs(pub Duration);
 
-/// Runs a job on the volume in a thread of its own; gives up on it, without ending it, after `within`.
+/// Jobs of one volume take turns, those that were given up included: what such a one still does must be over before the volume is looked
+/// at again.
+fn turn_on(volume: &Path) -> Arc<Mutex<()>> {
+    static TURNS: Mutex<BTreeMap<PathBuf, Arc<Mutex<()>>>> = Mutex::new(BTreeMap::new());
+    TURNS.lock().unwrap_or_else(PoisonError::into_inner).entry(volume.to_owned()).or_default().clone()
+}
+
+/// Runs a job on the volume in a thread of its own, after all before it; gives up on it, without ending it, after `within`. One that
+/// was given up before its turn came does nothing.
 pub async fn on_volume<T: Send + 'static>(
     volume: &Path,
     within: Duration,
     job: impl FnOnce(&Path) -> T + Send + 'static,
 ) -> Result<T, Hangs> {
     let (done, answer) = oneshot::channel();
-    let volume: PathBuf = volume.to_owned();
+    let (turn, volume) = (turn_on(volume), volume.to_owned());
     let started = std::thread::Builder::new().name("volume".to_owned()).spawn(move || {
+        let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
         // The one who asked may have given up.
-        drop(done.send(job(&volume)));
+        if !done.is_closed() {
+            drop(done.send(job(&volume)));
+        }
     });
     if let Err(e) = started {
         tracing::warn!(error = %e, "no thread for a job on the volume");
@@ -209,5 +221,22 @@ mod tests {
         assert_eq!(outcome, Err(Hangs(within)));
         drop(release);
         assert_eq!(on_volume(dir.path(), Duration::from_secs(5), |_| 7).await, Ok(7));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_done_beside_a_job_that_was_given_up_nor_after_one_that_had_not_begun() {
+        let dir = tempfile::tempdir().unwrap();
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let within = Duration::from_millis(20);
+        let hanging = on_volume(dir.path(), within, move |volume| {
+            held.recv().ok();
+            std::fs::write(volume.join("first"), "").is_ok()
+        });
+        assert_eq!(hanging.await, Err(Hangs(within)));
+        let next = on_volume(dir.path(), within, |volume| std::fs::write(volume.join("second"), "").is_ok());
+        assert_eq!(next.await, Err(Hangs(within)), "the first is not over");
+        drop(release);
+        let seen = |volume: &Path| (volume.join("first").exists(), volume.join("second").exists());
+        assert_eq!(on_volume(dir.path(), Duration::from_secs(5), seen).await, Ok((true, false)));
     }
 }

@@ -19,10 +19,15 @@ const SOON: Duration = Duration::from_secs(5);
 #[derive(Default)]
 struct Corpse {
     killed: AtomicBool,
+    /// The kernel keeps whoever reads what its threads do waiting.
+    hidden: AtomicBool,
 }
 
 impl Body for Corpse {
     fn stacks(&self, _within: Duration) -> Stacks {
+        while self.hidden.load(Ordering::Relaxed) {
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
         Stacks::default()
     }
 
@@ -203,6 +208,18 @@ async fn a_server_that_does_not_obey_is_killed_within_a_second_or_two() {
     let begun = Instant::now();
     assert_eq!(scene.fence(3).await, Ok(Done::Fenced(Fenced { executed: None, killed: true })));
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(scene.body.killed.load(Ordering::Relaxed));
+}
+
+#[tokio::test]
+async fn a_server_that_hides_what_it_does_is_killed_all_the_same() {
+    let scene = scene();
+    promoted(scene.promote(2, 0).await);
+    scene.server.hang(true);
+    scene.body.hidden.store(true, Ordering::Relaxed);
+    let fenced = tokio::time::timeout(SOON, scene.fence(3)).await;
+    scene.body.hidden.store(false, Ordering::Relaxed);
+    assert_eq!(fenced, Ok(Ok(Done::Fenced(Fenced { executed: None, killed: true }))));
     assert!(scene.body.killed.load(Ordering::Relaxed));
 }
 
