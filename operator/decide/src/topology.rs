@@ -20,16 +20,10 @@ use crate::view::role_of;
 /// For how long after a failover consumers come first, in milliseconds: some three times what they take on a busy machine.
 const CONSUMERS_FIRST: i64 = 5_000;
 
-/// Whether what is missing is not made yet, because a change of primary must not wait for the calls. One that takes long may
-/// itself wait for what is missing, and nobody is served before the first one. A failover is over for those it is made for when
-/// consumers commit again; until then a new copy, of which nothing is there yet, would only take processor and disk from them.
+/// Whether what is missing is not made yet. A failover is over for those it is made for when consumers commit again; until then a new
+/// copy, of which nothing is there yet, would only take processor and disk from them.
 pub(crate) fn waits(s: &Snapshot) -> bool {
-    match &s.status.transition {
-        Some(change) => {
-            change.kind != Kind::Bootstrap && s.memory.transition_known <= s.policy.thresholds.promote_within
-        }
-        None => consumers_come_first(s),
-    }
+    s.is_changing_primary() || (s.status.transition.is_none() && consumers_come_first(s))
 }
 
 fn consumers_come_first(s: &Snapshot) -> bool {

@@ -80,12 +80,17 @@ fn a_change_of_primary_waits_for_no_call_that_makes_something() {
     scene.reprobed(ReprobeOutcome::Failed("refused".into()));
     scene.ordered("b", OrderKind::Promote, 1, 100, OrderOutcome::InFlight);
     assert_eq!(kinds(&scene), [""; 0]);
+    assert!(scene.0.is_changing_primary(), "nothing is shown either");
     scene.ordered("b", OrderKind::Promote, 1, 100, OrderOutcome::Done(None));
     assert_eq!(kinds(&scene), ["Publish of m-b"]);
     // It may be what the change waits for.
     scene.ordered("b", OrderKind::Promote, 1, 100, OrderOutcome::InFlight);
     scene.0.memory.transition_known = 5_100;
     assert_eq!(kinds(&scene), ["MakePod of m-c"]);
+    assert!(!scene.0.is_changing_primary());
+    scene.0.memory.transition_known = 0;
+    scene.0.status.transition.as_mut().unwrap().kind = Kind::Bootstrap;
+    assert!(!scene.0.is_changing_primary(), "nobody is served before the first one");
 }
 
 #[test]

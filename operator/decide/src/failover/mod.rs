@@ -1,7 +1,8 @@
 //! Who is primary: from evidence to a change of primary and its record. Pure. `operator/docs/failover.md` has the terms,
 //! states and rules under the same names.
 //!
-//! - [`snapshot`]: everything that is known of one shard at one moment; [`thresholds`]: how soon what follows
+//! - [`snapshot`]: everything that is known of one shard at one moment; [`memory`]: what of it
+//!   only this process knows; [`thresholds`]: how soon what follows
 //! - [`testimony`], [`signature`], [`assess`]: from evidence to a verdict
 //! - [`candidate`]: who may become primary; [`retention`]: what Kafka must hold for it;
 //!   [`last_resort`]: who may when nobody should
@@ -12,6 +13,7 @@ pub mod assess;
 pub(crate) mod bootstrap;
 pub mod candidate;
 pub(crate) mod last_resort;
+pub mod memory;
 pub(crate) mod plan;
 pub mod record;
 pub mod retention;

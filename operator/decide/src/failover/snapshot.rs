@@ -10,8 +10,9 @@ use understudy_wire::evidence::{Millis, Server, Volume};
 use understudy_wire::order::Peers;
 use understudy_wire::{Epoch, GtidSet, Observer, ReplicaName, Report, ShardName};
 
+pub use super::memory::{Memory, OrderFact, OrderOutcome, Reprobe, ReprobeOutcome};
 pub use super::thresholds::Thresholds;
-use crate::decision::{OrderKind, Subject};
+use crate::decision::OrderKind;
 
 /// Everything that is known of one shard at one moment.
 #[derive(Clone, Debug)]
@@ -350,67 +351,6 @@ pub struct Fleet {
     pub silent: usize,
 }
 
-/// What this process did and saw; empty after a restart, and nothing is lost with it but a little time.
-#[derive(Clone, Debug, Default)]
-pub struct Memory {
-    /// Time since this process started or last had a pause of its own: nobody counts as silent for longer.
-    pub awake: Millis,
-    /// How long this process has known the present transition.
-    pub transition_known: Millis,
-    /// How long this process has known the present primary to be in office under the present epoch.
-    pub office_known: Millis,
-    /// The probe after the claim.
-    pub reprobe: Option<Reprobe>,
-    /// The last order of each kind to each replica.
-    pub orders: BTreeMap<(ReplicaName, OrderKind), OrderFact>,
-    /// Steps that could not be taken a moment ago. They are held back for a while, and stand in nobody's way.
-    pub held_back: BTreeSet<Subject>,
-}
-
-/// The probe after the claim.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reprobe {
-    /// The claim it belongs to.
-    pub epoch: Epoch,
-    /// How it went.
-    pub outcome: ReprobeOutcome,
-}
-
-/// How the probe after the claim went.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ReprobeOutcome {
-    /// It is under way for this long.
-    Running(Millis),
-    /// The server committed.
-    Committed,
-    /// It did not.
-    Failed(String),
-}
-
-/// What became of an order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OrderFact {
-    /// The epoch it was given under.
-    pub epoch: Epoch,
-    /// Time since it was sent.
-    pub sent: Millis,
-    /// How often in a row it was sent under this epoch.
-    pub tries: u32,
-    /// What came of it.
-    pub outcome: OrderOutcome,
-}
-
-/// What came of an order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum OrderOutcome {
-    /// No answer yet, and its deadline has not passed.
-    InFlight,
-    /// Carried out; the executed transactions where the answer has them.
-    Done(Option<GtidSet>),
-    /// Refused, failed or not answered.
-    Failed(String),
-}
-
 impl Snapshot {
     /// The latest word of a replica's own manager about its server, and the time since it was received.
     pub fn own_report(&self, replica: &ReplicaName) -> Option<(&Server, Millis)> {
@@ -478,16 +418,17 @@ impl Snapshot {
         told.fold(self.status.epoch, Epoch::max)
     }
 
+    /// Whether the primary is being changed and that has not taken long yet. Nothing that only makes or shows something is asked of the API
+    /// server meanwhile: each call may keep the change waiting. One that takes long may itself wait for what is missing, and nobody is
+    /// served before the first primary.
+    pub fn is_changing_primary(&self) -> bool {
+        let changes = self.status.transition.as_ref().is_some_and(|change| change.kind != Kind::Bootstrap);
+        changes && self.memory.transition_known <= self.policy.thresholds.promote_within
+    }
+
     /// The order of this kind to this replica under this epoch.
     pub fn order(&self, replica: &ReplicaName, kind: OrderKind, epoch: Epoch) -> Option<&OrderFact> {
         self.memory.orders.get(&(replica.clone(), kind)).filter(|order| order.epoch == epoch)
-    }
-}
-
-impl OrderFact {
-    /// Whether an answer may still come.
-    pub fn in_flight(&self) -> bool {
-        matches!(self.outcome, OrderOutcome::InFlight)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! It looks again when somebody says something new, when an object of the shard changes, and several times a second
 //! anyway. In a steady state a pass makes no call to the API server. A stage waits for nobody but the API server, each call
-//! within its deadline, and holds up no other shard.
+//! within its deadline, and holds up no other shard. While the primary is being changed only the calls of the change itself are made.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -171,11 +171,16 @@ impl Stage {
         if outcome == Acted::Changed {
             return Again::AtOnce;
         }
+        let again = Again::After(TICK.min(Duration::from_millis(decision.requeue)));
+        // The claim has shown what is under way, and what becomes of it is shown when it is published.
+        if snapshot.is_changing_primary() {
+            return again;
+        }
         if let Err(error) = self.report(&objects).await {
             tracing::warn!(shard = self.name, error = %chain(&error), "status not written");
             return Again::After(BREATH);
         }
-        Again::After(TICK.min(Duration::from_millis(decision.requeue)))
+        again
     }
 
     /// The shard counts no more, and is not told of.
