@@ -115,7 +115,7 @@ async fn run(config: Arc<Config>, dropped_lines: Arc<AtomicU64>) -> anyhow::Resu
 
     stop::asked().await.context("signals")?;
     tracing::info!("asked to stop");
-    stop::stop(&shared, &config, &host, &*connection(), &*host).await;
+    stop::stop(&shared, &config, &host, &*connection()).await;
     ending.cancel();
     tasks.close();
     if tokio::time::timeout(END_WITHIN, tasks.wait()).await.is_err() {

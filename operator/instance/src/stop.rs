@@ -1,5 +1,6 @@
 //! The planned end: stop taking writes, stop mysqld within its bound, go. I/O.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -24,7 +25,7 @@ pub async fn asked() -> std::io::Result<()> {
 }
 
 /// Ends mysqld. What it does is in the evidence as [`Life`] with `stopping`; a thread that hangs in the kernel does not hold this up for longer than its bounds.
-pub async fn stop(shared: &Shared, config: &Config, host: &Host, server: &dyn Instance, body: &dyn Body) {
+pub async fn stop(shared: &Shared, config: &Config, host: &Arc<Host>, server: &dyn Instance) {
     shared.update(|facts| facts.stopping = true);
     let Some(process) = host.process().filter(|p| p.exit().is_none()) else { return };
     if shared.read(|facts| facts.life == Life::Building) {
@@ -32,7 +33,8 @@ pub async fn stop(shared: &Shared, config: &Config, host: &Host, server: &dyn In
         process.signal(Signal::KILL);
     } else {
         if let Some(epoch) = shared.serving() {
-            let fenced = fence(shared, server, body, Why::Epoch(epoch), true).await;
+            let body: Arc<dyn Body> = host.clone();
+            let fenced = fence(shared, server, &body, Why::Epoch(epoch), true).await;
             tracing::info!(?fenced, "writes refused before the end");
         }
         process.signal(Signal::TERM);

@@ -262,7 +262,12 @@ mod tests {
         });
         ConsumerStatus {
             partitions: partitions.into_iter().collect(),
-            workloads: vec![ConsumerWorkload { shard: "m-0".to_owned(), ready, desired, ..ConsumerWorkload::default() }],
+            workloads: vec![ConsumerWorkload {
+                shard: "m-0".to_owned(),
+                ready,
+                desired,
+                ..ConsumerWorkload::default()
+            }],
             ..ConsumerStatus::default()
         }
     }
