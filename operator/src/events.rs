@@ -43,6 +43,8 @@ pub enum Reason {
     TopicCreated,
     /// The topic is not as the spec asks; it is not changed.
     TopicDiffers,
+    /// A topic that the object needs and that nobody makes for it is not there.
+    TopicMissing,
     /// The brokers do not answer.
     KafkaUnreachable,
     /// A Secret that the spec names is not there.
@@ -174,6 +176,7 @@ impl Reason {
             | Self::Refused
             | Self::ContainerWaits
             | Self::TopicDiffers
+            | Self::TopicMissing
             | Self::KafkaUnreachable
             | Self::SecretMissing
             | Self::TokensUnusable

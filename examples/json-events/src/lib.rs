@@ -3,8 +3,11 @@
 //! The totals are what would show a record applied twice or not at all: `UPDATE ... SET events = events + n` cannot be repeated without
 //! harm. The core makes it safe: the update is in one transaction with the offset, and that transaction takes effect exactly once.
 //!
-//! An event is a JSON object with `kind` (text, 1 to 64 characters) and, if it has one, `amount` (an integer); everything else in it is
-//! kept as it is. What is no such object goes to the dead-letter topic.
+//! An event is a JSON object with `kind` (text, 1 to 64 characters) and, if it has one, `amount` (an integer, at most a billion either way, so
+//! that no total ever overflows); everything else in it is kept as it is. What is no such object goes to the dead-letter topic.
+//!
+//! The key over partition and offset is not unique. The core needs no help against a record that comes twice, and when a person lets a
+//! partition be read from an earlier offset, other events come under offsets that are there: they are stored and counted beside the first.
 
 use std::collections::BTreeMap;
 
@@ -15,6 +18,8 @@ use understudy_sql::{Db, Insert, Value};
 
 /// Longest kind, in characters.
 const KIND_CHARS: usize = 64;
+/// Largest amount, either way. It takes nine billion of them to fill the column of a total, which would stop the view for good.
+const MOST: i64 = 1_000_000_000;
 
 /// One event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +70,7 @@ impl Events {
             format!(
                 "CREATE TABLE IF NOT EXISTS `{schema}`.event (partition_id INT NOT NULL, kafka_offset BIGINT NOT NULL, \
                  kind VARCHAR(64) CHARACTER SET utf8mb4 COLLATE utf8mb4_0900_bin NOT NULL, amount BIGINT NOT NULL, \
-                 body MEDIUMTEXT CHARACTER SET utf8mb4 NOT NULL, PRIMARY KEY (partition_id, kafka_offset))"
+                 body MEDIUMTEXT CHARACTER SET utf8mb4 NOT NULL, KEY (partition_id, kafka_offset))"
             ),
             format!(
                 "CREATE TABLE IF NOT EXISTS `{schema}`.total (kind VARCHAR(64) CHARACTER SET utf8mb4 COLLATE utf8mb4_0900_bin \
@@ -87,12 +92,19 @@ impl View for Events {
     type Item = Event;
 
     fn decode(&mut self, record: &Record) -> Decoded<Event> {
+        // A sequence of the fields' values would be taken for them.
+        if record.value.trim_ascii_start().first() != Some(&b'{') {
+            return Decoded::reject("not_an_event", "it is no JSON object");
+        }
         let fields: Fields = match serde_json::from_slice(&record.value) {
             Ok(fields) => fields,
             Err(e) => return Decoded::reject("not_an_event", e.to_string()),
         };
         if fields.kind.is_empty() || fields.kind.chars().count() > KIND_CHARS {
             return Decoded::reject("kind", format!("a kind has 1 to {KIND_CHARS} characters"));
+        }
+        if !(-MOST..=MOST).contains(&fields.amount) {
+            return Decoded::reject("amount", format!("an amount is at most {MOST}, either way"));
         }
         match String::from_utf8(record.value.to_vec()) {
             Ok(body) => Decoded::item(Event { kind: fields.kind, amount: fields.amount, body }, 1),
@@ -115,7 +127,7 @@ impl View for Events {
         let mut rows = Vec::with_capacity(items.len());
         for Placed { record, item } in items {
             let total = totals.entry(&item.kind).or_default();
-            *total = (total.0 + 1, total.1.saturating_add(item.amount));
+            *total = (total.0 + 1, total.1 + item.amount);
             rows.push(vec![
                 Value::from(record.partition),
                 Value::from(record.offset),
@@ -170,10 +182,16 @@ mod tests {
     #[case::whole(br#"{"kind":"sale","amount":12,"who":"a"}"#, Ok(("sale", 12)))]
     #[case::without_amount(br#"{"kind":"visit"}"#, Ok(("visit", 0)))]
     #[case::no_json(b"kind=sale", Err("not_an_event"))]
+    #[case::after_blanks(b" \n{\"kind\":\"visit\"}", Ok(("visit", 0)))]
     #[case::no_object(b"[1]", Err("not_an_event"))]
+    #[case::a_sequence_of_its_fields(br#"["sale",12]"#, Err("not_an_event"))]
     #[case::no_kind(br#"{"amount":12}"#, Err("not_an_event"))]
     #[case::empty_kind(br#"{"kind":""}"#, Err("kind"))]
     #[case::amount_too_large(br#"{"kind":"sale","amount":99999999999999999999}"#, Err("not_an_event"))]
+    #[case::the_largest_amount(br#"{"kind":"sale","amount":1000000000}"#, Ok(("sale", 1_000_000_000)))]
+    #[case::the_least_amount(br#"{"kind":"sale","amount":-1000000000}"#, Ok(("sale", -1_000_000_000)))]
+    #[case::beyond_the_largest(br#"{"kind":"sale","amount":1000000001}"#, Err("amount"))]
+    #[case::beyond_the_least(br#"{"kind":"sale","amount":-9223372036854775808}"#, Err("amount"))]
     #[case::not_utf8(b"{\"kind\":\"\xff\"}", Err("not_an_event"))]
     #[case::nothing(b"", Err("not_an_event"))]
     fn an_event_is_an_object_with_a_kind(#[case] value: &[u8], #[case] expected: Result<(&str, i64), &str>) {

@@ -54,3 +54,27 @@ async fn totals_are_right_after_a_failover_to_a_replica_that_lags() {
     assert!(!dead.all().is_empty(), "what is no event was put aside");
     consumer.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_that_come_under_offsets_that_are_stored_are_stored_and_counted_beside_the_first() {
+    let (shard, log, dead) = (Shard::start(0).await, TestLog::new(2), Arc::new(MemoryLog::new(1)));
+    let consumer = start("a", &shard, &log, &dead, Events::new("view_events").unwrap());
+    let mut expected = Totals::new();
+    produce(&log, 0, 20, &mut expected);
+    until("all of it is stored", || async { totals(&shard, 0).await == (20, expected.clone()) }).await;
+    log.cut(0, 4);
+    consumer.has_fault(Some("ended")).await;
+    until("the row remembers it", || async {
+        let cut = "SELECT cut_at FROM understudy.consumer_offset WHERE partition_id = 0";
+        shard.admin(0).await.query_first::<Option<i64>, _>(cut).await.unwrap() == Some(Some(4))
+    })
+    .await;
+    produce(&log, 20, 60, &mut expected);
+    let decision = "UPDATE understudy.consumer_offset SET next_offset = 4, cut_at = NULL WHERE partition_id = 0";
+    shard.admin(0).await.query_drop(decision).await.unwrap();
+    until("what took the place of the tail is there too", || async {
+        totals(&shard, 0).await == (60, expected.clone())
+    })
+    .await;
+    consumer.end().await;
+}

@@ -48,8 +48,8 @@ pub struct Batch<I> {
     bytes: usize,
     weight: usize,
     opened: Option<Instant>,
-    /// Time of the last record of each partition, in milliseconds since 1970, as the record has it.
-    last_ms: BTreeMap<i32, i64>,
+    /// Times of the first and of the last record of each partition, in milliseconds since 1970, as the records have them.
+    times_ms: BTreeMap<i32, (i64, i64)>,
 }
 
 impl<I> Default for Batch<I> {
@@ -61,7 +61,7 @@ impl<I> Default for Batch<I> {
             bytes: 0,
             weight: 0,
             opened: None,
-            last_ms: BTreeMap::new(),
+            times_ms: BTreeMap::new(),
         }
     }
 }
@@ -74,7 +74,7 @@ impl<I> Batch<I> {
         self.bytes += record.value.len() + record.key.len();
         self.weight += decoded.weight;
         if let Some(at) = record.timestamp_ms {
-            self.last_ms.insert(record.partition, at);
+            self.times_ms.entry(record.partition).and_modify(|(_, last)| *last = at).or_insert((at, at));
         }
         for reject in decoded.rejects {
             self.letters.push(letter(&record, reject));
@@ -84,12 +84,15 @@ impl<I> Batch<I> {
         }
     }
 
-    /// Moves an item that cannot be applied to what is put aside.
-    pub fn reject(&mut self, index: usize, reason: &'static str, detail: String) {
-        if index < self.items.len() {
-            let placed = self.items.remove(index);
-            self.letters.push(letter(&placed.record, Reject { reason, detail, value: None }));
+    /// Moves an item that cannot be applied to what is put aside. Whether there is such an item.
+    #[must_use]
+    pub fn reject(&mut self, index: usize, reason: &'static str, detail: String) -> bool {
+        if index >= self.items.len() {
+            return false;
         }
+        let placed = self.items.remove(index);
+        self.letters.push(letter(&placed.record, Reject { reason, detail, value: None }));
+        true
     }
 
     /// Whether nothing was taken.
@@ -134,13 +137,12 @@ impl<I> Batch<I> {
 
     /// The time of the last record of a partition.
     pub fn last_ms(&self, partition: i32) -> Option<i64> {
-        self.last_ms.get(&partition).copied()
+        self.times_ms.get(&partition).map(|(_, last)| *last)
     }
 
-    /// The time of the oldest record, by the records' own times.
+    /// The time of the first record of a partition, whether it is to be applied or put aside.
     pub fn first_ms(&self, partition: i32) -> Option<i64> {
-        let of = |placed: &&Placed<I>| placed.record.partition == partition;
-        self.items.iter().find(of).and_then(|placed| placed.record.timestamp_ms)
+        self.times_ms.get(&partition).map(|(first, _)| *first)
     }
 }
 
@@ -199,7 +201,8 @@ mod tests {
         let part = Reject { reason: "late", detail: String::new(), value: Some(Bytes::from_static(b"part")) };
         batch.push(record(1, 4), Decoded { item: Some(1), weight: 1, rejects: vec![part] }, now);
         batch.push(record(2, 4), Decoded::item(2, 1), now);
-        batch.reject(1, "refused", "by the view".into());
+        assert!(batch.reject(1, "refused", "by the view".into()));
+        assert!(!batch.reject(1, "refused", "by the view".into()), "there is no such item any more");
         let letters: Vec<_> =
             batch.letters().iter().map(|l| (l.record.offset, l.reason, l.record.value.clone())).collect();
         let whole = Bytes::from_static(b"xxxx");
@@ -208,6 +211,7 @@ mod tests {
             [(0, "bad", whole.clone()), (1, "late", Bytes::from_static(b"part")), (2, "refused", whole)]
         );
         assert_eq!(batch.items().iter().map(|p| p.item).collect::<Vec<_>>(), [1]);
-        assert_eq!((batch.records(), batch.last_ms(0)), (3, Some(1002)));
+        let times = (batch.first_ms(0), batch.last_ms(0));
+        assert_eq!((batch.records(), times), (3, (Some(1000), Some(1002))), "what is put aside counts");
     }
 }

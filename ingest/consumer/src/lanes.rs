@@ -8,6 +8,7 @@
 //! log becomes later, and the row remembers it for the next process.
 
 mod fault;
+mod note;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use understudy_kafka::Origin;
 
 pub use self::fault::Fault;
+pub use self::note::Note;
 use crate::placement::{Placement, Spans};
 
 /// How often in a row the log may be heard to hold more of a partition while nothing of it comes.
@@ -82,6 +84,8 @@ pub struct Lane {
     paused: bool,
     /// The topic that what is stored was read from, as the row says.
     origin: Origin,
+    /// The schema that what is stored is in, as the row says.
+    schema: Option<String>,
     /// Where the log ended when it was seen to end below what was taken of it.
     cut: Option<i64>,
     /// The same as the row says.
@@ -103,6 +107,7 @@ impl Lane {
             end: None,
             paused,
             origin: Origin::default(),
+            schema: None,
             cut: None,
             row_cut: None,
             row_until: None,
@@ -224,58 +229,6 @@ impl Lane {
         let wanted = self.spans.next(at)?;
         self.ended().or((wanted < earliest).then_some(Fault::Deleted { wanted, earliest }))
     }
-
-    /// Takes notice of which topic the log is. Whether what is stored turns out to be of another one.
-    fn belongs_to(&mut self, found: &Origin) -> bool {
-        let same = self.stored.is_none() || self.origin.agrees(found);
-        match (same, &self.fault) {
-            (true, Some(Fault::Replaced { .. })) => self.fault = self.ended(),
-            (true, _) | (false, Some(Fault::Replaced { .. })) => {}
-            (false, _) => {
-                self.fail(Fault::Replaced { stored: self.origin.clone(), found: found.clone() });
-                return true;
-            }
-        }
-        false
-    }
-
-    /// What its row said, or what another lane of the partition knew.
-    fn recall(&mut self, cut: Option<i64>, row_cut: Option<i64>) {
-        (self.cut, self.row_cut) = (cut, row_cut);
-        let ended = self.ended();
-        if ended.is_none() {
-            // What is stored here ends where the log is as it was.
-            self.cut = None;
-        }
-        if ended.is_some() || matches!(self.fault, Some(Fault::Ended { .. })) {
-            (self.fault, self.trying) = (ended, false);
-        }
-    }
-
-    /// What the row is to say beside the offset.
-    fn note(&self, found: &Origin) -> Note {
-        let origin = match self.fault {
-            Some(Fault::Replaced { .. }) => self.origin.clone(),
-            _ => found.or(&self.origin),
-        };
-        Note { origin, cut: self.cut, until: self.promise() }
-    }
-
-    /// The row says this now.
-    fn noted(&mut self, note: Note) {
-        (self.origin, self.row_cut, self.row_until) = (note.origin, note.cut, note.until);
-    }
-}
-
-/// What a row says of the log, beside the offset.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Note {
-    /// The topic that was read.
-    pub origin: Origin,
-    /// Where it ended when it was seen to end below the offset.
-    pub cut: Option<i64>,
-    /// The offset that nobody passes who reads the partition into the shard, because another one is fed from there on.
-    pub until: Option<i64>,
 }
 
 /// All partitions that feed the shard.
@@ -283,6 +236,8 @@ pub struct Note {
 pub struct Lanes {
     lanes: BTreeMap<i32, Lane>,
     start: Start,
+    /// The schema that is written.
+    schema: Option<String>,
     /// Which topic the log is, as far as it is known.
     found: Origin,
 }
@@ -291,6 +246,13 @@ impl Lanes {
     /// None yet.
     pub fn new(start: Start) -> Self {
         Self { start, ..Self::default() }
+    }
+
+    /// The same, for who writes this schema: offsets that were stored with what is in another one are not gone on from.
+    #[must_use]
+    pub fn writing(mut self, schema: &str) -> Self {
+        self.schema = Some(schema.to_owned());
+        self
     }
 
     /// Each partition and its lane.
@@ -329,11 +291,15 @@ impl Lanes {
     /// was there and no longer is, a person took out.
     pub fn recall(&mut self, partition: i32, row: Note) {
         let Some(lane) = self.lanes.get_mut(&partition) else { return };
+        if matches!(lane.fault, Some(Fault::Schema { .. })) {
+            lane.fault = None;
+        }
         let known = if lane.row_cut.is_some() && row.cut.is_none() { None } else { lane.cut };
         let cut = known.zip(row.cut).map(|(known, row)| known.min(row)).or(known).or(row.cut);
         lane.recall(cut, row.cut);
-        (lane.origin, lane.row_until) = (row.origin, row.until);
+        (lane.origin, lane.schema, lane.row_until) = (row.origin, row.schema, row.until);
         lane.belongs_to(&self.found);
+        lane.is_in(self.schema.as_deref());
     }
 
     /// The rows to come are another server's: what is missing there nobody took out.
@@ -359,9 +325,9 @@ impl Lanes {
     /// What the row of a partition is to say beside the offset, and whether that is news to it.
     pub fn note(&self, partition: i32) -> (Note, bool) {
         let Some(lane) = self.lanes.get(&partition) else { return (Note::default(), false) };
-        let note = lane.note(&self.found);
-        let row = (&lane.origin, lane.row_cut, lane.row_until);
-        let news = lane.stored.is_some() && (&note.origin, note.cut, note.until) != row;
+        let note = lane.note(&self.found, self.schema.as_deref());
+        let row = (&lane.origin, &lane.schema, lane.row_cut, lane.row_until);
+        let news = lane.stored.is_some() && (&note.origin, &note.schema, note.cut, note.until) != row;
         (note, news)
     }
 
@@ -403,7 +369,7 @@ impl Lanes {
             lane.cut_at(end);
         }
         match (lane.judge(earliest, self.start), &lane.fault) {
-            (_, Some(Fault::Replaced { .. })) => {}
+            (_, Some(Fault::Replaced { .. } | Fault::Schema { .. })) => {}
             (Some(fault), _) => lane.fail(fault),
             (None, Some(Fault::Gap { .. }) | None) => {}
             (None, Some(_)) => lane.fault = None,
@@ -469,7 +435,7 @@ impl Lanes {
     pub fn committed(&mut self, partitions: impl IntoIterator<Item = i32>) {
         for partition in partitions {
             if let Some(lane) = self.lanes.get_mut(&partition) {
-                lane.noted(lane.note(&self.found));
+                lane.noted(lane.note(&self.found, self.schema.as_deref()));
                 (lane.stored, lane.taken) = (lane.next, false);
             }
         }
@@ -479,7 +445,7 @@ impl Lanes {
     pub fn noted(&mut self, partitions: impl IntoIterator<Item = i32>) {
         for partition in partitions {
             if let Some(lane) = self.lanes.get_mut(&partition) {
-                lane.noted(lane.note(&self.found));
+                lane.noted(lane.note(&self.found, self.schema.as_deref()));
             }
         }
     }

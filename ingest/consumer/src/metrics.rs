@@ -102,7 +102,8 @@ impl Default for Metrics {
         let lag_records = Family::<PartitionLabel, Gauge>::default();
         registry.register("lag_records", "Records of the topic not yet stored", lag_records.clone());
         let lag_seconds = Family::<PartitionLabel, Gauge<f64, AtomicU64>>::default();
-        registry.register("lag_seconds", "Age of the oldest record not yet stored", lag_seconds.clone());
+        let help = "Age of the oldest record not yet stored; absent while it is not known";
+        registry.register("lag_seconds", help, lag_seconds.clone());
         let faulty = Family::<FaultLabel, Gauge>::default();
         registry.register("partition_fault", "1 for each partition that cannot go on, and why", faulty.clone());
         let put_aside = Family::<PartitionLabel, Gauge>::default();
@@ -168,7 +169,14 @@ impl Metrics {
         for partition in &snapshot.partitions {
             let label = PartitionLabel { partition: partition.partition };
             self.lag_records.get_or_create(&label).set(partition.lag_records);
-            self.lag_seconds.get_or_create(&label).set(partition.lag_seconds);
+            match partition.lag_seconds {
+                Some(seconds) => {
+                    self.lag_seconds.get_or_create(&label).set(seconds);
+                }
+                None => {
+                    self.lag_seconds.remove(&label);
+                }
+            }
             self.next_offset.get_or_create(&label).set(partition.next_offset.unwrap_or(0));
             let put_aside = i64::try_from(partition.dead_letters).unwrap_or(i64::MAX);
             self.put_aside.get_or_create(&label).set(put_aside);
@@ -197,7 +205,7 @@ mod tests {
             next_offset: Some(10),
             end: Some(12),
             lag_records: 2,
-            lag_seconds: 1.5,
+            lag_seconds: Some(1.5),
             complete_until_ms: 0,
             until: None,
             dead_letters: 4,
@@ -205,16 +213,22 @@ mod tests {
             message: None,
         };
         let metrics = Metrics::default();
-        metrics.show(&Snapshot { active: true, partitions: vec![partition], ..Snapshot::idle("a") });
+        metrics.show(&Snapshot { active: true, partitions: vec![partition.clone()], ..Snapshot::idle("a") });
         let text = metrics.text().unwrap();
         let rules = include_str!("../../docs/alerts/consumer.yaml");
         let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
         let named: Vec<_> = rules.split(|c| !word(c)).filter(|name| name.starts_with("understudy_consumer_")).collect();
         assert!(named.len() >= 3, "{named:?}");
         for name in named {
-            assert!(text.contains(&format!("\n{name}{{")), "{name}: {text}");
+            let told = [format!("\n{name}{{"), format!("\n{name} ")];
+            assert!(told.iter().any(|told| text.contains(told)), "{name}: {text}");
         }
+        assert!(text.contains("understudy_consumer_lag_seconds{partition=\"3\"} 1.5"), "{text}");
         assert!(text.contains("understudy_consumer_partition_dead_letters{partition=\"3\"} 4"), "{text}");
+        let unknown = Partition { lag_seconds: None, ..partition };
+        metrics.show(&Snapshot { active: true, partitions: vec![unknown], ..Snapshot::idle("a") });
+        let text = metrics.text().unwrap();
+        assert!(!text.contains("understudy_consumer_lag_seconds{"), "what is not known any more is not told: {text}");
         metrics.show(&Snapshot::idle("a"));
         assert!(!metrics.text().unwrap().contains("partition=\"3\""), "whoever is active tells");
     }

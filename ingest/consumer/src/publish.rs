@@ -149,8 +149,9 @@ impl Written {
         let word =
             changed(|a, b| (a.partition, a.state, &a.message, a.until) != (b.partition, b.state, &b.message, b.until));
         let number = changed(|a, b| {
-            let behind = |p: &Partition| p.lag_records > NOISE_RECORDS || p.lag_seconds > NOISE_SECONDS;
-            let counts = |p: &Partition| (p.next_offset, p.dead_letters);
+            let is_late = |p: &Partition| p.lag_seconds.is_some_and(|seconds| seconds > NOISE_SECONDS);
+            let behind = |p: &Partition| p.lag_records > NOISE_RECORDS || is_late(p);
+            let counts = |p: &Partition| (p.next_offset, p.dead_letters, p.lag_seconds.is_some());
             behind(a) || behind(b) || counts(a) != counts(b)
         });
         (self.at.is_none() || word || (due && number)).then(|| snapshot.partitions.clone())
@@ -175,6 +176,7 @@ mod tests {
     use super::*;
 
     fn snapshot(active: bool, state: PartitionState, next_offset: i64, lag_seconds: f64) -> Snapshot {
+        let lag_seconds = Some(lag_seconds);
         let partition = Partition {
             partition: 0,
             state,
@@ -197,6 +199,11 @@ mod tests {
         snapshot
     }
 
+    fn of_unknown_delay(mut snapshot: Snapshot) -> Snapshot {
+        snapshot.partitions[0].lag_seconds = None;
+        snapshot
+    }
+
     #[test]
     fn only_news_are_written() {
         use PartitionState::{Running, Stuck};
@@ -212,6 +219,7 @@ mod tests {
             ("advancing", later, snapshot(true, Running, 2, 0.0), true),
             ("behind, too soon", start, snapshot(true, Running, 1, 9.0), false),
             ("behind", later, snapshot(true, Running, 1, 9.0), true),
+            ("its delay is not known any more", later, of_unknown_delay(snapshot(true, Running, 1, 0.0)), true),
             ("stuck", start, snapshot(true, Stuck, 1, 0.0), true),
             ("told of its end", start, ending(snapshot(true, Running, 1, 0.0)), true),
             ("no longer active", later, snapshot(false, Running, 1, 0.0), false),

@@ -28,7 +28,7 @@ use crate::metrics::Metrics;
 use crate::placement::Placement;
 use crate::route::Route;
 use crate::session::{Deadlines, Names, Session};
-use crate::status::{Delivery, Partition, PartitionState, Snapshot, message, partition_state, silence};
+use crate::status::{Delivery, Partition, PartitionState, Snapshot, delay, message, partition_state, silence};
 use crate::view::View;
 
 /// What does not change while the process lives.
@@ -150,8 +150,9 @@ struct Runner<V: View, L> {
     opened: Option<ReplicaName>,
     /// When the last record of each partition came out of the log.
     came: BTreeMap<i32, (Instant, SystemTime)>,
-    /// The time of the last stored record of each partition, in milliseconds since 1970.
-    stored_ms: BTreeMap<i32, i64>,
+    /// The time that each partition is stored up to, in milliseconds since 1970: that of its last record, or when all of it was stored, or
+    /// what its row said before this process stored anything of it.
+    reached_ms: BTreeMap<i32, i64>,
     /// The generation of the log's assignment; None when it must be assigned anew.
     generation: Option<u64>,
     started: Instant,
@@ -167,7 +168,7 @@ impl<V: View, L: Log> Runner<V, L> {
         let now = Instant::now();
         Self {
             machine: Machine::new(config.owner.clone(), config.times, config.paused),
-            lanes: Lanes::new(config.start),
+            lanes: Lanes::new(config.start).writing(&config.names.schema),
             config,
             view,
             deps,
@@ -179,7 +180,7 @@ impl<V: View, L: Log> Runner<V, L> {
             moved: BTreeMap::new(),
             opened: None,
             came: BTreeMap::new(),
-            stored_ms: BTreeMap::new(),
+            reached_ms: BTreeMap::new(),
             generation: None,
             started: now,
             committed: now,
@@ -294,15 +295,16 @@ impl<V: View, L: Log> Runner<V, L> {
             let silent = || silence(partition, lane, delivery, now).filter(|_| is_read);
             let end = ends.partitions.get(&partition).map(|end| end.end.max(lane.next().unwrap_or(0)));
             let lag_records = end.map_or(0, |end| lane.to_store(end));
-            let oldest = self.batch.first_ms(partition).or_else(|| self.stored_ms.get(&partition).copied());
-            let age = oldest.filter(|_| lag_records > 0).map_or(0, |oldest| (at - oldest).max(0));
+            let begins = lane.stored().or(lane.next());
+            let known = end.and(begins).map(|_| lag_records);
+            let oldest = self.batch.first_ms(partition).or_else(|| self.reached_ms.get(&partition).copied());
             Partition {
                 partition,
                 state: partition_state,
                 next_offset: lane.stored(),
                 end,
                 lag_records,
-                lag_seconds: age as f64 / 1000.0,
+                lag_seconds: delay(known, oldest, at),
                 complete_until_ms: self.complete.get(&partition).copied().unwrap_or(0),
                 until: lane.promised(),
                 dead_letters: self.put_aside.get(&partition).copied().unwrap_or(0),

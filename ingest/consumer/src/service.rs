@@ -166,7 +166,11 @@ async fn drive<V: View>(
     let producing = ProducerConfig::new(settings.kafka(), dead_letter_topic(&settings.topic));
     let dead = DeadLetter::new(Arc::new(KafkaProducer::new(producing).context("start the Kafka producer")?));
     let config = Config {
-        names: Names { consumer: settings.group.clone(), topic: settings.topic.clone() },
+        names: Names {
+            consumer: settings.group.clone(),
+            topic: settings.topic.clone(),
+            schema: settings.schema.clone(),
+        },
         shard: settings.shard.clone(),
         owner: OwnerId::new(&settings.pod, &incarnation()),
         limits: settings.limits(),

@@ -52,17 +52,18 @@ const FREE_OWNER: &str =
     "UPDATE understudy.consumer_owner SET owner = '', beat = beat + 1 WHERE consumer = ? AND owner = ? AND term = ?";
 const BEAT: &str = "UPDATE understudy.consumer_owner SET beat = beat + 1 WHERE consumer = ? AND owner = ? AND term = ?";
 const OFFSETS: &str = "SELECT partition_id, next_offset, updated_ms, dead_letters, cluster_id, topic_id, cut_at, \
-     until_offset FROM understudy.consumer_offset WHERE consumer = ? AND topic = ?";
+     until_offset, schema_name FROM understudy.consumer_offset WHERE consumer = ? AND topic = ?";
 const LOCK_OFFSETS: &str = "SELECT partition_id, next_offset FROM understudy.consumer_offset \
      WHERE consumer = ? AND topic = ? FOR UPDATE";
 const PUT_OFFSETS: Insert<'static> = Insert {
     head: "INSERT INTO understudy.consumer_offset \
            (consumer, topic, partition_id, next_offset, epoch, term, updated_ms, dead_letters, cluster_id, topic_id, cut_at, \
-           until_offset) VALUES",
-    columns: 12,
+           until_offset, schema_name) VALUES",
+    columns: 13,
     tail: "AS new ON DUPLICATE KEY UPDATE next_offset = new.next_offset, epoch = new.epoch, term = new.term, \
            updated_ms = new.updated_ms, dead_letters = new.dead_letters, cluster_id = new.cluster_id, \
-           topic_id = new.topic_id, cut_at = new.cut_at, until_offset = new.until_offset",
+           topic_id = new.topic_id, cut_at = new.cut_at, until_offset = new.until_offset, \
+           schema_name = new.schema_name",
 };
 
 /// Whose rows these are.
@@ -72,6 +73,8 @@ pub struct Names {
     pub consumer: String,
     /// The topic.
     pub topic: String,
+    /// The schema that the view writes.
+    pub schema: String,
 }
 
 /// What the rows that decide say.
@@ -92,7 +95,7 @@ pub struct Stored {
     pub complete_until_ms: i64,
     /// How many records, or parts of records, below the offset were put aside.
     pub dead_letters: u64,
-    /// What is known of the log.
+    /// What else the row says.
     pub note: Note,
 }
 
@@ -195,13 +198,14 @@ impl Session {
 
     /// The stored offsets.
     pub async fn offsets(&mut self, names: &Names) -> Result<BTreeMap<i32, Stored>, StepError> {
-        type Columns = (i32, i64, i64, u64, String, String, Option<i64>, Option<i64>);
+        type Columns = (i32, i64, i64, u64, String, String, Option<i64>, Option<i64>, String);
         let rows: Vec<Columns> =
             self.db(Stage::Select).rows("read offsets", OFFSETS, (&names.consumer, &names.topic)).await?;
         let stored =
-            |(partition, next_offset, complete_until_ms, dead_letters, cluster, topic, cut, until): Columns| {
-                let known = |id: String| Some(id).filter(|id| !id.is_empty());
-                let note = Note { origin: Origin { cluster: known(cluster), topic: known(topic) }, cut, until };
+            |(partition, next_offset, complete_until_ms, dead_letters, cluster, topic, cut, until, schema): Columns| {
+                let known = |text: String| Some(text).filter(|text| !text.is_empty());
+                let origin = Origin { cluster: known(cluster), topic: known(topic) };
+                let note = Note { origin, schema: known(schema), cut, until };
                 (partition, Stored { next_offset, complete_until_ms, dead_letters, note })
             };
         Ok(rows.into_iter().map(stored).collect())
@@ -304,6 +308,7 @@ fn offset_row(names: &Names, guard: &Guard, partition: i32, progress: &Progress)
         Value::from(progress.stored.note.origin.topic.as_deref().unwrap_or_default()),
         Value::from(progress.stored.note.cut),
         Value::from(progress.stored.note.until),
+        Value::from(progress.stored.note.schema.as_deref().unwrap_or_default()),
     ]
 }
 

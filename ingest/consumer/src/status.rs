@@ -50,8 +50,9 @@ pub struct Partition {
     pub end: Option<i64>,
     /// Records in the log that are not stored.
     pub lag_records: i64,
-    /// Age of the oldest of them, in seconds.
-    pub lag_seconds: f64,
+    /// Age of the oldest of them, in seconds; None while that is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lag_seconds: Option<f64>,
     /// Everything acknowledged before this time is stored; milliseconds since 1970.
     pub complete_until_ms: i64,
     /// The offset that nobody passes who reads it into this shard, because another one is fed from there on; told once its row says so.
@@ -122,6 +123,15 @@ pub fn partition_state(state: &State, lane: &Lane) -> (PartitionState, Option<St
     }
 }
 
+/// How old the oldest record is that is not stored, in seconds. `lag_records` is how many there are, if that is known; `oldest_ms` when the
+/// first of them was sent, or a time up to which all is stored, in milliseconds since 1970. None while nothing tells.
+pub fn delay(lag_records: Option<i64>, oldest_ms: Option<i64>, now_ms: i64) -> Option<f64> {
+    match lag_records? {
+        0 => Some(0.0),
+        _ => oldest_ms.map(|oldest| (now_ms - oldest).max(0) as f64 / 1000.0),
+    }
+}
+
 /// How long nothing may come before it is said that nothing does.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How old the ends of the log may be to tell that there is nothing to read. They are asked for every 2 s.
@@ -187,6 +197,20 @@ mod tests {
         let mut lanes = Lanes::default();
         lanes.load(&[(0, spans)].into(), &[], &[(0, 10)].into());
         lanes
+    }
+
+    #[test]
+    fn what_is_not_stored_is_as_old_as_is_known_and_never_new_because_nothing_is() {
+        for (case, records, oldest, expected) in [
+            ("all is stored", Some(0), Some(1_000), Some(0.0)),
+            ("all is stored, and nothing ever was", Some(0), None, Some(0.0)),
+            ("there is more, and all before is stored", Some(3), Some(1_000), Some(9.0)),
+            ("the clock of who sent it is ahead", Some(3), Some(11_000), Some(0.0)),
+            ("there is more, and nothing tells since when", Some(3), None, None),
+            ("how much there is was not heard", None, Some(1_000), None),
+        ] {
+            assert_eq!(delay(records, oldest, 10_000), expected, "{case}");
+        }
     }
 
     #[test]

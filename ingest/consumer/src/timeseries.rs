@@ -11,7 +11,7 @@ use understudy_model::{Frame, SeriesId, Tenant};
 use understudy_sql::{Db, Value};
 use understudy_store::catalogue::{INSERT_LABEL, INSERT_SERIES, tenant_value};
 use understudy_store::pack::{self, LandingInsert};
-use understudy_store::{Acceptance, KnownSeries, Range, SeriesRow, retention, schema, window};
+use understudy_store::{Acceptance, KnownSeries, Range, SeriesRow, place, retention, schema, window};
 
 use crate::view::{Decoded, Placed, Record, Reject, Tx, View, ViewError};
 
@@ -21,6 +21,8 @@ const LOOK_UP: usize = 1024;
 pub const KNOWN_SERIES: usize = 500_000;
 /// Time between two tables that are dropped.
 const DROP_EVERY: Duration = Duration::from_secs(60);
+/// The server's code for a key that is there already.
+const DUPLICATE_KEY: u16 = 1062;
 const SERVER_CLOCK: &str = "SELECT CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED)";
 
 /// Stores frames.
@@ -36,6 +38,8 @@ pub struct TimeSeries {
     keep: Option<Duration>,
     /// When a table was dropped, or none was found to drop.
     dropped: Option<Instant>,
+    /// Rows were there under the key of new ones, so it is asked first. It costs a look, and nothing relies on it.
+    ask_first: bool,
 }
 
 /// A frame, and what of it is taken.
@@ -48,7 +52,15 @@ pub struct Samples {
 impl TimeSeries {
     /// Takes samples as near to their record's time as `acceptance` says; remembers about `known` series.
     pub fn new(acceptance: Acceptance, known: usize) -> Self {
-        Self { acceptance, known: KnownSeries::new(known), tables: None, fresh: Vec::new(), keep: None, dropped: None }
+        Self {
+            acceptance,
+            known: KnownSeries::new(known),
+            tables: None,
+            fresh: Vec::new(),
+            keep: None,
+            dropped: None,
+            ask_first: false,
+        }
     }
 
     /// Drops what is older than this, and takes nothing that is.
@@ -227,10 +239,24 @@ impl View for TimeSeries {
             frame: &placed.item.frame,
             window: placed.item.window,
         });
-        for (range, rows) in pack::pack(frames).landing {
+        for (range, mut rows) in pack::pack(frames).landing {
+            if self.ask_first {
+                let mut taken: Vec<place::Taken> = Vec::new();
+                for (sql, params) in place::questions(range, &rows) {
+                    taken.extend(tx.rows::<place::Taken>("look for rows", &sql, params).await?);
+                }
+                place::step_aside(&mut rows, taken);
+            }
             let into = LandingInsert::into_range(range);
             let rows = rows.into_iter().map(pack::LandingRow::values).collect();
-            tx.insert("insert samples", &into.insert(), rows).await?;
+            let inserted = tx.insert("insert samples", &into.insert(), rows).await;
+            if let Err(ViewError::Step(e)) = &inserted
+                && e.code() == Some(DUPLICATE_KEY)
+            {
+                tracing::warn!(error = %e, "offsets come again that were stored; their samples are kept beside those");
+                self.ask_first = true;
+            }
+            inserted?;
         }
         Ok(())
     }

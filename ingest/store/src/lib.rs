@@ -7,6 +7,7 @@
 //! - [`block`]: the samples of one row, packed bit-exactly in columns (pure)
 //! - [`window`]: which timestamps are taken, and what becomes of the rest (pure)
 //! - [`pack`]: frames to rows (pure)
+//! - [`place`]: rows beside those that are under their key already (pure)
 //! - [`catalogue`]: rows of the series catalogue, and which series need none (pure)
 //! - [`schema`]: table definitions (pure)
 //! - [`merge`]: blocks to series without duplicates (pure)
@@ -21,6 +22,7 @@ pub mod catalogue;
 pub mod matcher;
 pub mod merge;
 pub mod pack;
+pub mod place;
 pub mod range;
 pub mod read;
 pub mod retention;

@@ -1,8 +1,8 @@
 //! Frames to landing rows: one row for each group and flush. Pure, and the same frames always give the same rows.
 //!
 //! A flush is what one transaction writes. The samples that it holds of one group, partition and five minutes share a row, cut where it
-//! would exceed [`MAX_SAMPLES`]. The key ends with the offset of the first record in the row, so no two flushes ever meet: a record is in
-//! one flush only.
+//! would exceed [`MAX_SAMPLES`]. The key ends with the offset of the first record in the row, and a record is in one flush only, so two
+//! flushes meet only when a person lets other records be read under offsets that were stored: [`crate::place`].
 
 use std::collections::BTreeMap;
 

@@ -28,7 +28,7 @@ const TABLES: [&str; 5] = [
     "CREATE TABLE understudy.consumer_offset (consumer VARCHAR(128), topic VARCHAR(249), partition_id INT, next_offset BIGINT NOT NULL, \
      epoch BIGINT UNSIGNED NOT NULL, term BIGINT UNSIGNED NOT NULL, updated_ms BIGINT NOT NULL, dead_letters BIGINT UNSIGNED NOT NULL DEFAULT 0, \
      cluster_id VARCHAR(64) NOT NULL DEFAULT '', topic_id VARCHAR(64) NOT NULL DEFAULT '', cut_at BIGINT, \
-     until_offset BIGINT, PRIMARY KEY (consumer, topic, partition_id))",
+     until_offset BIGINT, schema_name VARCHAR(64) NOT NULL DEFAULT '', PRIMARY KEY (consumer, topic, partition_id))",
 ];
 
 /// A password is missing.

@@ -33,8 +33,10 @@ pub struct ShardFacts {
     pub promotable: i32,
     /// Seconds by which the best standby is behind.
     pub replication_delay: Option<f64>,
-    /// Seconds by which the partition furthest behind is, of those somebody tells of.
+    /// Seconds by which the partition furthest behind is, of those somebody tells of and knows it of.
     pub consumer_delay: Option<f64>,
+    /// Partitions that a Consumer's spec says not to read.
+    pub paused_partitions: usize,
     /// Partitions that nobody tells of any more.
     pub silent_partitions: usize,
     /// Replicas whose volumes are nearly full.
@@ -161,9 +163,15 @@ const ROWS: &[Row] = &[
     },
     Row {
         name: "shard_consumer_delay_seconds",
-        help: "Age of the oldest record not yet stored, of the partition furthest behind; absent while nobody tells",
+        help: "Age of the oldest record not yet stored, of the partition furthest behind; absent while nobody knows",
         kind: MetricType::Gauge,
         of: |told| one(told.facts.consumer_delay),
+    },
+    Row {
+        name: "shard_paused_partitions",
+        help: "Partitions that are not read because a Consumer's spec says so",
+        kind: MetricType::Gauge,
+        of: |told| count(told.facts.paused_partitions),
     },
     Row {
         name: "shard_silent_partitions",

@@ -21,6 +21,7 @@ fn facts() -> ShardFacts {
         promotable: 1,
         replication_delay: Some(0.5),
         consumer_delay: Some(12.0),
+        paused_partitions: 2,
         silent_partitions: 0,
         low_volumes: 1,
         paused: false,
@@ -83,6 +84,7 @@ fn a_shard_is_told_of_with_its_labels_and_one_state_of_each_set() {
     assert_eq!(holding, [&format!(r#"understudy_operator_shard_verdict{shard},state="Stuck"}} 1.0"#)]);
     for (name, more, value) in [
         ("shard_epoch", "", "4.0"),
+        ("shard_paused_partitions", "", "2.0"),
         ("shard_failover_mode", r#",mode="Manual""#, "1.0"),
         ("shard_failover_mode", r#",mode="Automatic""#, "0.0"),
         ("shard_withheld", r#",reason="NoCandidate""#, "1.0"),

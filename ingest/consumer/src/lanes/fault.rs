@@ -39,6 +39,16 @@ pub enum Fault {
         /// As the brokers say.
         found: Origin,
     },
+    /// The offset was stored with what is in another schema: of the one that is written here it says nothing.
+    #[error(
+        "the row's offset was stored with what is in the schema {stored}, and this consumer writes the schema {written}"
+    )]
+    Schema {
+        /// As the row says.
+        stored: String,
+        /// What is written here.
+        written: String,
+    },
     /// The placement was changed below what is stored already.
     #[error("the placement gives this shard nothing from offset {until} on, but it has stored up to {stored}")]
     Overrun {
@@ -65,6 +75,7 @@ impl Fault {
             Self::Deleted { .. } => "deleted",
             Self::Ended { .. } => "ended",
             Self::Replaced { .. } => "replaced",
+            Self::Schema { .. } => "schema",
             Self::Overrun { .. } => "overrun",
             Self::Moved { .. } => "moved",
         }
@@ -82,6 +93,9 @@ impl Fault {
             }
             Self::Deleted { .. } => {
                 "what lies between is lost: set next_offset to the earliest, or start: Earliest if this Consumer never read it"
+            }
+            Self::Schema { .. } => {
+                "a Consumer that writes another schema needs another name or group; see \"When a partition stands\" in ingest/docs/consumer.md"
             }
             Self::Ended { .. } | Self::Replaced { .. } => {
                 "it stands until a person says from where to go on: \"When a partition stands\" in ingest/docs/consumer.md"

@@ -220,7 +220,7 @@ fn one_lane() -> Lanes {
 fn cut_lane() -> Lanes {
     let mut lanes = one_lane();
     lanes.heard(0, 0, 7);
-    assert_eq!(lanes.note(0), (Note { origin: origin("old"), cut: Some(7), until: None }, true));
+    assert_eq!(lanes.note(0), (Note { origin: origin("old"), cut: Some(7), ..Note::default() }, true));
     lanes.committed([0]);
     assert!(!lanes.note(0).1, "the row says it");
     lanes
@@ -260,7 +260,7 @@ fn what_the_reader_says_of_a_cut_log_stands_too() {
 #[test]
 fn a_cut_is_remembered_until_a_person_takes_it_out_of_the_row() {
     let here = || placed(&[(0, "a", 0)]);
-    let row = |cut| Note { origin: origin("old"), cut, until: None };
+    let row = |cut| Note { origin: origin("old"), cut, ..Note::default() };
     for (case, at, elsewhere, cut, stands) in [
         ("read again", 10, false, Some(7), true),
         ("taken out, to go on from where it is", 10, false, None, false),
@@ -439,4 +439,60 @@ fn an_end_gets_into_the_row_while_the_batch_must_wait() {
     assert_eq!(read(&mut lanes, moved, Some(10), Some(50)), Resume::KeepBatch);
     read(&mut lanes, moved, Some(10), None);
     assert_eq!(lanes.get(0).unwrap().promised(), None, "a replica whose row does not have it yet");
+}
+
+/// One partition, stored up to 10, whose row says this schema, as who writes `view_b` reads it.
+fn of_schema(lanes: &mut Lanes, schema: Option<&str>) -> Resume {
+    let resume = lanes.load(&placed(&[(0, "a", 0)]), &[], &stored(&[(0, 10)]));
+    let schema = schema.map(str::to_owned);
+    lanes.recall(0, Note { origin: origin("old"), schema, ..Note::default() });
+    lanes.is_of(&origin("old"));
+    lanes.heard(0, 0, 20);
+    resume
+}
+
+#[test]
+fn an_offset_that_counts_what_is_in_another_schema_is_not_gone_on_from() {
+    let fault = Fault::Schema { stored: "view_a".to_owned(), written: "view_b".to_owned() };
+    for (case, row, stands, says) in [
+        ("a row of before it was kept", None, false, "view_b"),
+        ("its own", Some("view_b"), false, "view_b"),
+        ("another one", Some("view_a"), true, "view_a"),
+    ] {
+        let mut lanes = Lanes::default().writing("view_b");
+        of_schema(&mut lanes, row);
+        assert_eq!(lanes.get(0).unwrap().fault(), stands.then_some(&fault), "{case}");
+        assert_eq!(lanes.positions().is_empty(), stands, "{case}");
+        let (note, news) = lanes.note(0);
+        assert_eq!((note.schema.as_deref(), news), (Some(says), row.is_none()), "{case}: filled in, never changed");
+        lanes.committed([0]);
+        assert!(!lanes.note(0).1, "{case}: written");
+    }
+}
+
+#[test]
+fn a_partition_of_another_schema_stands_whatever_becomes_of_its_log_and_forgets_nothing_of_it() {
+    let mut lanes = Lanes::default().writing("view_b");
+    of_schema(&mut lanes, Some("view_a"));
+    assert!(!lanes.is_of(&origin("new")), "nothing of it is in hand");
+    lanes.heard(0, 15, 20);
+    assert_eq!(lanes.get(0).unwrap().fault().map(Fault::word), Some("schema"));
+    assert_eq!((lanes.note(0).0.origin, lanes.try_again()), (origin("old"), false));
+
+    let resume = lanes.load(&placed(&[(0, "a", 0)]), &[], &stored(&[(0, 10)]));
+    lanes.recall(0, Note { origin: origin("old"), ..Note::default() });
+    assert_eq!(resume, Resume::KeepBatch);
+    assert_eq!(lanes.get(0).unwrap().fault().map(Fault::word), Some("replaced"), "a person took the schema out alone");
+    lanes.recall(0, Note::default());
+    lanes.heard(0, 0, 20);
+    assert_eq!((lanes.get(0).unwrap().fault(), lanes.positions()), (None, vec![(0, 10)]), "a person said so");
+}
+
+#[test]
+fn a_partition_of_which_nothing_is_stored_is_nobodys_yet() {
+    let mut lanes = Lanes::default().writing("view_b");
+    lanes.load(&placed(&[(0, "a", 0)]), &[], &BTreeMap::new());
+    lanes.heard(0, 0, 20);
+    assert_eq!((lanes.get(0).unwrap().fault(), lanes.positions()), (None, vec![(0, 0)]));
+    assert_eq!(lanes.note(0).0.schema.as_deref(), Some("view_b"));
 }

@@ -104,11 +104,14 @@ impl<V: View, L: Log> Runner<V, L> {
             true => placement.keys().copied().collect(),
             false => self.config.paused_partitions.clone(),
         };
+        let positions = self.lanes.positions();
         let resume = self.lanes.load(&placement, &paused, &offsets);
         let read = Instant::now();
         self.moved = stored.keys().map(|partition| (*partition, read)).collect();
         self.complete = stored.iter().map(|(p, stored)| (*p, stored.complete_until_ms)).collect();
         self.put_aside = stored.iter().map(|(p, stored)| (*p, stored.dead_letters)).collect();
+        self.reached_ms = self.complete.clone();
+        self.reached_ms.retain(|_, until| *until > 0);
         for (partition, stored) in stored {
             self.lanes.recall(partition, stored.note);
         }
@@ -119,6 +122,10 @@ impl<V: View, L: Log> Runner<V, L> {
         if resume == Resume::Rewind {
             self.generation = None;
             self.deps.metrics.rewinds.inc();
+        }
+        // A person may have taken away what kept a partition from going on, and left its offset as it was.
+        if self.lanes.positions() != positions {
+            self.generation = None;
         }
         // The lanes may be others by now, which have heard nothing.
         self.heard = Ends::default();

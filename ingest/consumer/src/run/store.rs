@@ -146,11 +146,6 @@ impl<V: View, L: Log> Runner<V, L> {
 
     pub(super) fn batch_stored(&mut self, began: Instant, progress: &BTreeMap<i32, Progress>, refresh: bool) {
         self.note_commit(began, progress, refresh);
-        for partition in progress.keys() {
-            if let Some(at) = self.batch.last_ms(*partition) {
-                self.stored_ms.insert(*partition, at);
-            }
-        }
         self.deps.metrics.stored(self.batch.records(), self.batch.bytes());
         // Without items the view was not asked to write, and what it means to write next is not committed.
         if !self.batch.items().is_empty() {
@@ -172,6 +167,10 @@ impl<V: View, L: Log> Runner<V, L> {
         for (partition, Progress { expected, stored }) in progress {
             self.complete.insert(*partition, stored.complete_until_ms);
             self.put_aside.insert(*partition, stored.dead_letters);
+            let reached_ms = self.batch.last_ms(*partition).unwrap_or(stored.complete_until_ms);
+            if reached_ms > 0 {
+                self.reached_ms.insert(*partition, reached_ms);
+            }
             if *expected != Some(stored.next_offset) {
                 self.moved.insert(*partition, at);
             }
@@ -211,8 +210,12 @@ impl<V: View, L: Log> Runner<V, L> {
             }
             ViewError::Step(e) if e.error == ProbeError::ReadOnly || !e.is_answer() => Err(e),
             ViewError::Reject { index, reason, detail } => {
-                self.batch.reject(index, reason, detail);
-                Ok(Worked::Canary)
+                let items = self.batch.items().len();
+                if self.batch.reject(index, reason, detail) {
+                    return Ok(Worked::Canary);
+                }
+                // Asked again at once the view would say the same.
+                Ok(Worked::Held(format!("the view rejects item {index}, from 0, of a batch of {items}: {reason}")))
             }
             other => {
                 self.missed_table = false;

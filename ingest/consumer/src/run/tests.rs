@@ -10,6 +10,10 @@ use understudy_kafka::{Position, ReaderError};
 use understudy_sql::Db;
 
 use super::*;
+use crate::lanes::Note;
+use crate::log::End;
+use crate::placement::Spans;
+use crate::session::{Progress, Stored};
 use crate::view::{Decoded, Placed, Record, Tx, ViewError};
 
 /// Counts how often it is told that something is committed.
@@ -47,7 +51,7 @@ impl Log for NoLog {
 
 fn runner(view: Told) -> Runner<Told, NoLog> {
     let config = Config {
-        names: Names { consumer: "test".to_owned(), topic: "lines".to_owned() },
+        names: Names { consumer: "test".to_owned(), topic: "lines".to_owned(), schema: "view_test".to_owned() },
         shard: "metrics-0".to_owned(),
         owner: OwnerId::new("pod", "1"),
         limits: Limits::default(),
@@ -104,4 +108,67 @@ fn a_view_hears_of_a_commit_only_if_it_was_asked_to_write() {
         assert_eq!(told.load(Ordering::Relaxed), times, "{case}");
         assert!(runner.batch.is_empty(), "{case}");
     }
+}
+
+#[test]
+fn a_partition_of_which_this_process_took_nothing_is_as_late_as_its_row_says() {
+    let [hour_ago, minute_ago] = [3_600_000, 60_000].map(|age| now_ms() - age);
+    for (case, stored, reached, end, taken, expected) in [
+        ("nothing was taken", Some(5), Some(hour_ago), Some(9), None, Some(3600.0)),
+        ("all is stored", Some(9), Some(hour_ago), Some(9), None, Some(0.0)),
+        ("the row does not say up to when it is complete", Some(5), None, Some(9), None, None),
+        ("there is no row", None, None, Some(9), None, None),
+        ("nothing was heard of the log", Some(5), Some(hour_ago), None, None, None),
+        ("the batch in hand knows better", Some(5), Some(hour_ago), Some(9), Some("a"), Some(60.0)),
+        ("it does if all of it is put aside", Some(5), Some(hour_ago), Some(9), Some(""), Some(60.0)),
+    ] {
+        let mut runner = runner(Told(Arc::default()));
+        let offsets = stored.map(|offset| (0, offset)).into_iter().collect();
+        runner.lanes.load(&[(0, Spans::from(0))].into(), &[], &offsets);
+        runner.reached_ms.extend(reached.map(|at| (0, at)));
+        let end = end.map(|end| (0, End { earliest: 0, end, asked: Instant::now(), asked_ms: 0 }));
+        if let Some((_, end)) = &end {
+            runner.lanes.heard(0, end.earliest, end.end);
+        }
+        let ends = Ends { origin: None, partitions: end.into_iter().collect(), trouble: None };
+        runner.deps.ends = watch::channel(ends).1;
+        if let Some(value) = taken {
+            let record = Record { timestamp_ms: Some(minute_ago), ..record(value) };
+            let decoded = runner.view.decode(&record);
+            runner.batch.push(record, decoded, Instant::now());
+        }
+        runner.publish();
+        let told = runner.deps.board.borrow().partitions[0].lag_seconds;
+        assert_eq!(told.map(f64::round), expected, "{case}");
+    }
+}
+
+#[test]
+fn what_a_commit_reached_is_known_of_a_partition_with_records_and_of_an_idle_one() {
+    let mut runner = runner(Told(Arc::default()));
+    runner.lanes.load(&[(0, Spans::from(0)), (1, Spans::from(0))].into(), &[], &[(0, 5), (1, 5)].into());
+    let record = Record { timestamp_ms: Some(1_000), offset: 5, ..record("a") };
+    let decoded = runner.view.decode(&record);
+    runner.batch.push(record, decoded, Instant::now());
+    let row = |next_offset, complete_until_ms| Progress {
+        expected: Some(5),
+        stored: Stored { next_offset, complete_until_ms, dead_letters: 0, note: Note::default() },
+    };
+    runner.batch_stored(Instant::now(), &[(0, row(6, 9_000)), (1, row(5, 8_000))].into(), true);
+    assert_eq!(runner.reached_ms, [(0, 1_000), (1, 8_000)].into(), "a record's own time, or when all was stored");
+}
+
+#[test]
+fn a_view_that_rejects_what_is_not_in_the_batch_is_held_and_not_asked_again_at_once() {
+    let mut runner = runner(Told(Arc::default()));
+    for value in ["a", "b"] {
+        let record = record(value);
+        let decoded = runner.view.decode(&record);
+        runner.batch.push(record, decoded, Instant::now());
+    }
+    let reject = |index| ViewError::Reject { index, reason: "bad", detail: String::new() };
+    assert_eq!(runner.view_failed(reject(1)), Ok(Worked::Canary), "the rest is applied at once");
+    let held = runner.view_failed(reject(1));
+    assert!(matches!(&held, Ok(Worked::Held(why)) if why.contains("item 1, from 0, of a batch of 1")), "{held:?}");
+    assert_eq!((runner.batch.items().len(), runner.batch.letters_of(0)), (1, 1), "nothing else was put aside");
 }

@@ -46,6 +46,8 @@ pub use self::careless::{Ask, Careless};
 pub const SOON: Duration = Duration::from_secs(10);
 pub const TOPIC: &str = "lines";
 pub const CONSUMER: &str = "test";
+/// What [`Lines`] writes, and what the rows say of every view here.
+pub const SCHEMA: &str = "view_test";
 
 /// Waits for something to become so, or fails saying what did not.
 pub async fn until<F: Future<Output = bool>>(what: &str, mut so: impl FnMut() -> F) {
@@ -459,7 +461,7 @@ pub fn placement(partitions: usize) -> Placement {
 
 pub fn config(pod: &str) -> Config {
     Config {
-        names: Names { consumer: CONSUMER.to_owned(), topic: TOPIC.to_owned() },
+        names: Names { consumer: CONSUMER.to_owned(), topic: TOPIC.to_owned(), schema: SCHEMA.to_owned() },
         shard: "metrics-0".to_owned(),
         owner: OwnerId::new(pod, &free_port().to_string()),
         limits: Limits { records: 20, delay: Duration::from_millis(20), ..Limits::default() },

@@ -41,7 +41,7 @@ use crate::schema;
 #[x_kube(validation = Rule::new("!has(self.datastore) || !has(self.acceptGaps) || !self.acceptGaps").message("acceptGaps is for a topic of somebody else: a Datastore's own topic is not written by transactions, so an offset that is missing there was a record"))]
 #[x_kube(validation = Rule::new("has(self.datastore) == has(oldSelf.datastore) && (!has(self.datastore) || self.datastore == oldSelf.datastore)").message("datastore cannot be changed: the stored offsets are in its shards; make a new Consumer"))]
 #[x_kube(validation = Rule::new("has(self.group) == has(oldSelf.group) && (!has(self.group) || self.group == oldSelf.group)").message("group cannot be changed: the offsets are stored under it; make a new Consumer"))]
-#[x_kube(validation = Rule::new("has(self.view) == has(oldSelf.view)").message("view cannot be added or taken away: the offsets say what the present view has seen; make a new Consumer"))]
+#[x_kube(validation = Rule::new("has(self.view) == has(oldSelf.view)").message("view cannot be added or taken away: the offsets say what the present view has seen; make a new Consumer with another name or group"))]
 #[x_kube(validation = Rule::new("has(self.kafka) == has(oldSelf.kafka)").message("kafka cannot be added or taken away: the stored offsets belong to one topic"))]
 #[serde(rename_all = "camelCase")]
 pub struct ConsumerSpec {
@@ -125,7 +125,7 @@ pub struct ViewSpec {
     /// The MySQL schema that the view owns; it may write nowhere else.
     #[schemars(length(max = 64))]
     #[x_kube(validation = Rule::new("self.matches('^view_[a-z0-9_]{1,58}$')").message("view.schema must begin with view_ and have lower-case letters, digits and underscores: consumers may write only in such schemas"))]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("view.schema cannot be changed: the data is in the old one; make a new Consumer"))]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("view.schema cannot be changed: the data is in the old one; make a new Consumer with another name or group"))]
     pub schema: String,
     /// Settings of the view, given to it as UNDERSTUDY_VIEW_<NAME>.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -192,7 +192,7 @@ pub struct ConsumerStatus {
     /// Records not yet stored, over all partitions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag_records: Option<i64>,
-    /// Age of the oldest record not yet stored.
+    /// Age of the oldest record not yet stored; absent while it is not known of one of the partitions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag_seconds: Option<f64>,
     /// The same for a person, such as `0s`.
@@ -204,7 +204,7 @@ pub struct ConsumerStatus {
     /// What is wrong, for a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// Accepted, Ready.
+    /// Accepted, Ready, and with `shards` DeadLettersReady.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
@@ -227,9 +227,9 @@ pub struct PartitionStatus {
     /// Records of the topic not yet stored.
     #[serde(default)]
     pub lag_records: i64,
-    /// Age of the oldest of them.
-    #[serde(default)]
-    pub lag_seconds: f64,
+    /// Age of the oldest of them, in seconds; absent while it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag_seconds: Option<f64>,
     /// Records, or parts of records, that could not be applied and are in the dead-letter topic.
     #[serde(default)]
     pub dead_letters: i64,

@@ -460,7 +460,7 @@ fn consumer_cases() -> Vec<Case> {
             C,
             vec![("/spec/view", view("view_a"))],
             vec![("/spec/view", view("view_b"))],
-            "data is in the old one",
+            "another name or group",
         ),
         new(
             "a setting in lower case",

@@ -2,6 +2,7 @@
 
 mod build;
 mod group;
+mod letters;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -102,7 +103,7 @@ fn concerns(touched: &Touched, context: &Context) -> Vec<(String, String)> {
 }
 
 fn pass(consumer: Held<Consumer>, context: &Context) -> BoxFuture<'_, Result<Again, ConsumerError>> {
-    async move { Pass { consumer: &consumer, context }.run().await.map(|()| AGAIN) }.boxed()
+    async move { Pass { consumer: &consumer, context }.run().await }.boxed()
 }
 
 struct Pass<'a> {
@@ -115,7 +116,7 @@ impl Pass<'_> {
         self.consumer.namespace().unwrap_or_default()
     }
 
-    async fn run(&self) -> Result<(), ConsumerError> {
+    async fn run(&self) -> Result<Again, ConsumerError> {
         let datastore = self.datastore(self.consumer);
         let resolved = match build::resolve(self.consumer, datastore.as_deref()) {
             Ok(resolved) => resolved,
@@ -123,11 +124,12 @@ impl Pass<'_> {
             // What runs goes on: the Datastore may come back.
             Err(why) => {
                 self.context.events.say(self.consumer, Reason::DatastoreMissing, why.to_string());
-                return self.report(Observed::stopped(Stopped::missing(why.to_string()))).await;
+                let stopped = Observed::stopped(Stopped::missing(why.to_string()));
+                return self.report(stopped).await.map(|()| AGAIN);
             }
         };
         if datastore.as_ref().is_some_and(|datastore| datastore.spec.paused) {
-            return self.report(self.observed(&resolved)).await;
+            return self.report(self.observed(&resolved)).await.map(|()| AGAIN);
         }
         if let Some(taken) = self.taken(&resolved) {
             return self.stop(Stopped::taken(&taken)).await;
@@ -141,7 +143,9 @@ impl Pass<'_> {
         }
         let wanted: Vec<_> = resolved.shards.iter().map(|shard| self.workload_of(shard)).collect();
         self.sweep(&wanted).await?;
-        self.report(self.observed(&resolved)).await
+        let letters = letters::look(self.consumer, &resolved, self.context).await;
+        let observed = Observed { letters: letters.found, ..self.observed(&resolved) };
+        self.report(observed).await.map(|()| letters.again)
     }
 
     fn datastore(&self, consumer: &Consumer) -> Option<Held<Datastore>> {
@@ -163,10 +167,10 @@ impl Pass<'_> {
     }
 
     /// Runs nothing, and says why.
-    async fn stop(&self, stopped: Stopped) -> Result<(), ConsumerError> {
+    async fn stop(&self, stopped: Stopped) -> Result<Again, ConsumerError> {
         self.context.events.say(self.consumer, Reason::NotAccepted, stopped.message.clone());
         self.sweep(&[]).await?;
-        self.report(Observed::stopped(stopped)).await
+        self.report(Observed::stopped(stopped)).await.map(|()| AGAIN)
     }
 
     /// Takes away the workloads of this Consumer but these.

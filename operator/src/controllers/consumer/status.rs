@@ -10,6 +10,7 @@ use understudy_api::v1alpha1::{ConsumerStatus, ConsumerWorkload, PartitionState,
 
 use super::super::datastore::Pods;
 use super::group::{Common, STORE, Taken};
+use super::letters::{self, Letters};
 use crate::troubles::Trouble;
 
 /// What was observed in a pass.
@@ -21,6 +22,8 @@ pub struct Observed {
     pub missing: Vec<String>,
     /// Partitions of the topic, or more, when known: there is none of this number or above.
     pub partitions: Option<i32>,
+    /// What was found of the topic of dead letters; `None` when the last finding stands, or when it is a Datastore's.
+    pub letters: Option<Letters>,
     /// Why nothing could be done at all.
     pub stopped: Option<Stopped>,
 }
@@ -121,34 +124,43 @@ pub fn of(consumer: &Consumer, observed: &Observed, now: Timestamp) -> ConsumerS
         partitions: Vec::new(),
         workloads: observed.workloads.iter().map(workload).collect(),
         ready: Some(format!("{ready}/{desired}")),
-        message: Some(wrong.join("; ")).filter(|message| !message.is_empty()),
         conditions: before.conditions.clone(),
         ..ConsumerStatus::default()
     };
     let (told, silent) = told(&observed.workloads, reported);
+    let paused = paused(&told);
+    status.message = Some(wrong.join("; ")).filter(|message| !message.is_empty()).or_else(|| paused.clone());
     if !told.is_empty() || !silent.is_empty() {
         let running = told.iter().filter(|partition| partition.state == PartitionState::Running).count();
         status.running = Some(format!("{running}/{}", told.len() + silent.len()));
         status.dead_letters = Some(told.iter().chain(&silent).map(|partition| partition.dead_letters).sum());
     }
     if !told.is_empty() && silent.is_empty() {
-        let lag = told.iter().map(|partition| partition.lag_seconds).fold(0.0, f64::max);
         status.lag_records = Some(told.iter().map(|partition| partition.lag_records).sum());
-        status.lag_seconds = Some(lag);
-        status.lag = Some(seconds(lag));
+        // One of which it is not known may be the one furthest behind.
+        status.lag_seconds = told.iter().try_fold(0.0, |most: f64, partition| Some(most.max(partition.lag_seconds?)));
+        status.lag = status.lag_seconds.map(seconds);
     }
     let (accepted, not_ready) = match &observed.stopped {
         None => (Claim::yes(conditions::ACCEPTED, "Accepted", ""), "NotAllReady"),
         Some(stopped) => (Claim::no(conditions::ACCEPTED, stopped.reason, stopped.message.clone()), stopped.reason),
     };
-    let ready = match wrong.first() {
-        None => Claim::yes(conditions::READY, "AllReady", "every shard is read into"),
-        Some(_) => Claim::no(conditions::READY, not_ready, wrong.join("; ")),
+    let ready = match (wrong.first(), paused) {
+        (None, None) => Claim::yes(conditions::READY, "AllReady", "every shard is read into"),
+        (None, Some(paused)) => Claim::yes(conditions::READY, "Paused", paused),
+        (Some(_), _) => Claim::no(conditions::READY, not_ready, wrong.join("; ")),
     };
-    for claim in [accepted, ready] {
+    let letters = observed.letters.as_ref().map(Letters::claim);
+    for claim in [accepted, ready].into_iter().chain(letters) {
         conditions::set(&mut status.conditions, claim, consumer.metadata.generation, &Time(now));
     }
     status
+}
+
+/// How many of these partitions the spec says not to read, for a person; none when all are read.
+fn paused(told: &[&PartitionStatus]) -> Option<String> {
+    let paused = told.iter().filter(|partition| partition.state == PartitionState::Paused).count();
+    (paused > 0).then(|| format!("{paused} of {} partitions are paused, as the spec says", told.len()))
 }
 
 /// Which partitions somebody tells of now, and of which only the last words are known: their pods are gone, so how far they are behind is not
@@ -201,6 +213,7 @@ fn wrong(
         wrong.push(format!("no Shard {}", observed.missing.join(", ")));
     }
     wrong.extend(observed.unknown_partition(consumer));
+    wrong.extend(letters::missing(consumer, observed.letters.as_ref()));
     // One pod per shard does the work; the others only make its loss short.
     let idle = observed.workloads.iter().filter(|(_, pods, _)| pods.is_none_or(|pods| pods.ready == 0));
     let idle: Vec<_> = idle.map(|(shard, ..)| shard.as_str()).collect();

@@ -5,10 +5,12 @@ use serde_json::{Value, json};
 use understudy_api::conditions;
 use understudy_api::v1alpha1::{ConsumerStatus, VerdictState};
 use understudy_api::{Consumer, Datastore};
+use understudy_kafka::AdminError;
 
 use super::super::datastore::Pods;
 use super::build::{Unresolved, environment, resolve};
 use super::group::{Common, Taken};
+use super::letters::{LETTERS_READY, Letters};
 use super::status::{self, Observed, Stopped};
 
 fn consumer(spec: Value) -> Consumer {
@@ -137,6 +139,51 @@ fn lag_is_that_of_the_partition_furthest_behind() {
     assert_eq!(status.lag.as_deref(), Some("7.2s"));
     assert_eq!(status.dead_letters, Some(6), "those of all partitions");
     assert!(status.partitions.is_empty(), "the partitions are the pods' to write");
+}
+
+#[test]
+fn lag_is_told_only_while_it_is_known_of_every_partition() {
+    let unknown = || {
+        let mut partition = partition(1, "Paused", 500, 0.0);
+        partition.as_object_mut().unwrap().remove("lagSeconds");
+        partition
+    };
+    let status = of(json!({ "datastore": "metrics" }), vec![partition(0, "Running", 10, 9.0), unknown()], &observed(2));
+    assert_eq!((status.lag_records, status.lag_seconds, status.lag), (Some(510), None, None));
+}
+
+#[test]
+fn a_consumer_that_is_ready_says_how_many_of_its_partitions_are_paused() {
+    let reported = vec![partition(0, "Running", 0, 0.0), partition(1, "Paused", 500, 7.0)];
+    let status = of(json!({ "datastore": "metrics" }), reported, &observed(2));
+    assert_eq!(message(&status), "1 of 2 partitions are paused, as the spec says");
+    let ready = status.conditions.iter().find(|condition| condition.type_ == conditions::READY).unwrap();
+    assert_eq!((ready.status.as_str(), ready.reason.as_str()), ("True", "Paused"));
+}
+
+#[test]
+fn a_dead_letter_topic_that_is_not_there_is_said_until_it_is() {
+    let kafka = json!({ "bootstrapServers": "k:1", "topic": "t" });
+    let mut consumer = consumer(json!({ "shards": ["metrics-0"], "kafka": kafka }));
+    let topic = "t.dead-letter".to_owned();
+    let look = |ends: Result<(), AdminError>| Some(Letters::of(topic.clone(), &ends.map(|()| [(0, 7)].into())));
+    let missing = || Err(AdminError::NoSuchTopic(topic.clone()));
+    let silent = || Err(AdminError::Brokers("no answer".to_owned()));
+    for (case, letters, condition, ready) in [
+        ("it is not looked for yet", None, None, true),
+        ("it is not there", look(missing()), Some(("False", "TopicMissing")), false),
+        ("the last finding stands", None, Some(("False", "TopicMissing")), false),
+        ("nobody answers", look(silent()), Some(("Unknown", "KafkaUnreachable")), true),
+        ("it is there", look(Ok(())), Some(("True", "Present")), true),
+        ("it still is", None, Some(("True", "Present")), true),
+    ] {
+        let status = status::of(&consumer, &Observed { letters, ..observed(2) }, Timestamp::UNIX_EPOCH);
+        let found = status.conditions.iter().find(|condition| condition.type_ == LETTERS_READY);
+        assert_eq!(found.map(|found| (found.status.as_str(), found.reason.as_str())), condition, "{case}");
+        assert_eq!(conditions::holds(&status.conditions, conditions::READY), ready, "{case}");
+        assert_eq!(message(&status).contains("there is no topic t.dead-letter"), !ready, "{case}");
+        consumer.status = Some(status);
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod replica;
 
 use kube::ResourceExt;
 use understudy_api::conditions::{self, Claim};
+use understudy_api::v1alpha1::PartitionState;
 use understudy_decide::Decision;
 use understudy_decide::decision::View;
 use understudy_decide::failover::snapshot::Snapshot;
@@ -82,21 +83,33 @@ fn degraded(had_all: bool, view: &View, ready: String) -> Claim {
 }
 
 fn consumers(objects: &Objects) -> Claim {
-    let kind = conditions::CONSUMERS_CURRENT;
     if objects.consumers.is_empty() {
-        return Claim::unknown(kind, "NoConsumer", "no consumer feeds this shard");
+        return Claim::unknown(conditions::CONSUMERS_CURRENT, "NoConsumer", "no consumer feeds this shard");
     }
     let shard = objects.shard.name_any();
-    let partitions = || {
-        let all = objects.consumers.iter().filter_map(|consumer| consumer.status.as_ref());
-        all.flat_map(|status| &status.partitions).filter(|partition| partition.shard == shard)
+    let all = objects.consumers.iter().filter_map(|consumer| consumer.status.as_ref());
+    let partitions = all.flat_map(|status| &status.partitions).filter(|partition| partition.shard == shard);
+    current(&partitions.map(|partition| partition.state).collect::<Vec<_>>())
+}
+
+/// What the states of all partitions that feed a shard come to.
+fn current(states: &[PartitionState]) -> Claim {
+    let kind = conditions::CONSUMERS_CURRENT;
+    let all = states.len();
+    let count = |state: PartitionState| states.iter().filter(|found| **found == state).count();
+    let [stuck, fenced, paused] = [PartitionState::Stuck, PartitionState::Fenced, PartitionState::Paused].map(count);
+    let not_read =
+        [(stuck, "do not advance"), (fenced, "cannot be written to the primary now"), (paused, "are paused")];
+    let said = not_read.iter().filter(|(count, _)| *count > 0);
+    let said: Vec<_> = said.map(|(count, what)| format!("{count} of {all} partitions {what}")).collect();
+    let reason = match (all, stuck, fenced, paused) {
+        (0, ..) => return Claim::unknown(kind, "NotRunning", "no partition is read yet"),
+        (_, 0, 0, 0) => return Claim::yes(kind, "Running", format!("{all} partitions are read")),
+        (_, 0, 0, _) => "Paused",
+        (_, 0, ..) => "Fenced",
+        _ => "Stuck",
     };
-    let stuck = partitions().filter(|partition| partition.state.to_string() == "Stuck").count();
-    match (partitions().count(), stuck) {
-        (0, _) => Claim::unknown(kind, "NotRunning", "no partition is read yet"),
-        (all, 0) => Claim::yes(kind, "Running", format!("{all} partitions are read")),
-        (all, stuck) => Claim::no(kind, "Stuck", format!("{stuck} of {all} partitions do not advance")),
-    }
+    Claim::no(kind, reason, said.join("; "))
 }
 
 #[cfg(test)]
@@ -129,6 +142,34 @@ mod tests {
         let said = "the volume of m-b is nearly full: 204 MiB of its 2048 MiB should be free";
         assert_eq!(of(true, &[&well, &low]), ("VolumeLow", said.to_owned()));
         assert_eq!(of(false, &[&well, &low]), ("NotRedundant", format!("2/3 replicas; {said}")));
+    }
+
+    #[test]
+    fn consumers_are_current_only_while_every_partition_is_read() {
+        use PartitionState::{Fenced, Paused, Running, Stuck};
+        for (case, states, holds, reason, says) in [
+            ("none yet", &[][..], None, "NotRunning", "no partition is read yet"),
+            ("all are read", &[Running, Running], Some(true), "Running", "2 partitions are read"),
+            ("one is paused", &[Running, Paused], Some(false), "Paused", "1 of 2 partitions are paused"),
+            ("all are paused", &[Paused, Paused], Some(false), "Paused", "2 of 2 partitions are paused"),
+            (
+                "one has no way to the primary",
+                &[Fenced, Paused],
+                Some(false),
+                "Fenced",
+                "1 of 2 partitions cannot be written to the primary now; 1 of 2 partitions are paused",
+            ),
+            (
+                "one does not advance",
+                &[Running, Stuck, Paused],
+                Some(false),
+                "Stuck",
+                "1 of 3 partitions do not advance; 1 of 3 partitions are paused",
+            ),
+        ] {
+            let claim = current(states);
+            assert_eq!((claim.holds, claim.reason, claim.message.as_str()), (holds, reason, says), "{case}");
+        }
     }
 
     #[test]

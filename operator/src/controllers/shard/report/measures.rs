@@ -1,7 +1,7 @@
 //! What the metrics tell of a shard: the same as its status, and how far its consumers are. Pure.
 
 use understudy_api::names;
-use understudy_api::v1alpha1::{PartitionStatus, ShardStatus};
+use understudy_api::v1alpha1::{PartitionState, PartitionStatus, ShardStatus};
 use understudy_decide::Decision;
 use understudy_decide::failover::snapshot::Snapshot;
 
@@ -24,7 +24,8 @@ pub fn of(next: &ShardStatus, s: &Snapshot, d: &Decision, objects: &Objects) -> 
         ready: next.ready_replicas,
         promotable: next.promotable,
         replication_delay: next.lag_seconds,
-        consumer_delay: told.iter().map(|partition| partition.lag_seconds).reduce(f64::max),
+        consumer_delay: told.iter().filter_map(|partition| partition.lag_seconds).reduce(f64::max),
+        paused_partitions: told.iter().filter(|partition| partition.state == PartitionState::Paused).count(),
         silent_partitions: silent.len(),
         low_volumes: d.view.replicas.iter().filter(|replica| replica.low_volume.is_some()).count(),
         paused: s.policy.paused,

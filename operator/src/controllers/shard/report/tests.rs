@@ -4,15 +4,17 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::core::DeserializeGuard;
 use serde_json::{Value, json};
-use understudy_api::Shard;
 use understudy_api::v1alpha1::ReplicaPhase;
+use understudy_api::{Consumer, Shard};
 use understudy_decide::failover::snapshot::{Fleet, Memory};
 use understudy_decide::plan;
 use understudy_wire::Report;
 
 use super::super::observe::{Beside, snapshot};
 use super::*;
+use crate::cache::Held;
 use crate::evidence::Heard;
 
 const MIB: u64 = 1 << 20;
@@ -141,4 +143,29 @@ fn the_verdict_is_also_on_the_replica_in_office_and_on_no_other() {
     pass(&mut reporter, &objects, vec![], now, Timestamp::UNIX_EPOCH);
     assert_eq!(reporter.replicas["m-a"].verdict, reporter.next.as_ref().unwrap().verdict);
     assert_eq!(reporter.replicas["m-b"].verdict, None);
+}
+
+#[test]
+fn what_consumers_do_not_read_is_measured_and_so_is_the_delay_that_is_known() {
+    let partition = |number: i32, state: &str, seconds: Option<f64>| {
+        json!({ "partition": number, "shard": "m", "state": state, "lagSeconds": seconds })
+    };
+    let consumer: Consumer = serde_json::from_value(json!({
+        "apiVersion": "understudy.dev/v1alpha1", "kind": "Consumer",
+        "metadata": { "name": "c", "namespace": "prod" },
+        "spec": { "shards": ["m"], "kafka": { "bootstrapServers": "k:1", "topic": "t" } },
+        "status": {
+            "workloads": [{ "shard": "m", "ready": 1, "desired": 2 }],
+            "partitions": [
+                partition(0, "Running", Some(0.0)), partition(1, "Paused", Some(7200.0)), partition(2, "Paused", None),
+            ],
+        },
+    }))
+    .unwrap();
+    let mut objects = objects(vec![replica("m-a", json!({}), json!({}))]);
+    objects.consumers.extend(Held::new(Arc::new(DeserializeGuard(Ok(consumer)))));
+    let mut reporter = Reporter::default();
+    pass(&mut reporter, &objects, vec![], Instant::now(), Timestamp::UNIX_EPOCH);
+    let measures = reporter.measures();
+    assert_eq!((measures.paused_partitions, measures.silent_partitions, measures.consumer_delay), (2, 0, Some(7200.0)));
 }
