@@ -84,6 +84,8 @@ pub fn run(options: &Options, paths: &Paths, ui: &Ui) -> Result<ExitCode> {
 /// What compiles the cluster and what compiles the product run side by side, as neither keeps all cores busy all of the time; and both
 /// before the cluster runs, which would take a part of them.
 fn build_lab(paths: &Paths, ui: &Ui) -> Result<String> {
+    // The product's build needs some of the programs that this installs, a compiler for C++ among them.
+    up::equip(ui)?;
     std::thread::scope(|scope| {
         let product = scope.spawn(|| product::build_programs(paths, ui, Profile::Release));
         let cluster = up::prepare(paths, ui);
