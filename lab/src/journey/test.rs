@@ -20,7 +20,7 @@ use crate::up;
 /// By what a test needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Tier {
-    /// Nothing but cargo.
+    /// Nothing but cargo and compilers.
     Unit,
     /// A real MySQL, Kafka, Prometheus or API server.
     Api,
