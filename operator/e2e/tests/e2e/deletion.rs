@@ -1,5 +1,6 @@
 //! Deleting a Datastore keeps its volumes, unless the spec says otherwise.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -17,7 +18,7 @@ use understudy_e2e::{operators, run};
 fn deleting_a_datastore_keeps_its_volumes_by_default() -> Result<()> {
     run(async {
         let stage = small("kept", DeletionPolicy::Retain).await?;
-        let before = stage.volumes().await?;
+        let before = volumes(&stage).await?;
         delete(&stage).await?;
         let after = stage.volumes().await?;
         ensure!(before.keys().eq(after.keys()), "of the volumes {:?} there are left {:?}", before.keys(), after.keys());
@@ -30,13 +31,17 @@ fn deleting_a_datastore_keeps_its_volumes_by_default() -> Result<()> {
 fn deleting_a_datastore_that_says_delete_now_removes_its_volumes() -> Result<()> {
     run(async {
         let stage = small("removed", DeletionPolicy::Retain).await?;
+        volumes(&stage).await?;
+        let secrets = stage.namespace.api::<Secret>();
+        let passwords = credentials_secret(&stage.shard_name(0));
+        secrets.get(&passwords).await?;
         // Nobody waits for the Shard to know: the Datastore is asked when it goes.
         stage.change(json!({ "deletionPolicy": "Delete" })).await?;
         delete(&stage).await?;
         until("the volumes and the passwords are gone", Duration::from_secs(60), async || {
             let left = stage.namespace.list::<PersistentVolumeClaim>("").await?;
-            let passwords = stage.namespace.api::<Secret>().get_opt(&credentials_secret(&stage.shard_name(0))).await?;
-            Ok(Seen::when(left.is_empty() && passwords.is_none(), (), format!("{:?}", left.keys())))
+            let are_gone = left.is_empty() && secrets.get_opt(&passwords).await?.is_none();
+            Ok(Seen::when(are_gone, (), format!("{:?}", left.keys())))
         })
         .await?;
         stage.namespace.delete().await
@@ -47,7 +52,7 @@ fn deleting_a_datastore_that_says_delete_now_removes_its_volumes() -> Result<()>
 fn a_datastore_that_says_retain_at_last_keeps_its_volumes_though_the_operator_was_away() -> Result<()> {
     run(async {
         let stage = small("kept-at-last", DeletionPolicy::Delete).await?;
-        let before = stage.volumes().await?;
+        let before = volumes(&stage).await?;
         operators::kill_all(stage.cluster).await?;
         stage.change(json!({ "deletionPolicy": "Retain" })).await?;
         delete(&stage).await?;
@@ -79,7 +84,16 @@ async fn small(name: &str, policy: DeletionPolicy) -> Result<Stage> {
     .await
 }
 
+/// Its volumes. Without one, nothing that is said of all of them would say anything.
+async fn volumes(stage: &Stage) -> Result<BTreeMap<String, PersistentVolumeClaim>> {
+    let volumes = stage.volumes().await?;
+    ensure!(!volumes.is_empty(), "there is no volume");
+    Ok(volumes)
+}
+
 async fn delete(stage: &Stage) -> Result<()> {
+    let pods = stage.namespace.list::<Pod>(labels::COMPONENT).await?;
+    ensure!(!pods.is_empty(), "nothing of the Datastore runs before it is deleted");
     stage.namespace.api::<Datastore>().delete(&stage.datastore, &DeleteParams::default()).await?;
     until("nothing of the Datastore runs", Duration::from_secs(120), async || {
         let shards = stage.namespace.list::<Shard>("").await?;
