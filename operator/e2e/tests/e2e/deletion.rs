@@ -1,28 +1,32 @@
-//! Deleting a Datastore keeps its volumes, unless the spec says otherwise.
+//! Deleting a Datastore keeps its volumes, unless the spec says otherwise; and what was kept can be read.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, PostParams};
 use serde_json::json;
 use understudy_api::labels;
 use understudy_api::names::credentials_secret;
 use understudy_api::v1alpha1::{Datastore, DeletionPolicy, Shard};
-use understudy_e2e::stage::Stage;
+use understudy_e2e::stage::{SETTLE, Stage};
 use understudy_e2e::wait::{Seen, until};
-use understudy_e2e::{operators, run};
+use understudy_e2e::{manifest, operators, run, see};
 
 #[test]
-fn deleting_a_datastore_keeps_its_volumes_by_default() -> Result<()> {
+fn deleting_a_datastore_keeps_its_volumes_by_default_and_a_person_can_read_them() -> Result<()> {
     run(async {
         let stage = small("kept", DeletionPolicy::Retain).await?;
+        let epoch = see::epoch(&stage.shard().await?);
         let before = volumes(&stage).await?;
         delete(&stage).await?;
         let after = stage.volumes().await?;
         ensure!(before.keys().eq(after.keys()), "of the volumes {:?} there are left {:?}", before.keys(), after.keys());
         ensure!(after.values().all(|v| v.metadata.deletion_timestamp.is_none()), "a volume is being deleted");
+        for claim in after.keys() {
+            read(&stage, claim, epoch).await?;
+        }
         stage.namespace.delete().await
     })
 }
@@ -89,6 +93,36 @@ async fn volumes(stage: &Stage) -> Result<BTreeMap<String, PersistentVolumeClaim
     let volumes = stage.volumes().await?;
     ensure!(!volumes.is_empty(), "there is no volume");
     Ok(volumes)
+}
+
+/// What a person does with a kept volume: the example, and the commands of "Reading a kept volume" in `operator/docs/failover.md`.
+async fn read(stage: &Stage, claim: &str, epoch: i64) -> Result<()> {
+    const SOCKET: &str = "--socket=/run/kept/mysqld.sock";
+    let mut pod: Pod = manifest::first(&manifest::folder("examples/read-kept-volume.yaml"), "Pod")?;
+    let name = pod.metadata.name.clone().context("the example has no name")?;
+    let spec = pod.spec.as_mut().context("the example has no spec")?;
+    let mut volumes = spec.volumes.iter_mut().flatten();
+    let kept = volumes.find_map(|volume| volume.persistent_volume_claim.as_mut());
+    kept.context("the example mounts no claim")?.claim_name = claim.to_owned();
+    let image = manifest::datastore()?.spec.shard_template.mysql.image;
+    spec.containers.iter_mut().for_each(|container| container.image = Some(image.clone()));
+    stage.namespace.api::<Pod>().create(&PostParams::default(), &pod).await?;
+
+    let inside = async |command: &[&str]| {
+        let exec = ["exec", "-n", stage.namespace.name(), &name, "--"];
+        stage.cluster.kubectl(&[&exec[..], command].concat(), "").await
+    };
+    let settings = "SELECT epoch, @@super_read_only, @@skip_networking FROM understudy.epoch";
+    let row = until(format!("{claim} is read"), SETTLE, async || {
+        Ok(Seen::Done(inside(&["mysql", SOCKET, "-NBe", settings]).await?))
+    })
+    .await?;
+    ensure!(row.trim() == format!("{epoch}\t1\t1"), "epoch, read-only, no network: {row}");
+    let dump = ["mysqldump", SOCKET, "--single-transaction", "--set-gtid-purged=OFF", "--databases", "understudy"];
+    let dump = inside(&dump).await?;
+    ensure!(dump.contains("INSERT INTO `epoch`"), "the dump lacks a row: {dump}");
+    stage.namespace.api::<Pod>().delete(&name, &DeleteParams::default()).await?;
+    Ok(())
 }
 
 async fn delete(stage: &Stage) -> Result<()> {
