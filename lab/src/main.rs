@@ -3,6 +3,7 @@
 mod addons;
 mod api;
 mod artifacts;
+mod cargo;
 mod cgroup;
 mod cli;
 mod control_plane;

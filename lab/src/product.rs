@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 
+use crate::cargo;
 use crate::image::{Added, Image};
 use crate::import::{self, Base};
 use crate::paths::Paths;
@@ -17,7 +18,7 @@ use crate::run;
 const DYNAMIC: [&str; 4] = ["understudy", "understudy-gateway", "understudy-consumer", "understudy-query"];
 /// The lab's own heavy program. Built with the product, so that what they share is compiled once.
 const LOAD: &str = "understudy-lab-load";
-/// The example of a view of one's own, an image by itself.
+/// The example of a view of one's own, an image by itself that only tests need.
 const VIEW: &str = "understudy-example-json-events";
 /// The program that runs inside a stock MySQL image, whatever libraries that has.
 const STATIC: &str = "understudy-instance";
@@ -61,8 +62,8 @@ pub fn build_images(paths: &Paths, ui: &Ui, profile: Profile) -> Result<String> 
 
 /// Builds the programs of the product's image; needs no cluster. Where each is, and its name.
 pub fn build_programs(paths: &Paths, ui: &Ui, profile: Profile) -> Result<Vec<(PathBuf, &'static str)>> {
-    let target = build_dynamic(paths, ui, profile)?;
-    let mut fixed = cargo(paths, profile, &[STATIC]);
+    let target = build_dynamic(paths, ui, profile, &[])?;
+    let mut fixed = cargo_build(paths, profile, &[STATIC]);
     fixed.args(["--target", TARGET]).env("RUSTFLAGS", "-C target-feature=+crt-static");
     let total = crates(paths, &[STATIC]);
     build(paths, ui, &format!("build the instance manager ({}, static)", profile.name()), fixed, total)?;
@@ -73,7 +74,7 @@ pub fn build_programs(paths: &Paths, ui: &Ui, profile: Profile) -> Result<Vec<(P
 
 /// Builds the example of a view of one's own and puts its image into every node; its name.
 pub fn build_view_image(paths: &Paths, ui: &Ui, profile: Profile) -> Result<String> {
-    let program = build_dynamic(paths, ui, profile)?.join(profile.dir()).join(VIEW);
+    let program = build_dynamic(paths, ui, profile, &[VIEW])?.join(profile.dir()).join(VIEW);
     let target = format!("/usr/local/bin/{VIEW}");
     let added = vec![Added { source: program, target: target.clone() }];
     let mut image = import::image(paths, ui, "json-events", Base::Debian, added)?;
@@ -94,25 +95,31 @@ fn put(paths: &Paths, ui: &Ui, image: Image) -> Result<String> {
 
 /// Path of the program behind `cargo lab load` and `cargo lab verify`, built if need be.
 pub fn build_load(paths: &Paths, ui: &Ui, profile: Profile) -> Result<PathBuf> {
-    Ok(build_dynamic(paths, ui, profile)?.join(profile.dir()).join(LOAD))
+    Ok(build_dynamic(paths, ui, profile, &[])?.join(profile.dir()).join(LOAD))
 }
 
-fn build_dynamic(paths: &Paths, ui: &Ui, profile: Profile) -> Result<PathBuf> {
-    let packages: Vec<_> = DYNAMIC.iter().copied().chain([LOAD, VIEW]).collect();
-    let total = crates(paths, &packages);
-    build(paths, ui, &format!("build the product ({})", profile.name()), cargo(paths, profile, &packages), total)?;
+/// Builds what runs on the base image, and `more`; cargo's target directory.
+fn build_dynamic(paths: &Paths, ui: &Ui, profile: Profile, more: &[&'static str]) -> Result<PathBuf> {
+    let packages = selected(more);
+    let (what, total) = (format!("build the product ({})", profile.name()), crates(paths, &packages));
+    build(paths, ui, &what, cargo_build(paths, profile, &packages), total)?;
     target_dir(paths)
 }
 
-fn cargo(paths: &Paths, profile: Profile, packages: &[&str]) -> Command {
-    let mut command = cargo_in(paths, "build");
+/// The packages of one call of cargo. It gives each the features that all of them ask for, so no call leaves one of these out.
+fn selected(more: &[&'static str]) -> Vec<&'static str> {
+    DYNAMIC.into_iter().chain([LOAD]).chain(more.iter().copied()).collect()
+}
+
+fn cargo_build(paths: &Paths, profile: Profile, packages: &[&str]) -> Command {
+    let mut command = cargo_locked(paths, "build");
     command.args(["--profile", profile.name()]).args(named(packages));
     command
 }
 
-fn cargo_in(paths: &Paths, verb: &str) -> Command {
-    let mut command = run::cmd([std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())]);
-    command.args([verb, "--locked"]).current_dir(&paths.checkout);
+fn cargo_locked(paths: &Paths, verb: &str) -> Command {
+    let mut command = cargo::command(paths);
+    command.args([verb, "--locked"]);
     command
 }
 
@@ -122,7 +129,7 @@ fn named<'a>(packages: &'a [&str]) -> impl Iterator<Item = &'a str> {
 
 /// How many crates a build takes when none is there yet; zero, which is unknown, when cargo does not say.
 fn crates(paths: &Paths, packages: &[&str]) -> usize {
-    let mut command = cargo_in(paths, "tree");
+    let mut command = cargo_locked(paths, "tree");
     command.args(["--edges", "normal,build", "--prefix", "none", "--format", "{p}"]).args(named(packages));
     let listed = run::output(&mut command).unwrap_or_default();
     listed
@@ -149,9 +156,35 @@ fn build(paths: &Paths, ui: &Ui, what: &str, command: Command, total: usize) -> 
 }
 
 fn target_dir(paths: &Paths) -> Result<PathBuf> {
-    let mut command = run::cmd([std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())]);
-    let text =
-        run::output(command.args(["metadata", "--no-deps", "--format-version", "1"]).current_dir(&paths.checkout))?;
+    let text = run::output(cargo::command(paths).args(["metadata", "--no-deps", "--format-version", "1"]))?;
     let metadata: serde_json::Value = serde_json::from_str(&text)?;
     Ok(metadata["target_directory"].as_str().context("cargo metadata names no target directory")?.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn only_who_asks_for_the_example_builds_it() {
+        assert!(!selected(&[]).contains(&VIEW));
+        assert!(selected(&[]).iter().all(|package| selected(&[VIEW]).contains(package)));
+        assert_eq!(selected(&[VIEW]).last(), Some(&VIEW));
+    }
+
+    /// Else builds with it and builds without it would compile what they share in turns.
+    #[test]
+    fn the_example_asks_for_no_feature_that_the_product_is_not_built_with() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/json-events/Cargo.toml");
+        let manifest = fs::read_to_string(file).unwrap();
+        let dependencies = manifest.split("\n[").find_map(|section| section.strip_prefix("dependencies]")).unwrap();
+        let lines: Vec<_> = dependencies.lines().filter(|line| line.contains('=')).collect();
+        assert!(!lines.is_empty(), "{manifest}");
+        let asking: Vec<_> =
+            lines.iter().filter(|line| line.replace("default-features", "").contains("features")).collect();
+        assert!(asking.is_empty(), "{asking:?}");
+    }
 }

@@ -33,10 +33,15 @@ pub fn up(paths: &Paths, ui: &Ui, nodes: Option<u8>) -> Result<()> {
     Ok(())
 }
 
+/// Looks at the machine, and installs the programs that every build needs.
+pub fn equip(ui: &Ui) -> Result<()> {
+    machine::check()?;
+    artifacts::install_packages(ui)
+}
+
 /// Everything that takes long and needs no cluster.
 pub fn prepare(paths: &Paths, ui: &Ui) -> Result<()> {
-    machine::check()?;
-    artifacts::install_packages(ui)?;
+    equip(ui)?;
     artifacts::ensure_all(paths, ui)?;
     Ok(())
 }

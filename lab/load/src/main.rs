@@ -27,6 +27,7 @@ use crate::ledger::reader::read_lines;
 use crate::query::{Query, endpoint};
 use crate::verify::passes::read_back;
 use crate::verify::report::Report;
+use crate::verify::text::NOTHING_ACKNOWLEDGED;
 
 /// What one read of the verification may take.
 const READ_DEADLINE: Duration = Duration::from_secs(30);
@@ -42,7 +43,8 @@ struct Cli {
 enum Command {
     /// Send, watch, and write the ledger.
     Load(Box<load::LoadOptions>),
-    /// Read everything back and hold it against the ledger. Fails when anything is lost, doubled or was never sent.
+    /// Read everything back and hold it against the ledger. Fails when anything is lost, doubled or was never sent, and
+    /// when nothing was acknowledged.
     Verify(VerifyOptions),
 }
 
@@ -87,7 +89,12 @@ async fn verify(options: VerifyOptions) -> Result<ExitCode> {
     let report = hold_against(options).await?;
     match json {
         None => print!("{report}"),
-        Some(None) => println!("{}", serde_json::to_string_pretty(&report)?),
+        Some(None) => {
+            println!("{}", serde_json::to_string_pretty(&report)?);
+            if !report.has_promise() {
+                eprintln!("{NOTHING_ACKNOWLEDGED}");
+            }
+        }
         Some(Some(path)) => {
             let text = serde_json::to_vec_pretty(&report)?;
             std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;

@@ -31,6 +31,8 @@ enum Fate {
     Corrupt,
     /// Refuses it, and stores nothing.
     Refuse,
+    /// Asks for it to be sent again later, and stores nothing.
+    PutOff,
 }
 
 struct Service {
@@ -53,7 +55,7 @@ async fn write(State(service): State<Shared>, headers: HeaderMap, body: Bytes) -
     let fate = (service.fate)(service.requests);
     service.requests += 1;
     let (copies, flip) = match fate {
-        Fate::Lose | Fate::Refuse => (0, 0),
+        Fate::Lose | Fate::Refuse | Fate::PutOff => (0, 0),
         Fate::Double => (2, 0),
         Fate::Corrupt => (1, 1),
         Fate::Keep | Fate::LoseTheAnswer => (1, 0),
@@ -70,6 +72,7 @@ async fn write(State(service): State<Shared>, headers: HeaderMap, body: Bytes) -
     match fate {
         Fate::LoseTheAnswer => StatusCode::SERVICE_UNAVAILABLE,
         Fate::Refuse => StatusCode::BAD_REQUEST,
+        Fate::PutOff => StatusCode::TOO_MANY_REQUESTS,
         _ => StatusCode::NO_CONTENT,
     }
 }
@@ -133,12 +136,14 @@ async fn a_lost_answer_is_neither_a_loss_nor_a_doubling() {
     let report = rehearse(|n| if n % 3 == 0 { Fate::LoseTheAnswer } else { Fate::Keep }).await;
     assert!(report.is_clean(), "{report}");
     assert!(report.samples.merged > 0 && report.batches_retried > 0, "{report}");
+    assert_eq!(report.samples.explained, report.samples.merged, "{report}");
 }
 
 #[tokio::test]
-async fn answers_that_never_come_leave_unknown_samples_that_are_found() {
+async fn answers_that_never_come_leave_unknown_samples_that_are_found_and_show_nothing() {
     let report = rehearse(|_| Fate::LoseTheAnswer).await;
-    assert!(report.is_clean(), "{report}");
+    assert!(!report.is_clean(), "{report}");
+    assert_eq!((report.lost, report.doubled, report.alien), (0, 0, 0), "{report}");
     assert_eq!((report.samples.acknowledged, report.samples.unknown, report.samples.unknown_found), (0, 440, 440));
     assert!(report.ack_gap.unwrap().open);
 }
@@ -156,6 +161,18 @@ async fn a_batch_that_was_stored_twice_is_doubled() {
     let report = rehearse(|n| if n == 7 { Fate::Double } else { Fate::Keep }).await;
     assert_eq!((report.lost, report.doubled), (0, 22), "{report}");
     assert!(!report.is_clean());
+}
+
+#[tokio::test]
+async fn sends_that_were_put_off_do_not_explain_a_batch_that_was_stored_twice() {
+    let fate = |n: usize| match n {
+        7 => Fate::Double,
+        n if n % 3 == 0 => Fate::PutOff,
+        _ => Fate::Keep,
+    };
+    let report = rehearse(fate).await;
+    assert_eq!((report.lost, report.doubled, report.samples.explained), (0, 22, 0), "{report}");
+    assert!(report.batches_retried > 0 && !report.is_clean(), "{report}");
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::ledger::writer::{Ledger, LedgerError};
-use crate::ledger::{Outcome, Record};
+use crate::ledger::{Outcome, Record, Taken};
 use crate::plan::{Batch, Run};
 use crate::prom::WriteEncoder;
 
@@ -76,8 +76,16 @@ pub struct Sender {
 #[derive(Debug, PartialEq, Eq)]
 enum Reply {
     Acked,
-    Refused(String),
-    Again { why: String, after: Option<Duration> },
+    Refused(Failure),
+    Again { failure: Failure, after: Option<Duration> },
+}
+
+/// An attempt that was not acknowledged.
+#[derive(Debug, PartialEq, Eq)]
+struct Failure {
+    taken: Taken,
+    /// Status and body, or the error.
+    why: String,
 }
 
 impl Sender {
@@ -150,15 +158,15 @@ impl Sender {
                 () = self.giving_up.cancelled() => break Outcome::Unknown,
                 reply = self.attempt(batch, attempts, body.clone()) => reply,
             };
-            let (why, after) = match reply {
+            let (failure, after) = match reply {
                 Reply::Acked => break Outcome::Acked,
-                Reply::Refused(why) => {
-                    self.failed(batch, attempts, why)?;
+                Reply::Refused(failure) => {
+                    self.failed(batch, attempts, failure)?;
                     break Outcome::Refused;
                 }
-                Reply::Again { why, after } => (why, after),
+                Reply::Again { failure, after } => (failure, after),
             };
-            self.failed(batch, attempts, why)?;
+            self.failed(batch, attempts, failure)?;
             let wait = after.unwrap_or(pause).min(SLOWEST_RETRY);
             pause = (pause * 2).min(SLOWEST_RETRY);
             tokio::select! {
@@ -174,9 +182,10 @@ impl Sender {
         self.ledger.record(Record::Done { batch, outcome, attempts, at: self.ledger.clock.now() })
     }
 
-    fn failed(&self, batch: Batch, attempt: u32, why: String) -> Result<(), LedgerError> {
+    fn failed(&self, batch: Batch, attempt: u32, failure: Failure) -> Result<(), LedgerError> {
         self.tally.failed.fetch_add(1, Ordering::Relaxed);
-        self.ledger.record(Record::Failed { batch, attempt, why, at: self.ledger.clock.now() })
+        let Failure { taken, why } = failure;
+        self.ledger.record(Record::Failed { batch, attempt, taken, why, at: self.ledger.clock.now() })
     }
 
     async fn attempt(&self, batch: Batch, attempt: u32, body: Bytes) -> Reply {
@@ -193,7 +202,11 @@ impl Sender {
             .body(body);
         let reply = match request.send().await {
             Ok(response) => classify(response).await,
-            Err(failure) => Reply::Again { why: chain(&failure), after: None },
+            Err(error) => {
+                // Without a connection not a byte has left.
+                let taken = if error.is_connect() { Taken::Nothing } else { Taken::Unknown };
+                Reply::Again { failure: Failure { taken, why: chain(&error) }, after: None }
+            }
         };
         drop(permit);
         reply
@@ -208,10 +221,23 @@ async fn classify(response: Response) -> Reply {
     let after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
     let body = response.text().await.unwrap_or_default();
     let why: String = format!("{} {}", status.as_u16(), body.trim()).chars().take(WHY_LIMIT).collect();
+    let failure = Failure { taken: taken(status), why };
     if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS {
-        Reply::Refused(why)
+        Reply::Refused(failure)
     } else {
-        Reply::Again { why, after: after.map(Duration::from_secs) }
+        Reply::Again { failure, after: after.map(Duration::from_secs) }
+    }
+}
+
+/// What an answer other than 2xx says, by the table in `ingest/docs/data-path.md`: a 400 may have kept a part, and a 503
+/// may be about records that Kafka has.
+fn taken(status: StatusCode) -> Taken {
+    match status {
+        StatusCode::UNAUTHORIZED
+        | StatusCode::PAYLOAD_TOO_LARGE
+        | StatusCode::UNSUPPORTED_MEDIA_TYPE
+        | StatusCode::TOO_MANY_REQUESTS => Taken::Nothing,
+        _ => Taken::Unknown,
     }
 }
 
@@ -233,6 +259,7 @@ mod tests {
     use prost::Message;
 
     use super::*;
+    use crate::ledger::FORMAT;
     use crate::ledger::book::Book;
     use crate::ledger::reader::read_lines;
     use crate::ledger::writer::Clock;
@@ -262,7 +289,7 @@ mod tests {
         let path = directory.path().join("ledger");
         let (ledger, closing) = Ledger::create(&path, Clock::start()).unwrap();
         let run = Arc::new(crate::plan::tests::small());
-        ledger.record(Record::Run { format: 1, run: (*run).clone(), at: ledger.clock.now() }).unwrap();
+        ledger.record(Record::Run { format: FORMAT, run: (*run).clone(), at: ledger.clock.now() }).unwrap();
         let target = Target { gateways: vec![url], token: "lab.secret".into() };
         let sender = Sender::new(run, target, ledger, Arc::default()).unwrap();
         sender.run(Instant::now(), ticks, drain, CancellationToken::new()).await.unwrap();
@@ -298,6 +325,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_attempt_that_was_told_to_slow_down_is_sent_again_and_counts_as_no_delivery() {
+        let (url, bodies) = gateway(|nth| if nth < 3 { Status::TOO_MANY_REQUESTS } else { Status::OK }).await;
+        let book = send(url, 1, Duration::from_secs(10)).await;
+        let sendings = || book.batches.values();
+        assert!(sendings().all(|s| s.outcome() == Outcome::Acked && s.attempts() == 3 && s.deliveries() == 1));
+        assert!(bodies.lock().unwrap().values().all(|times| *times == 3));
+    }
+
+    #[test]
+    fn only_an_answer_that_says_that_nothing_was_kept_is_taken_at_its_word() {
+        for (status, expected) in [
+            (400, Taken::Unknown),
+            (401, Taken::Nothing),
+            (408, Taken::Unknown),
+            (413, Taken::Nothing),
+            (415, Taken::Nothing),
+            (429, Taken::Nothing),
+            (500, Taken::Unknown),
+            (503, Taken::Unknown),
+        ] {
+            assert_eq!(taken(StatusCode::from_u16(status).unwrap()), expected, "{status}");
+        }
+    }
+
+    #[tokio::test]
     async fn a_refused_batch_is_not_sent_again() {
         let (url, bodies) = gateway(|_| Status::BAD_REQUEST).await;
         let book = send(url, 1, Duration::from_secs(10)).await;
@@ -320,6 +372,7 @@ mod tests {
         drop(listener);
         let book = send(url, 3, Duration::from_millis(100)).await;
         assert_eq!(book.batches.len(), 12);
-        assert!(book.batches.values().all(|s| s.outcome() == Outcome::Unknown));
+        // The attempt that was under way at the end may have been a delivery; those that reached nobody were none.
+        assert!(book.batches.values().all(|s| s.outcome() == Outcome::Unknown && s.deliveries() <= 1));
     }
 }

@@ -98,8 +98,10 @@ pub struct Outcome {
     pub unknown: u64,
     /// Acknowledged samples that cannot be read, or are read with another value.
     pub lost: u64,
-    /// Samples stored more than once.
+    /// Samples stored more than once, beyond `explained`.
     pub doubled: u64,
+    /// Samples stored more than once, as many as sends of unknown outcome may have stored again.
+    pub explained: u64,
     /// Samples that can be read and were never sent.
     pub alien: u64,
     /// Longest time in which no send was acknowledged.
@@ -132,7 +134,7 @@ mod tests {
 
     #[test]
     fn an_empty_ledger_is_not_exact() {
-        let report = r#"{"sent":0,"acknowledged":0,"unknown":0,"lost":0,"doubled":0,"alien":0,"ackGapSeconds":null,"writeGapSeconds":null,"visibleGapSeconds":null}"#;
+        let report = r#"{"sent":0,"acknowledged":0,"unknown":0,"lost":0,"doubled":0,"explained":0,"alien":0,"ackGapSeconds":null,"writeGapSeconds":null,"visibleGapSeconds":null}"#;
         let outcome: Outcome = serde_json::from_str(report).unwrap();
         assert!(!outcome.is_exact());
         assert!(Outcome { acknowledged: 1, ..outcome }.is_exact());

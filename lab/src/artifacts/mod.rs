@@ -75,7 +75,7 @@ pub const FETCHED: [Recipe; 4] = [
     Recipe { name: "pause", version: PAUSE, make: pause::pause },
 ];
 
-/// Debian's Prometheus, needed by the demo only.
+/// Debian's Prometheus, needed by the demo and the tests only.
 pub const PROMETHEUS: Recipe = Recipe { name: "prometheus", version: DEBIAN, make: debian::prometheus };
 
 pub use debian::{ROOTFS, install_packages};

@@ -90,6 +90,12 @@ impl Access {
         file.chain(context).collect()
     }
 
+    /// The same as helm takes them.
+    pub fn helm_flags(&self) -> Vec<String> {
+        let flag = |flag: String| if flag == "--context" { "--kube-context".to_owned() } else { flag };
+        self.flags().into_iter().map(flag).collect()
+    }
+
     /// A kubectl command line to be completed.
     pub fn kubectl(&self, args: &[&str]) -> Command {
         let mut command = run::cmd([&self.kubectl]);
@@ -100,9 +106,7 @@ impl Access {
     /// A helm command line to be completed.
     pub fn helm(&self, args: &[&str]) -> Command {
         let mut command = run::cmd([&self.helm]);
-        let file = self.kubeconfig.iter().flat_map(|f| ["--kubeconfig".into(), f.clone()]);
-        let context = self.context.iter().flat_map(|c| ["--kube-context".into(), PathBuf::from(c)]);
-        command.args(file).args(context).args(args);
+        command.args(self.helm_flags()).args(args);
         command
     }
 

@@ -219,11 +219,12 @@ impl Row {
             self.figures().map(|(name, value)| format!("{name} {}", value.map_or("-".into(), |v| format!("{v:.2} s"))));
         let o = &self.outcome;
         format!(
-            "{}; acknowledged {}, lost {}, doubled {}, unknown {}",
+            "{}; acknowledged {}, lost {}, doubled {}, explained {}, unknown {}",
             figures.join(", "),
             o.acknowledged,
             o.lost,
             o.doubled,
+            o.explained,
             o.unknown
         )
     }
@@ -239,6 +240,7 @@ fn write(dir: &std::path::Path, name: &str, rate: u64, rows: &[Row]) -> Result<(
             ("acknowledged".to_owned(), json!(o.acknowledged)),
             ("lost".to_owned(), json!(o.lost)),
             ("doubled".to_owned(), json!(o.doubled)),
+            ("explained".to_owned(), json!(o.explained)),
             ("unknown".to_owned(), json!(o.unknown)),
         ]);
         Value::Object(value)
@@ -258,10 +260,11 @@ fn table(name: &str, rate: u64, rows: &[Row]) -> String {
     }
     let sum = |of: fn(&Outcome) -> u64| rows.iter().map(|r| of(&r.outcome)).sum::<u64>();
     lines.push(format!(
-        "  acknowledged {}, lost {}, doubled {}, unknown {}",
+        "  acknowledged {}, lost {}, doubled {}, explained {}, unknown {}",
         sum(|o| o.acknowledged),
         sum(|o| o.lost),
         sum(|o| o.doubled),
+        sum(|o| o.explained),
         sum(|o| o.unknown)
     ));
     lines.join("\n")

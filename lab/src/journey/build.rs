@@ -1,8 +1,7 @@
-//! What the tests and the demonstration need beside the product's images. Runs cargo and tar.
+//! What the tests need beside the product's images. Runs tar.
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
-use std::process::Command;
 
 use anyhow::Result;
 
@@ -10,13 +9,6 @@ use crate::artifacts::{self, ROOTFS};
 use crate::paths::Paths;
 use crate::progress::Ui;
 use crate::run;
-
-/// cargo, in the checkout.
-pub fn cargo(paths: &Paths) -> Command {
-    let mut command = run::cmd([std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())]);
-    command.current_dir(&paths.checkout);
-    command
-}
 
 /// The unpacked root file system of the lab's MySQL, for tests that start mysqld themselves.
 pub fn mysql_root(paths: &Paths, ui: &Ui) -> Result<PathBuf> {

@@ -10,6 +10,7 @@ use clap::Args;
 use understudy_lab_outcome::Outcome;
 
 use super::access::{Access, ClusterOptions};
+use super::advice::{Cluster, Left, advice};
 use super::load::Running;
 use super::store::{Store, is_whole, name_in};
 use super::story::{Milestone, Story};
@@ -83,6 +84,8 @@ pub fn run(options: &Options, paths: &Paths, ui: &Ui) -> Result<ExitCode> {
 /// What compiles the cluster and what compiles the product run side by side, as neither keeps all cores busy all of the time; and both
 /// before the cluster runs, which would take a part of them.
 fn build_lab(paths: &Paths, ui: &Ui) -> Result<String> {
+    // The product's build needs some of the programs that this installs, a compiler for C++ among them.
+    up::equip(ui)?;
     std::thread::scope(|scope| {
         let product = scope.spawn(|| product::build_programs(paths, ui, Profile::Release));
         let cluster = up::prepare(paths, ui);
@@ -206,21 +209,24 @@ fn summary(ui: &Ui, store: &Store<'_>, seen: &Seen, series: u64) {
     println!("  write gap      {} without a commit on the shard", gap(outcome.write_gap_seconds));
     println!("  visible gap    {} without a newer sample to read", gap(outcome.visible_gap_seconds));
     println!(
-        "  samples        {} acknowledged, {} lost, {} doubled, {} unanswered",
-        outcome.acknowledged, outcome.lost, outcome.doubled, outcome.unknown
+        "  samples        {} acknowledged, {} lost, {} doubled, {} unanswered, {} twice by sends of unknown outcome",
+        outcome.acknowledged, outcome.lost, outcome.doubled, outcome.unknown, outcome.explained
     );
     println!("  Prometheus     {} series of this cluster, written and read back through the product", series);
     println!("  all of it      {}", clock(ui.elapsed()));
     println!();
-    println!("The cluster keeps running; `cargo lab down` takes it away. Worth trying next:");
-    let namespace = if store.namespace == "default" { String::new() } else { format!("-n {} ", store.namespace) };
-    println!(
-        "  . .lab/env; kubectl {namespace}get failover {}-{} -o yaml     # the record of what just happened",
-        seen.shard, seen.epoch
-    );
-    println!(
-        "  cargo lab fault node-loss --replica {}; kubectl {namespace}get shards -w     # then: cargo lab heal",
-        seen.new
-    );
-    println!("  cargo lab load --rate 5000 --for 60s --ledger .lab/mine; cargo lab verify --ledger .lab/mine");
+    let access = store.access;
+    let cluster = if access.is_lab() {
+        Cluster::Lab
+    } else {
+        Cluster::Named { kubectl: access.flags(), helm: access.helm_flags() }
+    };
+    let left = Left {
+        namespace: &store.namespace,
+        datastore: &store.name,
+        shard: &seen.shard,
+        primary: &seen.new,
+        epoch: seen.epoch,
+    };
+    advice(&cluster, left).iter().for_each(|line| println!("{line}"));
 }

@@ -13,7 +13,8 @@ use crate::run;
 pub const NAMESPACE: &str = "understudy-system";
 /// Its release and Deployment.
 pub const RELEASE: &str = "understudy";
-const CRDS: &str = "understudy-crds";
+/// The release of the definitions.
+pub const CRDS: &str = "understudy-crds";
 const ROLLED_WITHIN: Duration = Duration::from_secs(120);
 
 /// Installs or upgrades both charts and waits until the operator is ready.

@@ -2,6 +2,7 @@
 //! one that the user names.
 
 mod access;
+mod advice;
 mod bench;
 mod build;
 mod collect;
@@ -32,7 +33,8 @@ pub enum Command {
     Test(test::Options),
     /// Send uniquely valued samples through the gateway and write down what was acknowledged.
     Load(load::LoadOptions),
-    /// Read everything in a ledger back and say what is lost or doubled, and how long the gaps were.
+    /// Read everything in a ledger back and say what is lost or doubled, and how long the gaps were. Fails when something is, and
+    /// when nothing was acknowledged.
     Verify(load::VerifyOptions),
     /// Repeat a fault many times and print the figures.
     Bench(bench::Options),

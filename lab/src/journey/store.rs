@@ -26,7 +26,8 @@ pub struct Store<'a> {
 
 /// The Secret with the plain token, which Prometheus mounts. The gateway's own Secret holds only its hash.
 pub const TOKEN_SECRET: &str = "prometheus-token";
-const TOKEN_ID: &str = "lab";
+/// Its key in the gateway's own Secret.
+pub const TOKEN_ID: &str = "lab";
 const TENANT: &str = "default";
 
 impl Store<'_> {

@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use super::access::Access;
 use super::{build, collect, install, prometheus};
 use crate::artifacts::{self, HELM};
+use crate::cargo;
 use crate::paths::Paths;
 use crate::product::{self, Profile};
 use crate::progress::{Ui, clock};
@@ -19,7 +20,7 @@ use crate::up;
 /// By what a test needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Tier {
-    /// Nothing but cargo.
+    /// Nothing but cargo and compilers.
     Unit,
     /// A real MySQL, Kafka, Prometheus or API server.
     Api,
@@ -76,7 +77,7 @@ impl Tier {
 
 fn unit(options: &Options, paths: &Paths, ui: &Ui, failed: &mut Vec<&'static str>) -> Result<()> {
     ui.say("tier unit: cargo test --workspace --locked");
-    let mut command = build::cargo(paths);
+    let mut command = cargo::command(paths);
     command.args(["test", "--workspace", "--locked", "--no-fail-fast"]).args(&options.filter);
     if !command.status().context("cannot run cargo")?.success() {
         failed.push("unit");
@@ -146,7 +147,7 @@ pub fn end_to_end(paths: &Paths, environment: &[(&'static str, String)]) -> Comm
 /// `cargo test` of the targets of a name, with the lab in its environment. Always of the whole workspace: cargo would choose
 /// other features for one package alone, and compile everything again.
 fn cargo_test(paths: &Paths, targets: &str) -> Command {
-    let mut command = build::cargo(paths);
+    let mut command = cargo::command(paths);
     command.args(["test", "--workspace", "--locked", "--no-fail-fast", "--test", targets]);
     command.env("KUBECONFIG", paths.admin_kubeconfig()).env("UNDERSTUDY_TEST_KAFKA", kafka_bootstrap());
     command

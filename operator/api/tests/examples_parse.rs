@@ -1,10 +1,11 @@
-//! Every example is what its kind allows: known fields only, types that parse, no rule broken.
+//! Every example is what its kind allows: known fields only, types that parse, no rule broken. Beside our kinds there are pods.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod support;
 
 use std::path::{Path, PathBuf};
 
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 use support::{Base, breaches, schema};
 
@@ -19,26 +20,31 @@ fn files(folder: &Path, into: &mut Vec<PathBuf>) {
     }
 }
 
-/// Our objects in every example, with the file each is from.
-fn objects() -> Vec<(PathBuf, Base, Value)> {
+/// Every document of every example, with the file each is from.
+fn documents() -> Vec<(PathBuf, Value)> {
     let mut paths = Vec::new();
     files(&PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../examples"), &mut paths);
-    let mut objects = Vec::new();
+    let mut all = Vec::new();
     for path in paths {
         let text = std::fs::read_to_string(&path).unwrap();
         let documents: Vec<Value> =
             serde_saphyr::from_multiple(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        for document in documents {
-            let is_ours = document["apiVersion"].as_str().is_some_and(|v| v.starts_with("understudy.dev/"));
-            if is_ours {
-                let kind = document["kind"].as_str().unwrap();
-                objects.push((
-                    path.clone(),
-                    Base::of(kind).unwrap_or_else(|| panic!("{}: {kind}", path.display())),
-                    document,
-                ));
-            }
-        }
+        all.extend(documents.into_iter().map(|document| (path.clone(), document)));
+    }
+    all
+}
+
+fn is_ours(document: &Value) -> bool {
+    document["apiVersion"].as_str().is_some_and(|version| version.starts_with("understudy.dev/"))
+}
+
+/// Our objects among them.
+fn objects() -> Vec<(PathBuf, Base, Value)> {
+    let mut objects = Vec::new();
+    for (path, document) in documents().into_iter().filter(|(_, document)| is_ours(document)) {
+        let kind = document["kind"].as_str().unwrap();
+        let kind = Base::of(kind).unwrap_or_else(|| panic!("{}: {kind}", path.display()));
+        objects.push((path, kind, document));
     }
     objects
 }
@@ -92,6 +98,27 @@ fn examples_break_no_rule() {
     for (path, kind, object) in objects() {
         let breaches = breaches(kind, &object, None);
         assert!(breaches.is_empty(), "{}: {breaches:?}", path.display());
+    }
+}
+
+/// What the types of Kubernetes do not know they drop, so a misspelt field does not come back.
+#[test]
+fn what_is_not_ours_is_a_pod_of_known_fields_that_the_restricted_standard_allows() {
+    let others: Vec<_> = documents().into_iter().filter(|(_, document)| !is_ours(document)).collect();
+    assert!(!others.is_empty(), "there is none: this test looks at nothing");
+    for (path, document) in others {
+        let path = path.display();
+        let pod: Pod = serde_json::from_value(document.clone()).unwrap_or_else(|e| panic!("{path}: {e}"));
+        assert_eq!(serde_json::to_value(&pod).unwrap(), document, "{path}");
+        let spec = pod.spec.unwrap();
+        let of_pod = spec.security_context.unwrap();
+        assert!(of_pod.run_as_non_root == Some(true) && of_pod.seccomp_profile.is_some(), "{path}");
+        assert!(!spec.containers.is_empty(), "{path}");
+        for container in spec.containers {
+            let security = container.security_context.unwrap();
+            assert_eq!(security.allow_privilege_escalation, Some(false), "{path}");
+            assert_eq!(security.capabilities.unwrap().drop, Some(vec!["ALL".to_owned()]), "{path}");
+        }
     }
 }
 

@@ -218,6 +218,8 @@ impl Stage {
         let volume = |claim: &PersistentVolumeClaim| claim.spec.as_ref().and_then(|s| s.volume_name.clone());
         let now = self.volumes().await?;
         let claim = now.get(replica).with_context(|| format!("{replica} has no volume"))?;
+        ensure!(!before.is_empty(), "there was no volume before");
+        ensure!(volume(claim).is_some(), "the volume of {replica} is not bound");
         ensure!(!before.contains_key(replica), "{replica} was there before");
         ensure!(
             before.values().all(|old| volume(old) != volume(claim)),

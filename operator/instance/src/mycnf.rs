@@ -61,6 +61,9 @@ pub fn render(config: &Config) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+
     use super::*;
     use crate::config::tests::sample;
 
@@ -75,5 +78,22 @@ mod tests {
         assert_eq!(last("max_connections").as_deref(), Some("max_connections = 77"));
         assert_eq!(last("server_id").as_deref(), Some("server_id = 12"));
         assert_eq!(last("datadir"), Some(format!("datadir = {}/data", dir.path().display())));
+    }
+
+    #[test]
+    fn the_example_that_reads_a_kept_volume_starts_mysqld_on_what_this_one_leaves() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/read-kept-volume.yaml");
+        let example = fs::read_to_string(file).unwrap();
+        let options: Vec<_> = example.lines().filter_map(|line| line.trim().strip_prefix("- --")).collect();
+        let dir = tempfile::tempdir().unwrap();
+        let text = render(&sample(dir.path()));
+        for name in ["log_bin", "relay_log", "gtid_mode", "enforce_gtid_consistency"] {
+            let ours = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(" = ")).unwrap();
+            let option = format!("{}={ours}", name.replace('_', "-"));
+            assert!(options.contains(&option.as_str()), "{option} is not among {options:?}");
+        }
+        let datadir = options.iter().find_map(|option| option.strip_prefix("datadir=")).unwrap();
+        let volume = datadir.strip_suffix(&format!("/{DATA}")).unwrap();
+        assert!(example.contains(&format!("- name: kept\n          mountPath: {volume}\n")), "{volume} is no volume");
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
 use super::reader::ReadError;
-use super::{FORMAT, Outcome, Record, Stamp};
+use super::{FORMAT, Outcome, Record, Stamp, Taken};
 use crate::gaps::Window;
 use crate::plan::{Batch, Planned, Run};
 
@@ -46,6 +46,8 @@ pub struct Sending {
     /// How it ended and when; None when the ledger ends before.
     pub done: Option<(Outcome, Stamp)>,
     attempts: u32,
+    /// Of those that failed, the ones of which nothing was taken.
+    turned_away: u32,
 }
 
 impl Sending {
@@ -54,9 +56,15 @@ impl Sending {
         self.done.map_or(Outcome::Unknown, |(outcome, _)| outcome)
     }
 
-    /// How often it may have been stored: any attempt may have been, the unanswered ones included.
-    pub fn deliveries(&self) -> u64 {
+    /// Attempts made, one that was under way when the ledger ended included.
+    pub fn attempts(&self) -> u64 {
         u64::from(self.attempts.max(self.failed + u32::from(self.done.is_none())).max(1))
+    }
+
+    /// How often it may have been stored: once by each attempt, the unanswered ones included, but not by one of which
+    /// nothing was taken.
+    pub fn deliveries(&self) -> u64 {
+        self.attempts().saturating_sub(u64::from(self.turned_away))
     }
 }
 
@@ -150,8 +158,10 @@ impl Book {
         let at = match record {
             Record::Run { .. } => return Err(BookError::Contradiction("two runs".into())),
             Record::Sent { batch, samples, sum, at } => self.sent(batch, samples, &sum, at)?,
-            Record::Failed { batch, at, .. } => {
-                self.sending(batch)?.failed += 1;
+            Record::Failed { batch, taken, at, .. } => {
+                let sending = self.sending(batch)?;
+                sending.failed += 1;
+                sending.turned_away += u32::from(taken == Taken::Nothing);
                 at
             }
             Record::Done { batch, outcome, attempts, at } => {
@@ -208,7 +218,7 @@ impl Book {
         if planned.len() as u64 != samples || format!("{:016x}", Run::checksum(&planned)) != sum {
             return Err(BookError::Plan(batch));
         }
-        let sending = Sending { sent: at, samples, failed: 0, done: None, attempts: 0 };
+        let sending = Sending { sent: at, samples, failed: 0, done: None, attempts: 0, turned_away: 0 };
         match self.batches.insert(batch, sending) {
             None => Ok(at),
             Some(_) => Err(BookError::Contradiction(format!("{batch:?} was sent for the first time twice"))),
@@ -342,7 +352,11 @@ mod tests {
     }
 
     fn failed(tick: u64, attempt: u32, ms: u64) -> Record {
-        Record::Failed { batch: batch(tick), attempt, why: "no answer".into(), at: at(ms) }
+        Record::Failed { batch: batch(tick), attempt, taken: Taken::Unknown, why: "no answer".into(), at: at(ms) }
+    }
+
+    fn turned_away(tick: u64, attempt: u32, ms: u64) -> Record {
+        Record::Failed { batch: batch(tick), attempt, taken: Taken::Nothing, why: "429".into(), at: at(ms) }
     }
 
     fn done(tick: u64, outcome: Outcome, attempts: u32, ms: u64) -> Record {
@@ -368,6 +382,17 @@ mod tests {
         let sending = book.batches[&batch(0)];
         assert_eq!((sending.outcome(), sending.deliveries()), (Outcome::Acked, 2));
         assert_eq!(book.acknowledgements(), [2_100_000]);
+    }
+
+    #[rstest]
+    #[case::acknowledged(vec![turned_away(0, 1, 2), turned_away(0, 2, 3), done(0, Outcome::Acked, 3, 4)], 1)]
+    #[case::acknowledged_after_one_without_an_answer(
+        vec![turned_away(0, 1, 2), failed(0, 2, 3), done(0, Outcome::Acked, 3, 4)], 2)]
+    #[case::given_up(vec![turned_away(0, 1, 2), turned_away(0, 2, 3), done(0, Outcome::Unknown, 2, 4)], 0)]
+    #[case::open_when_the_ledger_ends(vec![turned_away(0, 1, 2)], 1)]
+    fn an_attempt_that_was_turned_away_stored_nothing(#[case] then: Vec<Record>, #[case] deliveries: u64) {
+        let book = book([vec![sent(0, 1)], then].concat()).unwrap();
+        assert_eq!(book.batches[&batch(0)].deliveries(), deliveries);
     }
 
     #[test]

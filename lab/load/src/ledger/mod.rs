@@ -4,8 +4,8 @@
 //! off by a crash is left out. [`book`] is pure: what the lines add up to.
 //!
 //! Rules that keep it honest: a batch is recorded as sent before its first byte leaves; one that got no answer is
-//! unknown, never lost and never acknowledged; every failed attempt is recorded, because each may have been stored; time
-//! is taken from the monotonic clock of the one process that wrote the ledger, wall time stands beside it for people.
+//! unknown, never lost and never acknowledged; every failed attempt is recorded, with whether it may have been stored;
+//! time is taken from the monotonic clock of the one process that wrote the ledger, wall time stands beside it for people.
 
 pub mod book;
 pub mod reader;
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::plan::{Batch, Run};
 
 /// Version of the format; a reader refuses any other.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// A moment: microseconds of the monotonic clock since the process began, milliseconds of the wall clock since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -33,6 +33,16 @@ pub enum Outcome {
     /// Answered 4xx other than 429: not to be sent again. Parts of it may be stored.
     Refused,
     /// No such answer until the end of the run.
+    Unknown,
+}
+
+/// What became of the samples of an attempt that was not answered 2xx.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Taken {
+    /// None was taken: nobody was reached, or the answer says so.
+    Nothing,
+    /// No answer, or one that leaves it open.
     Unknown,
 }
 
@@ -66,6 +76,8 @@ pub enum Record {
         batch: Batch,
         /// Counted from 1.
         attempt: u32,
+        /// Whether it may have been stored.
+        taken: Taken,
         /// Status and body, or the error.
         why: String,
         /// When it ended.

@@ -43,7 +43,7 @@ pub fn read_lines(mut source: impl BufRead) -> impl Iterator<Item = Result<Recor
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::{FORMAT, Outcome, Stamp};
+    use crate::ledger::{FORMAT, Outcome, Stamp, Taken};
     use crate::plan::Batch;
 
     #[test]
@@ -53,7 +53,7 @@ mod tests {
         let records = [
             Record::Run { format: FORMAT, run: crate::plan::tests::small(), at },
             Record::Sent { batch, samples: 9, sum: "00ff".into(), at },
-            Record::Failed { batch, attempt: 2, why: "503 \"later\"\nline".into(), at },
+            Record::Failed { batch, attempt: 2, taken: Taken::Unknown, why: "503 \"later\"\nline".into(), at },
             Record::Done { batch, outcome: Outcome::Unknown, attempts: 3, at },
             Record::Skipped { batch, at },
             Record::Route { shard: shard(), primary: replica(), address: "10.0.0.1:3306".into(), epoch: 4, at },

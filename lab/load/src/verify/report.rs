@@ -1,7 +1,6 @@
-//! The figures of a run, for a person and for a program. Pure.
+//! The figures of a run. Pure.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
 use serde::Serialize;
 
@@ -27,7 +26,7 @@ pub struct Report {
     pub samples: Samples,
     /// Acknowledged and not to be found, or not with every bit. Must be 0.
     pub lost: u64,
-    /// Found more than once, beyond what this tool's own retries explain. Must be 0.
+    /// Found more than once, beyond [`Samples::explained`]. Must be 0.
     pub doubled: u64,
     /// Found and never sent. Must be 0.
     pub alien: u64,
@@ -81,8 +80,10 @@ pub struct Samples {
     pub skipped_batches: u64,
     /// Acknowledged, and found with other bits; part of what is lost.
     pub wrong: u64,
-    /// Stored more than once and given once; those that own retries explain included.
+    /// Stored more than once and given once.
     pub merged: u64,
+    /// Of those, as many as this tool's own attempts of unknown outcome may have stored.
+    pub explained: u64,
     /// Found, and due when the ledger was cut off.
     pub unrecorded: u64,
 }
@@ -130,9 +131,14 @@ pub struct Pauses {
 }
 
 impl Report {
-    /// Whether the promise was kept.
+    /// Whether anything was promised: only what was acknowledged is.
+    pub fn has_promise(&self) -> bool {
+        self.samples.acknowledged > 0
+    }
+
+    /// Whether there was a promise, and it was kept.
     pub fn is_clean(&self) -> bool {
-        self.lost == 0 && self.doubled == 0 && self.alien == 0
+        self.has_promise() && self.lost == 0 && self.doubled == 0 && self.alien == 0
     }
 
     /// What the ledger says about a run; nothing has been read back yet.
@@ -193,7 +199,7 @@ impl Report {
             visible_gap_seconds: visible_gap.map(|gap| gap.seconds),
             ack_gap,
             ack_delay: Spread::of(book.ack_delays()),
-            batches_retried: book.batches.values().filter(|sending| sending.deliveries() > 1).count() as u64,
+            batches_retried: book.batches.values().filter(|sending| sending.attempts() > 1).count() as u64,
             shards,
             visible_gap,
             visible_delay: Spread::of(delays.collect()),
@@ -218,33 +224,17 @@ impl Report {
         self.samples.refused_found = findings.refused_found;
         self.samples.wrong = findings.wrong;
         self.samples.merged = findings.merged;
+        self.samples.explained = findings.explained;
         self.samples.unrecorded = findings.unrecorded;
         let line = |oddity: &super::compare::Oddity| format!("{} at {}", oddity.what, oddity.timestamp_ms);
         self.oddities = findings.oddities.iter().map(line).collect();
         self
     }
-}
 
-impl Report {
     /// Adds what the service said about how fresh it is.
     pub fn with_freshness(mut self, fresh_until: Option<String>) -> Self {
         self.fresh_until = fresh_until;
         self
-    }
-
-    /// Without the lines that only reading back can fill.
-    pub fn before_reading_back(&self) -> impl fmt::Display + '_ {
-        Unread(self)
-    }
-}
-
-/// A report whose figures of what was found mean nothing yet.
-struct Unread<'a>(&'a Report);
-
-impl fmt::Display for Unread<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.write_sent(f)?;
-        self.0.write_gaps(f)
     }
 }
 
@@ -255,94 +245,6 @@ impl Spread {
     }
 }
 
-impl Report {
-    fn write_sent(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let samples = &self.samples;
-        let cut = if self.ledger_complete { "" } else { "  (the ledger was cut off)" };
-        writeln!(f, "run {}: {} samples/s for {:.0} s{cut}", self.run, self.rate, self.sending_seconds)?;
-        writeln!(f, "  sent          {:>12}", samples.sent)?;
-        writeln!(f, "  acknowledged  {:>12}", samples.acknowledged)?;
-        writeln!(f, "  unknown       {:>12}", samples.unknown)?;
-        if samples.refused > 0 {
-            writeln!(f, "  refused       {:>12}", samples.refused)?;
-        }
-        if samples.skipped_batches > 0 {
-            writeln!(f, "  not sent      {:>12}  batches: too many were unanswered", samples.skipped_batches)?;
-        }
-        Ok(())
-    }
-
-    fn write_found(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let samples = &self.samples;
-        if samples.unknown > 0 {
-            writeln!(f, "  unknown found {:>12}", samples.unknown_found)?;
-        }
-        if samples.refused > 0 {
-            writeln!(f, "  refused found {:>12}", samples.refused_found)?;
-        }
-        if samples.unrecorded > 0 {
-            writeln!(f, "  unrecorded    {:>12}  found, due when the ledger was cut off", samples.unrecorded)?;
-        }
-        writeln!(f, "  lost          {:>12}  of which found with other bits: {}", self.lost, samples.wrong)?;
-        writeln!(f, "  doubled       {:>12}  merged by the service: {}", self.doubled, samples.merged)?;
-        if self.alien > 0 {
-            writeln!(f, "  never sent    {:>12}  and found all the same", self.alien)?;
-        }
-        match self.settled_after_seconds {
-            Some(seconds) => writeln!(f, "  everything acknowledged was readable after {seconds:.1} s of reading"),
-            None => writeln!(f, "  acknowledged samples were still missing when the waiting ended"),
-        }
-    }
-
-    fn write_gaps(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_gap(f, "ack gap", self.ack_gap.as_ref())?;
-        for (name, shard) in &self.shards {
-            write_gap(f, &format!("write gap {name}"), Some(&shard.write_gap))?;
-            if shard.visible_gap.is_some() {
-                write_gap(f, &format!("visible gap {name}"), shard.visible_gap.as_ref())?;
-            }
-        }
-        write_gap(f, "visible gap", self.visible_gap.as_ref())?;
-        write_spread(f, "ack delay", self.ack_delay)?;
-        write_spread(f, "visible after", self.visible_delay)?;
-        for (name, shard) in &self.shards {
-            let (primaries, replayed) = (shard.primaries.join(" -> "), shard.replayed);
-            writeln!(f, "  {name}: primary {primaries}; {replayed} records stored again")?;
-        }
-        if self.own_pauses.count > 0 {
-            let Pauses { count, seconds, longest_seconds } = self.own_pauses;
-            writeln!(
-                f,
-                "  this tool did not run {count} times, {seconds:.2} s in all, {longest_seconds:.2} s at most"
-            )?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.write_sent(f)?;
-        self.write_found(f)?;
-        self.write_gaps(f)?;
-        self.oddities.iter().try_for_each(|oddity| writeln!(f, "  ! {oddity}"))
-    }
-}
-
-fn write_gap(f: &mut fmt::Formatter<'_>, name: &str, gap: Option<&Gap>) -> fmt::Result {
-    let Some(gap) = gap else { return writeln!(f, "  {name:<28} not watched") };
-    write!(f, "  {name:<28} {:>7.3} s  at {:.1} s", gap.seconds, gap.from)?;
-    if gap.at_most_seconds > gap.seconds {
-        write!(f, ", up to {:.3} s with the tool's own pauses", gap.at_most_seconds)?;
-    }
-    writeln!(f, "{}", if gap.open { ", not over when the watching ended" } else { "" })
-}
-
-fn write_spread(f: &mut fmt::Formatter<'_>, name: &str, spread: Option<Spread>) -> fmt::Result {
-    let Some(Spread { p50, p99, max }) = spread else { return Ok(()) };
-    writeln!(f, "  {name:<28} p50 {p50:.3} s, p99 {p99:.3} s, max {max:.3} s")
-}
-
 #[cfg(test)]
 mod tests {
     use understudy_lab_outcome::Outcome as Read;
@@ -351,6 +253,7 @@ mod tests {
     use crate::ledger::{FORMAT, Record, Stamp};
     use crate::plan::Run;
     use crate::plan::tests::small;
+    use crate::verify::text::NOTHING_ACKNOWLEDGED;
 
     fn at(ms: u64) -> Stamp {
         Stamp(ms * 1000, small().start_ms + ms as i64)
@@ -427,7 +330,7 @@ mod tests {
         let wrong = Findings { wrong: 1, ..Findings::default() };
         let doubled = Findings { doubled: 1, ..Findings::default() };
         let alien = Findings { alien: 1, ..Findings::default() };
-        let explained = Findings { merged: 7, unknown_missing: 3, unrecorded: 2, ..Findings::default() };
+        let explained = Findings { merged: 7, explained: 7, unknown_missing: 3, unrecorded: 2, ..Findings::default() };
         for (findings, clean) in [(missing, false), (wrong, false), (doubled, false), (alien, false), (explained, true)]
         {
             assert_eq!(report().with_findings(&findings, None).is_clean(), clean, "{findings:?}");
@@ -435,13 +338,35 @@ mod tests {
     }
 
     #[test]
+    fn a_run_of_which_nothing_was_acknowledged_is_not_clean_and_says_why() {
+        let records = ledger().into_iter().filter(|record| !matches!(record, Record::Done { .. }));
+        let report = Report::of(&Book::read(records.map(Ok)).unwrap());
+        let report = report.with_findings(&Findings::default(), Some(1.0));
+        assert!(!report.is_clean());
+        let text = report.to_string();
+        assert!(text.contains(NOTHING_ACKNOWLEDGED) && !text.contains("was readable"), "{text}");
+    }
+
+    #[test]
+    fn what_is_explained_away_is_a_figure_of_its_own() {
+        let findings = Findings { merged: 9, explained: 7, doubled: 2, ..Findings::default() };
+        let text = report().with_findings(&findings, Some(1.0)).to_string();
+        let figure = |name: &str| {
+            let line = text.lines().find_map(|line| line.trim().strip_prefix(name)).unwrap_or_default();
+            line.split_whitespace().next().and_then(|number| number.parse::<u64>().ok())
+        };
+        assert_eq!((figure("doubled"), figure("explained")), (Some(2), Some(7)), "{text}");
+    }
+
+    #[test]
     fn programs_find_their_figures_in_it() {
-        let report = report();
+        let report = report().with_findings(&Findings { merged: 9, explained: 7, ..Findings::default() }, None);
         let expected = Read {
             acknowledged: report.samples.acknowledged,
             unknown: report.samples.unknown,
             lost: report.lost,
             doubled: report.doubled,
+            explained: report.samples.explained,
             alien: report.alien,
             ack_gap_seconds: report.ack_gap_seconds,
             write_gap_seconds: report.write_gap_seconds,
@@ -449,7 +374,8 @@ mod tests {
         };
         let text = serde_json::to_string(&report).unwrap();
         assert_eq!(serde_json::from_str::<Read>(&text).unwrap(), expected);
-        assert!(expected.acknowledged > 0 && expected.write_gap_seconds.is_some_and(|gap| gap > 0.0), "{expected:?}");
+        assert!(expected.acknowledged > 0 && expected.explained == 7, "{expected:?}");
+        assert!(expected.write_gap_seconds.is_some_and(|gap| gap > 0.0), "{expected:?}");
     }
 
     #[test]

@@ -33,6 +33,12 @@ fn a_shard_comes_to_a_primary_and_two_standbys_on_three_nodes() -> Result<()> {
         );
 
         let replicas = stage.replicas().await?;
+        let serving = see::serving(&shard);
+        ensure!(
+            serving.len() == 3 && serving.iter().all(|replica| replicas.contains_key(replica)),
+            "of {serving:?} there are {:?}",
+            replicas.keys()
+        );
         let ids: BTreeSet<_> = replicas.values().map(|r| r.spec.server_id).collect();
         ensure!(ids.len() == replicas.len(), "server ids are used twice: {ids:?}");
         let nodes: BTreeSet<_> = status.replicas.iter().filter_map(|r| r.node.clone()).collect();
@@ -61,7 +67,9 @@ fn only_the_primary_takes_writes_and_standbys_follow_it_by_gtid() -> Result<()> 
         ensure!(ask(&primary, "SELECT @@super_read_only").await? == "0", "{primary} does not take writes");
         let epoch = ask(&primary, "SELECT epoch, primary_replica FROM understudy.epoch").await?;
         ensure!(epoch == format!("{}\t{primary}", see::epoch(&shard)), "the epoch in MySQL is {epoch}");
-        for standby in see::standbys(&shard) {
+        let standbys = see::standbys(&shard);
+        ensure!(standbys.len() == 2, "standbys: {standbys:?}");
+        for standby in standbys {
             ensure!(ask(&standby, "SELECT @@super_read_only").await? == "1", "{standby} takes writes");
             let settings = ask(&standby, "SELECT @@gtid_mode, @@binlog_format, @@sync_binlog").await?;
             ensure!(settings == "ON\tROW\t1", "{standby} runs with {settings}");
@@ -86,11 +94,12 @@ fn services_and_labels_lead_outside_clients_to_the_roles() -> Result<()> {
             Ok(addresses.filter_map(|a| a.target_ref?.name).collect())
         };
         ensure!(behind(names::primary_service(&name)).await? == [see::primary(&shard)].into(), "not the primary alone");
-        ensure!(
-            behind(names::standbys_service(&name)).await? == see::standbys(&shard).into_iter().collect(),
-            "not the standbys"
-        );
-        for (pod, object) in stage.pods().await? {
+        let standbys: BTreeSet<_> = see::standbys(&shard).into_iter().collect();
+        ensure!(standbys.len() == 2, "standbys: {standbys:?}");
+        ensure!(behind(names::standbys_service(&name)).await? == standbys, "not the standbys");
+        let pods = stage.pods().await?;
+        ensure!(see::serving(&shard).iter().all(|replica| pods.contains_key(replica)), "pods: {:?}", pods.keys());
+        for (pod, object) in pods {
             let role = object.metadata.labels.unwrap_or_default().remove(labels::ROLE).unwrap_or_default();
             let expected = if pod == see::primary(&shard) { "primary" } else { "standby" };
             ensure!(role == expected, "{pod} is labelled {role}");
@@ -112,7 +121,12 @@ fn all_that_belongs_to_a_shard_is_made_and_says_so() -> Result<()> {
         }
         let claims = stage.namespace.list::<PersistentVolumeClaim>(&selector).await?;
         let pods = stage.namespace.list::<Pod>(&format!("{selector},{}=replica", labels::COMPONENT)).await?;
-        ensure!(claims.keys().eq(pods.keys()), "volumes {:?}, pods {:?}", claims.keys(), pods.keys());
+        ensure!(
+            claims.len() == 3 && claims.keys().eq(pods.keys()),
+            "volumes {:?}, pods {:?}",
+            claims.keys(),
+            pods.keys()
+        );
         let shards = stage.namespace.list::<Shard>(&format!("{}={}", labels::DATASTORE, stage.datastore)).await?;
         ensure!(shards.len() == 1, "shards: {:?}", shards.keys());
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use understudy_e2e::fault::{Fault, heal};
 use understudy_e2e::record::{self, Commits, Truth};
 use understudy_e2e::{run, see, stage};
@@ -14,13 +14,14 @@ fn loss_of_a_primarys_node_promotes_without_waiting_for_kubernetes_and_loses_not
         let before = stage.shard().await?;
         let (old, epoch) = (see::primary(&before), see::epoch(&before));
         let node = stage.replicas().await?.remove(&old).and_then(|r| r.status).and_then(|s| s.node);
+        let node = node.with_context(|| format!("{old} names no node"))?;
         let load = stage.load(1000).await?;
         Fault::NodeLoss.inject(stage.cluster, &stage.namespace, &old).await?;
 
         // Kubernetes itself says NotReady only after some 50 s.
         let promoted = stage.promoted(&old, epoch, Duration::from_secs(30)).await;
         let rebuilt = match promoted {
-            Ok(_) => redundant_elsewhere(&stage, node.as_deref()).await,
+            Ok(_) => redundant_elsewhere(&stage, &node).await,
             Err(error) => Err(error),
         };
         heal(stage.cluster).await?;
@@ -42,7 +43,7 @@ fn loss_of_a_primarys_node_promotes_without_waiting_for_kubernetes_and_loses_not
 }
 
 /// Redundancy comes back on the nodes that are left, while the lost one is still away.
-async fn redundant_elsewhere(stage: &stage::Stage, lost: Option<&str>) -> Result<()> {
+async fn redundant_elsewhere(stage: &stage::Stage, lost: &str) -> Result<()> {
     use understudy_e2e::wait::{Seen, until};
     until("the shard is redundant without the lost node", stage::SETTLE, async || {
         let shard = stage.shard().await?;
@@ -51,13 +52,11 @@ async fn redundant_elsewhere(stage: &stage::Stage, lost: Option<&str>) -> Result
         Ok(Seen::when(why.is_none(), (), seen))
     })
     .await?;
-    let on_lost: Vec<_> = stage
-        .replicas()
-        .await?
-        .into_iter()
-        .filter(|(_, r)| see::is_running(r) && r.status.as_ref().and_then(|s| s.node.as_deref()) == lost)
-        .map(|(name, _)| name)
-        .collect();
-    ensure!(on_lost.is_empty(), "{on_lost:?} count as running on the lost node");
+    let mut replicas = stage.replicas().await?;
+    replicas.retain(|_, replica| see::is_running(replica));
+    let running: Vec<_> = replicas.into_iter().map(|(name, r)| (name, r.status.and_then(|s| s.node))).collect();
+    ensure!(!running.is_empty(), "no replica counts as running");
+    let elsewhere = |node: &Option<String>| node.as_deref().is_some_and(|node| node != lost);
+    ensure!(running.iter().all(|(_, node)| elsewhere(node)), "without {lost} there run {running:?}");
     Ok(())
 }
