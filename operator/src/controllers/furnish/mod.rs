@@ -109,9 +109,9 @@ async fn furnish(shard: &Shard, context: &Context) -> Result<(), FurnishError> {
         format!("secrets of {}/{}", shard.uid().unwrap_or_default(), shard.metadata.generation.unwrap_or_default());
     if context.recent.is_due(&what, AGAIN) {
         let credentials = secrets::ensure_credentials(shard, context);
-        let (san, secret, labels) =
-            (names::shard_san(&name), names::shard_tls_secret(&name), build::shard_labels(shard));
-        let certificate = secrets::ensure_certificate(shard, &secret, &san, &labels, context);
+        let (sans, secret, labels) =
+            (names::shard_sans(&name, &namespace), names::shard_tls_secret(&name), build::shard_labels(shard));
+        let certificate = secrets::ensure_certificate(shard, &secret, &sans, &labels, context);
         both(credentials.map_err(FurnishError::Credentials), certificate.map_err(FurnishError::Certificate)).await?;
         context.recent.looked(what);
     }
