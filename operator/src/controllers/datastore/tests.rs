@@ -7,7 +7,7 @@ use understudy_api::conditions;
 use understudy_api::v1alpha1::{ConsumerStatus, ShardStatus, VerdictState};
 
 use super::placement::Placing;
-use super::status::{Observed, Pods, SecretFact, TOPIC_READY};
+use super::status::{Observed, PLACED, Pods, SecretFact, TOPIC_READY};
 use super::topic::Fact;
 use super::*;
 use crate::troubles::Trouble;
@@ -282,9 +282,29 @@ fn a_datastore_says_which_shards_have_replicas_of_an_earlier_spec() {
 }
 
 #[test]
+fn placements_that_were_lost_are_said_to_be_and_are_not_made_up() {
+    let mut datastore = datastore(json!({}));
+    let lost = || Observed { placing: Placing::Lost { served: vec!["metrics-0".to_owned()] }, ..observed() };
+    let status = status::of(&datastore, lost(), Timestamp::UNIX_EPOCH);
+    assert!(status.placements.is_empty());
+    for kind in [PLACED, conditions::READY, conditions::PROGRESSING] {
+        let found = status.conditions.iter().find(|condition| condition.type_ == kind).unwrap();
+        assert_eq!((found.status.as_str(), found.reason.as_str()), ("False", "PlacementsLost"), "{kind}");
+        assert!(found.message.contains("though metrics-0 served already"), "{kind}: {}", found.message);
+    }
+    datastore.status = Some(status);
+    let again = status::of(&datastore, lost(), Timestamp::from_second(1000).unwrap());
+    assert_eq!(datastore.status, Some(again), "it is written once");
+
+    let placing = placement::begin("metrics", 2, 4, &DatastoreStatus::default(), vec![]).unwrap();
+    let put_back = status::of(&datastore, Observed { placing, ..observed() }, Timestamp::UNIX_EPOCH);
+    assert_eq!((condition(&put_back, PLACED).0, condition(&put_back, conditions::READY).0), ("True", "True"));
+}
+
+#[test]
 fn placements_are_added_to_and_kept_in_order() {
     let mut datastore = datastore(json!({}));
-    let placing = placement::plan("metrics", 2, 4, &DatastoreStatus::default(), |_| true);
+    let placing = placement::begin("metrics", 2, 4, &DatastoreStatus::default(), vec![]).unwrap();
     let first = status::of(&datastore, Observed { placing, ..observed() }, Timestamp::UNIX_EPOCH);
     assert_eq!((first.placements.len(), first.placed_shards), (4, 2));
     datastore.status = Some(first);
