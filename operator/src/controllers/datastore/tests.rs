@@ -1,4 +1,6 @@
-//! What a Datastore's children and status are, case by case.
+//! What a Datastore's children and status are, case by case; [`passes`]: and what whole passes make of one.
+
+mod passes;
 
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
@@ -13,6 +15,10 @@ use super::*;
 use crate::troubles::Trouble;
 
 fn datastore(spec: Value) -> Datastore {
+    serde_json::from_value(object(spec)).unwrap()
+}
+
+fn object(spec: Value) -> Value {
     let mut object = json!({
         "apiVersion": "understudy.dev/v1alpha1", "kind": "Datastore",
         "metadata": { "name": "metrics", "namespace": "prod", "uid": "11111111-0000", "generation": 3 },
@@ -27,7 +33,7 @@ fn datastore(spec: Value) -> Datastore {
     for (key, value) in spec.as_object().unwrap() {
         object["spec"][key] = value.clone();
     }
-    serde_json::from_value(object).unwrap()
+    object
 }
 
 fn shard_status(ready: bool, verdict: &str) -> ShardStatus {
