@@ -6,12 +6,12 @@
 //! Before anything is sent the live object is read past every cache: one that was not made for the same owner is left alone
 //! ([`crate::ownership`]), and what is sent names the UID that was read.
 
-use std::collections::HashMap;
+mod applied;
+
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy};
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource, ResourceExt};
@@ -21,6 +21,8 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
+pub use self::applied::Live;
+use self::applied::{Applied, Key};
 use crate::errors::chain;
 use crate::metrics::{Metrics, Write};
 use crate::ownership::{Standing, standing};
@@ -49,7 +51,6 @@ pub mod manager {
 }
 
 const CALL: Duration = Duration::from_secs(10);
-const REMEMBERED: Duration = Duration::from_secs(600);
 
 /// Why an object could not be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -144,66 +145,12 @@ impl ApplyError {
     }
 }
 
-/// What is known of the live object that is about to be applied.
-#[derive(Clone, Debug)]
-pub enum Live {
-    /// Its kind is not watched.
-    Unwatched,
-    /// It is not there, as far as its watch knows.
-    Absent,
-    /// It is there.
-    Present {
-        /// `metadata.generation`, of kinds that have one.
-        generation: Option<i64>,
-        /// `metadata.resourceVersion`.
-        version: Option<String>,
-    },
-}
-
-impl Live {
-    /// From a cache.
-    pub fn of(meta: Option<&ObjectMeta>) -> Self {
-        match meta {
-            None => Self::Absent,
-            Some(meta) => Self::Present { generation: meta.generation, version: meta.resource_version.clone() },
-        }
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Key {
-    manager: &'static str,
-    kind: String,
-    namespace: String,
-    name: String,
-}
-
-#[derive(Debug)]
-struct Memory {
-    hash: u64,
-    at: Instant,
-    generation: Option<i64>,
-    version: Option<String>,
-}
-
-impl Memory {
-    fn still_holds(&self, hash: u64, live: &Live, now: Instant) -> bool {
-        let unchanged = match live {
-            Live::Unwatched => true,
-            Live::Absent => false,
-            Live::Present { generation: Some(generation), .. } => self.generation == Some(*generation),
-            Live::Present { generation: None, version } => self.version == *version,
-        };
-        self.hash == hash && unchanged && now.duration_since(self.at) < REMEMBERED
-    }
-}
-
 /// Writes objects.
 #[derive(Clone)]
 pub struct Applier {
     client: Client,
     metrics: Arc<Metrics>,
-    memory: Arc<Mutex<HashMap<Key, Memory>>>,
+    applied: Arc<Applied>,
 }
 
 impl fmt::Debug for Applier {
@@ -226,7 +173,7 @@ impl<K> Writable for K where
 impl Applier {
     /// `client` should not retry by itself: calls have deadlines, and the next pass tries again.
     pub fn new(client: Client, metrics: Arc<Metrics>) -> Self {
-        Self { client, metrics, memory: Arc::default() }
+        Self { client, metrics, applied: Arc::default() }
     }
 
     /// The client, for what has no method here.
@@ -261,11 +208,8 @@ impl Applier {
         let key =
             Key { manager, kind: K::kind(&()).into_owned(), namespace: namespace.to_owned(), name: name.to_owned() };
         let now = Instant::now();
-        {
-            let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
-            if memory.get(&key).is_some_and(|memory| memory.still_holds(hash, &live, now)) {
-                return Ok(false);
-            }
+        if self.applied.still_holds(&key, hash, &live, now) {
+            return Ok(false);
         }
         if value["metadata"]["uid"].is_null()
             && let Some(uid) = self.own::<K>(namespace, name, &value).await?
@@ -276,13 +220,7 @@ impl Applier {
         let patch = Patch::Apply(&value);
         let written: K =
             self.call::<K, _>("apply", name, self.api::<K>(namespace).patch(name, &params, &patch)).await?;
-        let memory = Memory {
-            hash,
-            at: now,
-            generation: written.meta().generation,
-            version: written.meta().resource_version.clone(),
-        };
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner).insert(key, memory);
+        self.applied.keep(key, hash, written.meta(), now);
         Ok(true)
     }
 
@@ -364,7 +302,9 @@ impl Applier {
             preconditions: Some(Preconditions { uid: seen.uid(), resource_version: seen.resource_version() }),
             ..DeleteParams::default()
         };
-        let api = self.api::<K>(&seen.namespace().unwrap_or_default());
+        let namespace = seen.namespace().unwrap_or_default();
+        let api = self.api::<K>(&namespace);
+        self.applied.forget(&K::kind(&()), &namespace, &name);
         match self.call::<K, _>("delete", &name, api.delete(&name, &params)).await {
             Ok(_) => Ok(()),
             Err(error) if error.is_not_found() => Ok(()),
@@ -463,31 +403,5 @@ mod tests {
         let error = apply(&api.applier(), config("u1", "new")).await.unwrap_err();
         assert!(error.is_conflict() && !error.is_refusal(), "{error}");
         assert_eq!(api.object("configmaps/m-mysql").unwrap()["data"]["my.cnf"], "old");
-    }
-
-    fn memory(generation: Option<i64>, version: &str, at: Instant) -> Memory {
-        Memory { hash: 1, at, generation, version: Some(version.to_owned()) }
-    }
-
-    fn present(generation: Option<i64>, version: &str) -> Live {
-        Live::Present { generation, version: Some(version.to_owned()) }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_object_is_sent_again_only_when_something_changed() {
-        let now = Instant::now();
-        let later = now + REMEMBERED;
-        for (case, memory, hash, live, at, holds) in [
-            ("nothing changed", memory(Some(3), "9", now), 1, present(Some(3), "12"), now, true),
-            ("we want something else", memory(Some(3), "9", now), 2, present(Some(3), "9"), now, false),
-            ("somebody changed it", memory(Some(3), "9", now), 1, present(Some(4), "12"), now, false),
-            ("somebody deleted it", memory(Some(3), "9", now), 1, Live::Absent, now, false),
-            ("a kind without generations", memory(None, "9", now), 1, present(None, "9"), now, true),
-            ("changed, without generations", memory(None, "9", now), 1, present(None, "10"), now, false),
-            ("not watched", memory(None, "9", now), 1, Live::Unwatched, now, true),
-            ("long ago", memory(None, "9", now), 1, Live::Unwatched, later, false),
-        ] {
-            assert_eq!(memory.still_holds(hash, &live, at), holds, "{case}");
-        }
     }
 }

@@ -55,6 +55,8 @@ pub enum Reason {
     ShardCreated,
     /// Partitions were placed on shards.
     PlacementChanged,
+    /// Which partition feeds which shard was lost, and is not made up; the message says where it says what to do.
+    PlacementsLost,
     /// New shards get no data yet.
     PlacementWaits,
     /// The spec names a partition that the topic does not have.
@@ -180,6 +182,7 @@ impl Reason {
             | Self::KafkaUnreachable
             | Self::SecretMissing
             | Self::TokensUnusable
+            | Self::PlacementsLost
             | Self::PlacementWaits
             | Self::UnknownPartition
             | Self::NotAccepted

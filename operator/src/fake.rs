@@ -1,16 +1,34 @@
-//! An API server in memory, as far as tests of writes need one: names, versions, preconditions, finalizers. No schema, no
-//! watches, and no garbage collector.
+//! An API server in memory, as far as tests of writes need one: names, versions, preconditions, finalizers, and the rights that the
+//! chart grants ([`rights`]). No schema, no garbage collector, and watches of which nothing comes after the first list.
+
+mod rights;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::SystemTime;
 
+use async_trait::async_trait;
 use http::{Method, Request, Response};
 use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use understudy_kafka::AdminError;
+use understudy_link::Authority;
 
+use self::rights::Asked;
 use crate::apply::Applier;
+use crate::authority;
+use crate::cache::Caches;
+use crate::context::Context;
+use crate::events::Events;
+use crate::lease::Leading;
+use crate::recent::Recent;
+use crate::settings::Settings;
+use crate::topics::{Found, Topics, Wanted};
+use crate::troubles::Troubles;
 
 /// The server.
 #[derive(Clone, Default)]
@@ -46,6 +64,40 @@ impl FakeApi {
             async move { Ok::<_, Infallible>(api.serve(request).await) }
         });
         Applier::new(Client::new(service, "default"), Arc::default())
+    }
+
+    /// What controllers share, for a pass over what is there now in the namespace `prod`: the caches hear of nothing later.
+    pub async fn context(&self) -> Context {
+        let (applier, tasks, stop) = (self.applier(), TaskTracker::new(), CancellationToken::new());
+        let caches = Caches::start(&applier.client(), Some("prod"), Arc::new(|_, _| {}), &tasks, &stop);
+        caches.filled().await;
+        let authority = Authority::generate("understudy", SystemTime::now()).expect("an authority");
+        let settings = Settings {
+            namespace: "understudy-system".to_owned(),
+            pod: "understudy-0".to_owned(),
+            node: None,
+            image: "understudy:test".to_owned(),
+            image_pull_policy: "Never".to_owned(),
+            watch_namespace: "prod".to_owned(),
+            admin_listen: ([127, 0, 0, 1], 0).into(),
+            log: "info".to_owned(),
+        };
+        Context {
+            settings: Arc::new(settings),
+            applier,
+            recent: Recent::default(),
+            caches,
+            leading: Leading::fixed(true),
+            events: Events::to_nobody(),
+            troubles: Troubles::default(),
+            metrics: Arc::default(),
+            identity: authority::identity(&authority).expect("an identity"),
+            authority: Arc::new(authority),
+            topics: Arc::new(AsAsked),
+            api_server: None,
+            tasks,
+            stop,
+        }
     }
 
     /// An object, by the last parts of its path: `configmaps/m-mysql`.
@@ -94,7 +146,15 @@ impl FakeApi {
         let body: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
         let is_apply = head.headers.get("content-type").is_some_and(|kind| kind == "application/apply-patch+yaml");
         let query = head.uri.query().unwrap_or_default().replace("%3D", "=").replace("%2C", ",").replace("%2F", "/");
-        let answer = self.state().answer(&head.method, head.uri.path(), &query, body, is_apply);
+        let asked = Asked::of(&head.method, head.uri.path(), &query);
+        let refusal = asked.refusal(&body);
+        if refusal.is_none() && asked.verb == "watch" {
+            return std::future::pending().await;
+        }
+        let answer = match refusal {
+            Some(words) => Err((403, "Forbidden", words)),
+            None => self.state().answer(&asked, &head.method, head.uri.path(), &query, body, is_apply),
+        };
         let (code, body) = match answer {
             Ok(value) => (200, value),
             Err((code, reason, message)) => (
@@ -110,6 +170,20 @@ impl FakeApi {
     }
 }
 
+/// Topics that are as every spec asks, and empty.
+struct AsAsked;
+
+#[async_trait]
+impl Topics for AsAsked {
+    async fn ensure(&self, _: &Wanted) -> Result<Found, AdminError> {
+        Ok(Found::default())
+    }
+
+    async fn ends(&self, _: &str, _: &str) -> Result<BTreeMap<i32, i64>, AdminError> {
+        Ok(BTreeMap::new())
+    }
+}
+
 fn path_of(object: &Value) -> String {
     let text = |value: &Value| value.as_str().expect("apiVersion, kind, namespace and name").to_owned();
     let version = text(&object["apiVersion"]);
@@ -120,13 +194,21 @@ fn path_of(object: &Value) -> String {
 }
 
 impl State {
-    fn answer(&mut self, method: &Method, path: &str, query: &str, body: Value, is_apply: bool) -> Answer {
+    fn answer(
+        &mut self,
+        asked: &Asked,
+        method: &Method,
+        path: &str,
+        query: &str,
+        body: Value,
+        is_apply: bool,
+    ) -> Answer {
         let (path, is_status) = match path.strip_suffix("/status") {
             Some(path) => (path, true),
             None => (path, false),
         };
         let parts: Vec<_> = path.split('/').collect();
-        let plural = parts.iter().position(|part| *part == "namespaces").map_or("", |at| parts[at + 2]);
+        let plural = asked.plural.as_str();
         if let Some((code, words)) = self.refused.get(&format!("{method} {plural}")) {
             let reason = match code {
                 403 => "Forbidden",
@@ -148,6 +230,12 @@ impl State {
         let is_another = |wanted: &Value, found: &Value, field: &str| {
             wanted[field].is_string() && wanted[field] != found["metadata"][field]
         };
+        if is_apply
+            && found.is_none()
+            && let Some(words) = asked.refusal_to_create()
+        {
+            return Err((403, "Forbidden", words));
+        }
         match (method.as_str(), found) {
             ("GET", _) if is_collection => Ok(self.list(path, query)),
             ("POST", Some(_)) => Err((409, "AlreadyExists", format!("{plural} \"{name}\" already exists"))),
@@ -198,7 +286,8 @@ impl State {
             .map(|(_, object)| object)
             .filter(|object| wanted.iter().all(|(key, value)| object["metadata"]["labels"][*key] == *value))
             .collect();
-        json!({ "apiVersion": "v1", "kind": "List", "metadata": {}, "items": items })
+        let version = self.version.max(1).to_string();
+        json!({ "apiVersion": "v1", "kind": "List", "metadata": { "resourceVersion": version }, "items": items })
     }
 
     /// Stores an object under the next version, unless it was deleted and nothing holds it any more.

@@ -1,7 +1,9 @@
-//! What the operator counts about itself, and what it tells of each shard ([`shards`]). Pure, but for the counters.
+//! What the operator counts about itself, and what it tells of each shard ([`shards`]) and Datastore ([`datastores`]). Pure, but for
+//! the counters.
 //!
 //! Names are contracts: `operator/docs/metrics.md` lists them.
 
+pub mod datastores;
 pub mod shards;
 #[cfg(test)]
 mod tests;
@@ -13,7 +15,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
-use self::shards::{Shards, Telling};
+use self::datastores::Datastores;
+use self::shards::Shards;
 
 /// A kind, from a closed set.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -55,6 +58,8 @@ pub struct Metrics {
     pub leading: Gauge,
     /// What is told of each shard.
     pub shards: Shards,
+    /// What is told of each Datastore.
+    pub datastores: Datastores,
 }
 
 impl Default for Metrics {
@@ -73,7 +78,12 @@ impl Default for Metrics {
         registry.register("malformed_objects", "Versions of objects that did not parse", metrics.3.clone());
         registry.register("leading", "1 while this instance acts", metrics.4.clone());
         let shards = Shards::default();
-        registry.register_collector(Box::new(Telling { shards: shards.clone(), leading: metrics.4.clone() }));
+        let datastores = Datastores::default();
+        let leading = &metrics.4;
+        let of_shards = shards::Telling { shards: shards.clone(), leading: leading.clone() };
+        registry.register_collector(Box::new(of_shards));
+        let of_datastores = datastores::Telling { datastores: datastores.clone(), leading: leading.clone() };
+        registry.register_collector(Box::new(of_datastores));
         Self {
             registry,
             reconciles: metrics.0,
@@ -82,6 +92,7 @@ impl Default for Metrics {
             malformed: metrics.3,
             leading: metrics.4,
             shards,
+            datastores,
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::context::Context;
 use crate::events::Events;
 use crate::lease::{self, InCluster, Leading};
 use crate::metrics::Metrics;
+use crate::metrics::datastores::DatastoreFacts;
 use crate::recent::Recent;
 use crate::settings::Settings;
 use crate::topics::Brokers;
@@ -75,6 +76,8 @@ async fn operate(settings: Settings) -> anyhow::Result<()> {
         malformed::start(client.clone(), events.clone(), metrics.clone(), leading.clone(), stop.clone());
     tasks.spawn(telling);
     let caches = Caches::start(&client, settings.scope(), malformed, &tasks, &stop);
+    let datastores = caches.datastores.clone();
+    metrics.datastores.read_from(move || datastores.all().iter().map(|held| DatastoreFacts::of(held)).collect());
     let context = Context {
         settings: Arc::new(settings),
         applier,

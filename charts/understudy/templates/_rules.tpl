@@ -1,15 +1,31 @@
-{{/* What the operator may do to the objects of a namespace that it looks after. */}}
+{{/* What the operator may do to the objects of a namespace that it looks after. Tests hold what it asks for against this. */}}
 {{- define "understudy.rules" -}}
 # patch: the finalizer that carries its deletionPolicy to its shards.
 - apiGroups: [understudy.dev]
   resources: [datastores]
   verbs: [get, list, watch, patch]
+# Made from a Datastore, and deleted by people or with it.
 - apiGroups: [understudy.dev]
-  resources: [shards, replicas, consumers, failovers]
-  verbs: [get, list, watch, create, patch, update, delete]
+  resources: [shards, consumers]
+  verbs: [get, list, watch, create, patch]
 - apiGroups: [understudy.dev]
-  resources: [datastores/status, shards/status, replicas/status, consumers/status, failovers/status]
-  verbs: [get, patch, update]
+  resources: [replicas]
+  verbs: [get, list, watch, create, patch, delete]
+- apiGroups: [understudy.dev]
+  resources: [failovers]
+  verbs: [get, list, watch, create, delete]
+# update: over the version that was read; patch: of an object that does not parse.
+- apiGroups: [understudy.dev]
+  resources: [datastores/status, shards/status, replicas/status]
+  verbs: [update, patch]
+# As consumers have it for their own.
+- apiGroups: [understudy.dev]
+  resources: [consumers/status]
+  verbs: [get, patch]
+- apiGroups: [understudy.dev]
+  resources: [failovers/status]
+  verbs: [update]
+# To be named as an owner that waits for what it owns, where that is asked for.
 - apiGroups: [understudy.dev]
   resources: [datastores/finalizers, shards/finalizers, replicas/finalizers, consumers/finalizers]
   verbs: [update]
@@ -21,8 +37,11 @@
   verbs: [get, list, watch, create, patch, delete]
 # Only by name: what it made itself, and what a spec refers to.
 - apiGroups: [""]
-  resources: [secrets, configmaps, serviceaccounts]
+  resources: [secrets, configmaps]
   verbs: [get, create, patch]
+- apiGroups: [""]
+  resources: [serviceaccounts]
+  verbs: [get, create, patch, delete]
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [get, list, watch, create, patch, delete]
@@ -32,7 +51,7 @@
 # Roles of consumers and query: what they grant is granted here too, so neither escalate nor bind is needed.
 - apiGroups: [rbac.authorization.k8s.io]
   resources: [roles, rolebindings]
-  verbs: [get, create, patch]
+  verbs: [get, create, patch, delete]
 - apiGroups: [events.k8s.io]
   resources: [events]
   verbs: [create, patch]

@@ -121,7 +121,7 @@ pub async fn keep_asking(
             known.trouble.clone_from(&trouble);
             known.hear(origin.ok(), news)
         });
-        facts.heard(ends.borrow().partitions.iter().map(|(p, end)| range(&topic, *p, end)).collect());
+        facts.heard(ranges(&topic, &ends.borrow()));
         if stop.run_until_cancelled(tokio::time::sleep_until(asked + ASK_EVERY)).await.is_none() {
             return;
         }
@@ -173,9 +173,21 @@ fn silence(origin: &Result<Origin, AdminError>, marks: &Result<Marks, AdminError
     failed.or_else(|| unknown.map(|(partition, reason)| format!("partition {partition}: {reason}")))
 }
 
-fn range(topic: &str, partition: i32, end: &End) -> (LogRange, std::time::Instant) {
-    let range = LogRange { topic: topic.to_owned(), partition, earliest: end.earliest, end: end.end, age: 0 };
-    (range, end.asked.into_std())
+/// What the operator is told of the topic, and when the brokers said it.
+fn ranges(topic: &str, ends: &Ends) -> Vec<(LogRange, std::time::Instant)> {
+    let id = ends.origin.as_ref().and_then(|origin| origin.topic.as_ref());
+    let range = |(partition, end): (&i32, &End)| {
+        let range = LogRange {
+            topic: topic.to_owned(),
+            topic_id: id.cloned(),
+            partition: *partition,
+            earliest: end.earliest,
+            end: end.end,
+            age: 0,
+        };
+        (range, end.asked.into_std())
+    };
+    ends.partitions.iter().map(range).collect()
 }
 
 /// Milliseconds since 1970.
@@ -218,6 +230,21 @@ mod tests {
         assert!(!placement.has_changed().unwrap());
         stop.cancel();
         spreading.await.unwrap();
+    }
+
+    #[test]
+    fn the_operator_is_told_which_topic_the_ends_are_of() {
+        let mut known = Ends::default();
+        let told = |known: &Ends| -> Vec<_> {
+            let all = ranges("samples", known).into_iter();
+            all.map(|(range, _)| (range.topic_id, range.partition, range.end)).collect()
+        };
+        known.hear(None, ends(&[(0, 10)], 1));
+        assert_eq!(told(&known), [(None, 0, 10)], "brokers that do not tell");
+        known.hear(topic("first"), ends(&[(0, 11)], 2));
+        assert_eq!(told(&known), [(Some("first".to_owned()), 0, 11)]);
+        known.hear(topic("second"), ends(&[(0, 3)], 3));
+        assert_eq!(told(&known), [(Some("second".to_owned()), 0, 3)], "it was deleted and made anew");
     }
 
     #[test]

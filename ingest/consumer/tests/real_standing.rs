@@ -117,10 +117,8 @@ async fn samples_that_come_under_offsets_that_are_stored_are_kept_beside_the_fir
     log.put(0, frame(&[(early, 1.0), (late, 2.0)]));
     log.put(0, frame(&[(late, 2.0)]));
     decide(&shard, "next_offset = 0, cut_at = NULL").await;
-    until("what took its place is stored", || async {
-        says(&shard, "next_offset").await.as_deref() == Some("2")
-    })
-    .await;
+    until("what took its place is stored", || async { says(&shard, "next_offset").await.as_deref() == Some("2") })
+        .await;
     let (samples, duplicates) = stored(&shard).await;
     assert_eq!(samples, [Sample::new(early, 1.0), Sample::new(late, 2.0)]);
     assert_eq!(duplicates, 2, "nothing was thrown away");

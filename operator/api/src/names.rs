@@ -78,6 +78,17 @@ pub fn shard_san(shard: &str) -> String {
     format!("{shard}.shard.understudy.internal")
 }
 
+/// The DNS names in the certificate of a shard's servers: the one that the product checks, and after it those by which clients
+/// outside the product reach them.
+pub fn shard_sans(shard: &str, namespace: &str) -> Vec<String> {
+    let mut all = vec![shard_san(shard)];
+    for service in [primary_service(shard), standbys_service(shard)] {
+        let long = format!("{service}.{namespace}.svc.cluster.local");
+        all.extend([format!("{service}.{namespace}"), format!("{service}.{namespace}.svc"), service, long]);
+    }
+    all
+}
+
 /// The DNS name in a consumer's certificate; never resolved, only checked.
 pub fn consumer_san(consumer: &str) -> String {
     format!("{consumer}.consumer.understudy.internal")

@@ -103,6 +103,24 @@ fn a_shard_and_a_consumer_of_one_name_have_certificates_of_their_own() {
 }
 
 #[test]
+fn a_shard_s_certificate_is_good_for_its_services_by_each_of_their_names() {
+    let all = names::shard_sans("events", "prod");
+    assert_eq!(all[0], names::shard_san("events"));
+    for name in [
+        "events-primary",
+        "events-primary.prod",
+        "events-primary.prod.svc",
+        "events-primary.prod.svc.cluster.local",
+        "events-standbys",
+        "events-standbys.prod.svc",
+    ] {
+        assert!(all.iter().any(|found| found == name), "{name}: {all:?}");
+    }
+    let longest = names::shard_sans(&"a".repeat(names::MAX_SHARD), &"n".repeat(63));
+    assert!(longest.iter().all(|name| name.len() <= 253), "{longest:?}");
+}
+
+#[test]
 fn the_longest_names_fit_what_they_are_for() {
     let longest = |length| "a".repeat(length);
     let shard = longest(names::MAX_SHARD);

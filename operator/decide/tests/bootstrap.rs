@@ -214,6 +214,64 @@ fn what_may_be_done_by_hand_is_said_when_nobody_may_initialise() {
 }
 
 #[test]
+fn how_a_shard_of_which_nothing_is_left_is_made_anew_is_said_and_of_no_other() {
+    type Case = (&'static str, Reason, fn() -> Scene, bool);
+    fn lost() -> Scene {
+        let mut scene = Scene::well();
+        scene.all_say(&refused(500));
+        for letter in ["a", "b", "c"] {
+            scene.replica(letter, |replica| replica.server_uuid = Some(uuid(letter).to_string()));
+            empty(&mut scene, letter);
+            scene.server(letter, |server| server.serving = None);
+        }
+        scene
+    }
+    let cases: &[Case] = &[
+        (
+            "it had a primary, and its replicas were made anew",
+            Reason::BootstrapHeld,
+            || {
+                let mut scene = unborn();
+                scene.0.status.bootstrap = Some(Bootstrap { replica: name("z"), completed: true });
+                scene
+            },
+            true,
+        ),
+        ("the primary is in the status, and every volume is empty", Reason::NoCandidate, lost, true),
+        (
+            "one replica is silent that held data",
+            Reason::NoCandidate,
+            || {
+                let mut scene = lost();
+                never_heard(&mut scene, "c");
+                scene
+            },
+            false,
+        ),
+        (
+            "the primary was never heard, and its Replica tells nothing",
+            Reason::NoCandidate,
+            || {
+                let mut scene = lost();
+                scene.lose_node(90_000);
+                scene.0.reports.retain(|received| received.report.observer != manager("a"));
+                scene.replica("a", |replica| replica.server_uuid = None);
+                scene
+            },
+            false,
+        ),
+    ];
+    for (case, reason, scene, said) in cases {
+        let plan = scene().plan();
+        let note = plan.notes.iter().find(|note| note.reason == *reason);
+        let note = note.unwrap_or_else(|| panic!("{case}: {:?}", plan.notes));
+        assert_eq!(note.message.contains("`kubectl delete shard m`"), *said, "{case}: {}", note.message);
+        let doing = plan.view.doing.unwrap_or_default();
+        assert_eq!(doing.contains("kubectl delete shard m"), *said, "{case}: {doing}");
+    }
+}
+
+#[test]
 fn one_that_was_only_initialised_is_not_taken_for_a_copy_of_what_is_lost() {
     let mut scene = unborn();
     scene.0.status.bootstrap = Some(Bootstrap { replica: name("a"), completed: false });

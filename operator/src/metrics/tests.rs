@@ -2,8 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::json;
+use understudy_api::Datastore;
 use understudy_api::v1alpha1::{FailoverKind, FailoverMode, FailoverResult, TransitionKind, VerdictState};
 
+use super::datastores::DatastoreFacts;
 use super::shards::ShardFacts;
 use super::*;
 
@@ -94,6 +97,36 @@ fn a_shard_is_told_of_with_its_labels_and_one_state_of_each_set() {
         let wanted = format!("understudy_operator_{name}{shard}{more}}} {value}");
         assert_eq!(series(&metrics, &wanted), [wanted.as_str()], "{name}{more}");
     }
+}
+
+#[test]
+fn a_datastore_is_told_of_by_the_conditions_that_are_known() {
+    let condition = |kind: &str, status: &str| {
+        json!({
+            "type": kind, "status": status, "reason": "R", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z",
+        })
+    };
+    let datastore: Datastore = serde_json::from_value(json!({
+        "apiVersion": "understudy.dev/v1alpha1", "kind": "Datastore", "metadata": { "name": "m", "namespace": "prod" },
+        "spec": {
+            "shardTemplate": { "mysql": { "image": "mysql:9.7.4" }, "storage": { "size": "10Gi" } },
+            "kafka": { "bootstrapServers": "kafka:9092", "topic": "m" },
+        },
+        "status": { "conditions": [
+            condition("Ready", "True"), condition("TopicReady", "False"), condition("SecretsReady", "Unknown"),
+        ]},
+    }))
+    .unwrap();
+    let metrics = told();
+    metrics.datastores.read_from(move || vec![DatastoreFacts::of(&datastore)]);
+    let name = "understudy_operator_datastore_condition";
+    let told = |condition: &str, value: &str| {
+        format!(r#"{name}{{namespace="prod",datastore="m",condition="{condition}"}} {value}"#)
+    };
+    let of_datastores = || series(&metrics, &format!("{name}{{"));
+    assert_eq!(of_datastores(), [told("Ready", "1.0"), told("TopicReady", "0.0")]);
+    metrics.leading.set(0);
+    assert!(of_datastores().is_empty(), "another instance may lead");
 }
 
 #[test]

@@ -62,6 +62,9 @@ pub struct Report {
 pub struct LogRange {
     /// Name of the topic.
     pub topic: String,
+    /// Id of the topic, which no other of its name has; None from an observer, or of brokers, that do not tell it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topic_id: Option<String>,
     /// Number of the partition.
     pub partition: i32,
     /// Lowest offset that can still be read (the low watermark).

@@ -311,7 +311,7 @@ pub struct DatastoreStatus {
     /// The consumer's pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consumer: Option<WorkloadStatus>,
-    /// Ready, Progressing, Degraded, UpToDate, TopicReady, SecretsReady.
+    /// Ready, Progressing, Degraded, UpToDate, TopicReady, Placed, SecretsReady.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

@@ -187,7 +187,7 @@ fn cold_start(s: &Snapshot, holders: &[(&ReplicaName, Holds)], d: &mut Draft) {
     let ranking = rank(s, None, &but);
     let Some(best) = ranking.choose(None).map(|candidate| candidate.name.clone()) else {
         start_again(s, d);
-        return held(holders, &ranking, d);
+        return held(s, holders, &ranking, d);
     };
     d.note(Reason::StatusLost, "replicas hold data and the status names no primary: the best copy will be taken");
     d.doing("waiting for every copy to come forward");
@@ -200,7 +200,7 @@ fn cold_start(s: &Snapshot, holders: &[(&ReplicaName, Holds)], d: &mut Draft) {
 }
 
 /// Nobody initialises and nobody can be taken.
-fn held(holders: &[(&ReplicaName, Holds)], ranking: &Ranking, d: &mut Draft) {
+fn held(s: &Snapshot, holders: &[(&ReplicaName, Holds)], ranking: &Ranking, d: &mut Draft) {
     let known = holders.iter().filter_map(|(name, holds)| match holds {
         Holds::Perhaps(why) => Some((*name, why)),
         Holds::SoonKnown => None,
@@ -221,11 +221,35 @@ fn held(holders: &[(&ReplicaName, Holds)], ranking: &Ranking, d: &mut Draft) {
         }
         (true, false) => d.doing("bootstrap: waiting to hear what the volumes hold"),
         (true, true) => {
-            d.doing("waiting for a copy: this shard had a primary, so nobody initialises");
-            d.note(
-                Reason::BootstrapHeld,
-                format!("this shard had a primary, and no copy can take over: {}", ranking.words()),
-            );
+            d.doing(wait_for_person(s));
+            let message = format!("this shard had a primary: {}. Seen: {}", anew_by_hand(s), ranking.words());
+            d.note(Reason::BootstrapHeld, message);
         }
     }
+}
+
+/// Whether no replica holds anything of a shard that had a primary, as far as anybody knows.
+pub(crate) fn nothing_left(s: &Snapshot) -> bool {
+    let is_empty = |name: &ReplicaName| {
+        s.fresh_report(name).is_some_and(|(server, _)| matches!(server.phase, Phase::Empty | Phase::Building))
+    };
+    let never_had = |name: &ReplicaName, replica: &Replica| {
+        s.status.primary.as_ref() != Some(name) && holds(s, name, replica).is_none()
+    };
+    s.replicas.iter().all(|(name, replica)| is_empty(name) || never_had(name, replica))
+}
+
+/// What is being done while [`nothing_left`].
+pub(crate) fn wait_for_person(s: &Snapshot) -> String {
+    format!("waiting for a copy: nothing is left of this shard. To begin anew, empty: kubectl delete shard {}", s.shard)
+}
+
+/// What a person may do while [`nothing_left`].
+pub(crate) fn anew_by_hand(s: &Snapshot) -> String {
+    format!(
+        "no replica holds data any more, and nobody initialises. Bring back what is missing. Only if every copy is lost for ever, \
+         `kubectl delete shard {}`, and make it again unless its Datastore does: it begins empty, and consumers read what Kafka \
+         still holds",
+        s.shard
+    )
 }

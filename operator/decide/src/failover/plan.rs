@@ -204,8 +204,15 @@ fn held_back(s: &Snapshot, d: &mut Draft) -> bool {
 /// No replica may be promoted: what ended is started again.
 pub(crate) fn nobody_else(s: &Snapshot, primary: &ReplicaName, ranking: &Ranking, d: &mut Draft) {
     let reason = if ranking.retention_violated() { Reason::RetentionViolated } else { Reason::NoCandidate };
-    d.doing("waiting for a replica that can be promoted");
-    d.note(reason, format!("nobody can take over from {primary}: {}", ranking.words()));
+    let words = ranking.words();
+    if bootstrap::nothing_left(s) {
+        d.doing(bootstrap::wait_for_person(s));
+        let by_hand = bootstrap::anew_by_hand(s);
+        d.note(reason, format!("nobody can take over from {primary}: {by_hand}. Seen: {words}"));
+    } else {
+        d.doing("waiting for a replica that can be promoted");
+        d.note(reason, format!("nobody can take over from {primary}: {words}"));
+    }
     start_again(s, d);
 }
 

@@ -193,9 +193,9 @@ impl Pass<'_> {
     async fn apply_all(&self, resolved: &Resolved) -> Result<(), ConsumerError> {
         let what = format!("certificate of {}", self.consumer.uid().unwrap_or_default());
         if self.context.recent.is_due(&what, AGAIN) {
-            let san = names::consumer_san(&self.consumer.name_any());
+            let sans = [names::consumer_san(&self.consumer.name_any())];
             let secret = names::consumer_tls_secret(&self.consumer.name_any());
-            secrets::ensure_certificate(self.consumer, &secret, &san, &build::labels(self.consumer), self.context)
+            secrets::ensure_certificate(self.consumer, &secret, &sans, &build::labels(self.consumer), self.context)
                 .await
                 .map_err(ConsumerError::Certificate)?;
             self.context.recent.looked(what);

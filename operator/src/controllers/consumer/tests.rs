@@ -12,6 +12,7 @@ use super::build::{Unresolved, environment, resolve};
 use super::group::{Common, Taken};
 use super::letters::{LETTERS_READY, Letters};
 use super::status::{self, Observed, Stopped};
+use crate::fake::FakeApi;
 
 fn consumer(spec: Value) -> Consumer {
     serde_json::from_value(json!({
@@ -33,6 +34,27 @@ fn datastore() -> Datastore {
         },
     }))
     .unwrap()
+}
+
+#[tokio::test]
+async fn a_consumer_gets_all_that_it_needs_with_no_more_rights_than_the_chart_grants() {
+    let consumer = consumer(json!({ "datastore": "metrics" }));
+    let api = FakeApi::with([serde_json::to_value(datastore()).unwrap(), serde_json::to_value(consumer).unwrap()]);
+    let context = api.context().await;
+    let consumer = context.caches.consumers.get("prod", "metrics-store").expect("the Consumer");
+    super::pass(consumer, &context).await.unwrap();
+    for made in [
+        "secrets/metrics-store.consumer-tls",
+        "serviceaccounts/metrics-store-consumer",
+        "roles/metrics-store-consumer",
+        "rolebindings/metrics-store-consumer",
+        "deployments/metrics-store.metrics-0",
+        "poddisruptionbudgets/metrics-store.metrics-1",
+    ] {
+        assert!(api.object(made).is_some(), "{made}: {:?}", api.writes());
+    }
+    let status = api.object("consumers/metrics-store").unwrap()["status"].clone();
+    assert!(status["conditions"].is_array(), "{status}");
 }
 
 fn partition(number: i32, state: &str, records: i64, seconds: f64) -> Value {

@@ -31,7 +31,8 @@ fn labels_of(datastore: &Datastore) -> BTreeMap<String, String> {
     ])
 }
 
-fn metadata(datastore: &Datastore, name: String) -> ObjectMeta {
+/// Metadata of an object that is deleted with the Datastore.
+pub fn metadata(datastore: &Datastore, name: String) -> ObjectMeta {
     ObjectMeta {
         name: Some(name),
         namespace: datastore.namespace(),
@@ -255,8 +256,8 @@ fn projected(volume: &str, secrets: impl IntoIterator<Item = SecretProjection>) 
 }
 
 /// What the query service may do at the API server: follow the routes of the shards.
-pub fn query_rights(datastore: &Datastore, workload: &Workload) -> (ServiceAccount, Role, RoleBinding) {
-    rights(workload.metadata(&names::query(&datastore.name_any())), vec![follow_routes()])
+pub fn query_rights(metadata: ObjectMeta) -> (ServiceAccount, Role, RoleBinding) {
+    rights(metadata, vec![follow_routes()])
 }
 
 /// The rule that lets a service follow Shards and Datastores.

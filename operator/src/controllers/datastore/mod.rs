@@ -4,6 +4,7 @@
 //! needs them: the condition says so, and shards and services are made all the same.
 
 mod build;
+mod leftover;
 mod placement;
 mod status;
 #[cfg(test)]
@@ -23,7 +24,7 @@ use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::ResourceExt;
 use understudy_api::v1alpha1::{ConsumerStatus, DatastoreStatus};
-use understudy_api::{Consumer, Datastore, Shard, names};
+use understudy_api::{Consumer, Datastore, Shard, labels, names};
 use understudy_kafka::AdminError;
 
 pub(super) use self::build::{credentials, follow_routes, keep_seconds, rights, rule, secret};
@@ -157,6 +158,13 @@ impl Pass<'_> {
             // The status is written over the version that was read, and that is another now.
             return Ok(AGAIN);
         }
+        // Before its shards are made: those that have served without placements say that these were lost.
+        if !self.datastore.spec.paused
+            && let Some(first @ Placing::Write { .. }) = self.begin()
+        {
+            self.report(self.observed(&BTreeSet::new(), None, first, SecretFact::Unknown)).await?;
+            return Ok(AGAIN);
+        }
         // Shards come first and even when paused: this is how they learn that they are.
         let changed = self.apply_shards().await?;
         if self.datastore.spec.paused {
@@ -203,6 +211,9 @@ impl Pass<'_> {
         let status = self.status();
         let spec = &self.datastore.spec;
         let name = self.datastore.name_any();
+        if let Some(placing) = self.begin() {
+            return Ok(placing);
+        }
         if let Some(placing) = self.settle(topic.exists()).await {
             return Ok(placing);
         }
@@ -213,7 +224,7 @@ impl Pass<'_> {
                 shard.is_some_and(|shard| shard.status.as_ref().is_some_and(|status| status.primary.is_some()));
             has_primary && self.is_read(&name)
         };
-        let placing = placement::plan(&name, spec.shards, spec.kafka.partitions, &status, serves);
+        let placing = placement::plan(&name, spec.shards, &status, serves);
         match placing {
             Placing::NeedEnds if topic.exists() => {
                 let (first, second) = self.ends().await?;
@@ -221,6 +232,26 @@ impl Pass<'_> {
             }
             other => Ok(other),
         }
+    }
+
+    /// The first placements, or that they were lost; None when they are there.
+    fn begin(&self) -> Option<Placing> {
+        let (spec, name) = (&self.datastore.spec, self.datastore.name_any());
+        placement::begin(&name, spec.shards, spec.kafka.partitions, &self.status(), self.served())
+    }
+
+    /// Its shards that have served.
+    fn served(&self) -> Vec<String> {
+        let (namespace, name) = (self.namespace(), self.datastore.name_any());
+        let mut shards = self.context.caches.shards.labelled(&namespace, labels::DATASTORE, &name);
+        shards.retain(|shard| self.owns(&**shard) && shard.status.as_ref().is_some_and(placement::has_served));
+        let mut names: Vec<_> = shards.iter().map(|shard| shard.name_any()).collect();
+        names.sort();
+        names
+    }
+
+    fn owns(&self, object: &impl ResourceExt) -> bool {
+        object.owner_references().iter().any(|owner| Some(&owner.uid) == self.datastore.uid().as_ref())
     }
 
     /// What becomes of moves that have begun; None when there are none.
@@ -282,9 +313,10 @@ impl Pass<'_> {
     async fn apply_query(&self) -> Result<(), DatastoreError> {
         let name = names::query(&self.datastore.name_any());
         let Some(workload) = build::query(self.datastore, self.context) else {
-            return self.remove_workload(&name).await.map_err(DatastoreError::Query);
+            self.remove_workload(&name).await.map_err(DatastoreError::Query)?;
+            return self.give_up_rights().await.map_err(DatastoreError::Query);
         };
-        let (account, role, binding) = build::query_rights(self.datastore, &workload);
+        let (account, role, binding) = build::query_rights(workload.metadata(&name));
         let applier = &self.context.applier;
         let rights = async {
             applier.apply::<ServiceAccount>(manager::DATASTORE, &account, Live::Unwatched).await?;
@@ -293,6 +325,23 @@ impl Pass<'_> {
             self.apply_workload(&workload).await
         };
         rights.await.map_err(DatastoreError::Query)
+    }
+
+    /// Takes away the rights that an earlier query service had. They are not watched, so they are looked for now and then.
+    async fn give_up_rights(&self) -> Result<(), ApplyError> {
+        let generation = self.datastore.metadata.generation.unwrap_or_default();
+        let what = format!("rights of no query of {}/{generation}", self.datastore.uid().unwrap_or_default());
+        if !self.context.recent.is_due(&what, AGAIN) {
+            return Ok(());
+        }
+        let name = names::query(&self.datastore.name_any());
+        let (account, role, binding) = build::query_rights(build::metadata(self.datastore, name));
+        let applier = &self.context.applier;
+        leftover::give_up(applier, &binding).await?;
+        leftover::give_up(applier, &role).await?;
+        leftover::give_up(applier, &account).await?;
+        self.context.recent.looked(what);
+        Ok(())
     }
 
     async fn apply_workload(&self, workload: &Workload) -> Result<(), ApplyError> {
@@ -318,7 +367,7 @@ impl Pass<'_> {
 
     async fn remove<K: Writable + 'static>(&self, cache: &Cache<K>, name: &str) -> Result<(), ApplyError> {
         let Some(live) = cache.get(&self.namespace(), name) else { return Ok(()) };
-        if !live.owner_references().iter().any(|owner| Some(&owner.uid) == self.datastore.uid().as_ref()) {
+        if !self.owns(&*live) {
             return Ok(());
         }
         self.context.applier.delete::<K>(&live, None).await
@@ -407,6 +456,7 @@ impl Pass<'_> {
                 let note = format!("{} placements added", entries.len());
                 events.say(self.datastore, Reason::PlacementChanged, note);
             }
+            Placing::Lost { served } => events.say(self.datastore, Reason::PlacementsLost, status::lost(served)),
             Placing::Wait { shards } => {
                 let note = format!(
                     "new data goes to the new shards once they have a primary, and every pod of the query service their passwords: {}",

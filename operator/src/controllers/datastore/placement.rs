@@ -10,6 +10,9 @@
 //! passed the offset before it heard says so by what it has stored; then the entry moves on to there, and waits again. A
 //! Consumer says it only after its rows in the shard do, so it holds for every pod that reads there later, whatever that has heard.
 //!
+//! The first entries are written before any shard is made, so shards that have served without any say that the entries were lost. They are
+//! not made up then: new ones from offset 0 would have shards read anew what others hold, and queries miss what a shard held before.
+//!
 //! Nobody waits at the offset of a move that does not come about, because one Consumer does not answer: while it waits, the entry is
 //! kept ahead of the end. Whoever stopped there already goes on, as ends only go up.
 
@@ -17,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use understudy_api::names;
-use understudy_api::v1alpha1::{ConsumerStatus, DatastoreStatus, Placement};
+use understudy_api::v1alpha1::{ConsumerStatus, DatastoreStatus, Placement, ShardStatus};
 
 /// Between the two looks at the ends that tell how fast they move.
 pub const MEASURE: Duration = Duration::from_secs(2);
@@ -35,6 +38,11 @@ const FAR_AHEAD: i64 = 30;
 pub enum Placing {
     /// They are as they should be.
     Keep,
+    /// They are gone, and must not be made up.
+    Lost {
+        /// The shards that have served, so that there were some.
+        served: Vec<String>,
+    },
     /// The new shards cannot take data yet.
     Wait {
         /// Those without a primary.
@@ -64,30 +72,43 @@ impl Placing {
         match self {
             Self::Keep => true,
             Self::Write { entries, .. } => !entries.iter().any(|entry| entry.pending),
-            Self::Wait { .. } | Self::NeedEnds | Self::Settle { .. } => false,
+            Self::Lost { .. } | Self::Wait { .. } | Self::NeedEnds | Self::Settle { .. } => false,
         }
     }
 }
 
-/// What to do, as far as it can be told without asking the brokers.
-pub fn plan(
+/// Whether a shard has ever had a primary.
+pub fn has_served(status: &ShardStatus) -> bool {
+    status.epoch > 0 || status.primary.is_some()
+}
+
+/// The first entries, when there are none; `served` are the shards that have served already.
+pub fn begin(
     datastore: &str,
     shards: i32,
     partitions: i32,
     status: &DatastoreStatus,
-    serves: impl Fn(i32) -> bool,
-) -> Placing {
-    if status.placements.is_empty() {
-        let entries = (0..partitions)
-            .map(|partition| Placement {
-                partition,
-                from_offset: 0,
-                shard: names::shard_of(datastore, partition % shards),
-                pending: false,
-            })
-            .collect();
-        return Placing::Write { entries, shards };
+    served: Vec<String>,
+) -> Option<Placing> {
+    if !status.placements.is_empty() {
+        return None;
     }
+    if !served.is_empty() {
+        return Some(Placing::Lost { served });
+    }
+    let entries = (0..partitions)
+        .map(|partition| Placement {
+            partition,
+            from_offset: 0,
+            shard: names::shard_of(datastore, partition % shards),
+            pending: false,
+        })
+        .collect();
+    Some(Placing::Write { entries, shards })
+}
+
+/// What to do when there are more shards, as far as it can be told without asking the brokers.
+pub fn plan(datastore: &str, shards: i32, status: &DatastoreStatus, serves: impl Fn(i32) -> bool) -> Placing {
     if status.placed_shards >= shards {
         return Placing::Keep;
     }
@@ -190,7 +211,8 @@ mod tests {
     use super::*;
 
     fn placed(shards: i32, partitions: i32) -> DatastoreStatus {
-        let Placing::Write { entries, shards } = plan("m", shards, partitions, &DatastoreStatus::default(), |_| true)
+        let Some(Placing::Write { entries, shards }) =
+            begin("m", shards, partitions, &DatastoreStatus::default(), vec![])
         else {
             panic!("the first placements need nothing")
         };
@@ -211,15 +233,36 @@ mod tests {
 
     #[test]
     fn placements_that_fit_are_left_alone() {
-        assert_eq!(plan("m", 2, 4, &placed(2, 4), |_| false), Placing::Keep);
+        assert_eq!(plan("m", 2, &placed(2, 4), |_| false), Placing::Keep);
+    }
+
+    #[test]
+    fn placements_are_not_made_up_once_a_shard_has_served() {
+        let served = || vec!["m-0".to_owned()];
+        let lost = begin("m", 2, 4, &DatastoreStatus::default(), served());
+        assert_eq!(lost, Some(Placing::Lost { served: served() }));
+        assert!(!lost.unwrap().is_settled());
+        assert_eq!(begin("m", 2, 4, &placed(2, 4), served()), None, "they are there");
+    }
+
+    #[test]
+    fn a_shard_has_served_when_it_has_a_primary_or_an_epoch_was_claimed() {
+        for (case, status, served) in [
+            ("just made", ShardStatus::default(), false),
+            ("its replicas are being made", ShardStatus { next_server_id: 4, ..ShardStatus::default() }, false),
+            ("it has a primary", ShardStatus { primary: Some("m-0-a".to_owned()), ..ShardStatus::default() }, true),
+            ("it had one", ShardStatus { epoch: 3, ..ShardStatus::default() }, true),
+        ] {
+            assert_eq!(has_served(&status), served, "{case}");
+        }
     }
 
     #[test]
     fn new_shards_get_data_only_once_they_have_a_primary() {
         let status = placed(2, 6);
-        let waiting = plan("m", 4, 6, &status, |index| index != 3);
+        let waiting = plan("m", 4, &status, |index| index != 3);
         assert_eq!(waiting, Placing::Wait { shards: vec!["m-3".to_owned()] });
-        assert_eq!(plan("m", 4, 6, &status, |_| true), Placing::NeedEnds);
+        assert_eq!(plan("m", 4, &status, |_| true), Placing::NeedEnds);
     }
 
     #[test]

@@ -18,6 +18,8 @@ use crate::troubles::Trouble;
 pub const TOPIC_READY: &str = "TopicReady";
 /// Why [`TOPIC_READY`] does not hold for a topic that is there.
 const TOPIC_DIFFERS: &str = "TopicDiffers";
+/// It is known which partition feeds which shard.
+pub const PLACED: &str = "Placed";
 /// The Secrets that the spec names are there, and hold tokens.
 pub const SECRETS_READY: &str = "SecretsReady";
 
@@ -138,7 +140,8 @@ pub fn of(datastore: &Datastore, observed: Observed, now: Timestamp) -> Datastor
     status.consumer = consumer.and_then(|status| status.ready.clone()).map(|ready| WorkloadStatus { ready });
     status.delay = consumer.and_then(|status| status.lag.clone());
     status.delay_seconds = consumer.and_then(|status| status.lag_seconds);
-    for claim in claims(datastore, &observed, ready) {
+    let is_placed = !status.placements.is_empty();
+    for claim in claims(datastore, &observed, ready, is_placed) {
         conditions::set(&mut status.conditions, claim, datastore.metadata.generation, &Time(now));
     }
     status
@@ -155,6 +158,16 @@ fn difference(datastore: &Datastore, observed: &Observed) -> Option<String> {
             known.next().map(|known| known.message.clone())
         }
     }
+}
+
+/// What is to be said of placements that were lost, for a person.
+pub fn lost(served: &[String]) -> String {
+    format!(
+        "status.placements is gone, though {} served already: which partition feeds which shard, and from which offset on, was lost. \
+         Nothing is placed until that is put back, because shards would read what others hold, and queries would miss it. What runs \
+         goes on. \"Placements\" in operator/docs/failover.md says how to put them back",
+        served.join(", ")
+    )
 }
 
 /// What is to be said of `spec.paused`, when it was changed since the status was written.
@@ -189,8 +202,19 @@ fn worst(shards: &[ShardFact]) -> WorstVerdict {
     }
 }
 
-fn claims(datastore: &Datastore, observed: &Observed, shards_ready: usize) -> Vec<Claim> {
+/// What a person has to put right before anything goes on.
+fn stopped_by(observed: &Observed) -> Option<Reason> {
+    let lost = matches!(observed.placing, Placing::Lost { .. }).then_some(Reason::PlacementsLost);
+    observed.trouble.as_ref().map(|trouble| trouble.reason).or(lost)
+}
+
+fn claims(datastore: &Datastore, observed: &Observed, shards_ready: usize, is_placed: bool) -> Vec<Claim> {
     let mut claims = Vec::new();
+    match &observed.placing {
+        Placing::Lost { served } => claims.push(Claim::no(PLACED, Reason::PlacementsLost.into(), lost(served))),
+        _ if is_placed => claims.push(Claim::yes(PLACED, "Placed", "every partition feeds a shard")),
+        _ => {}
+    }
     match &observed.topic {
         None => {}
         Some(Fact::Ready) => {
@@ -212,10 +236,10 @@ fn claims(datastore: &Datastore, observed: &Observed, shards_ready: usize) -> Ve
         return claims;
     }
     let wanting = wanting(datastore, observed, shards_ready);
-    if let Some(trouble) = &observed.trouble {
+    if let Some(reason) = stopped_by(observed) {
         let message = wanting.join("; ");
-        claims.push(Claim::no(conditions::READY, trouble.reason.into(), message.clone()));
-        claims.push(Claim::no(conditions::PROGRESSING, trouble.reason.into(), message));
+        claims.push(Claim::no(conditions::READY, reason.into(), message.clone()));
+        claims.push(Claim::no(conditions::PROGRESSING, reason.into(), message));
     } else if wanting.is_empty() {
         claims.push(Claim::yes(conditions::READY, "AllReady", "all shards and services are ready"));
         claims.push(Claim::no(conditions::PROGRESSING, "Settled", ""));
@@ -264,6 +288,7 @@ fn wanting(datastore: &Datastore, observed: &Observed, shards_ready: usize) -> V
         wanting.push(format!("topic {} is not as asked for: {how}", spec.kafka.topic));
     }
     match &observed.placing {
+        Placing::Lost { served } => wanting.push(lost(served)),
         Placing::Wait { shards } => wanting.push(format!("no data goes to {} yet", shards.join(", "))),
         Placing::NeedEnds => wanting.push("no data goes to the new shards yet: waiting for Kafka".to_owned()),
         Placing::Write { entries, .. } if entries.iter().any(|entry| entry.pending) => {

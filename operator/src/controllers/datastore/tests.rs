@@ -1,4 +1,6 @@
-//! What a Datastore's children and status are, case by case.
+//! What a Datastore's children and status are, case by case; [`passes`]: and what whole passes make of one.
+
+mod passes;
 
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
@@ -7,12 +9,16 @@ use understudy_api::conditions;
 use understudy_api::v1alpha1::{ConsumerStatus, ShardStatus, VerdictState};
 
 use super::placement::Placing;
-use super::status::{Observed, Pods, SecretFact, TOPIC_READY};
+use super::status::{Observed, PLACED, Pods, SecretFact, TOPIC_READY};
 use super::topic::Fact;
 use super::*;
 use crate::troubles::Trouble;
 
 fn datastore(spec: Value) -> Datastore {
+    serde_json::from_value(object(spec)).unwrap()
+}
+
+fn object(spec: Value) -> Value {
     let mut object = json!({
         "apiVersion": "understudy.dev/v1alpha1", "kind": "Datastore",
         "metadata": { "name": "metrics", "namespace": "prod", "uid": "11111111-0000", "generation": 3 },
@@ -27,7 +33,7 @@ fn datastore(spec: Value) -> Datastore {
     for (key, value) in spec.as_object().unwrap() {
         object["spec"][key] = value.clone();
     }
-    serde_json::from_value(object).unwrap()
+    object
 }
 
 fn shard_status(ready: bool, verdict: &str) -> ShardStatus {
@@ -282,9 +288,29 @@ fn a_datastore_says_which_shards_have_replicas_of_an_earlier_spec() {
 }
 
 #[test]
+fn placements_that_were_lost_are_said_to_be_and_are_not_made_up() {
+    let mut datastore = datastore(json!({}));
+    let lost = || Observed { placing: Placing::Lost { served: vec!["metrics-0".to_owned()] }, ..observed() };
+    let status = status::of(&datastore, lost(), Timestamp::UNIX_EPOCH);
+    assert!(status.placements.is_empty());
+    for kind in [PLACED, conditions::READY, conditions::PROGRESSING] {
+        let found = status.conditions.iter().find(|condition| condition.type_ == kind).unwrap();
+        assert_eq!((found.status.as_str(), found.reason.as_str()), ("False", "PlacementsLost"), "{kind}");
+        assert!(found.message.contains("though metrics-0 served already"), "{kind}: {}", found.message);
+    }
+    datastore.status = Some(status);
+    let again = status::of(&datastore, lost(), Timestamp::from_second(1000).unwrap());
+    assert_eq!(datastore.status, Some(again), "it is written once");
+
+    let placing = placement::begin("metrics", 2, 4, &DatastoreStatus::default(), vec![]).unwrap();
+    let put_back = status::of(&datastore, Observed { placing, ..observed() }, Timestamp::UNIX_EPOCH);
+    assert_eq!((condition(&put_back, PLACED).0, condition(&put_back, conditions::READY).0), ("True", "True"));
+}
+
+#[test]
 fn placements_are_added_to_and_kept_in_order() {
     let mut datastore = datastore(json!({}));
-    let placing = placement::plan("metrics", 2, 4, &DatastoreStatus::default(), |_| true);
+    let placing = placement::begin("metrics", 2, 4, &DatastoreStatus::default(), vec![]).unwrap();
     let first = status::of(&datastore, Observed { placing, ..observed() }, Timestamp::UNIX_EPOCH);
     assert_eq!((first.placements.len(), first.placed_shards), (4, 2));
     datastore.status = Some(first);

@@ -109,9 +109,9 @@ async fn furnish(shard: &Shard, context: &Context) -> Result<(), FurnishError> {
         format!("secrets of {}/{}", shard.uid().unwrap_or_default(), shard.metadata.generation.unwrap_or_default());
     if context.recent.is_due(&what, AGAIN) {
         let credentials = secrets::ensure_credentials(shard, context);
-        let (san, secret, labels) =
-            (names::shard_san(&name), names::shard_tls_secret(&name), build::shard_labels(shard));
-        let certificate = secrets::ensure_certificate(shard, &secret, &san, &labels, context);
+        let (sans, secret, labels) =
+            (names::shard_sans(&name, &namespace), names::shard_tls_secret(&name), build::shard_labels(shard));
+        let certificate = secrets::ensure_certificate(shard, &secret, &sans, &labels, context);
         both(credentials.map_err(FurnishError::Credentials), certificate.map_err(FurnishError::Certificate)).await?;
         context.recent.looked(what);
     }
@@ -139,7 +139,42 @@ async fn furnish(shard: &Shard, context: &Context) -> Result<(), FurnishError> {
 mod tests {
     use std::cell::RefCell;
 
+    use serde_json::json;
+    use understudy_link::issue::Facts;
+
     use super::*;
+    use crate::fake::FakeApi;
+
+    async fn furnished(api: &FakeApi) -> Vec<String> {
+        let context = api.context().await;
+        pass(context.caches.shards.get("prod", "m").expect("the Shard"), &context).await.unwrap();
+        let secret = api.object("secrets/m-tls").expect("a certificate");
+        let secret: k8s_openapi::api::core::v1::Secret = serde_json::from_value(secret).unwrap();
+        let certificate = secret.data.unwrap().remove("tls.crt").unwrap().0;
+        Facts::of_pem(std::str::from_utf8(&certificate).unwrap()).unwrap().names
+    }
+
+    #[tokio::test]
+    async fn a_shard_gets_all_that_stands_around_its_replicas_with_no_more_rights_than_the_chart_grants() {
+        let api = FakeApi::with([json!({
+            "apiVersion": "understudy.dev/v1alpha1", "kind": "Shard",
+            "metadata": { "name": "m", "namespace": "prod", "uid": "u1", "generation": 1 },
+            "spec": { "mysql": { "image": "mysql:9.7.4" }, "storage": { "size": "10Gi" } },
+        })]);
+        let names = furnished(&api).await;
+        for wanted in ["m.shard.understudy.internal", "m-primary", "m-standbys.prod.svc"] {
+            assert!(names.iter().any(|name| name == wanted), "{wanted}: {names:?}");
+        }
+        for made in [
+            "secrets/m-credentials",
+            "configmaps/m-mysql",
+            "services/m-primary",
+            "services/m-standbys",
+            "poddisruptionbudgets/m-replicas",
+        ] {
+            assert!(api.object(made).is_some(), "{made}: {:?}", api.writes());
+        }
+    }
 
     #[tokio::test]
     async fn a_certificate_is_made_even_if_the_passwords_are_gone_and_the_first_error_is_told() {

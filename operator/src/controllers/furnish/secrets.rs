@@ -11,7 +11,7 @@ use serde_json::json;
 use understudy_api::{Shard, labels, names};
 use understudy_link::issue::{Facts, IssueError, Pem};
 
-use super::super::shard::build::{owner_of, shard_labels};
+use super::super::shard::build::{CREDENTIALS, owner_of, shard_labels};
 use crate::apply::{ApplyError, Live, manager};
 use crate::authority::LEAF;
 use crate::context::Context;
@@ -44,7 +44,10 @@ pub enum SecretError {
     #[error("the system gave no random numbers")]
     Random,
     /// The passwords of a shard that has accounts already are gone.
-    #[error("secret {secret} is gone, and new passwords would not be those of the MySQL accounts; put it back")]
+    #[error(
+        "secret {secret} is gone, and new passwords would not be those of the MySQL accounts; put it back: pods of replicas that run \
+         still have it in {CREDENTIALS}, a file for each key"
+    )]
     Gone {
         /// Which Secret.
         secret: String,
@@ -184,11 +187,12 @@ fn password() -> Result<String, SecretError> {
     Ok(bytes.map(|byte| char::from(ALPHABET[usize::from(byte % 64)])).iter().collect())
 }
 
-/// Puts a certificate for `san` into this Secret of its owner, and a new one there before it ends.
+/// Puts a certificate for these DNS names into this Secret of its owner, and a new one there before it ends or when it lacks one of
+/// them. The first name is who its holder is.
 pub async fn ensure_certificate<K>(
     owner: &K,
     name: &str,
-    san: &str,
+    sans: &[String],
     labels: &BTreeMap<String, String>,
     context: &Context,
 ) -> Result<(), SecretError>
@@ -198,13 +202,13 @@ where
     let namespace = owner.namespace().unwrap_or_default();
     let found: Option<Secret> = context.applier.get(&namespace, name).await?;
     let now = SystemTime::now();
-    if found.as_ref().is_some_and(|secret| is_good(secret, san, context.authority.cert(), now)) {
+    if found.as_ref().is_some_and(|secret| is_good(secret, sans, context.authority.cert(), now)) {
         return Ok(());
     }
-    let pem = context
-        .authority
-        .issue(&[san], now, LEAF)
-        .map_err(|source| SecretError::Issue { name: san.to_owned(), source })?;
+    let who = sans.first().cloned().unwrap_or_default();
+    let sans: Vec<_> = sans.iter().map(String::as_str).collect();
+    let pem =
+        context.authority.issue(&sans, now, LEAF).map_err(|source| SecretError::Issue { name: who.clone(), source })?;
     let secret = Secret {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
@@ -218,7 +222,7 @@ where
         ..Secret::default()
     };
     context.applier.apply(manager::FURNISH, &secret, Live::Absent).await?;
-    context.events.say(owner, Reason::CertificateIssued, format!("certificate for {san} is in Secret {name}"));
+    context.events.say(owner, Reason::CertificateIssued, format!("certificate for {who} is in Secret {name}"));
     Ok(())
 }
 
@@ -228,8 +232,8 @@ fn pem_data(pem: &Pem) -> BTreeMap<String, ByteString> {
         .into()
 }
 
-/// Whether the Secret holds a certificate for this name, of this authority, that is not due to be replaced.
-fn is_good(secret: &Secret, san: &str, authority: &str, now: SystemTime) -> bool {
+/// Whether the Secret holds a certificate for these names, of this authority, that is not due to be replaced.
+fn is_good(secret: &Secret, sans: &[String], authority: &str, now: SystemTime) -> bool {
     let text = |key: &str| {
         let bytes = secret.data.as_ref().and_then(|data| data.get(key));
         bytes.and_then(|bytes| std::str::from_utf8(&bytes.0).ok()).unwrap_or_default()
@@ -237,7 +241,7 @@ fn is_good(secret: &Secret, san: &str, authority: &str, now: SystemTime) -> bool
     let facts = Facts::of_pem(text("tls.crt"));
     text("ca.crt") == authority
         && !text("tls.key").is_empty()
-        && facts.is_ok_and(|facts| facts.names.iter().any(|name| name == san) && !facts.is_due(now))
+        && facts.is_ok_and(|facts| sans.iter().all(|san| facts.names.contains(san)) && !facts.is_due(now))
 }
 
 #[cfg(test)]
@@ -319,23 +323,33 @@ mod tests {
     }
 
     #[test]
+    fn whoever_has_to_put_passwords_back_is_told_where_they_still_are() {
+        let gone = SecretError::Gone { secret: "m-credentials".to_owned() }.to_string();
+        assert!(gone.contains("secret m-credentials is gone"), "{gone}");
+        assert!(gone.contains("still have it in /etc/understudy/credentials"), "{gone}");
+    }
+
+    #[test]
     fn a_certificate_is_kept_only_while_it_is_good() {
         let now = SystemTime::now();
         let authority = Authority::generate("understudy", now).unwrap();
         let other = Authority::generate("other", now).unwrap();
-        let issue = |authority: &Authority, name: &str| Secret {
-            data: Some(pem_data(&authority.issue(&[name], now, LEAF).unwrap())),
+        let issue = |authority: &Authority, names: &[&str]| Secret {
+            data: Some(pem_data(&authority.issue(names, now, LEAF).unwrap())),
             ..Secret::default()
         };
         let day = Duration::from_secs(24 * 3600);
+        let (both, wanted) = (["a.example", "a-primary.prod"], ["a.example".to_owned(), "a-primary.prod".to_owned()]);
         for (case, secret, after, good) in [
-            ("new", issue(&authority, "a.example"), 0, true),
-            ("near its end", issue(&authority, "a.example"), 70, false),
-            ("for another", issue(&authority, "b.example"), 0, false),
-            ("of another authority", issue(&other, "a.example"), 0, false),
+            ("new", issue(&authority, &both), 0, true),
+            ("for more than is wanted now", issue(&authority, &["b.example", both[0], both[1]]), 0, true),
+            ("near its end", issue(&authority, &both), 70, false),
+            ("for another", issue(&authority, &["b.example"]), 0, false),
+            ("of before it was for the Services as well", issue(&authority, &both[..1]), 0, false),
+            ("of another authority", issue(&other, &both), 0, false),
             ("empty", Secret::default(), 0, false),
         ] {
-            assert_eq!(is_good(&secret, "a.example", authority.cert(), now + after * day), good, "{case}");
+            assert_eq!(is_good(&secret, &wanted, authority.cert(), now + after * day), good, "{case}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Shard: its replicas, and who of them is primary. One stage a shard, on every instance of the operator; the leader's act.
 //!
 //! - [`stage`]: the loop
-//! - [`observe`], [`feeds`], [`memory`], [`overlay`], [`company`]: what a snapshot is made of
+//! - [`observe`], [`feeds`], [`kafka_log`], [`memory`], [`overlay`], [`company`]: what a snapshot is made of
 //! - [`act`], [`orders`], [`role_label`]: how steps are carried out
 //! - [`report`], [`claims`], [`notes`], [`obstacles`], [`rolled`], [`gap`]: what is said about it
 //! - [`build`]: the objects of a shard
@@ -12,6 +12,7 @@ mod claims;
 mod company;
 mod feeds;
 mod gap;
+mod kafka_log;
 mod memory;
 mod notes;
 mod observe;

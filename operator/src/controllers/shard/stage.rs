@@ -4,7 +4,7 @@
 //! anyway. In a steady state a pass makes no call to the API server. A stage waits for nobody but the API server, each call
 //! within its deadline, and holds up no other shard. While the primary is being changed only the calls of the change itself are made.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,12 +16,13 @@ use tokio_util::sync::CancellationToken;
 use understudy_api::Shard;
 use understudy_decide::failover::snapshot::{Link, OrderOutcome, Snapshot};
 use understudy_decide::{Decision, Order, Step, plan};
-use understudy_wire::{Observer, ReplicaName};
+use understudy_wire::ReplicaName;
 
 use super::act::{ActError, Taken};
 use super::build;
 use super::company::{Company, Standing};
 use super::gap::GapWatch;
+use super::kafka_log::KafkaLog;
 use super::memory::Remembered;
 use super::observe::{Beside, Objects, snapshot};
 use super::obstacles::{self, Obstacle, Refusals};
@@ -76,7 +77,7 @@ pub struct Stage {
     memory: Remembered,
     gaps: GapWatch,
     refusals: Refusals,
-    log: BTreeMap<(String, i32), i64>,
+    log: KafkaLog,
 }
 
 /// When to look again.
@@ -102,7 +103,7 @@ impl Stage {
             memory: Remembered::default(),
             gaps: GapWatch::default(),
             refusals: Refusals::default(),
-            log: BTreeMap::new(),
+            log: KafkaLog::default(),
             shared: shared.clone(),
             context,
             news,
@@ -252,7 +253,7 @@ impl Stage {
         let mut heard = self.observers.heard();
         let own = Heard { report: Arc::new(self.own.report(now)), at: now };
         heard.push((self.context.settings.pod.clone(), own));
-        self.note_log(&heard);
+        self.log.hear(&heard);
         let link = |name: &String| {
             let replica = ReplicaName::new(name);
             let session = self.observers.session(name);
@@ -262,7 +263,7 @@ impl Stage {
         let reprobed = self.own.reprobed();
         let beside = |memory| Beside {
             links: names.iter().map(link).collect(),
-            log: self.log.clone(),
+            log: self.log.earliest(),
             fleet: self.shared.company.fleet(now),
             own_node: self.context.settings.node.clone(),
             heard,
@@ -273,15 +274,6 @@ impl Stage {
         snapshot.memory = self.memory.facts(&self.shared.pulse, reprobed.as_ref(), now);
         snapshot.memory.held_back = self.refusals.held_back(now);
         snapshot
-    }
-
-    /// What Kafka holds only moves forward, so the highest that anybody said is true.
-    fn note_log(&mut self, heard: &[(String, Heard)]) {
-        let consumers = heard.iter().filter(|(_, heard)| matches!(heard.report.observer, Observer::Consumer { .. }));
-        for range in consumers.flat_map(|(_, heard)| &heard.report.log) {
-            let known = self.log.entry((range.topic.clone(), range.partition)).or_insert(range.earliest);
-            *known = range.earliest.max(*known);
-        }
     }
 
     async fn act(&mut self, decision: &Decision, snapshot: &Snapshot, objects: &Objects) -> Acted {

@@ -31,7 +31,8 @@ const VOLUME: &str = "/var/lib/understudy";
 const RUN: &str = "/run/understudy";
 const CONFIG: &str = "/etc/understudy/mysql";
 const TLS: &str = "/etc/understudy/tls";
-const CREDENTIALS: &str = "/etc/understudy/credentials";
+/// Where the passwords are, a file for each account.
+pub const CREDENTIALS: &str = "/etc/understudy/credentials";
 
 /// What a pod needs to know that is in no spec.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -147,9 +147,7 @@ fn the_verdict_is_also_on_the_replica_in_office_and_on_no_other() {
 
 #[test]
 fn what_consumers_do_not_read_is_measured_and_so_is_the_delay_that_is_known() {
-    let partition = |number: i32, state: &str, seconds: Option<f64>| {
-        json!({ "partition": number, "shard": "m", "state": state, "lagSeconds": seconds })
-    };
+    let partition = |number: i32, state: &str, seconds: Option<f64>| json!({ "partition": number, "shard": "m", "state": state, "lagSeconds": seconds });
     let consumer: Consumer = serde_json::from_value(json!({
         "apiVersion": "understudy.dev/v1alpha1", "kind": "Consumer",
         "metadata": { "name": "c", "namespace": "prod" },

@@ -1,0 +1,93 @@
+//! Whole passes over a Datastore, by an API server in memory that grants what the chart does.
+
+use serde_json::{Value, json};
+
+use super::super::*;
+use super::object;
+use crate::fake::FakeApi;
+
+const DATASTORE: &str = "datastores/metrics";
+
+/// A Datastore as a person applied it, but for the finalizer, which takes a pass of its own.
+fn api(spec: Value) -> FakeApi {
+    let mut object = object(spec);
+    object["metadata"]["finalizers"] = json!([farewell::FINALIZER]);
+    FakeApi::with([object])
+}
+
+async fn passes(api: &FakeApi, count: usize) {
+    for _ in 0..count {
+        let context = api.context().await;
+        let datastore = context.caches.datastores.get("prod", "metrics").expect("the Datastore");
+        pass(datastore, &context).await.unwrap();
+    }
+}
+
+fn status(api: &FakeApi) -> Value {
+    api.object(DATASTORE).unwrap()["status"].clone()
+}
+
+fn placements(api: &FakeApi) -> usize {
+    status(api)["placements"].as_array().map_or(0, Vec::len)
+}
+
+/// Status and reason of a condition.
+fn condition(api: &FakeApi, kind: &str) -> (String, String) {
+    let status = status(api);
+    let found = status["conditions"].as_array().unwrap().iter().find(|condition| condition["type"] == kind).unwrap();
+    let text = |key: &str| found[key].as_str().unwrap().to_owned();
+    (text("status"), text("reason"))
+}
+
+#[tokio::test]
+async fn what_a_datastore_asks_for_is_made_and_its_placements_are_written_first() {
+    let api = api(json!({}));
+    passes(&api, 1).await;
+    assert_eq!(placements(&api), 4);
+    assert!(api.object("shards/metrics-0").is_none(), "they come after the placements: {:?}", api.writes());
+    passes(&api, 1).await;
+    for made in ["shards/metrics-0", "shards/metrics-1", "consumers/metrics-store", "deployments/metrics-gateway"] {
+        assert!(api.object(made).is_some(), "{made}: {:?}", api.writes());
+    }
+    assert_eq!(condition(&api, "Placed"), ("True".to_owned(), "Placed".to_owned()));
+}
+
+#[tokio::test]
+async fn placements_that_are_gone_are_not_made_up_once_a_shard_has_served() {
+    let api = api(json!({}));
+    passes(&api, 2).await;
+    let before = status(&api);
+    api.change(DATASTORE, |datastore| datastore["status"]["placements"] = json!([]));
+    passes(&api, 1).await;
+    assert_eq!(placements(&api), 4, "no shard has served, so nothing is lost");
+
+    api.change("shards/metrics-1", |shard| {
+        shard["status"] = json!({ "primary": "metrics-1-a", "epoch": 1, "nextServerId": 4 });
+    });
+    api.change(DATASTORE, |datastore| datastore["status"]["placements"] = json!([]));
+    passes(&api, 2).await;
+    assert_eq!(placements(&api), 0);
+    let lost = ("False".to_owned(), "PlacementsLost".to_owned());
+    assert_eq!((condition(&api, "Placed"), condition(&api, "Ready")), (lost.clone(), lost));
+    assert!(api.object("deployments/metrics-gateway").is_some(), "what runs goes on");
+
+    api.change(DATASTORE, |datastore| datastore["status"]["placements"] = before["placements"].clone());
+    passes(&api, 1).await;
+    assert_eq!((placements(&api), condition(&api, "Placed").0.as_str()), (4, "True"));
+}
+
+#[tokio::test]
+async fn a_query_service_that_is_not_asked_for_any_more_goes_with_its_rights() {
+    const RIGHTS: [&str; 3] = ["serviceaccounts/metrics-query", "roles/metrics-query", "rolebindings/metrics-query"];
+    let api = api(json!({}));
+    passes(&api, 2).await;
+    let there = || RIGHTS.map(|object| api.object(object).is_some());
+    assert_eq!(there(), [true; 3]);
+    api.change(DATASTORE, |datastore| {
+        datastore["metadata"]["generation"] = json!(4);
+        datastore["spec"].as_object_mut().unwrap().remove("query");
+    });
+    passes(&api, 1).await;
+    assert!(api.object("deployments/metrics-query").is_none());
+    assert_eq!(there(), [false; 3]);
+}
