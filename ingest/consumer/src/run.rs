@@ -148,6 +148,8 @@ struct Runner<V: View, L> {
     moved: BTreeMap<i32, Instant>,
     /// The primary of the last connection.
     opened: Option<ReplicaName>,
+    /// When a route was followed under which nothing was stored yet.
+    followed: Option<Instant>,
     /// When the last record of each partition came out of the log.
     came: BTreeMap<i32, (Instant, SystemTime)>,
     /// The time that each partition is stored up to, in milliseconds since 1970: that of its last record, or when all of it was stored, or
@@ -179,6 +181,7 @@ impl<V: View, L: Log> Runner<V, L> {
             heard: Ends::default(),
             moved: BTreeMap::new(),
             opened: None,
+            followed: None,
             came: BTreeMap::new(),
             reached_ms: BTreeMap::new(),
             generation: None,
@@ -198,6 +201,7 @@ impl<V: View, L: Log> Runner<V, L> {
         tracing::info!(route = ?route, "the route is now another");
         self.deps.facts.about(route.as_ref().map(|route| &route.primary));
         self.deps.metrics.routes.inc();
+        self.followed = route.as_ref().map(|_| Instant::now());
         let now = self.now();
         self.machine.follow(route, now);
     }

@@ -5,6 +5,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use understudy_mysql::Instance;
 use understudy_wire::Epoch;
@@ -171,7 +172,27 @@ fn wrong_phase(life: &Life) -> String {
 impl Worker {
     /// Carries out orders until stopped.
     pub async fn run(mut self, stop: CancellationToken) {
-        while let Some(Some(job)) = stop.run_until_cancelled(self.jobs.recv()).await {
+        // The epoch of a promotion that is to be tidied up after, and when.
+        let mut untidy: Option<(Epoch, Instant)> = None;
+        loop {
+            let idle = async {
+                match untidy {
+                    Some((_, at)) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let job = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                job = self.jobs.recv() => job,
+                () = idle => {
+                    self.tidy(untidy.take()).await;
+                    continue;
+                }
+            };
+            let Some(job) = job else { return };
+            // What another order leaves behind is its own affair, the source above all.
+            untidy = None;
             let known = || self.shared.read(|facts| facts.known);
             let epoch = epoch_of(&job.work).unwrap_or_else(known);
             // Before the look at what is known: whoever raises it after that finds this job and ends it.
@@ -186,14 +207,22 @@ impl Worker {
                 Ok(done) => tracing::info!(work = ?job.work, ?done, "order carried out"),
                 Err(refusal) => tracing::warn!(work = ?job.work, %refusal, "order not carried out"),
             }
-            let tidies = matches!(outcome, Ok(Done::Promoted(_)));
+            if matches!(outcome, Ok(Done::Promoted(_))) {
+                untidy = Some((epoch, Instant::now() + promote::TIDY_AFTER));
+            }
             // The one who gave it may have gone.
             drop(job.reply.send(outcome));
-            if tidies {
-                job.ended.run_until_cancelled(promote::tidy(&self.shared, &*self.server)).await;
-            }
             self.set_current(None);
         }
+    }
+
+    /// What a promotion has left to do. Ends early for an order under a higher epoch, like an order does.
+    async fn tidy(&self, after: Option<(Epoch, Instant)>) {
+        let Some((epoch, _)) = after else { return };
+        let ended = CancellationToken::new();
+        self.set_current(Some((epoch, ended.clone())));
+        ended.run_until_cancelled(promote::tidy(&self.shared, &*self.server)).await;
+        self.set_current(None);
     }
 
     fn set_current(&self, current: Option<(Epoch, CancellationToken)>) {

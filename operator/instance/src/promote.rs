@@ -1,6 +1,7 @@
 //! Promotion: stop receiving, deal with what was received within its bound, take writes, write the epoch. I/O.
 //!
-//! Throwing away what was received and not applied waits until writes are taken: it syncs the volume, and nobody needs it done first.
+//! Throwing away what was received and not applied waits until well after writes are taken: it syncs the volume, as the first commits do,
+//! and nobody needs it done.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -13,6 +14,9 @@ use crate::facts::Shared;
 const READ_WITHIN: Duration = Duration::from_secs(2);
 /// Stopping the applier waits for the transaction that it is in.
 const STEP_WITHIN: Duration = Duration::from_secs(5);
+
+/// How long after the answer the old source is forgotten.
+pub const TIDY_AFTER: Duration = Duration::from_secs(5);
 
 /// Makes this server the primary under the order's epoch. Doing it again under the same epoch changes nothing.
 pub async fn promote(shared: &Shared, server: &dyn Instance, order: &Promote) -> Result<Promoted, Refusal> {
@@ -58,7 +62,7 @@ pub async fn promote(shared: &Shared, server: &dyn Instance, order: &Promote) ->
     Ok(Promoted { epoch: order.epoch, executed })
 }
 
-/// What is left to do once the answer is given.
+/// What is left to do [`TIDY_AFTER`] the answer was given.
 pub async fn tidy(shared: &Shared, server: &dyn Instance) {
     match server.forget_source(STEP_WITHIN).await {
         Ok(()) => shared.update(|facts| facts.take_replication(None, Instant::now())),

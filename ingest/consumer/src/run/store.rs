@@ -60,6 +60,7 @@ impl<V: View, L: Log> Runner<V, L> {
     /// Prepares and commits the batch.
     pub(super) async fn store(&mut self, guard: &Guard) -> Result<Worked, StepError> {
         let Some(session) = &mut self.session else { return Err(lost()) };
+        let preparing = Instant::now();
         self.deps.facts.began(Stage::Commit, now());
         if !self.batch.items().is_empty()
             && let Err(e) = session.prepare(&mut self.view, self.batch.items()).await
@@ -74,6 +75,17 @@ impl<V: View, L: Log> Runner<V, L> {
         let committed = session.commit(&self.config.names, guard, &progress, &mut self.view, self.batch.items()).await;
         match committed {
             Ok(()) => {
+                if let Some(followed) = self.followed.take() {
+                    // Where the time went that nothing was stored in, from the route on.
+                    let (prepare, commit, in_all) = (began - preparing, began.elapsed(), followed.elapsed());
+                    tracing::info!(
+                        ?in_all,
+                        ?prepare,
+                        ?commit,
+                        records = self.batch.records(),
+                        "stores on this primary"
+                    );
+                }
                 self.batch_stored(began, &progress, refresh);
                 Ok(Worked::Batch)
             }

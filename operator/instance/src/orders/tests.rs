@@ -109,15 +109,29 @@ async fn a_promotion_applies_what_was_received_and_then_serves() {
     let (done, ()) = tokio::join!(scene.promote(2, 5000), async { scene.server.apply() });
     assert!(promoted(done).executed.contains(&received));
     assert!(!scene.is_read_only().await);
-    let forgotten = async {
-        while scene.server.replication(SOON).await != Ok(None) {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(SOON, forgotten).await.unwrap();
+    assert!(scene.server.replication(SOON).await.unwrap().is_some(), "nothing is tidied beside the first commits");
+    long_after().await;
+    assert_eq!(scene.server.replication(SOON).await, Ok(None));
     let row = EpochRow { epoch: Epoch(2), primary: scene.shared.me.clone() };
     assert_eq!(scene.server.epoch(SOON).await, Ok(Some(row)));
     assert_eq!(scene.shared.serving(), Some(Epoch(2)));
+}
+
+/// Until what a promotion leaves is done, if nothing else comes.
+async fn long_after() {
+    tokio::time::pause();
+    tokio::time::sleep(2 * promote::TIDY_AFTER).await;
+    tokio::time::resume();
+}
+
+#[tokio::test]
+async fn who_follows_soon_after_its_promotion_keeps_its_source() {
+    let scene = scene();
+    promoted(scene.promote(2, 0).await);
+    scene.fence(3).await.unwrap();
+    assert_eq!(scene.follow("metrics-0-zzzz", 3).await, Ok(Done::Followed));
+    long_after().await;
+    assert!(scene.server.replication(SOON).await.unwrap().is_some());
 }
 
 #[tokio::test]
