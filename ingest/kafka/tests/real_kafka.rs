@@ -342,8 +342,15 @@ async fn records_are_read_however_their_producer_compressed_them() {
     assert_eq!(reader.stop(WAIT).await, Stop::Clean);
 }
 
-/// The end of a transaction takes an offset that no reader gets to see: a real gap.
-async fn topic_with_a_gap() -> Topic {
+/// What becomes of a transaction.
+#[derive(Clone, Copy)]
+enum End {
+    Commit,
+    Abort,
+}
+
+/// A topic with one record in each of these transactions. The end of one takes an offset that no reader gets to see: a real gap.
+async fn topic_with_gaps(transactions: &'static [(&'static str, End)]) -> Topic {
     let topic = Topic::with_partitions(1).await;
     let name = topic.name.clone();
     let written = tokio::task::spawn_blocking(move || {
@@ -351,10 +358,16 @@ async fn topic_with_a_gap() -> Topic {
         config.set("bootstrap.servers", connection().bootstrap).set("transactional.id", &name);
         let producer: BaseProducer = config.create().unwrap();
         producer.init_transactions(WAIT).unwrap();
-        for value in ["one", "two"] {
+        for (value, end) in transactions {
             producer.begin_transaction().unwrap();
             producer.send(BaseRecord::<(), str>::to(&name).partition(0).payload(value)).map_err(|(e, _)| e).unwrap();
-            producer.commit_transaction(WAIT).unwrap();
+            // What is taken back before it was sent would not be in the log.
+            producer.flush(WAIT).unwrap();
+            let ended = match end {
+                End::Commit => producer.commit_transaction(WAIT),
+                End::Abort => producer.abort_transaction(WAIT),
+            };
+            ended.unwrap();
         }
     });
     written.await.unwrap();
@@ -363,7 +376,7 @@ async fn topic_with_a_gap() -> Topic {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_offset_breaks_the_partition() {
-    let topic = topic_with_a_gap().await;
+    let topic = topic_with_gaps(&[("one", End::Commit), ("two", End::Commit)]).await;
     let (reader, mut events) = topic.reader();
     let generation = reader.assign(vec![Position { partition: 0, offset: 0 }]).await.unwrap();
     assert_eq!(next_record(&mut events).await.offset, 0);
@@ -374,7 +387,7 @@ async fn a_missing_offset_breaks_the_partition() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_told_to_accept_gaps_goes_on() {
-    let topic = topic_with_a_gap().await;
+    let topic = topic_with_gaps(&[("one", End::Commit), ("two", End::Commit)]).await;
     let (reader, mut events) = topic.reader_with(|config| config.accept_gaps = true);
     reader.assign(vec![Position { partition: 0, offset: 0 }]).await.unwrap();
     assert_eq!(next_record(&mut events).await.offset, 0);
@@ -384,21 +397,7 @@ async fn a_reader_told_to_accept_gaps_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_of_transactions_gets_nothing_of_one_that_was_taken_back() {
-    let topic = Topic::with_partitions(1).await;
-    let name = topic.name.clone();
-    let written = tokio::task::spawn_blocking(move || {
-        let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", connection().bootstrap).set("transactional.id", &name);
-        let producer: BaseProducer = config.create().unwrap();
-        producer.init_transactions(WAIT).unwrap();
-        for (value, stays) in [("one", true), ("taken back", false), ("two", true)] {
-            producer.begin_transaction().unwrap();
-            producer.send(BaseRecord::<(), str>::to(&name).partition(0).payload(value)).map_err(|(e, _)| e).unwrap();
-            producer.flush(WAIT).unwrap();
-            if stays { producer.commit_transaction(WAIT) } else { producer.abort_transaction(WAIT) }.unwrap();
-        }
-    });
-    written.await.unwrap();
+    let topic = topic_with_gaps(&[("one", End::Commit), ("taken back", End::Abort), ("two", End::Commit)]).await;
     let (reader, mut events) = topic.reader_with(|config| config.accept_gaps = true);
     reader.assign(vec![Position { partition: 0, offset: 0 }]).await.unwrap();
     let first = next_record(&mut events).await;
