@@ -6,17 +6,14 @@
 pub mod mysqld;
 
 mod careless;
+mod shard;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use mysql_async::Conn;
-use mysql_async::prelude::Queryable;
-use mysqld::{Mysqld, account, free_port, passwords};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -32,16 +29,14 @@ use understudy_consumer::placement::{Placement, Spans};
 use understudy_consumer::run::{Config, Deps, run};
 use understudy_consumer::session::{Deadlines, Names};
 use understudy_consumer::status::Snapshot;
-use understudy_consumer::{Decoded, Placed, Record, Route, Tx, View, ViewError};
+use understudy_consumer::{Decoded, Placed, Record, Tx, View, ViewError};
 use understudy_kafka::fake::MemoryLog;
 use understudy_kafka::reader::channel::{Outbox, channel};
 use understudy_kafka::{DeadLetter, Event, Events, Origin, Position, ReaderError};
-use understudy_mysql::instance::{EpochRow, Source};
-use understudy_mysql::{Instance, schema};
-use understudy_sql::{Db, Insert, Login, Tls, Value};
-use understudy_wire::{Epoch, ReplicaName};
+use understudy_sql::{Db, Insert, Value};
 
 pub use self::careless::{Ask, Careless};
+pub use self::shard::Shard;
 
 pub const SOON: Duration = Duration::from_secs(10);
 pub const TOPIC: &str = "lines";
@@ -56,133 +51,6 @@ pub async fn until<F: Future<Output = bool>>(what: &str, mut so: impl FnMut() ->
         assert!(Instant::now() < deadline, "it never came to be that {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-}
-
-/// Real servers, one primary at a time.
-pub struct Shard {
-    pub servers: Vec<Mysqld>,
-    pub epoch: u64,
-    routes: watch::Sender<Option<Route>>,
-}
-
-impl Shard {
-    /// A primary under epoch 1 and this many replicas that follow it.
-    pub async fn start(replicas: usize) -> Self {
-        let mut servers = Vec::new();
-        for id in 0..=replicas {
-            servers.push(Mysqld::start(&[&format!("--server-id={}", id + 1)]).await);
-        }
-        let mut shard = Self { servers, epoch: 0, routes: watch::Sender::new(None) };
-        shard.promote(0).await;
-        for replica in 1..=replicas {
-            shard.follow(replica, 0).await;
-        }
-        shard
-    }
-
-    pub async fn follow(&self, replica: usize, source: usize) {
-        let server = &self.servers[replica];
-        let source = Source {
-            address: ([127, 0, 0, 1], self.servers[source].port).into(),
-            account: account(schema::REPLICATION),
-            ca_file: self.servers[source].path("ca.crt"),
-        };
-        server.admin().follow(&source, SOON).await.unwrap();
-    }
-
-    /// Makes a server the primary under the next epoch, with whatever it has, and tells the route.
-    pub async fn promote(&mut self, index: usize) {
-        self.promote_quietly(index).await;
-        self.tell(index);
-    }
-
-    pub async fn promote_quietly(&mut self, index: usize) {
-        self.epoch += 1;
-        let admin = self.servers[index].admin();
-        admin.forget_source(SOON).await.unwrap();
-        admin.take_writes(SOON).await.unwrap();
-        let row = EpochRow { epoch: Epoch(self.epoch), primary: name(index) };
-        admin.write_epoch(&row, 0, SOON).await.unwrap();
-    }
-
-    /// Tells consumers that this server is the primary under the highest epoch.
-    pub fn tell(&self, index: usize) {
-        let address = ([127, 0, 0, 1], self.servers[index].port).into();
-        self.routes.send_replace(Some(Route { primary: name(index), address, epoch: Epoch(self.epoch) }));
-    }
-
-    pub fn routes(&self) -> watch::Receiver<Option<Route>> {
-        self.routes.subscribe()
-    }
-
-    pub fn login(&self) -> Login {
-        login(&self.servers[0])
-    }
-
-    /// Every server's certificate has an authority of its own here, so the login is asked for per server.
-    pub fn logins(&self) -> impl Fn() -> Result<Login, String> + Send + Sync + 'static {
-        let ca: BTreeMap<u16, PathBuf> = self.servers.iter().map(|s| (s.port, s.path("ca.crt").into())).collect();
-        let routes = self.routes();
-        move || {
-            let port = routes.borrow().as_ref().map(|route| route.address.port());
-            let ca = port.and_then(|port| ca.get(&port)).ok_or("no route")?;
-            Ok(login_with(ca.clone()))
-        }
-    }
-
-    /// A connection of an administrator.
-    pub async fn admin(&self, index: usize) -> Conn {
-        let server = &self.servers[index];
-        let opts = mysql_async::OptsBuilder::default()
-            .ip_or_hostname("127.0.0.1")
-            .tcp_port(server.admin_port)
-            .user(Some(schema::ADMIN))
-            .pass(Some(passwords()[schema::ADMIN].clone()))
-            .prefer_socket(false)
-            .ssl_opts(Some(
-                mysql_async::SslOpts::default()
-                    .with_root_certs(vec![PathBuf::from(server.path("ca.crt")).into()])
-                    .with_danger_tls_hostname_override(Some("metrics-0.shard.understudy.internal")),
-            ));
-        Conn::new(opts).await.unwrap()
-    }
-
-    /// What is stored on a server: offsets, and each line with how often it is there.
-    pub async fn stored(&self, index: usize) -> (BTreeMap<i32, i64>, BTreeMap<(i32, i64), i64>) {
-        let mut conn = self.admin(index).await;
-        let offsets: Vec<(i32, i64)> =
-            conn.query("SELECT partition_id, next_offset FROM understudy.consumer_offset").await.unwrap();
-        let lines = "SELECT partition_id, kafka_offset, COUNT(*) FROM view_test.line GROUP BY 1, 2";
-        let lines: Vec<(i32, i64, i64)> = conn.query(lines).await.unwrap_or_default();
-        (offsets.into_iter().collect(), lines.into_iter().map(|(p, o, n)| ((p, o), n)).collect())
-    }
-
-    /// Waits until the log is stored on a server, then holds what is there against it: each record once, none missing, none more.
-    pub async fn holds_exactly(&self, index: usize, log: &TestLog) {
-        let ends = log.ends();
-        until("all of the log is stored", || async {
-            let (offsets, _) = self.stored(index).await;
-            ends.iter().all(|(p, end)| *end == 0 || offsets.get(p) == Some(end))
-        })
-        .await;
-        let (_, lines) = self.stored(index).await;
-        let expected: BTreeMap<(i32, i64), i64> =
-            ends.iter().flat_map(|(p, end)| (0..*end).map(|o| ((*p, o), 1))).collect();
-        assert_eq!(lines, expected);
-    }
-}
-
-fn name(index: usize) -> ReplicaName {
-    ReplicaName::new(format!("metrics-0-{index:04}"))
-}
-
-pub fn login(server: &Mysqld) -> Login {
-    login_with(server.path("ca.crt").into())
-}
-
-fn login_with(ca: PathBuf) -> Login {
-    let tls = Tls { ca, name: "metrics-0.shard.understudy.internal".to_owned() };
-    Login { user: schema::CONSUMER.to_owned(), password: passwords()[schema::CONSUMER].clone(), tls: Some(tls) }
 }
 
 /// A topic in memory that any number of readers can read.
