@@ -167,6 +167,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::artifacts::DEBIAN;
 
     #[test]
     fn only_who_asks_for_the_example_builds_it() {
@@ -186,5 +187,30 @@ mod tests {
         let asking: Vec<_> =
             lines.iter().filter(|line| line.replace("default-features", "").contains("features")).collect();
         assert!(asking.is_empty(), "{asking:?}");
+    }
+
+    #[test]
+    fn the_containerfile_makes_the_same_programs_in_the_same_way_and_puts_them_in_the_same_place() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Containerfile");
+        let text = fs::read_to_string(file).unwrap().replace("\\\n", " ");
+        let runs: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("RUN ")).collect();
+        let built = |run: &str| -> BTreeSet<String> {
+            let words: Vec<_> = run.split_whitespace().collect();
+            words.windows(2).filter(|pair| pair[0] == "--package").map(|pair| pair[1].to_owned()).collect()
+        };
+        let builds: Vec<_> = runs.iter().filter(|run| run.contains("cargo build --release --locked")).collect();
+        let [dynamic, fixed] = builds[..] else { panic!("two builds: {builds:?}") };
+        assert_eq!(built(dynamic), DYNAMIC.map(str::to_owned).into());
+        assert_eq!(built(fixed), [STATIC.to_owned()].into());
+        assert!(fixed.contains("-C target-feature=+crt-static") && fixed.contains("--target"), "{fixed}");
+        let copies = runs.iter().find(|run| run.starts_with("mkdir /out")).unwrap();
+        for program in DYNAMIC {
+            assert!(copies.contains(&format!("target/release/{program} ")), "{program}: {copies}");
+        }
+        assert!(copies.contains(&format!("/release/{STATIC} /out/")), "{copies}");
+        let base = format!("FROM docker.io/library/debian:{DEBIAN}-slim");
+        for line in [base.as_str(), "COPY --from=build /out/ /usr/local/bin/"] {
+            assert!(text.lines().any(|found| found == line), "{line}");
+        }
     }
 }
