@@ -254,7 +254,7 @@ fn twenty() -> i32 {
 /// Thresholds of detection, in milliseconds. `operator/docs/failover.md` has the table of what is concluded when, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[x_kube(validation = Rule::new("self.goneAfterMs >= 2 * self.probeIntervalMs && self.suspectAfterMs >= 2 * self.probeIntervalMs").message("goneAfterMs and suspectAfterMs must be at least twice probeIntervalMs: one missed probe is not evidence"))]
-#[x_kube(validation = Rule::new("self.evidenceMaxAgeMs >= 2 * self.probeIntervalMs").message("evidenceMaxAgeMs must be at least twice probeIntervalMs: evidence would be out of date before the next probe"))]
+#[x_kube(validation = Rule::new("self.evidenceMaxAgeMs >= self.commitDeadlineMs + 2 * self.probeIntervalMs").message("evidenceMaxAgeMs must be at least commitDeadlineMs and twice probeIntervalMs together: a commit that hangs is told of when its deadline is over, and that would be out of date before the next probe"))]
 #[x_kube(validation = Rule::new("self.stuckAfterMs >= self.commitDeadlineMs").message("stuckAfterMs must be at least commitDeadlineMs"))]
 #[serde(rename_all = "camelCase")]
 pub struct Detection {

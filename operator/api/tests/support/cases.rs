@@ -151,10 +151,7 @@ fn datastore_cases() -> Vec<Case> {
         new(
             "evidence that is old before the next probe",
             D,
-            vec![(
-                at("/failover"),
-                json!({"detection": {"probeIntervalMs": 1000, "evidenceMaxAgeMs": 1500, "suspectAfterMs": 2000, "goneAfterMs": 2000}}),
-            )],
+            vec![(at("/failover"), json!({"detection": {"commitDeadlineMs": 2000}}))],
             "before the next probe",
         ),
         change(
@@ -288,7 +285,7 @@ fn shard_cases() -> Vec<Case> {
             S,
             vec![(
                 "/spec/failover",
-                json!({"detection": {"probeIntervalMs": 1000, "evidenceMaxAgeMs": 1500, "suspectAfterMs": 2000, "goneAfterMs": 2000}}),
+                json!({"detection": {"probeIntervalMs": 1000, "evidenceMaxAgeMs": 2900, "suspectAfterMs": 2000, "goneAfterMs": 2000}}),
             )],
             "before the next probe",
         ),
@@ -316,7 +313,7 @@ fn shard_cases() -> Vec<Case> {
         new(
             "stuck before the deadline",
             S,
-            vec![("/spec/failover", json!({"detection": {"commitDeadlineMs": 5000}}))],
+            vec![("/spec/failover", json!({"detection": {"stuckAfterMs": 500}}))],
             "at least commitDeadlineMs",
         ),
         new("labels of ours", S, vec![("/spec/podTemplate", json!({"labels": labels()}))], "choose another prefix"),
