@@ -3,7 +3,7 @@
 
 mod rights;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
@@ -41,6 +41,7 @@ struct State {
     version: u64,
     writes: Vec<String>,
     refused: BTreeMap<String, (u16, String)>,
+    unanswered: BTreeSet<String>,
 }
 
 type Answer = Result<Value, (u16, &'static str, String)>;
@@ -126,9 +127,16 @@ impl FakeApi {
         self.state().refused.insert(what.to_owned(), (code, words.to_owned()));
     }
 
-    /// It is not refused any more.
+    /// Whatever is asked of this kind with this method gets no answer: `PUT shards`.
+    pub fn hang(&self, what: &str) {
+        self.state().unanswered.insert(what.to_owned());
+    }
+
+    /// It is neither refused nor left without an answer any more.
     pub fn allow(&self, what: &str) {
-        self.state().refused.remove(what);
+        let mut state = self.state();
+        state.refused.remove(what);
+        state.unanswered.remove(what);
     }
 
     /// The writes so far: `PATCH configmaps/m-mysql`.
@@ -148,7 +156,8 @@ impl FakeApi {
         let query = head.uri.query().unwrap_or_default().replace("%3D", "=").replace("%2C", ",").replace("%2F", "/");
         let asked = Asked::of(&head.method, head.uri.path(), &query);
         let refusal = asked.refusal(&body);
-        if refusal.is_none() && asked.verb == "watch" {
+        let is_unanswered = self.state().unanswered.contains(&format!("{} {}", head.method, asked.plural));
+        if is_unanswered || (refusal.is_none() && asked.verb == "watch") {
             return std::future::pending().await;
         }
         let answer = match refusal {

@@ -382,6 +382,8 @@ pub struct ReplicaView {
     pub promotable: bool,
     /// What is wrong with it.
     pub message: Option<String>,
+    /// Of a standby that replicates and is not known to keep up: `is more than 1 h behind`.
+    pub behind: Option<&'static str>,
     /// What is said of its volume, when that is nearly full; the words do not change while it is.
     pub low_volume: Option<String>,
 }

@@ -171,11 +171,27 @@ fn donor(s: &Snapshot, name: &ReplicaName, primary: &ReplicaName, d: &Draft) -> 
 /// Whether a standby is an intact copy: it replicates, is known to keep up, and has no transaction of its own.
 pub(crate) fn is_good_copy(s: &Snapshot, primary: &ReplicaName, standby: &ReplicaName) -> bool {
     let Some((server, age)) = s.fresh_report(standby) else { return false };
-    let current = server
-        .replication
-        .as_ref()
-        .is_some_and(|read| read.value.delay.is_some_and(|delay| delay + read.age + age <= DONOR_DELAY));
+    let current = behind(server, age).is_none();
     replicates(s, server) && current && errant_against(s, primary, standby).is_none()
+}
+
+/// How far behind a standby is, when that is more than a copy may be. In steps, as the words are written down and the number always
+/// moves.
+pub(crate) fn behind(server: &Server, age: Millis) -> Option<&'static str> {
+    const MINUTE: Millis = 60_000;
+    let read = server.replication.as_ref();
+    let Some(delay) = read.and_then(|read| Some(read.value.delay? + read.age + age)) else {
+        return Some("is not known yet to keep up");
+    };
+    let steps = [
+        (24 * 60 * MINUTE, "is more than a day behind"),
+        (6 * 60 * MINUTE, "is more than 6 h behind"),
+        (60 * MINUTE, "is more than 1 h behind"),
+        (10 * MINUTE, "is more than 10 min behind"),
+        (MINUTE, "is more than 1 min behind"),
+        (DONOR_DELAY, "is more than 10 s behind"),
+    ];
+    steps.iter().find(|(least, _)| delay > *least).map(|(_, words)| *words)
 }
 
 /// Transactions of a standby that did not come from the primary and that the primary does not have.

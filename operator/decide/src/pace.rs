@@ -13,7 +13,8 @@ use crate::failover::snapshot::{Condemned, Fact, Replica, Snapshot};
 const LONGEST: u64 = 60;
 /// A replica that was condemned sooner than this many seconds after it was made was never of use.
 const SHORT_LIFE: i64 = 3_600;
-/// So many volumes of replicas that were replaced on a judgement are kept in one shard before no more are replaced.
+/// So many volumes of replicas that were replaced on a judgement are kept in one shard before no more are replaced, and so many of
+/// former primaries before the first of them goes.
 pub(crate) const KEPT_AT_MOST: usize = 8;
 
 /// That the replacement of a condemned replica waits.
@@ -69,6 +70,18 @@ pub(crate) fn kept(s: &Snapshot) -> Vec<&ReplicaName> {
         condemned.is_some_and(|condemned| !is_over(s, condemned))
     };
     s.replicas.iter().filter(|(_, replica)| is_kept(replica)).map(|(name, _)| name).collect()
+}
+
+/// Whether as many former primaries that were failed over later are kept. A record or a statement that ends every server that takes it
+/// costs a primary for each rebuild, and must not fill the storage: the first of them tell as much as the last.
+pub(crate) fn makes_room(s: &Snapshot, name: &ReplicaName, condemned: &Condemned) -> bool {
+    let is_primary = |condemned: &Condemned| condemned.reason == Sentence::FailedOver.to_string();
+    let is_later = |(other, replica): &(&ReplicaName, &Replica)| {
+        let there = matches!(replica.volume, Fact::Present(_));
+        let later = replica.condemned.as_ref().filter(|other| there && is_primary(other));
+        later.is_some_and(|later| (later.at, *other) > (condemned.at, name))
+    };
+    is_primary(condemned) && s.replicas.iter().filter(is_later).count() >= KEPT_AT_MOST
 }
 
 /// Whether the successor of a condemned replica has caught up, and its quarantine is over.

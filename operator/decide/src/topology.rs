@@ -402,8 +402,13 @@ fn take_away(
         }
         return;
     };
-    if pace::is_over(s, condemned) && d.step(Step::DeleteVolume { replica: name.clone(), uid: volume.uid.clone() }) {
-        d.note_about(Reason::VolumeDeleted, name, format!("the quarantine of {name} is over: its volume is deleted"));
+    let why = match (pace::is_over(s, condemned), pace::makes_room(s, name, condemned)) {
+        (true, _) => "is over".to_owned(),
+        (false, true) => format!("ends early, as {} later primaries are kept", pace::KEPT_AT_MOST),
+        (false, false) => return,
+    };
+    if d.step(Step::DeleteVolume { replica: name.clone(), uid: volume.uid.clone() }) {
+        d.note_about(Reason::VolumeDeleted, name, format!("the quarantine of {name} {why}: its volume is deleted"));
     }
 }
 

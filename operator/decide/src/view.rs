@@ -7,7 +7,7 @@ use crate::decision::{ReplicaView, Role, View};
 use crate::failover::assess::{Assessment, phase_words};
 use crate::failover::candidate::examine;
 use crate::failover::snapshot::{Replica, Snapshot};
-use crate::following::replicates;
+use crate::following::{behind, replicates};
 use crate::replication_error::ReplicationError;
 use crate::space;
 use crate::topology::is_redundant;
@@ -54,6 +54,8 @@ fn replica_view(s: &Snapshot, a: &Assessment, name: &ReplicaName, replica: &Repl
     };
     let role = role_of(s, name, replica).unwrap_or(last);
     let follows = s.fresh_report(name).is_some_and(|(server, _)| replicates(s, server));
+    let late = s.fresh_report(name).filter(|_| follows && role == Role::Standby);
+    let late = late.and_then(|(server, age)| behind(server, age));
     let fitness = (role != Role::Primary).then(|| examine(s, primary, name, replica));
     let message = match (&replica.condemned, s.fresh_report(name)) {
         (Some(condemned), _) => Some(format!("condemned: {}", condemned.reason)),
@@ -66,7 +68,7 @@ fn replica_view(s: &Snapshot, a: &Assessment, name: &ReplicaName, replica: &Repl
             let unfit = || fitness.as_ref()?.as_ref().err().map(|why| why.words());
             let idle =
                 (role != Role::Primary && !follows).then(|| "it is not seen to replicate from the primary".into());
-            error.or_else(unfit).or(idle)
+            error.or_else(unfit).or(idle).or(late.map(|late| format!("it {late}")))
         }
     };
     let in_office = role == Role::Primary && s.status.transition.is_none();
@@ -76,6 +78,7 @@ fn replica_view(s: &Snapshot, a: &Assessment, name: &ReplicaName, replica: &Repl
         ready: if role == Role::Primary { in_office && a.verdict.commits() } else { follows && role == Role::Standby },
         promotable: follows && fitness.is_some_and(|fitness| fitness.is_ok()),
         message,
+        behind: late,
         low_volume: space::low(s, name, replica),
     }
 }

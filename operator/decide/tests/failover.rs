@@ -258,6 +258,28 @@ fn last_change(kind: Kind, at: jiff::Timestamp) -> LastChange {
 }
 
 #[test]
+fn a_restarted_primary_that_has_everything_is_confirmed_in_every_mode_and_replaced_only_where_the_mode_says_so() {
+    let restarted = |mode, executed| {
+        let mut scene = Scene::well();
+        scene.0.policy.mode = mode;
+        scene.server("a", |server| {
+            server.serving = None;
+            server.read_only = Some(true);
+            server.executed = Some(Aged { age: 50, value: gtids("a", executed) });
+        });
+        scene.all_say(&fails(Stage::Commit, ProbeError::ReadOnly, 1_000));
+        scene.claim()
+    };
+    let whole = 1_000;
+    for (mode, replaced) in
+        [(Mode::Automatic, Some((Kind::Failover, "m-b".to_owned()))), (Mode::Manual, None), (Mode::Paused, None)]
+    {
+        assert_eq!(restarted(mode, whole), Some((Kind::Confirm, "m-a".to_owned())), "{mode}");
+        assert_eq!(restarted(mode, whole - 100), replaced, "{mode}, with less than a standby has");
+    }
+}
+
+#[test]
 fn where_a_person_decides_it_is_said_what_they_have_to_do() {
     type Case = (&'static str, Mode, fn(&mut Scene), &'static str, Option<&'static str>);
     let dies: fn(&mut Scene) = |s| s.kill_primary(500);

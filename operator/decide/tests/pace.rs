@@ -229,3 +229,48 @@ fn many_volumes_that_are_kept_hold_replacements_on_a_judgement_and_nothing_else(
     scene.kill_primary(200);
     assert_eq!(scene.claim(), Some((Kind::Failover, "m-b".into())), "a promotion is held by nothing");
 }
+
+#[test]
+fn of_former_primaries_eight_volumes_are_kept_and_the_first_goes_early_once_all_copies_are_there() {
+    type Case = (&'static str, u32, &'static str, fn(&mut Scene), Option<&'static str>);
+    let nothing: fn(&mut Scene) = |_| {};
+    let cases: &[Case] = &[
+        ("eight", 8, "FailedOver", nothing, None),
+        ("nine", 9, "FailedOver", nothing, Some("q0")),
+        ("nine that were replaced on a judgement", 9, "Exited", nothing, None),
+        (
+            "nine, and the volume of a later one is gone",
+            9,
+            "FailedOver",
+            |s| s.replica("q8", |replica| replica.volume = Fact::Absent),
+            None,
+        ),
+        (
+            "nine, and a copy is missing",
+            9,
+            "FailedOver",
+            |s| s.server("b", |server| server.phase = Phase::Starting),
+            None,
+        ),
+    ];
+    for (case, count, reason, spoil, expected) in cases {
+        let mut scene = Scene::well();
+        quarantined(&mut scene, *count, reason);
+        for number in 0..*count {
+            let letter = format!("q{number}");
+            kept_for(&mut scene, &letter, 60);
+            let at = scene.0.now - SignedDuration::from_secs(3_600 - i64::from(number));
+            scene.replica(&letter, |replica| replica.condemned.as_mut().expect("it is condemned").at = Some(at));
+        }
+        spoil(&mut scene);
+        let deleted: Vec<_> = scene
+            .steps()
+            .into_iter()
+            .filter_map(|step| match step {
+                Step::DeleteVolume { replica, .. } => Some(replica),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(deleted, expected.map(name).into_iter().collect::<Vec<_>>(), "{case}");
+    }
+}

@@ -81,17 +81,11 @@ fn leave(s: &Snapshot, a: &Assessment, primary: &ReplicaName, cause: &str, d: &m
 fn replace(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft) {
     let cause = a.verdict.cause().unwrap_or(Cause::Unexplained);
     let request = s.requests.first();
-    match s.policy.mode {
-        Mode::Paused => return left_to_person(s, a, primary, d),
-        Mode::Manual if request.is_none() => return left_to_person(s, a, primary, d),
-        Mode::Manual | Mode::Automatic => {}
-    }
-    if request.is_none() && a.class == Some(Class::Soft) && held_back(s, d) {
-        return;
-    }
     let ranking = rank(s, Some(primary), &[primary]);
     let wanted = request.and_then(|request| request.target.as_ref());
     let best = ranking.choose(wanted).or_else(|| ranking.choose(None)).cloned();
+    // The primary stays the same, so no mode speaks against it; without it a pause of the network would be an outage until a person
+    // comes.
     if cause == Cause::Restarted
         && let Some((server, _)) = s.fresh_report(primary)
         && server.phase == Phase::Running
@@ -99,7 +93,16 @@ fn replace(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft) {
         && best.as_ref().is_none_or(|best| has_all(server, best))
     {
         let change = Change::new(Kind::Confirm, primary, primary, cause.into());
+        let request = request.filter(|_| s.policy.mode != Mode::Paused);
         return claim(s, a, change.recorded_in(request), ranking, d);
+    }
+    match s.policy.mode {
+        Mode::Paused => return left_to_person(s, a, primary, d),
+        Mode::Manual if request.is_none() => return left_to_person(s, a, primary, d),
+        Mode::Manual | Mode::Automatic => {}
+    }
+    if request.is_none() && a.class == Some(Class::Soft) && held_back(s, d) {
+        return;
     }
     let (to, ranking) = match best {
         Some(to) => (to.name, ranking),

@@ -12,8 +12,8 @@ use kube::ResourceExt;
 use kube::api::{ListParams, ObjectList};
 use serde_json::json;
 use understudy_api::v1alpha1::{
-    Bootstrap, Condemned, FailoverKind, FailoverResult, LastFailover, OriginReason, ReplicaOrigin, ReplicaSpec,
-    ReplicaStatus, Role, ShardStatus, Transition, TransitionKind, VolumeState, VolumeStatus,
+    Bootstrap, Condemned, FailoverKind, FailoverResult, LastFailover, OriginReason, ReplicaOrigin, ReplicaSpec, Role,
+    ShardStatus, Transition, TransitionKind, VolumeState, VolumeStatus,
 };
 use understudy_api::{Replica, Shard, labels};
 use understudy_decide::Step;
@@ -73,6 +73,10 @@ pub(super) async fn soon<T>(call: impl Future<Output = Result<T, ApplyError>>) -
 impl Stage {
     /// Carries out one step.
     pub(super) async fn take(&mut self, step: &Step, seen: &Snapshot, objects: &Objects) -> Result<Taken, ActError> {
+        if step.is_irreversible() && !matches!(step, Step::Order { .. }) {
+            let shown = self.showing.settle(&self.name).await;
+            self.take_in(shown);
+        }
         match step {
             Step::Order { replica, order } => Ok(self.give(replica, order, seen, objects)),
             Step::Reprobe { epoch, .. } => {
@@ -98,7 +102,7 @@ impl Stage {
     }
 
     /// Writes the Shard's status over the version that was seen.
-    pub(super) async fn write_status(&mut self, change: impl FnOnce(&mut ShardStatus)) -> Result<Taken, ActError> {
+    async fn write_status(&mut self, change: impl FnOnce(&mut ShardStatus)) -> Result<Taken, ActError> {
         let Some(mut shard) = self.shard.clone() else { return Ok(Taken::Void) };
         let status = shard.status.get_or_insert_default();
         self.reporter.show(status);
@@ -118,22 +122,6 @@ impl Stage {
                 Err(error)
             }
         }
-    }
-
-    /// Writes a Replica's status over the version that was seen.
-    pub(super) async fn write_replica_status(
-        &mut self,
-        replica: &Replica,
-        status: ReplicaStatus,
-    ) -> Result<(), ActError> {
-        let replica = Replica { status: Some(status), ..replica.clone() };
-        match soon(self.context.applier.replace_status(&replica)).await {
-            Ok(written) => self.overlay.wrote_replica(written, Instant::now()),
-            // The next pass sees what came first.
-            Err(ActError::Apply(error)) if error.is_conflict() || error.is_not_found() => {}
-            Err(error) => return Err(error),
-        }
-        Ok(())
     }
 
     fn status(&self) -> ShardStatus {

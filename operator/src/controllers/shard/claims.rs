@@ -18,7 +18,8 @@ use super::rolled::Rolled;
 pub fn claims(s: &Snapshot, d: &Decision, objects: &Objects) -> Vec<Claim> {
     let verdict = d.assessment.verdict;
     let view = &d.view;
-    let ready = format!("{}/{} replicas", view.ready, s.policy.replicas);
+    let late = view.replicas.iter().filter_map(|replica| Some(format!("; {} {}", replica.name, replica.behind?)));
+    let ready = format!("{}/{} replicas{}", view.ready, s.policy.replicas, late.collect::<String>());
     let serves = s.status.primary.is_some() && s.status.transition.is_none();
     let primary = match (serves, verdict) {
         (true, verdict) if verdict.commits() => Claim::yes(conditions::PRIMARY_HEALTHY, "Commits", "commits succeed"),
@@ -86,27 +87,30 @@ fn consumers(objects: &Objects) -> Claim {
     if objects.consumers.is_empty() {
         return Claim::unknown(conditions::CONSUMERS_CURRENT, "NoConsumer", "no consumer feeds this shard");
     }
-    let shard = objects.shard.name_any();
-    let all = objects.consumers.iter().filter_map(|consumer| consumer.status.as_ref());
-    let partitions = all.flat_map(|status| &status.partitions).filter(|partition| partition.shard == shard);
-    current(&partitions.map(|partition| partition.state).collect::<Vec<_>>())
+    let (told, silent) = objects.partitions();
+    current(&told.into_iter().map(|partition| partition.state).collect::<Vec<_>>(), silent.len())
 }
 
-/// What the states of all partitions that feed a shard come to.
-fn current(states: &[PartitionState]) -> Claim {
+/// What the states of all partitions that feed a shard come to; nobody tells of `silent` more.
+fn current(states: &[PartitionState], silent: usize) -> Claim {
     let kind = conditions::CONSUMERS_CURRENT;
-    let all = states.len();
+    let all = states.len() + silent;
     let count = |state: PartitionState| states.iter().filter(|found| **found == state).count();
     let [stuck, fenced, paused] = [PartitionState::Stuck, PartitionState::Fenced, PartitionState::Paused].map(count);
-    let not_read =
-        [(stuck, "do not advance"), (fenced, "cannot be written to the primary now"), (paused, "are paused")];
+    let not_read = [
+        (silent, "are read by no pod"),
+        (stuck, "do not advance"),
+        (fenced, "cannot be written to the primary now"),
+        (paused, "are paused"),
+    ];
     let said = not_read.iter().filter(|(count, _)| *count > 0);
     let said: Vec<_> = said.map(|(count, what)| format!("{count} of {all} partitions {what}")).collect();
-    let reason = match (all, stuck, fenced, paused) {
+    let reason = match (all, silent + stuck, fenced, paused) {
         (0, ..) => return Claim::unknown(kind, "NotRunning", "no partition is read yet"),
         (_, 0, 0, 0) => return Claim::yes(kind, "Running", format!("{all} partitions are read")),
         (_, 0, 0, _) => "Paused",
         (_, 0, ..) => "Fenced",
+        _ if silent > 0 => "NotRead",
         _ => "Stuck",
     };
     Claim::no(kind, reason, said.join("; "))
@@ -130,6 +134,7 @@ mod tests {
             ready: true,
             promotable: true,
             message: None,
+            behind: None,
             low_volume: Some("204 MiB of its 2048 MiB should be free".into()),
         };
         let well = ReplicaView { name: ReplicaName::new("m-a"), low_volume: None, ..low.clone() };
@@ -147,14 +152,15 @@ mod tests {
     #[test]
     fn consumers_are_current_only_while_every_partition_is_read() {
         use PartitionState::{Fenced, Paused, Running, Stuck};
-        for (case, states, holds, reason, says) in [
-            ("none yet", &[][..], None, "NotRunning", "no partition is read yet"),
-            ("all are read", &[Running, Running], Some(true), "Running", "2 partitions are read"),
-            ("one is paused", &[Running, Paused], Some(false), "Paused", "1 of 2 partitions are paused"),
-            ("all are paused", &[Paused, Paused], Some(false), "Paused", "2 of 2 partitions are paused"),
+        for (case, states, silent, holds, reason, says) in [
+            ("none yet", &[][..], 0, None, "NotRunning", "no partition is read yet"),
+            ("all are read", &[Running, Running], 0, Some(true), "Running", "2 partitions are read"),
+            ("one is paused", &[Running, Paused], 0, Some(false), "Paused", "1 of 2 partitions are paused"),
+            ("all are paused", &[Paused, Paused], 0, Some(false), "Paused", "2 of 2 partitions are paused"),
             (
                 "one has no way to the primary",
                 &[Fenced, Paused],
+                0,
                 Some(false),
                 "Fenced",
                 "1 of 2 partitions cannot be written to the primary now; 1 of 2 partitions are paused",
@@ -162,12 +168,15 @@ mod tests {
             (
                 "one does not advance",
                 &[Running, Stuck, Paused],
+                0,
                 Some(false),
                 "Stuck",
                 "1 of 3 partitions do not advance; 1 of 3 partitions are paused",
             ),
+            ("nobody reads any", &[], 2, Some(false), "NotRead", "2 of 2 partitions are read by no pod"),
+            ("nobody reads one", &[Running], 1, Some(false), "NotRead", "1 of 2 partitions are read by no pod"),
         ] {
-            let claim = current(states);
+            let claim = current(states, silent);
             assert_eq!((claim.holds, claim.reason, claim.message.as_str()), (holds, reason, says), "{case}");
         }
     }

@@ -3,6 +3,7 @@
 //! - [`stage`]: the loop
 //! - [`observe`], [`feeds`], [`kafka_log`], [`memory`], [`overlay`], [`company`]: what a snapshot is made of
 //! - [`act`], [`orders`], [`role_label`]: how steps are carried out
+//! - [`showing`]: how statuses are written, beside the loop
 //! - [`report`], [`claims`], [`notes`], [`obstacles`], [`rolled`], [`gap`]: what is said about it
 //! - [`build`]: the objects of a shard
 
@@ -22,6 +23,7 @@ mod overlay;
 mod report;
 mod role_label;
 mod rolled;
+mod showing;
 mod stage;
 
 use std::collections::HashMap;
@@ -92,10 +94,11 @@ impl Theatre {
         let stop = self.shared.context.stop.child_token();
         let done = CancellationToken::new();
         let stage = Stage::new(&self.shared, &key.0, &key.1, news.clone());
-        let (stopped, ended) = (stop.clone(), done.clone());
+        // Also when it panics: the next look at the Shard starts another one.
+        let (stopped, ended) = (stop.clone(), done.clone().drop_guard());
         self.shared.context.tasks.spawn(async move {
+            let _ended = ended;
             stage.run(stopped).await;
-            ended.cancel();
         });
         self.stages.insert(key, Running { news, stop, done });
     }

@@ -16,6 +16,11 @@ const NEVER_SEEN: Duration = Duration::from_secs(30);
 /// A step that was taken is not taken again within this time while the caches catch up.
 pub const SETTLES: Duration = Duration::from_secs(1);
 
+/// Whether `known` is a later version of the object that `other` is: answers need not come in the order of what they tell.
+fn is_newer<K: ResourceExt>(known: &K, other: &K) -> bool {
+    known.uid() == other.uid() && version(known) > version(other)
+}
+
 /// The latest of an object that was read from a cache and one that was written here.
 #[derive(Default)]
 pub struct Overlay {
@@ -47,7 +52,9 @@ impl Overlay {
 
     /// A Shard that was written, or read past the cache.
     pub fn wrote_shard(&mut self, shard: Shard) {
-        self.shard = Some(shard);
+        if !self.shard.as_ref().is_some_and(|known| is_newer(known, &shard)) {
+            self.shard = Some(shard);
+        }
     }
 
     /// The shard's replicas as far as anybody here knows.
@@ -69,7 +76,10 @@ impl Overlay {
 
     /// A Replica that was written.
     pub fn wrote_replica(&mut self, replica: Replica, now: Instant) {
-        self.replicas.insert(replica.name_any(), (replica, now));
+        let name = replica.name_any();
+        if !self.replicas.get(&name).is_some_and(|(known, _)| is_newer(known, &replica)) {
+            self.replicas.insert(name, (replica, now));
+        }
     }
 
     /// An object that was deleted.
@@ -137,6 +147,16 @@ mod tests {
             "the cache is ahead: 100 > 12"
         );
         assert_eq!(seen(&mut overlay, vec![]), [], "and then it was deleted");
+    }
+
+    #[test]
+    fn an_answer_that_comes_late_does_not_bring_back_what_was() {
+        let now = Instant::now();
+        let mut overlay = Overlay::default();
+        overlay.wrote_replica(replica("12", true), now);
+        overlay.wrote_replica(replica("9", false), now);
+        let seen = overlay.replicas(held(replica("8", false)), now);
+        assert!(seen[0].spec.condemned.is_some(), "version 12");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What is said about a shard: its status, its replicas' statuses, events. Pure, but for the writes at the end.
+//! What is said about a shard: its status, its replicas' statuses, events. Pure; [`super::showing`] writes it.
 //!
 //! Written on change only. Numbers that change with every commit are written along with the next real change, or when they
 //! are old; a shard at work costs no write a second.
@@ -12,22 +12,23 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
-use understudy_api::Replica;
 use understudy_api::conditions;
 use understudy_api::v1alpha1::{RebuildNote, ReplicaStatus, Role, ShardStatus, Verdict, VerdictState};
+use understudy_api::{Replica, Shard};
 use understudy_decide::Decision;
 use understudy_decide::failover::record::{Phase as RecordPhase, RecordUpdate};
 use understudy_decide::failover::snapshot::Snapshot;
 use understudy_wire::Epoch;
 
-use super::act::ActError;
 use super::claims::claims;
 use super::gap::Gap;
 use super::notes::Noted;
 use super::observe::Objects;
 use super::obstacles::Seen;
 use super::rolled::Rolled;
+use super::showing::{Changed, Shown};
 use super::stage::Stage;
 use crate::events::{Events, Reason};
 use crate::metrics::shards::ShardFacts;
@@ -35,6 +36,8 @@ use crate::troubles::Trouble;
 
 /// Numbers that always move are written again after this time.
 const STALE: Duration = Duration::from_secs(300);
+/// What is said of a primary that is not well is said anew this often.
+const WORDS: SignedDuration = SignedDuration::from_secs(30);
 /// Progress of a build is shown this often.
 const PROGRESS: Duration = Duration::from_secs(5);
 
@@ -46,6 +49,7 @@ pub struct Reporter {
     noted: Noted,
     obstacles: Seen,
     verdict: Option<(&'static str, Option<String>)>,
+    worded: Option<Timestamp>,
     measures: ShardFacts,
     written: Option<Instant>,
     replica_written: HashMap<String, Instant>,
@@ -76,6 +80,33 @@ impl Reporter {
     /// What the metrics should tell.
     pub fn measures(&self) -> ShardFacts {
         self.measures.clone()
+    }
+
+    /// The objects that are to be written, as they are now but for their status.
+    fn changed(&mut self, shard: Option<&Shard>, replicas: &[Replica], now: Instant) -> Changed {
+        let names: Vec<_> = replicas.iter().map(ResourceExt::name_any).collect();
+        self.replica_written.retain(|name, _| names.contains(name));
+        let mut changed = Changed::default();
+        if let (Some(shard), Some(next)) = (shard, &self.next) {
+            let present = shard.status.clone().unwrap_or_default();
+            let old = self.written.is_none_or(|at| now.duration_since(at) >= STALE);
+            if gist(next) != gist(&present) || (old && *next != present) {
+                let mut shard = shard.clone();
+                self.show(shard.status.get_or_insert_default());
+                changed.shard = Some(shard);
+            }
+        }
+        for replica in replicas {
+            let name = replica.name_any();
+            let Some(next) = self.replicas.get(&name) else { continue };
+            let present = replica.status.clone().unwrap_or_default();
+            let stale = if next.rebuild.is_some() { PROGRESS } else { STALE };
+            let old = self.replica_written.get(&name).is_none_or(|at| now.duration_since(*at) >= stale);
+            if replica::gist(next) != replica::gist(&present) || (old && *next != present) {
+                changed.replicas.push(Replica { status: Some(next.clone()), ..replica.clone() });
+            }
+        }
+        changed
     }
 
     /// Puts what is to be shown into a status that is written for another reason.
@@ -115,10 +146,15 @@ impl Reporter {
         }
     }
 
-    fn shard_status(&self, mut status: ShardStatus, s: &Snapshot, d: &Decision, objects: &Objects) -> ShardStatus {
+    fn shard_status(&mut self, mut status: ShardStatus, s: &Snapshot, d: &Decision, objects: &Objects) -> ShardStatus {
         let generation = objects.shard.metadata.generation;
         status.observed_generation = generation;
-        status.verdict = Some(verdict(&status, s, d));
+        let is_stale = self.worded.is_none_or(|at| s.now.duration_since(at) >= WORDS);
+        let next = verdict(&status, s, d, is_stale);
+        if is_stale || next.message != status.verdict.and_then(|before| before.message) {
+            self.worded = Some(s.now);
+        }
+        status.verdict = Some(next);
         status.doing.clone_from(&d.view.doing);
         status.replicas = objects.replicas.iter().filter_map(|of| replica::summary(of, s, d, objects)).collect();
         status.ready = Some(format!("{}/{}", d.view.ready, s.policy.replicas));
@@ -190,7 +226,7 @@ fn tenths(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
 }
 
-fn verdict(present: &ShardStatus, s: &Snapshot, d: &Decision) -> Verdict {
+fn verdict(present: &ShardStatus, s: &Snapshot, d: &Decision, is_stale: bool) -> Verdict {
     let verdict = d.assessment.verdict;
     let state = match verdict {
         understudy_decide::Verdict::Healthy => VerdictState::Healthy,
@@ -209,8 +245,8 @@ fn verdict(present: &ShardStatus, s: &Snapshot, d: &Decision) -> Verdict {
         state,
         cause,
         since: same.and_then(|before| before.since.clone()).or(Some(Time(s.now))),
-        // The words change with every pass; those of the moment it began are the ones to keep.
-        message: match same {
+        // The words change with every pass.
+        message: match same.filter(|_| !is_stale) {
             Some(before) => before.message.clone(),
             None => (!calm && s.status.primary.is_some()).then(|| d.assessment.message()),
         },
@@ -230,29 +266,30 @@ fn gist(status: &ShardStatus) -> ShardStatus {
 }
 
 impl Stage {
-    /// Writes what changed.
-    pub(super) async fn report(&mut self, objects: &Objects) -> Result<(), ActError> {
-        let now = Instant::now();
-        let Some(next) = self.reporter.next.clone() else { return Ok(()) };
-        let present = self.shard.as_ref().and_then(|shard| shard.status.clone()).unwrap_or_default();
-        let old = self.reporter.written.is_none_or(|at| now.duration_since(at) >= STALE);
-        if gist(&next) != gist(&present) || (old && next != present) {
-            self.write_status(|_| {}).await?;
-            self.reporter.written = Some(now);
+    /// Starts writing what changed, unless something is on its way already.
+    pub(super) fn report(&mut self, objects: &Objects) {
+        if !self.showing.is_busy() {
+            let changed = self.reporter.changed(self.shard.as_ref(), &objects.replicas, Instant::now());
+            self.showing.start(self.context.applier.clone(), changed);
         }
-        for replica in &objects.replicas {
-            let name = replica.name_any();
-            let Some(next) = self.reporter.replicas.get(&name).cloned() else { continue };
-            let present = replica.status.clone().unwrap_or_default();
-            let stale = if next.rebuild.is_some() { PROGRESS } else { STALE };
-            let old = self.reporter.replica_written.get(&name).is_none_or(|at| now.duration_since(*at) >= stale);
-            if replica::gist(&next) != replica::gist(&present) || (old && next != present) {
-                self.write_replica_status(replica, next).await?;
-                self.reporter.replica_written.insert(name, now);
+    }
+
+    /// Takes in what was written, and the Shard as it is since.
+    pub(super) fn take_in(&mut self, shown: Vec<Shown>) {
+        let now = Instant::now();
+        for shown in shown {
+            match shown {
+                Shown::Shard(written) => {
+                    self.reporter.written = Some(now);
+                    self.overlay.wrote_shard(written);
+                }
+                Shown::ShardOfOthers(found) => self.overlay.wrote_shard(found),
+                Shown::Replica(written) => {
+                    self.reporter.replica_written.insert(written.name_any(), now);
+                    self.overlay.wrote_replica(written, now);
+                }
             }
         }
-        let names: Vec<_> = objects.replicas.iter().map(ResourceExt::name_any).collect();
-        self.reporter.replica_written.retain(|name, _| names.contains(name));
-        Ok(())
+        self.shard = self.overlay.shard(self.context.caches.shards.get(&self.namespace, &self.name));
     }
 }

@@ -29,6 +29,7 @@ use super::obstacles::{self, Obstacle, Refusals};
 use super::orders::{Orders, is_news};
 use super::overlay::Overlay;
 use super::report::Reporter;
+use super::showing::Showing;
 use crate::apply::ApplyError;
 use crate::context::Context;
 use crate::controllers::failover::{Job, Registrar};
@@ -70,6 +71,7 @@ pub struct Stage {
     pub(super) overlay: Overlay,
     pub(super) own: OwnObserver,
     pub(super) reporter: Reporter,
+    pub(super) showing: Showing,
     shared: Shared,
     news: Arc<Notify>,
     observers: Observers,
@@ -100,6 +102,7 @@ impl Stage {
             shard: None,
             overlay: Overlay::default(),
             reporter: Reporter::default(),
+            showing: Showing::default(),
             memory: Remembered::default(),
             gaps: GapWatch::default(),
             refusals: Refusals::default(),
@@ -137,7 +140,8 @@ impl Stage {
         if let Some(uid) = shards.leaving(&self.namespace, &self.name) {
             return self.leave(&uid).await;
         }
-        self.shard = self.overlay.shard(shards.get(&self.namespace, &self.name));
+        let shown = self.showing.written(&self.name);
+        self.take_in(shown);
         let Some(shard) = self.shard.clone() else { return Again::Never };
         let objects = self.objects(shard, started);
         let snapshot = self.observe(&objects, started);
@@ -160,10 +164,8 @@ impl Stage {
         match outcome {
             Acted::Failed => {
                 // What is refused for good must be seen, though nothing goes on.
-                if !objects.obstacles.is_empty()
-                    && let Err(error) = self.report(&objects).await
-                {
-                    tracing::warn!(shard = self.name, error = %chain(&error), "status not written");
+                if !objects.obstacles.is_empty() {
+                    self.report(&objects);
                 }
                 return Again::After(BREATH);
             }
@@ -174,12 +176,8 @@ impl Stage {
         }
         let again = Again::After(TICK.min(Duration::from_millis(decision.requeue)));
         // The claim has shown what is under way, and what becomes of it is shown when it is published.
-        if snapshot.is_changing_primary() {
-            return again;
-        }
-        if let Err(error) = self.report(&objects).await {
-            tracing::warn!(shard = self.name, error = %chain(&error), "status not written");
-            return Again::After(BREATH);
+        if !snapshot.is_changing_primary() {
+            self.report(&objects);
         }
         again
     }
@@ -377,4 +375,51 @@ enum Acted {
     Changed,
     /// Something could not be done.
     Failed,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    use crate::fake::FakeApi;
+
+    async fn stage(api: &FakeApi) -> Stage {
+        let context = api.context().await;
+        let (pulse, beating) = Pulse::new(context.stop.clone());
+        let (registrar, writing) = Registrar::new(&context);
+        context.tasks.spawn(beating);
+        context.tasks.spawn(writing);
+        let shared = Shared { context, pulse, company: Company::default(), registrar };
+        Stage::new(&shared, "prod", "m", Arc::default())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_status_that_is_not_written_holds_up_no_pass_and_is_written_in_the_end() {
+        let api = FakeApi::with([json!({
+            "apiVersion": "understudy.dev/v1alpha1", "kind": "Shard",
+            "metadata": { "name": "m", "namespace": "prod", "uid": "u", "finalizers": [farewell::FINALIZER] },
+            "spec": {
+                "replicas": 2, "mysql": { "image": "mysql:9" }, "storage": { "size": "2Gi" }, "paused": true,
+            },
+        })]);
+        api.hang("PUT shards");
+        let mut stage = stage(&api).await;
+        let began = tokio::time::Instant::now();
+        for _ in 0..3 {
+            stage.pass().await;
+        }
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        assert!(stage.showing.is_busy(), "one write is under way");
+        api.allow("PUT shards");
+        let verdict = || api.object("shards/m").is_some_and(|shard| shard["status"]["verdict"].is_object());
+        for _ in 0..100 {
+            if verdict() {
+                break;
+            }
+            stage.pass().await;
+            tokio::time::sleep(TICK).await;
+        }
+        assert!(verdict(), "{:?}", api.object("shards/m"));
+    }
 }

@@ -136,6 +136,35 @@ fn a_condemned_replica_says_so_and_until_when_its_volume_is_kept_by_the_spec_of_
 }
 
 #[test]
+fn what_is_said_of_a_primary_that_is_not_well_is_said_anew_every_half_minute() {
+    let (now, wall) = (Instant::now() + Duration::from_secs(600), Timestamp::from_second(1_800_000_000).unwrap());
+    let mut objects = objects(vec![replica("m-a", json!({}), json!({}))]);
+    let mut reporter = Reporter::default();
+    let mut said = |objects: &mut Objects, seconds: u32| {
+        let later = now + Duration::from_secs(seconds.into());
+        let report: Report = serde_json::from_value(json!({
+            "observer": { "kind": "manager", "replica": "m-a" }, "seq": 1, "ownGap": 260, "interval": 250,
+            "evidence": [{ "subject": "m-a", "server": { "phase": { "is": "exited", "code": 1, "age": 100 }, "epoch": 4 } }],
+        }))
+        .unwrap();
+        let heard = vec![("m-a".to_owned(), Heard { report: Arc::new(report), at: later })];
+        pass(&mut reporter, objects, heard, later, wall + SignedDuration::from_secs(seconds.into()));
+        write(&reporter, objects);
+        let verdict = objects.shard.status.as_ref().unwrap().verdict.clone().unwrap();
+        assert_eq!(verdict.cause.as_deref(), Some("ProcessExited"));
+        verdict.message.unwrap()
+    };
+    let first = said(&mut objects, 0);
+    assert!(first.contains("code 1"), "{first}");
+    objects.shard.status.as_mut().unwrap().verdict.as_mut().unwrap().message = Some("of before".to_owned());
+    assert_eq!(said(&mut objects, 29), "of before");
+    assert_eq!(said(&mut objects, 30), first);
+    objects.shard.status.as_mut().unwrap().verdict.as_mut().unwrap().message = Some("of before".to_owned());
+    assert_eq!(said(&mut objects, 59), "of before", "half a minute from then on");
+    assert_eq!(said(&mut objects, 60), first);
+}
+
+#[test]
 fn the_verdict_is_also_on_the_replica_in_office_and_on_no_other() {
     let now = Instant::now();
     let objects = objects(["m-a", "m-b"].map(|name| replica(name, json!({}), json!({}))).into());
