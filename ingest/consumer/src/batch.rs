@@ -12,7 +12,7 @@ use crate::view::{Decoded, Placed, Record, Reject};
 pub struct Limits {
     /// Records of the topic.
     pub records: usize,
-    /// Bytes of the topic.
+    /// Bytes of the topic, and those that the items take in memory beside them. A single record may have more.
     pub bytes: usize,
     /// Rows that the view expects to write. A single record may have more.
     pub weight: usize,
@@ -46,6 +46,7 @@ pub struct Batch<I> {
     letters: Vec<Letter>,
     records: usize,
     bytes: usize,
+    memory: usize,
     weight: usize,
     opened: Option<Instant>,
     /// Times of the first and of the last record of each partition, in milliseconds since 1970, as the records have them.
@@ -59,6 +60,7 @@ impl<I> Default for Batch<I> {
             letters: Vec::new(),
             records: 0,
             bytes: 0,
+            memory: 0,
             weight: 0,
             opened: None,
             times_ms: BTreeMap::new(),
@@ -71,7 +73,10 @@ impl<I> Batch<I> {
     pub fn push(&mut self, record: Record, decoded: Decoded<I>, now: Instant) {
         self.opened.get_or_insert(now);
         self.records += 1;
-        self.bytes += record.value.len() + record.key.len();
+        let bytes = record.value.len() + record.key.len();
+        let parts: usize = decoded.rejects.iter().filter_map(|reject| Some(reject.value.as_ref()?.len())).sum();
+        self.bytes += bytes;
+        self.memory = self.memory.saturating_add(decoded.memory).saturating_add(bytes + parts);
         self.weight += decoded.weight;
         if let Some(at) = record.timestamp_ms {
             self.times_ms.entry(record.partition).and_modify(|(_, last)| *last = at).or_insert((at, at));
@@ -102,7 +107,7 @@ impl<I> Batch<I> {
 
     /// Whether it must be committed before more is taken.
     pub fn is_full(&self, limits: Limits) -> bool {
-        self.records >= limits.records || self.bytes >= limits.bytes || self.weight >= limits.weight
+        self.records >= limits.records || self.memory >= limits.bytes || self.weight >= limits.weight
     }
 
     /// When it must be committed; None while it is empty.
@@ -130,7 +135,7 @@ impl<I> Batch<I> {
         self.records
     }
 
-    /// Bytes of them.
+    /// Bytes of them, as the topic has them.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -174,21 +179,28 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_complete_by_records_bytes_or_rows() {
+    fn a_batch_is_complete_by_records_bytes_memory_or_rows() {
         let limits = Limits { records: 3, bytes: 100, weight: 10, delay: Duration::from_millis(5) };
         for (case, pushed, full) in [
             ("nothing", &[][..], false),
-            ("below all", &[(10, 1), (10, 1)], false),
-            ("records", &[(1, 0), (1, 0), (1, 0)], true),
-            ("bytes", &[(50, 0), (50, 0)], true),
-            ("rows", &[(1, 9), (1, 1)], true),
+            ("below all", &[(10, 1, 10), (10, 1, 10)], false),
+            ("records", &[(1, 0, 0), (1, 0, 0), (1, 0, 0)], true),
+            ("bytes", &[(50, 0, 0), (50, 0, 0)], true),
+            ("what items take in memory beside their records", &[(10, 0, 40), (10, 0, 40)], true),
+            ("one item that is larger than the limit", &[(10, 0, 1000)], true),
+            ("an item of any size", &[(10, 0, usize::MAX)], true),
+            ("rows", &[(1, 9, 0), (1, 1, 0)], true),
         ] {
             let mut batch = Batch::default();
             let now = Instant::now();
-            for (offset, (bytes, weight)) in pushed.iter().enumerate() {
-                batch.push(record(offset as i64, *bytes), Decoded::item((), *weight), now);
+            for (offset, &(bytes, weight, memory)) in pushed.iter().enumerate() {
+                let decoded = Decoded { memory, ..Decoded::item((), weight) };
+                batch.push(record(offset as i64, bytes), decoded, now);
             }
             assert_eq!(batch.is_full(limits), full, "{case}");
+            assert_eq!(batch.items().len(), pushed.len(), "{case}: what was pushed is taken");
+            let of_the_topic: usize = pushed.iter().map(|(bytes, ..)| bytes).sum();
+            assert_eq!(batch.bytes(), of_the_topic, "{case}: what is counted as stored is the topic's");
             assert_eq!(batch.due(limits), (!pushed.is_empty()).then_some(now + limits.delay), "{case}");
         }
     }
@@ -199,7 +211,7 @@ mod tests {
         let now = Instant::now();
         batch.push(record(0, 4), Decoded::<u8>::reject("bad", "no"), now);
         let part = Reject { reason: "late", detail: String::new(), value: Some(Bytes::from_static(b"part")) };
-        batch.push(record(1, 4), Decoded { item: Some(1), weight: 1, rejects: vec![part] }, now);
+        batch.push(record(1, 4), Decoded { rejects: vec![part], ..Decoded::item(1, 1) }, now);
         batch.push(record(2, 4), Decoded::item(2, 1), now);
         assert!(batch.reject(1, "refused", "by the view".into()));
         assert!(!batch.reject(1, "refused", "by the view".into()), "there is no such item any more");

@@ -56,7 +56,7 @@ pub struct Settings {
     /// Most records in a transaction.
     #[arg(long, env = "UNDERSTUDY_BATCH_MAX_RECORDS", default_value_t = 500)]
     pub batch_max_records: usize,
-    /// Most bytes in a transaction.
+    /// Most bytes in a transaction, with those that its records take in memory once they are understood.
     #[arg(long, env = "UNDERSTUDY_BATCH_MAX_BYTES", default_value_t = 4 << 20)]
     pub batch_max_bytes: usize,
     /// Longest time from the first record of a transaction to its commit.

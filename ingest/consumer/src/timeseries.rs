@@ -21,6 +21,10 @@ const LOOK_UP: usize = 1024;
 pub const KNOWN_SERIES: usize = 500_000;
 /// Time between two tables that are dropped.
 const DROP_EVERY: Duration = Duration::from_secs(60);
+/// What a frame takes in memory for each of its series beside the text of the labels, for each label, and for each sample.
+const SERIES_BYTES: usize = 96;
+const LABEL_BYTES: usize = 8;
+const SAMPLE_BYTES: usize = 16;
 /// The server's code for a key that is there already.
 const DUPLICATE_KEY: u16 = 1062;
 const SERVER_CLOCK: &str = "SELECT CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED)";
@@ -191,16 +195,17 @@ impl View for TimeSeries {
             return Decoded::reject("no_timestamp", "the record has no time to hold its samples against");
         };
         let bounds = self.acceptance.window(at);
-        if window::is_within(&frame, bounds) {
-            let weight = self.weigh(&frame);
-            return Decoded::item(Samples { frame, window: None }, weight);
-        }
-        let (rejects, outside) = put_aside(&frame, bounds);
-        if outside == frame.samples_len() {
-            return Decoded { item: None, weight: 0, rejects };
-        }
-        let weight = self.weigh(&frame);
-        Decoded { item: Some(Samples { frame, window: Some(bounds) }), weight, rejects }
+        let (rejects, window) = if window::is_within(&frame, bounds) {
+            (Vec::new(), None)
+        } else {
+            let (rejects, outside) = put_aside(&frame, bounds);
+            if outside == frame.samples_len() {
+                return Decoded { item: None, weight: 0, memory: 0, rejects };
+            }
+            (rejects, Some(bounds))
+        };
+        let (weight, memory) = (self.weigh(&frame), memory(&frame));
+        Decoded { item: Some(Samples { frame, window }), weight, memory, rejects }
     }
 
     async fn prepare(&mut self, db: &mut Db<'_>, items: &[Placed<Samples>]) -> Result<(), ViewError> {
@@ -274,6 +279,12 @@ impl View for TimeSeries {
     }
 }
 
+/// About how many bytes a frame takes in memory: many times those of its record, which is packed and has each text once.
+fn memory(frame: &Frame) -> usize {
+    let labels = frame.series().map(|series| series.labels.text_bytes() + series.labels.len() * LABEL_BYTES);
+    labels.sum::<usize>() + frame.series_len() * SERIES_BYTES + frame.samples_len() * SAMPLE_BYTES
+}
+
 /// What lies outside, to be put aside, and how many samples that is.
 fn put_aside(frame: &Frame, bounds: TimeWindow) -> (Vec<Reject>, usize) {
     let times = frame.series().flat_map(|series| series.timestamps_ms.iter());
@@ -330,6 +341,7 @@ mod tests {
     use understudy_model::{FrameBuilder, Group, Labels, Sample};
 
     use super::*;
+    use crate::batch::{Batch, Limits};
 
     const NOW: i64 = 1_763_900_000_000;
 
@@ -395,5 +407,32 @@ mod tests {
         assert_eq!((before, after), (5, 1));
         view.route_changed();
         assert_eq!(view.decode(&record(encoded(&[NOW]), Some(NOW))).weight, 5);
+    }
+
+    #[test]
+    fn a_batch_of_frames_that_pack_well_is_bounded_by_what_they_take_in_memory() {
+        let mut builder = FrameBuilder::new(Group::new(Tenant::new("acme").unwrap(), "node", "a"));
+        for n in 0..2000 {
+            let path = format!("{}{n}", "x".repeat(200));
+            let labels = [("__name__", "up"), ("job", "node"), ("instance", "a"), ("path", path.as_str())];
+            let labels = Labels::from_pairs(labels).unwrap();
+            assert_eq!(builder.push(&labels, &[Sample::new(NOW, 1.0)]), understudy_model::frame::Full::No);
+        }
+        let frame = builder.finish(None).unwrap();
+        let mut view = TimeSeries::default();
+        for series in frame.series() {
+            view.known.insert(frame.tenant(), series.id);
+        }
+        let value = frame.encode(Codec::Zstd).unwrap();
+        let (limits, mut batch) = (Limits::default(), Batch::default());
+        while !batch.is_full(limits) {
+            let record = record(value.clone(), Some(NOW));
+            let decoded = view.decode(&record);
+            batch.push(record, decoded, tokio::time::Instant::now());
+        }
+        let labels: usize = frame.series().map(|series| series.labels.text_bytes()).sum();
+        let one = labels + 16 * frame.samples_len();
+        let held = batch.items().len() * one;
+        assert!(held < limits.bytes + one, "{held} bytes of labels and samples in a batch of {} bytes", limits.bytes);
     }
 }

@@ -56,6 +56,9 @@ pub struct Decoded<I> {
     pub item: Option<I>,
     /// About how many rows applying it will write: bounds the transaction.
     pub weight: usize,
+    /// About how many bytes the item takes in memory beside its record: they count in the byte limit of the batch. 0 will do for an item that
+    /// is about as large as its record.
+    pub memory: usize,
     /// What is to be put aside: the record, or parts of it.
     pub rejects: Vec<Reject>,
 }
@@ -72,14 +75,14 @@ pub struct Reject {
 }
 
 impl<I> Decoded<I> {
-    /// All of it can be applied.
+    /// All of it can be applied, and it is about as large as its record.
     pub fn item(item: I, weight: usize) -> Self {
-        Self { item: Some(item), weight, rejects: Vec::new() }
+        Self { item: Some(item), weight, memory: 0, rejects: Vec::new() }
     }
 
     /// Nothing of it can be applied.
     pub fn reject(reason: &'static str, detail: impl Into<String>) -> Self {
-        Self { item: None, weight: 0, rejects: vec![Reject { reason, detail: detail.into(), value: None }] }
+        Self { item: None, weight: 0, memory: 0, rejects: vec![Reject { reason, detail: detail.into(), value: None }] }
     }
 }
 
