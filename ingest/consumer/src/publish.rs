@@ -40,7 +40,7 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// Writes until stopped, while this pod is the active one.
+    /// Writes until stopped, while this pod is the active one. Its end is not written: that nobody reads any more the operator sees by the pods.
     pub async fn run(self, client: Client, mut board: watch::Receiver<Snapshot>, stop: CancellationToken) {
         let api: Api<DynamicObject> = Api::namespaced_with(client, &self.namespace, &resource("Consumer", "consumers"));
         let mut written = Written::default();
@@ -129,6 +129,11 @@ struct Written {
 impl Written {
     /// What to write now; None when there is nothing new worth a write.
     fn news(&mut self, snapshot: &Snapshot, now: Instant) -> Option<Vec<Partition>> {
+        // The next pod may have written by now, and would not again for long. And `Fenced` is the word of a pod that lives: the operator would
+        // not see that nobody is left.
+        if snapshot.state == "Stopped" {
+            return None;
+        }
         if std::mem::replace(&mut self.active, snapshot.active) != snapshot.active {
             // Whoever was active before may have written meanwhile.
             self.at = None;
@@ -174,6 +179,7 @@ impl Written {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::machine::State;
 
     fn snapshot(active: bool, state: PartitionState, next_offset: i64, lag_seconds: f64) -> Snapshot {
         let lag_seconds = Some(lag_seconds);
@@ -204,6 +210,10 @@ mod tests {
         snapshot
     }
 
+    fn of_a_pod_that_ended() -> Snapshot {
+        Snapshot { state: State::Stopped.word(), ..snapshot(false, PartitionState::Fenced, 1, 0.0) }
+    }
+
     #[test]
     fn only_news_are_written() {
         use PartitionState::{Running, Stuck};
@@ -222,6 +232,7 @@ mod tests {
             ("its delay is not known any more", later, of_unknown_delay(snapshot(true, Running, 1, 0.0)), true),
             ("stuck", start, snapshot(true, Stuck, 1, 0.0), true),
             ("told of its end", start, ending(snapshot(true, Running, 1, 0.0)), true),
+            ("the pod ends", later, of_a_pod_that_ended(), false),
             ("no longer active", later, snapshot(false, Running, 1, 0.0), false),
             ("active again", start, snapshot(true, Running, 1, 0.0), true),
         ] {

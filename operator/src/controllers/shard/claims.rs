@@ -2,7 +2,6 @@
 
 mod replica;
 
-use kube::ResourceExt;
 use understudy_api::conditions::{self, Claim};
 use understudy_api::v1alpha1::PartitionState;
 use understudy_decide::Decision;
@@ -88,30 +87,31 @@ fn consumers(objects: &Objects) -> Claim {
         return Claim::unknown(conditions::CONSUMERS_CURRENT, "NoConsumer", "no consumer feeds this shard");
     }
     let (told, silent) = objects.partitions();
-    current(&told.into_iter().map(|partition| partition.state).collect::<Vec<_>>(), silent.len())
+    current(&told.iter().map(|partition| partition.state).collect::<Vec<_>>(), silent.len())
 }
 
-/// What the states of all partitions that feed a shard come to; nobody tells of `silent` more.
+/// What the states of all partitions that feed a shard come to, and of how many no pod tells any more: what was said of those last may be that
+/// all is well.
 fn current(states: &[PartitionState], silent: usize) -> Claim {
     let kind = conditions::CONSUMERS_CURRENT;
     let all = states.len() + silent;
     let count = |state: PartitionState| states.iter().filter(|found| **found == state).count();
     let [stuck, fenced, paused] = [PartitionState::Stuck, PartitionState::Fenced, PartitionState::Paused].map(count);
     let not_read = [
-        (silent, "are read by no pod"),
+        (silent, "have no pod that reads them"),
         (stuck, "do not advance"),
         (fenced, "cannot be written to the primary now"),
         (paused, "are paused"),
     ];
     let said = not_read.iter().filter(|(count, _)| *count > 0);
     let said: Vec<_> = said.map(|(count, what)| format!("{count} of {all} partitions {what}")).collect();
-    let reason = match (all, silent + stuck, fenced, paused) {
+    let reason = match (all, silent, stuck, fenced, paused) {
         (0, ..) => return Claim::unknown(kind, "NotRunning", "no partition is read yet"),
-        (_, 0, 0, 0) => return Claim::yes(kind, "Running", format!("{all} partitions are read")),
-        (_, 0, 0, _) => "Paused",
-        (_, 0, ..) => "Fenced",
-        _ if silent > 0 => "NotRead",
-        _ => "Stuck",
+        (_, 0, 0, 0, 0) => return Claim::yes(kind, "Running", format!("{all} partitions are read")),
+        (_, 0, 0, 0, _) => "Paused",
+        (_, 0, 0, ..) => "Fenced",
+        (_, 0, ..) => "Stuck",
+        _ => "NotRunning",
     };
     Claim::no(kind, reason, said.join("; "))
 }
@@ -157,6 +157,15 @@ mod tests {
             ("all are read", &[Running, Running], 0, Some(true), "Running", "2 partitions are read"),
             ("one is paused", &[Running, Paused], 0, Some(false), "Paused", "1 of 2 partitions are paused"),
             ("all are paused", &[Paused, Paused], 0, Some(false), "Paused", "2 of 2 partitions are paused"),
+            ("all pods are gone", &[], 2, Some(false), "NotRunning", "2 of 2 partitions have no pod that reads them"),
+            (
+                "the pods of one Consumer are gone, another's partition does not advance",
+                &[Running, Stuck],
+                1,
+                Some(false),
+                "NotRunning",
+                "1 of 3 partitions have no pod that reads them; 1 of 3 partitions do not advance",
+            ),
             (
                 "one has no way to the primary",
                 &[Fenced, Paused],
@@ -173,8 +182,6 @@ mod tests {
                 "Stuck",
                 "1 of 3 partitions do not advance; 1 of 3 partitions are paused",
             ),
-            ("nobody reads any", &[], 2, Some(false), "NotRead", "2 of 2 partitions are read by no pod"),
-            ("nobody reads one", &[Running], 1, Some(false), "NotRead", "1 of 2 partitions are read by no pod"),
         ] {
             let claim = current(states, silent);
             assert_eq!((claim.holds, claim.reason, claim.message.as_str()), (holds, reason, says), "{case}");

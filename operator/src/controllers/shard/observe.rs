@@ -19,7 +19,7 @@ use super::build;
 use super::feeds::feeds;
 use super::obstacles::Obstacle;
 use crate::cache::{Caches, Held};
-use crate::controllers::consumer::group_of;
+use crate::controllers::consumer::{group_of, is_told};
 use crate::controllers::failover::is_open;
 use crate::evidence::Heard;
 use crate::evidence::own::{Pace, Subject, millis};
@@ -125,6 +125,21 @@ impl Objects {
         let status = self.shard.status.as_ref()?;
         let replica = ReplicaName::new(status.primary.as_ref()?);
         Some(Subject { replica, address: status.primary_address.as_ref()?.parse().ok()? })
+    }
+
+    /// Partitions that feed it: those that a pod tells of, and those of which only the last words are known.
+    pub fn partitions(&self) -> (Vec<&api::PartitionStatus>, Vec<&api::PartitionStatus>) {
+        let shard = self.shard.metadata.name.as_deref().unwrap_or_default();
+        let all = self.consumers.iter().filter_map(|consumer| consumer.status.as_ref()).flat_map(|status| {
+            let workload = status.workloads.iter().find(|workload| workload.shard == shard);
+            let its = status.partitions.iter().filter(move |partition| partition.shard == shard);
+            its.map(move |partition| (partition, workload))
+        });
+        let (told, silent): (Vec<_>, Vec<_>) = all.partition(|(partition, workload)| {
+            workload.is_some_and(|workload| is_told(partition, workload.ready, workload.desired))
+        });
+        let told = told.into_iter().map(|(partition, _)| partition).collect();
+        (told, silent.into_iter().map(|(partition, _)| partition).collect())
     }
 
     /// How it probes.

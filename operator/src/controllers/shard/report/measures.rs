@@ -1,18 +1,17 @@
 //! What the metrics tell of a shard: the same as its status, and how far its consumers are. Pure.
 
 use understudy_api::names;
-use understudy_api::v1alpha1::{PartitionState, PartitionStatus, ShardStatus};
+use understudy_api::v1alpha1::{PartitionState, ShardStatus};
 use understudy_decide::Decision;
 use understudy_decide::failover::snapshot::Snapshot;
 
 use super::super::notes;
 use super::super::observe::Objects;
-use crate::controllers::consumer::is_told;
 use crate::metrics::shards::ShardFacts;
 
 /// From the status that is shown next.
 pub fn of(next: &ShardStatus, s: &Snapshot, d: &Decision, objects: &Objects) -> ShardFacts {
-    let (told, silent) = partitions(objects);
+    let (told, silent) = objects.partitions();
     let verdict = next.verdict.clone().unwrap_or_default();
     let last = next.last_failover.as_ref();
     ShardFacts {
@@ -34,19 +33,4 @@ pub fn of(next: &ShardStatus, s: &Snapshot, d: &Decision, objects: &Objects) -> 
         last_change: last.and_then(|last| Some((last.kind, last.time.as_ref()?.0.as_second()))),
         last_gap: last.and_then(|last| last.gap_seconds),
     }
-}
-
-/// Partitions that feed the shard: those that a pod tells of, and those of which only the last words are known.
-fn partitions(objects: &Objects) -> (Vec<&PartitionStatus>, Vec<&PartitionStatus>) {
-    let shard = objects.shard.metadata.name.as_deref().unwrap_or_default();
-    let all = objects.consumers.iter().filter_map(|consumer| consumer.status.as_ref()).flat_map(|status| {
-        let workload = status.workloads.iter().find(|workload| workload.shard == shard);
-        let its = status.partitions.iter().filter(move |partition| partition.shard == shard);
-        its.map(move |partition| (partition, workload))
-    });
-    let (told, silent): (Vec<_>, Vec<_>) = all.partition(|(partition, workload)| {
-        workload.is_some_and(|workload| is_told(partition, workload.ready, workload.desired))
-    });
-    let told = told.into_iter().map(|(partition, _)| partition).collect();
-    (told, silent.into_iter().map(|(partition, _)| partition).collect())
 }

@@ -174,23 +174,44 @@ fn the_verdict_is_also_on_the_replica_in_office_and_on_no_other() {
     assert_eq!(reporter.replicas["m-b"].verdict, None);
 }
 
-#[test]
-fn what_consumers_do_not_read_is_measured_and_so_is_the_delay_that_is_known() {
-    let partition = |number: i32, state: &str, seconds: Option<f64>| json!({ "partition": number, "shard": "m", "state": state, "lagSeconds": seconds });
+fn consumer(ready: i32, partitions: &[Value]) -> Held<Consumer> {
     let consumer: Consumer = serde_json::from_value(json!({
         "apiVersion": "understudy.dev/v1alpha1", "kind": "Consumer",
         "metadata": { "name": "c", "namespace": "prod" },
         "spec": { "shards": ["m"], "kafka": { "bootstrapServers": "k:1", "topic": "t" } },
-        "status": {
-            "workloads": [{ "shard": "m", "ready": 1, "desired": 2 }],
-            "partitions": [
-                partition(0, "Running", Some(0.0)), partition(1, "Paused", Some(7200.0)), partition(2, "Paused", None),
-            ],
-        },
+        "status": { "workloads": [{ "shard": "m", "ready": ready, "desired": 2 }], "partitions": partitions },
     }))
     .unwrap();
+    Held::new(Arc::new(DeserializeGuard(Ok(consumer)))).unwrap()
+}
+
+fn partition(number: i32, state: &str, seconds: Option<f64>) -> Value {
+    json!({ "partition": number, "shard": "m", "state": state, "lagSeconds": seconds })
+}
+
+#[test]
+fn consumers_are_not_current_once_their_pods_are_gone_whatever_those_said_last() {
+    for (case, ready, state, expected) in [
+        ("a pod reads", 1, "Running", ("True", "Running")),
+        ("the pods ended while all was well", 0, "Running", ("False", "NotRunning")),
+        ("the pods are cut off and say so", 0, "Fenced", ("False", "Fenced")),
+    ] {
+        let mut objects = objects(vec![replica("m-a", json!({}), json!({}))]);
+        objects.consumers.push(consumer(ready, &[partition(0, state, Some(0.0))]));
+        let mut reporter = Reporter::default();
+        pass(&mut reporter, &objects, vec![], Instant::now(), Timestamp::UNIX_EPOCH);
+        let conditions = &reporter.next.as_ref().unwrap().conditions;
+        let current = conditions.iter().find(|found| found.type_ == conditions::CONSUMERS_CURRENT).unwrap();
+        assert_eq!((current.status.as_str(), current.reason.as_str()), expected, "{case}");
+    }
+}
+
+#[test]
+fn what_consumers_do_not_read_is_measured_and_so_is_the_delay_that_is_known() {
+    let partitions =
+        [partition(0, "Running", Some(0.0)), partition(1, "Paused", Some(7200.0)), partition(2, "Paused", None)];
     let mut objects = objects(vec![replica("m-a", json!({}), json!({}))]);
-    objects.consumers.extend(Held::new(Arc::new(DeserializeGuard(Ok(consumer)))));
+    objects.consumers.push(consumer(1, &partitions));
     let mut reporter = Reporter::default();
     pass(&mut reporter, &objects, vec![], Instant::now(), Timestamp::UNIX_EPOCH);
     let measures = reporter.measures();
