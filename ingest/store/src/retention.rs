@@ -1,4 +1,4 @@
-//! What has become too old: whole tables, never rows. Pure.
+//! What has become too old: whole tables of samples, never rows, so the catalogue keeps every series. Pure.
 
 use std::collections::BTreeSet;
 
