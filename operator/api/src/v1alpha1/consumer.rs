@@ -142,7 +142,7 @@ pub struct BatchLimits {
     #[serde(default = "five_hundred")]
     #[schemars(range(min = 1, max = 100000))]
     pub max_records: i32,
-    /// Bytes of the topic.
+    /// Bytes of the topic, and what they take in memory once decoded.
     #[serde(default = "four_mebibytes")]
     #[schemars(range(min = 1024, max = 268435456))]
     pub max_bytes: i64,
