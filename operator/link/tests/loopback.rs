@@ -293,6 +293,26 @@ async fn what_is_no_report_or_never_ends_its_line_is_not_taken() {
 }
 
 #[tokio::test]
+async fn a_report_of_an_epoch_that_is_none_is_not_taken() {
+    let world = World::new();
+    for (case, epoch, taken) in [("the highest", Epoch::MAX.0, true), ("one more", Epoch::MAX.0 + 1, false)] {
+        let line = move || async move {
+            let mut line = serde_json::to_value(report(1)).unwrap();
+            let server = serde_json::json!({ "phase": { "is": "running" }, "epoch": epoch });
+            line["evidence"] = serde_json::json!([{ "subject": "metrics-0-aaaa", "server": server }]);
+            format!("{line}\n")
+        };
+        let router = Router::new().route(understudy_link::evidence::PATH, get(line));
+        let server = start(&world, router, Limits::default()).await;
+        let mut reader = Reader::new(server.endpoint.clone(), world.identity(names::OPERATOR));
+        match tokio::time::timeout(SOON, reader.next()).await.unwrap() {
+            Event::Report { report, .. } => assert!(taken && report.highest_epoch() == Epoch(epoch), "{case}"),
+            Event::Lost(lost) => assert!(!taken && matches!(lost, LostError::Line { .. }), "{case}: {lost}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn stopping_ends_requests_that_hang_within_the_drain_bound() {
     let world = World::new();
     let limits = Limits { drain: Duration::from_millis(200), ..Limits::default() };

@@ -11,6 +11,6 @@ pub mod observers;
 pub mod own;
 pub mod pulse;
 
-pub use observers::{Heard, Observers};
+pub use observers::{Heard, Observers, Speaker, Wanted};
 pub use own::OwnObserver;
 pub use pulse::Pulse;

@@ -4,6 +4,8 @@
 //! Every age is a count of milliseconds on the observer's own monotonic clock at the moment of sending; the receiver adds
 //! the time that has passed since it received the report, so no two clocks are ever compared.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{Epoch, GtidSet, ReplicaName};
@@ -37,6 +39,17 @@ pub enum Observer {
     },
 }
 
+impl fmt::Display for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Manager { replica } => write!(f, "manager {replica}"),
+            Self::Peer { replica } => write!(f, "peer {replica}"),
+            Self::Consumer { pod } => write!(f, "consumer {pod}"),
+            Self::Operator { pod } => write!(f, "operator {pod}"),
+        }
+    }
+}
+
 /// Everything one observer has to say now; one line of the evidence stream.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -54,6 +67,14 @@ pub struct Report {
     /// What a consumer knows of the Kafka partitions that feed the shard; empty from every other observer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log: Vec<LogRange>,
+}
+
+impl Report {
+    /// The highest epoch that it speaks of; zero if of none.
+    pub fn highest_epoch(&self) -> Epoch {
+        let servers = self.evidence.iter().filter_map(|evidence| evidence.server.as_ref());
+        servers.map(Server::highest_epoch).max().unwrap_or_default()
+    }
 }
 
 /// The offsets that Kafka still holds of one partition, and the age of that reading.
@@ -237,6 +258,16 @@ pub struct Server {
     /// The last error that mysqld wrote to its log since it was started, shortened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
+}
+
+impl Server {
+    fn highest_epoch(&self) -> Epoch {
+        let fenced_by = match &self.fenced {
+            Some(Fence::Epoch { epoch, .. }) => *epoch,
+            Some(Fence::Isolated { .. }) | None => Epoch::default(),
+        };
+        self.epoch.max(self.serving.unwrap_or_default()).max(fenced_by)
+    }
 }
 
 /// A value with the age of its reading.

@@ -21,8 +21,8 @@ use super::obstacles::Obstacle;
 use crate::cache::{Caches, Held};
 use crate::controllers::consumer::{group_of, is_told};
 use crate::controllers::failover::is_open;
-use crate::evidence::Heard;
 use crate::evidence::own::{Pace, Subject, millis};
+use crate::evidence::{Heard, Speaker, Wanted};
 
 /// Where consumers serve their evidence.
 const CONSUMER_EVIDENCE_PORT: u16 = 8450;
@@ -99,19 +99,24 @@ impl Objects {
         }
     }
 
-    /// Whom to dial, by the name of their pod.
-    pub fn endpoints(&self) -> HashMap<String, Endpoint> {
+    /// Whom to hear, each by the name under which it reports: a manager by that of its replica, which is that of its pod too, and a consumer's
+    /// pod by its own.
+    pub fn endpoints(&self) -> Wanted {
         let shard = names::shard_san(&self.shard.name_any());
         let managers = self.pods.iter().filter_map(|(name, pod)| {
-            let address = address(pod, MANAGER_PORT)?;
-            Some((name.clone(), Endpoint { address, name: shard.clone() }))
+            let endpoint = Endpoint { address: address(pod, MANAGER_PORT)?, name: shard.clone() };
+            let observer = Observer::Manager { replica: ReplicaName::new(name) };
+            Some((name.clone(), Speaker { endpoint, observer }))
         });
         let consumers = self.consumer_pods.iter().filter_map(|pod| {
             let consumer = pod.labels().get(labels::CONSUMER)?;
             let address = address(pod, CONSUMER_EVIDENCE_PORT)?;
-            Some((pod.name_any(), Endpoint { address, name: names::consumer_san(consumer) }))
+            let endpoint = Endpoint { address, name: names::consumer_san(consumer) };
+            let observer = Observer::Consumer { pod: pod.name_any() };
+            Some((pod.name_any(), Speaker { endpoint, observer }))
         });
-        managers.chain(consumers).collect()
+        let known = self.shard.status.as_ref().map_or(0, |status| status.epoch);
+        Wanted { speakers: managers.chain(consumers).collect(), epoch: epoch(known) }
     }
 
     /// The manager of a replica.
@@ -427,9 +432,55 @@ fn record(failover: &Failover) -> Record {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use kube::core::DeserializeGuard;
     use serde_json::json;
 
     use super::*;
+
+    /// A shard with one replica's pod and one consumer's pod.
+    fn objects() -> Objects {
+        let pod = |name: &str, ip: &str, labels: serde_json::Value| {
+            let pod = json!({ "metadata": { "name": name, "labels": labels }, "status": { "podIP": ip } });
+            let pod: KubePod = serde_json::from_value(pod).expect("a pod");
+            Held::new(Arc::new(DeserializeGuard(Ok(pod)))).expect("a well-formed pod")
+        };
+        let spec = json!({ "mysql": { "image": "mysql:9" }, "storage": { "size": "1Gi" } });
+        let mut shard = Shard::new("m-0", serde_json::from_value(spec).expect("a spec"));
+        shard.status = Some(api::ShardStatus { epoch: 7, ..api::ShardStatus::default() });
+        let consumer = json!({ (labels::CONSUMER): "m-store" });
+        Objects {
+            shard,
+            replicas: vec![],
+            pods: [("m-0-a".to_owned(), pod("m-0-a", "10.0.0.7", json!({})))].into(),
+            claims: HashMap::new(),
+            consumer_pods: vec![pod("m-store-0-x", "10.0.0.8", consumer)],
+            consumers: vec![],
+            feeds: BTreeMap::new(),
+            failovers: vec![],
+            nodes: vec![],
+            obstacles: vec![],
+            fingerprint: String::new(),
+        }
+    }
+
+    #[test]
+    fn whoever_is_dialled_is_known_by_the_name_under_which_it_reports() {
+        let Wanted { speakers, epoch } = objects().endpoints();
+        assert_eq!((speakers.len(), epoch), (2, Epoch(7)));
+        for (pod, observer, address) in [
+            ("m-0-a", Observer::Manager { replica: ReplicaName::new("m-0-a") }, "10.0.0.7:8440"),
+            ("m-store-0-x", Observer::Consumer { pod: "m-store-0-x".to_owned() }, "10.0.0.8:8450"),
+        ] {
+            let speaker = &speakers[pod];
+            assert_eq!(
+                (&speaker.observer, speaker.endpoint.address.to_string()),
+                (&observer, address.to_owned()),
+                "{pod}"
+            );
+        }
+    }
 
     #[test]
     fn a_pod_that_failed_or_succeeded_ended() {
