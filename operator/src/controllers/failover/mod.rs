@@ -1,20 +1,24 @@
-//! Failover objects as the record of what happened, and requests that no shard answers ([`requests`]). [`merge`] is pure; the
-//! registrar writes. I/O.
+//! Failover objects as the record of what happened, and requests that no shard answers ([`requests`]). [`merge`] and [`waiting`] are
+//! pure; the registrar writes. I/O.
 //!
 //! A stage says what a record should hold and never waits for it to be written. What cannot be written now is tried again;
-//! what is there already is never changed, so two operators complete each other's records.
+//! what is there already is never changed, so two operators complete each other's records. However many shards change at once, each record
+//! is written with all of its steps.
 
 mod merge;
 mod requests;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use tokio::sync::mpsc;
+use tokio::sync::Notify;
+use tokio::time::Instant;
 use understudy_api::v1alpha1::{FailoverKind, FailoverPhase, FailoverResult, FailoverSpec, RebuildNote};
 use understudy_api::{Failover, Shard};
 use understudy_decide::failover::record::RecordUpdate;
@@ -23,16 +27,15 @@ use understudy_decide::failover::snapshot::Kind;
 pub use merge::merge;
 pub use requests::{is_open, refuse, start};
 
+use self::waiting::{Key, Turn, Waiting};
 use super::queue::chain;
 use super::shard::build;
 use crate::apply::{ApplyError, manager};
 use crate::context::Context;
 
-/// Updates that may wait.
-const QUEUE: usize = 256;
-/// After a write that failed.
+/// After a write of a record that failed, before the next one of it.
 const AGAIN: Duration = Duration::from_millis(500);
-/// Conflicts in a row before the update waits for its next turn.
+/// Conflicts in a row before the record waits for its next turn.
 const TRIES: u32 = 4;
 
 /// What only the stage knows.
@@ -57,88 +60,114 @@ pub struct Job {
     pub measured: Measured,
 }
 
+#[derive(Default)]
+struct Desk {
+    waiting: Mutex<Waiting>,
+    news: Notify,
+}
+
+impl Desk {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn wait(&self, until: Option<Instant>) {
+        match until {
+            None => self.news.notified().await,
+            Some(until) => tokio::select! {
+                () = self.news.notified() => {}
+                () = tokio::time::sleep_until(until) => {}
+            },
+        }
+    }
+}
+
 /// Takes updates without ever waiting.
 #[derive(Clone)]
-pub struct Registrar(mpsc::Sender<Job>);
+pub struct Registrar(Arc<Desk>);
 
 impl Registrar {
-    /// The handle, and the task that writes until every handle is gone or it is stopped.
+    /// The handle, and the task that writes until it is stopped.
     pub fn new(context: &Context) -> (Self, impl Future<Output = ()> + Send + use<>) {
-        let (jobs, waiting) = mpsc::channel(QUEUE);
-        let writer = Writer { context: context.clone(), known: HashMap::new() };
-        (Self(jobs), writer.run(waiting))
+        let desk = Arc::new(Desk::default());
+        let writer = Writer { context: context.clone(), desk: desk.clone(), known: HashMap::new() };
+        (Self(desk), writer.run())
     }
 
     /// Asks for an update.
     pub fn note(&self, job: Job) {
-        if let Err(error) = self.0.try_send(job) {
-            tracing::warn!(%error, "an update of a failover record was dropped");
-        }
+        self.0.waiting().note(job);
+        self.0.news.notify_one();
     }
 }
 
 struct Writer {
     context: Context,
-    known: HashMap<String, Failover>,
+    desk: Arc<Desk>,
+    known: HashMap<Key, Failover>,
 }
 
 impl Writer {
-    async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+    async fn run(mut self) {
         let stop = self.context.stop.clone();
-        let mut late = VecDeque::new();
-        loop {
-            let job = if late.is_empty() {
-                stop.run_until_cancelled(jobs.recv()).await
-            } else {
-                match stop.run_until_cancelled(tokio::time::timeout(AGAIN, jobs.recv())).await {
-                    Some(Ok(job)) => Some(job),
-                    Some(Err(_)) => Some(late.pop_front()),
-                    None => None,
+        while !stop.is_cancelled() {
+            let turn = self.desk.waiting().take(Instant::now());
+            match turn {
+                Turn::Of(record, jobs) => self.serve(record, jobs).await,
+                Turn::Wait(until) => {
+                    stop.run_until_cancelled(self.desk.wait(until)).await;
                 }
-            };
-            let Some(Some(job)) = job else { return };
-            if !self.context.leading.is_leading() {
-                // Whoever leads now sees what is missing in the record.
-                continue;
-            }
-            if let Err(error) = self.write(&job).await {
-                tracing::warn!(record = job.update.name, error = %chain(&error), "record not written, trying again");
-                if late.len() == QUEUE {
-                    late.pop_front();
-                }
-                late.push_back(job);
             }
         }
     }
 
-    async fn write(&mut self, job: &Job) -> Result<(), ApplyError> {
-        let namespace = job.shard.namespace().unwrap_or_default();
-        let name = &job.update.name;
-        let key = format!("{namespace}/{name}");
+    async fn serve(&mut self, record: Key, jobs: Vec<Job>) {
+        if !self.context.leading.is_leading() {
+            // Whoever leads now sees what is missing in the record.
+            return;
+        }
+        let Err(error) = self.write(&record, &jobs).await else { return };
+        let (namespace, name) = &record;
+        let is_there = |job: &Job| self.context.caches.shards.is_there(namespace, &job.shard.name_any());
+        if !jobs.iter().any(is_there) {
+            tracing::info!(record = name, error = %chain(&error), "record not written, and its Shard is gone");
+            return;
+        }
+        tracing::warn!(record = name, error = %chain(&error), "record not written, trying again");
+        self.desk.waiting().put_back(record, jobs, Instant::now() + AGAIN);
+    }
+
+    async fn write(&mut self, record: &Key, jobs: &[Job]) -> Result<(), ApplyError> {
+        let Some((first, last)) = jobs.first().zip(jobs.last()) else { return Ok(()) };
+        let (namespace, name) = record;
         for tries in 1.. {
-            let mut failover = match self.known.remove(&key).or_else(|| self.cached(&namespace, name)) {
+            let mut failover = match self.known.remove(record).or_else(|| self.cached(namespace, name)) {
                 Some(failover) => failover,
-                None => self.obtain(&namespace, job).await?,
+                None => self.obtain(namespace, first).await?,
             };
             let was_closed = ended(&failover).is_some();
-            if !merge(&mut failover, job) {
-                self.known.insert(key, failover);
+            let mut is_news = false;
+            for job in jobs {
+                is_news |= merge(&mut failover, job);
+            }
+            if !is_news {
+                self.known.insert(record.clone(), failover);
                 return Ok(());
             }
             match self.context.applier.replace_status(&failover).await {
                 Ok(written) => {
                     let closed = ended(&written);
-                    self.known.insert(key, written);
+                    self.known.insert(record.clone(), written);
                     // Measurements may still come in after the end.
                     if let Some(ended) = closed.filter(|_| !was_closed) {
-                        self.context.metrics.shards.ended(&namespace, &job.shard.name_any(), ended);
-                        self.prune(&job.shard).await;
+                        self.context.metrics.shards.ended(namespace, &last.shard.name_any(), ended);
+                        self.prune(&last.shard).await;
                     }
                     return Ok(());
                 }
                 Err(error) if error.is_conflict() && tries < TRIES => {
-                    if let Some(now) = self.context.applier.get(&namespace, name).await? {
-                        self.known.insert(key.clone(), now);
+                    if let Some(now) = self.context.applier.get(namespace, name).await? {
+                        self.known.insert(record.clone(), now);
                     }
                 }
                 Err(error) => return Err(error),
@@ -171,7 +200,7 @@ impl Writer {
         old.sort_by_key(|failover| std::cmp::Reverse(failover.creation_timestamp().map(|time| time.0)));
         let keep = usize::try_from(shard.spec.failover.history_limit).unwrap_or(20);
         for failover in old.into_iter().skip(keep) {
-            self.known.remove(&format!("{namespace}/{}", failover.name_any()));
+            self.known.remove(&(namespace.clone(), failover.name_any()));
             if let Err(error) = self.context.applier.delete(&*failover, None).await {
                 tracing::warn!(record = failover.name_any(), error = %chain(&error), "old record not deleted");
             }

@@ -1,6 +1,10 @@
+use std::time::Duration;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use understudy_api::v1alpha1::{FailoverPhase, FailoverResult, FailoverSpec, RebuildNote};
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+use understudy_api::v1alpha1::{FailoverPhase, FailoverResult, FailoverSpec, FailoverStatus, RebuildNote};
 use understudy_api::{Failover, Shard};
 use understudy_decide::failover::assess::Ballot;
 use understudy_decide::failover::candidate::{Candidate, Ranking, Unfit};
@@ -10,7 +14,9 @@ use understudy_wire::evidence::StoredOffset;
 use understudy_wire::{Epoch, ReplicaName};
 
 use super::merge::candidates;
-use super::{Job, Measured, merge};
+use super::waiting::{Turn, Waiting};
+use super::{Job, Measured, Registrar, merge};
+use crate::fake::FakeApi;
 
 fn update(phase: Phase, entries: Vec<Entry>) -> RecordUpdate {
     RecordUpdate {
@@ -50,6 +56,19 @@ fn empty() -> Failover {
 
 fn offset(next_offset: i64) -> StoredOffset {
     StoredOffset { consumer: "store".into(), topic: "t".into(), partition: 0, next_offset }
+}
+
+fn ranking() -> Ranking {
+    let fit = |name: &str| Candidate {
+        name: ReplicaName::new(name),
+        executed: Default::default(),
+        reach: Default::default(),
+        offsets: 0,
+        free: 0,
+        elsewhere: false,
+        delay: None,
+    };
+    Ranking { fit: vec![fit("m-b"), fit("m-c")], unfit: vec![(ReplicaName::new("m-d"), Unfit::Condemned)] }
 }
 
 #[test]
@@ -112,17 +131,7 @@ fn a_second_candidate_has_steps_of_its_own_in_the_same_record() {
 
 #[test]
 fn the_one_that_was_asked_for_is_taken_wherever_it_stands() {
-    let fit = |name: &str| Candidate {
-        name: ReplicaName::new(name),
-        executed: Default::default(),
-        reach: Default::default(),
-        offsets: 0,
-        free: 0,
-        elsewhere: false,
-        delay: None,
-    };
-    let ranking =
-        Ranking { fit: vec![fit("m-b"), fit("m-c")], unfit: vec![(ReplicaName::new("m-d"), Unfit::Condemned)] };
+    let ranking = ranking();
     let zones = ["m-b", "m-c", "m-d"].map(|name| (ReplicaName::new(name), format!("zone of {name}")));
     let grounds = Grounds { ranking, zones: zones.into(), ..Grounds::default() };
     let notes = candidates(&grounds, Some(&ReplicaName::new("m-c")));
@@ -158,4 +167,139 @@ fn the_time_to_redundancy_counts_from_the_first_sign() {
     let rebuild = record.status.clone().expect("a status").rebuild.expect("a replacement");
     assert_eq!((rebuild.replica.as_deref(), rebuild.seconds), (Some("m-d"), Some(32.5)));
     assert!(!merge(&mut record, &closed), "once");
+}
+
+/// The same, about another shard in a namespace.
+fn of_shard(shard: &str, update: RecordUpdate, second: i64) -> Job {
+    let mut job = job(RecordUpdate { name: format!("{shard}-5"), ..update }, second);
+    job.shard.metadata.name = Some(shard.to_owned());
+    job.shard.metadata.namespace = Some("prod".to_owned());
+    job
+}
+
+fn steps(status: &FailoverStatus) -> Vec<&str> {
+    status.timeline.iter().map(|entry| entry.step.as_str()).collect()
+}
+
+/// The updates of a whole change: the first candidate fails, the second one takes over, and the record is closed and measured after that.
+fn change() -> Vec<Job> {
+    let now = |step: Milestone, epoch: u64| vec![Entry::now(step, Epoch(epoch))];
+    let second = |phase: Phase, entries: Vec<Entry>| {
+        let to = Some(ReplicaName::new("m-c"));
+        RecordUpdate { epoch: Epoch(6), to, ..update(phase, entries) }
+    };
+    let mut claimed = update(Phase::Claimed, now(Milestone::Claimed, 5));
+    claimed.entries.insert(0, Entry::ago(Milestone::FirstSign, Epoch(5), 2_500));
+    claimed.message = Some("mysqld exited".into());
+    let grounds = Grounds { ranking: ranking(), offsets_before: vec![offset(120)], ..Grounds::default() };
+    claimed.grounds = Some(Box::new(grounds));
+    let mut promoted = second(Phase::Rebuilding, now(Milestone::Promoted, 6));
+    promoted.offsets_after = Some(vec![offset(100)]);
+    let closed = |step| {
+        let result = Some(Outcome::Succeeded);
+        RecordUpdate { result, ..second(Phase::Closed, now(step, 6)) }
+    };
+    let mut measured = job(closed(Milestone::Following), 40);
+    measured.measured.write_gap = Some(1.26);
+    let told = [
+        (claimed, 0),
+        (update(Phase::Promoting, now(Milestone::Reprobed, 5)), 1),
+        (update(Phase::Promoting, vec![]), 2),
+        (update(Phase::Promoting, now(Milestone::Fenced, 5)), 3),
+        (second(Phase::Claimed, now(Milestone::Claimed, 6)), 4),
+        (promoted, 5),
+        (second(Phase::Rebuilding, now(Milestone::Routed, 6)), 6),
+        (second(Phase::Rebuilding, now(Milestone::Routed, 6)), 7),
+        (closed(Milestone::Redundant), 30),
+        (second(Phase::Rebuilding, now(Milestone::Condemned, 6)), 35),
+    ];
+    told.into_iter().map(|(update, second)| job(update, second)).chain([measured]).collect()
+}
+
+#[test]
+fn what_was_told_of_a_record_while_it_waited_makes_it_as_if_it_had_been_told_one_by_one() {
+    let recorded = |jobs: &[Job]| {
+        let mut record = empty();
+        for job in jobs {
+            merge(&mut record, job);
+        }
+        let mut status = record.status.expect("a status");
+        // Since when it has not been complete is not known more exactly than by the last that was told.
+        status.conditions.clear();
+        status
+    };
+    let told = change();
+    for count in 1..=told.len() {
+        let mut waiting = Waiting::default();
+        // A stage says the same again with each pass.
+        told[..count].iter().flat_map(|job| [job, job]).for_each(|job| waiting.note(job.clone()));
+        let Turn::Of(_, jobs) = waiting.take(Instant::now()) else { panic!("{count}: nothing waits") };
+        assert_eq!(recorded(&jobs), recorded(&told[..count]), "{count}");
+        assert!(jobs.len() <= 5, "one for each phase of each epoch: {}", jobs.len());
+    }
+    let all = recorded(&told);
+    assert_eq!(
+        (steps(&all).len(), all.result, all.gap.as_deref()),
+        (8, Some(FailoverResult::Succeeded), Some("1.3s")),
+        "{:?}",
+        steps(&all)
+    );
+}
+
+#[test]
+fn a_record_that_could_not_be_written_waits_and_is_told_the_rest_then() {
+    let start = Instant::now();
+    let soon = start + Duration::from_millis(500);
+    let claimed = |shard| of_shard(shard, update(Phase::Claimed, vec![]), 0);
+    let mut waiting = Waiting::default();
+    waiting.note(claimed("a"));
+    waiting.note(claimed("b"));
+    let take = |waiting: &mut Waiting, now| match waiting.take(now) {
+        Turn::Of((namespace, record), jobs) => (format!("{namespace}/{record}"), jobs),
+        Turn::Wait(until) => (format!("wait {:?}", until.map(|until| until - start)), vec![]),
+    };
+    let (first, jobs) = take(&mut waiting, start);
+    assert_eq!((first.as_str(), jobs.len()), ("prod/a-5", 1));
+    waiting.put_back(("prod".into(), first.split_once('/').expect("a name").1.into()), jobs, soon);
+    waiting.note(of_shard("a", update(Phase::Promoting, vec![]), 1));
+    assert_eq!(take(&mut waiting, start).0, "prod/b-5", "it holds up no other");
+    assert_eq!(take(&mut waiting, start).0, "wait Some(500ms)");
+    let (again, jobs) = take(&mut waiting, soon);
+    let phases: Vec<_> = jobs.iter().map(|job| job.update.phase).collect();
+    assert_eq!((again.as_str(), phases), ("prod/a-5", vec![Phase::Claimed, Phase::Promoting]));
+    assert_eq!(take(&mut waiting, soon).0, "wait None");
+}
+
+#[tokio::test]
+async fn when_many_shards_change_at_once_each_record_is_written_with_all_of_its_steps() {
+    let api = FakeApi::default();
+    let context = api.context().await;
+    let (registrar, writing) = Registrar::new(&context);
+    let shards: Vec<_> = (0..300).map(|number| format!("m-{number}")).collect();
+    for (second, phase, step) in [
+        (0, Phase::Claimed, Milestone::Claimed),
+        (1, Phase::Promoting, Milestone::Fenced),
+        (2, Phase::Rebuilding, Milestone::Promoted),
+    ] {
+        for shard in &shards {
+            registrar.note(of_shard(shard, update(phase, vec![Entry::now(step, Epoch(5))]), second));
+        }
+    }
+    let _writing = AbortOnDropHandle::new(tokio::spawn(writing));
+    let status = |shard: &str| {
+        let record = api.object(&format!("failovers/{shard}-5"))?;
+        serde_json::from_value::<FailoverStatus>(record["status"].clone()).ok()
+    };
+    let is_written = |shard: &str| status(shard).is_some_and(|status| status.phase == FailoverPhase::Rebuilding);
+    // Their turns come in the order in which they were told of.
+    let all = async {
+        while !is_written("m-299") {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), all).await.expect("the last record");
+    for shard in &shards {
+        let status = status(shard).expect("a record");
+        assert_eq!(steps(&status), ["Claimed", "Fenced", "Promoted"], "{shard}");
+    }
 }
