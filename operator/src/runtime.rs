@@ -76,6 +76,8 @@ async fn operate(settings: Settings) -> anyhow::Result<()> {
         malformed::start(client.clone(), events.clone(), metrics.clone(), leading.clone(), stop.clone());
     tasks.spawn(telling);
     let caches = Caches::start(&client, settings.scope(), malformed, &tasks, &stop);
+    let (brokers, sweeping) = Brokers::new(stop.clone());
+    tasks.spawn(sweeping);
     let datastores = caches.datastores.clone();
     metrics.datastores.read_from(move || datastores.all().iter().map(|held| DatastoreFacts::of(held)).collect());
     let context = Context {
@@ -89,7 +91,7 @@ async fn operate(settings: Settings) -> anyhow::Result<()> {
         metrics,
         identity,
         authority,
-        topics: Arc::new(Brokers::default()),
+        topics: Arc::new(brokers),
         api_server,
         tasks: tasks.clone(),
         stop: stop.clone(),

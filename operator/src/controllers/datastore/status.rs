@@ -285,7 +285,7 @@ fn wanting(datastore: &Datastore, observed: &Observed, shards_ready: usize) -> V
         wanting.push(format!("kafka: {why}"));
     }
     if let Some(how) = difference(datastore, observed) {
-        wanting.push(format!("topic {} is not as asked for: {how}", spec.kafka.topic));
+        wanting.push(format!("not as asked for: {how}"));
     }
     match &observed.placing {
         Placing::Lost { served } => wanting.push(lost(served)),

@@ -1,4 +1,4 @@
-//! The topic of a Datastore: made, looked at now and then, and what to say about it. I/O.
+//! The topic of a Datastore, with that of its dead letters: made, looked at now and then, and what to say about it. I/O.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,7 +21,7 @@ const EVERY: Duration = Duration::from_secs(300);
 pub enum Fact {
     /// It is as the spec asks.
     Ready,
-    /// It is there, and differs.
+    /// It is there, and it or that of its dead letters differs: which, and where.
     Differs(String),
     /// The brokers gave no answer, or refused.
     Unreachable(String),
@@ -80,11 +80,7 @@ pub async fn look(datastore: &Datastore, context: &Context) -> Look {
 }
 
 fn of_found(found: &Found) -> Fact {
-    let mut differences = found.differences.clone();
-    if !found.leaderless.is_empty() {
-        differences.push(format!("partitions without a leader: {:?}", found.leaderless));
-    }
-    if differences.is_empty() { Fact::Ready } else { Fact::Differs(differences.join("; ")) }
+    if found.differences.is_empty() { Fact::Ready } else { Fact::Differs(found.differences.join("; ")) }
 }
 
 /// The ends of the topic's partitions.
