@@ -175,14 +175,17 @@ impl Pass<'_> {
             return self.report(observed).await.map(|()| again);
         }
         let topic = topic::look(self.datastore, self.context).await;
-        let placing = self.place(&topic).await?;
+        let (placing, unplaced) = self.place(&topic).await;
         self.apply_consumer().await?;
         self.apply_gateway().await?;
         self.apply_query().await?;
         let secrets = self.look_for_tokens().await?;
         let settled = topic.is_ready(self.datastore) && placing.is_settled() && secrets == SecretFact::Present;
         self.report(self.observed(&changed, topic.fact(), placing, secrets)).await?;
-        Ok(if settled { AGAIN } else { SOON })
+        match unplaced {
+            Some(error) => Err(error),
+            None => Ok(if settled { AGAIN } else { SOON }),
+        }
     }
 
     /// Names of those that were not as they should be.
@@ -207,15 +210,16 @@ impl Pass<'_> {
         Ok(changed)
     }
 
-    async fn place(&self, topic: &topic::Look) -> Result<Placing, DatastoreError> {
+    /// What becomes of the placements, and why they wait when the brokers do not say what is needed for that: nothing else waits for it.
+    async fn place(&self, topic: &topic::Look) -> (Placing, Option<DatastoreError>) {
         let status = self.status();
         let spec = &self.datastore.spec;
         let name = self.datastore.name_any();
         if let Some(placing) = self.begin() {
-            return Ok(placing);
+            return (placing, None);
         }
         if let Some(placing) = self.settle(topic.exists()).await {
-            return Ok(placing);
+            return (placing, None);
         }
         let serves = |index: i32| {
             let name = names::shard_of(&name, index);
@@ -224,13 +228,15 @@ impl Pass<'_> {
                 shard.is_some_and(|shard| shard.status.as_ref().is_some_and(|status| status.primary.is_some()));
             has_primary && self.is_read(&name)
         };
-        let placing = placement::plan(&name, spec.shards, &status, serves);
-        match placing {
-            Placing::NeedEnds if topic.exists() => {
-                let (first, second) = self.ends().await?;
-                Ok(placement::grow(&name, spec.shards, spec.kafka.partitions, &status, &first, &second))
-            }
-            other => Ok(other),
+        match placement::plan(&name, spec.shards, &status, serves) {
+            Placing::NeedEnds if topic.exists() => match self.ends().await {
+                Ok((first, second)) => {
+                    let partitions = spec.kafka.partitions;
+                    (placement::grow(&name, spec.shards, partitions, &status, &first, &second), None)
+                }
+                Err(error) => (Placing::NeedEnds, Some(error)),
+            },
+            other => (other, None),
         }
     }
 

@@ -1,10 +1,14 @@
 //! Whole passes over a Datastore, by an API server in memory that grants what the chart does.
 
+use std::sync::Arc;
+
+use async_trait::async_trait;
 use serde_json::{Value, json};
 
 use super::super::*;
 use super::object;
 use crate::fake::FakeApi;
+use crate::topics::{Found, Topics, Wanted};
 
 const DATASTORE: &str = "datastores/metrics";
 
@@ -90,4 +94,51 @@ async fn a_query_service_that_is_not_asked_for_any_more_goes_with_its_rights() {
     passes(&api, 1).await;
     assert!(api.object("deployments/metrics-query").is_none());
     assert_eq!(there(), [false; 3]);
+}
+
+/// Brokers that have gone away since the topic was looked at.
+struct Gone;
+
+#[async_trait]
+impl Topics for Gone {
+    async fn ensure(&self, _: &Wanted) -> Result<Found, AdminError> {
+        Ok(Found::default())
+    }
+
+    async fn ends(&self, _: &str, _: &str) -> Result<BTreeMap<i32, i64>, AdminError> {
+        Err(AdminError::Deadline(Duration::from_secs(10)))
+    }
+}
+
+#[tokio::test]
+async fn brokers_that_do_not_answer_hold_up_nothing_but_the_placements() {
+    let api = api(json!({ "query": null }));
+    passes(&api, 2).await;
+    api.change(DATASTORE, |datastore| {
+        datastore["metadata"]["generation"] = json!(4);
+        datastore["spec"]["shards"] = json!(3);
+    });
+    passes(&api, 1).await;
+    api.change("shards/metrics-2", |shard| {
+        shard["status"] = json!({ "primary": "metrics-2-a", "epoch": 1, "nextServerId": 4 });
+    });
+    api.change(DATASTORE, |datastore| datastore["metadata"]["generation"] = json!(5));
+
+    let mut context = api.context().await;
+    context.topics = Arc::new(Gone);
+    let mut settings = (*context.settings).clone();
+    settings.image = "understudy:next".to_owned();
+    context.settings = Arc::new(settings);
+    let datastore = context.caches.datastores.get("prod", "metrics").expect("the Datastore");
+    let outcome = pass(datastore, &context).await;
+
+    assert!(matches!(outcome, Err(DatastoreError::Ends(_))), "it is tried again: {outcome:?}");
+    let gateway = api.object("deployments/metrics-gateway").unwrap();
+    assert_eq!(gateway["spec"]["template"]["spec"]["containers"][0]["image"], "understudy:next");
+    let status = status(&api);
+    assert_eq!((status["observedGeneration"].as_i64(), placements(&api)), (Some(5), 4));
+    let conditions = status["conditions"].as_array().unwrap();
+    let ready = conditions.iter().find(|condition| condition["type"] == "Ready").unwrap();
+    let message = ready["message"].as_str().unwrap();
+    assert!(message.contains("no data goes to the new shards yet: waiting for Kafka"), "{message}");
 }
