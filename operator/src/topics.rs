@@ -196,7 +196,8 @@ mod tests {
         let fewer = || Difference::Replication { wanted: 3, found: 1 };
         let other = || Difference::Partitions { wanted: 4, found: 6 };
         let sooner = || property("min.insync.replicas", "2", "1");
-        let cases: [(&str, Vec<Difference>, Vec<Difference>, &[&str]); 9] = [
+        type Case = (&'static str, Vec<Difference>, Vec<Difference>, &'static [&'static str]);
+        let cases: [Case; 9] = [
             ("both are as asked", vec![], vec![], &[]),
             ("the first", vec![other()], vec![], &["topic m: 6 partitions instead of 4"]),
             ("copies of dead letters", vec![], vec![fewer()], &["topic m.dead-letter: 1 replicas instead of 3"]),
