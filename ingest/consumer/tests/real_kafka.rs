@@ -107,7 +107,8 @@ impl Topic {
 async fn read(shard: &Shard, server: usize) -> (BTreeMap<(String, i64), u64>, u64) {
     let mut conn = shard.admin(server).await;
     let acme = Tenant::new("acme").unwrap();
-    let series = matching_series(&mut conn, &acme, &[Matcher::equal("job", "node")], MOST).await.unwrap();
+    let node = [Matcher::equal("job", "node")];
+    let series = matching_series(&mut conn, &acme, &node, MOST, &mut |_| Ok(())).await.unwrap();
     let merged: Merged = read_samples(&mut conn, &acme, &series, (i64::MIN, i64::MAX), MOST).await.unwrap();
     let mut all = BTreeMap::new();
     for series in &series {

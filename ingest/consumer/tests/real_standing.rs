@@ -97,7 +97,8 @@ fn frame(samples: &[(i64, f64)]) -> Bytes {
 async fn stored(shard: &Shard) -> (Vec<Sample>, u64) {
     let mut conn = shard.admin(0).await;
     let tenant = Tenant::new("acme").unwrap();
-    let series = matching_series(&mut conn, &tenant, &[Matcher::equal("job", "node")], MOST).await.unwrap();
+    let node = [Matcher::equal("job", "node")];
+    let series = matching_series(&mut conn, &tenant, &node, MOST, &mut |_| Ok(())).await.unwrap();
     let merged = read_samples(&mut conn, &tenant, &series, (i64::MIN, i64::MAX), MOST).await.unwrap();
     (merged.series.into_values().flatten().collect(), merged.duplicates)
 }

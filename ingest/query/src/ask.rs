@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 use understudy_model::Tenant;
 use understudy_wire::{Epoch, ShardName};
 
-use crate::budget::Budget;
+use crate::budget::{Budget, Held};
 use crate::freshness::complete_until_ms;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
@@ -35,6 +35,8 @@ pub struct Question<'a> {
     pub tenant: &'a Tenant,
     /// What for.
     pub work: &'a Work,
+    /// The memory that the request holds before it asks.
+    pub held: &'a Held,
 }
 
 /// Why a shard has no answer.
@@ -103,6 +105,11 @@ impl<S: Servers> Asker<S> {
     ) -> Arc<Self> {
         let budget = Budget::new(limits.memory_bytes);
         Arc::new(Self { servers, topology, limits, topic, budget, metrics, shunned: Mutex::default() })
+    }
+
+    /// No memory yet for a request, to grow.
+    pub fn hold_nothing(&self) -> Held {
+        self.budget.hold_nothing()
     }
 
     /// What is known now.
@@ -289,7 +296,7 @@ impl<S: Servers> Asker<S> {
 
     async fn run(&self, begun: Begun<S::Session>, role: Role, question: Question<'_>) -> Result<Answer, ServerError> {
         let Begun { mut session, standing, server } = begun;
-        let mut held = self.budget.hold_nothing();
+        let mut held = question.held.part();
         let running = session.run(question.tenant, question.work, &mut held);
         let found = match timeout(self.limits.run, running).await {
             Ok(outcome) => outcome?,

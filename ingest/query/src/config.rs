@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use understudy_store::matcher::COMPILED_BYTES;
 
 use crate::budget::samples_within;
 use crate::limits::Limits;
@@ -52,7 +53,7 @@ pub struct Config {
     /// The largest answer before it is packed, in bytes.
     #[arg(long, env = "UNDERSTUDY_MAX_ANSWER_BYTES", default_value_t = Limits::default().answer_bytes)]
     pub max_answer_bytes: usize,
-    /// The memory that the samples of all requests together may take, in bytes.
+    /// The memory that patterns, series and samples of all requests together may take, in bytes.
     #[arg(long, env = "UNDERSTUDY_MAX_MEMORY_BYTES", default_value_t = Limits::default().memory_bytes)]
     pub max_memory_bytes: usize,
     /// Requests of one tenant that run at once.
@@ -79,7 +80,10 @@ impl Config {
     /// The limits it describes.
     pub fn limits(&self) -> Limits {
         let statement = Duration::from_millis(self.statement_timeout_ms);
+        let limits = Limits::default();
         Limits {
+            // The other half is for what they find.
+            patterns: limits.patterns.min(self.max_memory_bytes / 2 / COMPILED_BYTES),
             series: self.max_series,
             // A request that does not fit when it is alone is too large, and not one to come again.
             samples: self.max_samples.min(samples_within(self.max_memory_bytes)),
@@ -91,7 +95,7 @@ impl Config {
             run: statement + Duration::from_secs(2),
             request: statement + Duration::from_secs(5),
             standby_behind: Duration::from_secs(self.standby_behind_seconds),
-            ..Limits::default()
+            ..limits
         }
     }
 }
@@ -108,14 +112,15 @@ mod tests {
     }
 
     #[test]
-    fn a_request_may_find_no_more_samples_than_there_is_memory_for() {
-        let samples = |bytes: usize| {
+    fn a_request_may_have_no_more_patterns_and_find_no_more_samples_than_there_is_memory_for() {
+        let most = |bytes: usize| {
             let memory = format!("--max-memory-bytes={bytes}");
             let needed = ["--namespace=n", "--datastore=d", "--topic=t", "--partitions=1", "--consumer=c"];
             let dirs = ["--tokens-dir=/t", "--credentials-dir=/c", "--tls-dir=/l", &memory];
-            Config::parse_from(["query"].iter().chain(&needed).chain(&dirs)).limits().samples
+            let limits = Config::parse_from(["query"].iter().chain(&needed).chain(&dirs)).limits();
+            (limits.samples, limits.patterns)
         };
-        assert_eq!(samples(512 << 20), 2_000_000);
-        assert_eq!(samples(112 << 20), 1 << 20);
+        assert_eq!(most(512 << 20), (2_000_000, 16));
+        assert_eq!(most(112 << 20), (1 << 20, 14));
     }
 }

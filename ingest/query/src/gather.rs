@@ -60,7 +60,8 @@ pub enum GatherError {
     Question(ServerError),
 }
 
-/// The answer of all shards that can hold what is asked for. `partitions` is how many the topic has.
+/// The answer of all shards that can hold what is asked for. `partitions` is how many the topic has, `held` the memory that
+/// the request holds already.
 pub async fn gather<S: Servers>(
     asker: &Asker<S>,
     tenant: &Tenant,
@@ -68,13 +69,14 @@ pub async fn gather<S: Servers>(
     scope: &Scope,
     partitions: u32,
     limits: &Limits,
+    held: &Held,
 ) -> Result<Gathered, GatherError> {
     let shards = shards_of(asker, tenant, work, scope, partitions)?;
     let deadline = Instant::now() + limits.request;
     let mut asking: FuturesUnordered<_> = shards
         .into_iter()
         .map(|shard| async move {
-            let question = Question { tenant, work };
+            let question = Question { tenant, work, held };
             let late =
                 || ShardError::Nobody(vec![("all".into(), ServerError::Unreachable("no answer in time".into()))]);
             let outcome = timeout_at(deadline, asker.ask(&shard, question)).await.unwrap_or_else(|_| Err(late()));

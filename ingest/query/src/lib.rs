@@ -4,7 +4,7 @@
 //! once, and merges. Which server of a shard answers, under which epoch, and how fresh it is, stands in the headers of
 //! each answer. What this promises: `ingest/docs/query.md`.
 //!
-//! - [`remote`], [`selector`], [`params`]: what a request says (pure)
+//! - [`remote`], [`grammar`], [`selector`], [`params`]: what a request says (pure)
 //! - [`topology`]: shards, routes, placements (pure); [`follow`] keeps it current (I/O)
 //! - [`work`]: what one server is asked and what it found (pure); [`server`]: asking it (I/O)
 //! - [`ask`]: primary or standby, under which epoch; [`gather`]: all shards of a request (I/O through a trait)
@@ -20,6 +20,7 @@ pub mod config;
 pub mod follow;
 pub mod freshness;
 pub mod gather;
+pub mod grammar;
 pub mod limits;
 pub mod merge;
 pub mod metrics;

@@ -14,6 +14,9 @@ pub struct Limits {
     pub selections: usize,
     /// The most matchers in a selection.
     pub matchers: usize,
+    /// The most patterns in all selections of a request, lists of values not counted. Each takes
+    /// [`COMPILED_BYTES`](understudy_store::matcher::COMPILED_BYTES).
+    pub patterns: usize,
     /// The longest selector, label name or pattern.
     pub text_bytes: usize,
     /// The most series that a request may find.
@@ -22,7 +25,7 @@ pub struct Limits {
     pub samples: usize,
     /// The largest answer before it is packed.
     pub answer_bytes: usize,
-    /// The memory that the samples of all requests together may take.
+    /// The memory that patterns, series and samples of all requests together may take.
     pub memory_bytes: usize,
     /// Requests of one tenant that run at once.
     pub tenant_requests: usize,
@@ -57,6 +60,7 @@ impl Default for Limits {
             unpacked_bytes: 256 << 10,
             selections: 64,
             matchers: 64,
+            patterns: 16,
             text_bytes: 64 << 10,
             series: 100_000,
             samples: 2_000_000,

@@ -5,7 +5,7 @@ use understudy_store::Matcher;
 use understudy_wire::ShardName;
 
 use crate::limits::Limits;
-use crate::selector::{SelectorError, parse_selector};
+use crate::selector::{Patterns, SelectorError, parse_selector};
 
 /// Which shards are asked, and what happens when one cannot answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -69,8 +69,9 @@ pub fn parse_scope(query: Option<&str>) -> Result<Scope, ParamError> {
     Ok(scope)
 }
 
-/// All parameters, from a query string and a form. Those that are not known are ignored, as Prometheus does.
-pub fn parse(query: Option<&str>, form: &[u8], limits: &Limits) -> Result<Params, ParamError> {
+/// All parameters, from a query string and a form. Those that are not known are ignored, as Prometheus does. Compiles the
+/// patterns of all selectors, which takes a while.
+pub fn parse(query: Option<&str>, form: &[u8], limits: &Limits, patterns: &mut Patterns) -> Result<Params, ParamError> {
     let mut params = Params::default();
     for (name, value) in
         form_urlencoded::parse(query.unwrap_or_default().as_bytes()).chain(form_urlencoded::parse(form))
@@ -80,7 +81,7 @@ pub fn parse(query: Option<&str>, form: &[u8], limits: &Limits) -> Result<Params
                 if params.selectors.len() == limits.selections {
                     return Err(ParamError::TooManySelectors(limits.selections));
                 }
-                params.selectors.push(parse_selector(&value, limits)?);
+                params.selectors.push(parse_selector(&value, limits, patterns)?);
             }
             "limit" => params.limit = Some(value.parse().map_err(|_| ParamError::Limit)?).filter(|limit| *limit > 0),
             // The catalogue knows no times yet, so they narrow nothing; a time that is none is refused all the same.
@@ -119,12 +120,18 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
+    use crate::budget::Budget;
+
+    /// Reads the parameters of a request that is alone.
+    fn parse_alone(query: Option<&str>, form: &[u8], limits: &Limits) -> Result<Params, ParamError> {
+        parse(query, form, limits, &mut Patterns::new(limits, Budget::new(limits.memory_bytes).hold_nothing()))
+    }
 
     #[test]
     fn query_and_form_add_up() {
         let query = Some("match[]=up&start=1.5&shard=metrics-1");
         let params =
-            parse(query, b"match%5B%5D=%7Bjob%3D%22a%22%7D&limit=7&partial=allow&what=ever", &Limits::default());
+            parse_alone(query, b"match%5B%5D=%7Bjob%3D%22a%22%7D&limit=7&partial=allow&what=ever", &Limits::default());
         let params = params.unwrap();
         assert_eq!((params.selectors.len(), params.limit), (2, Some(7)));
         assert_eq!(params.scope, Scope { shard: Some(ShardName::new("metrics-1")), partial: Partial::Allow });
@@ -139,7 +146,7 @@ mod tests {
     #[case::shard("shard=../x", ParamError::Shard)]
     #[case::no_shard("shard=", ParamError::Shard)]
     fn a_bad_parameter_is_named(#[case] query: &str, #[case] expected: ParamError) {
-        assert_eq!(parse(Some(query), b"", &Limits::default()).unwrap_err(), expected);
+        assert_eq!(parse_alone(Some(query), b"", &Limits::default()).unwrap_err(), expected);
     }
 
     #[rstest]
@@ -148,13 +155,17 @@ mod tests {
     #[case::rfc_3339("start=2026-01-02T03:04:05.678%2B01:00")]
     #[case::no_limit("limit=0")]
     fn what_prometheus_sends_is_taken(#[case] query: &str) {
-        assert_eq!(parse(Some(query), b"", &Limits::default()).unwrap().limit, None);
+        assert_eq!(parse_alone(Some(query), b"", &Limits::default()).unwrap().limit, None);
     }
 
     #[test]
-    fn the_number_of_selectors_is_limited() {
+    fn the_number_of_selectors_and_of_their_patterns_is_limited() {
         let limits = Limits { selections: 2, ..Limits::default() };
         let query = "match[]=a&match[]=b&match[]=c";
-        assert_eq!(parse(Some(query), b"", &limits).unwrap_err(), ParamError::TooManySelectors(2));
+        assert_eq!(parse_alone(Some(query), b"", &limits).unwrap_err(), ParamError::TooManySelectors(2));
+        let limits = Limits { patterns: 1, ..Limits::default() };
+        let query = "match[]={a=~\"b.\"}&match[]={a=~\"b.\"}";
+        let refused = parse_alone(Some(query), b"", &limits).unwrap_err();
+        assert_eq!(refused, ParamError::Selector(SelectorError::TooManyPatterns(1)), "of all selectors together");
     }
 }

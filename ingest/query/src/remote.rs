@@ -7,7 +7,7 @@ use understudy_store::Matcher;
 
 use crate::limits::Limits;
 use crate::merge::Selected;
-use crate::selector::{SelectorError, check_count, remote_matcher};
+use crate::selector::{Patterns, SelectorError, check_count, remote_matcher};
 use crate::work::Selection;
 
 /// No element of snappy's format yields more than 64 bytes from 3.
@@ -116,8 +116,8 @@ pub enum RequestError {
 #[error("the answer has {0} bytes, at most {1} are allowed: ask for fewer series or less time")]
 pub struct AnswerTooLarge(pub usize, pub usize);
 
-/// The selections of a request.
-pub fn decode_request(body: &[u8], limits: &Limits) -> Result<Vec<Selection>, RequestError> {
+/// The selections of a request. Compiles its patterns, which takes a while.
+pub fn decode_request(body: &[u8], limits: &Limits, patterns: &mut Patterns) -> Result<Vec<Selection>, RequestError> {
     let message = unpack(body, limits)?;
     let request = proto::ReadRequest::decode(message.as_slice()).map_err(|e| RequestError::Protobuf(e.to_string()))?;
     let accepted = &request.accepted_response_types;
@@ -127,13 +127,14 @@ pub fn decode_request(body: &[u8], limits: &Limits) -> Result<Vec<Selection>, Re
     if request.queries.len() > limits.selections {
         return Err(RequestError::TooManyQueries(request.queries.len(), limits.selections));
     }
-    let selection = |query: proto::Query| {
+    let mut selections = Vec::with_capacity(request.queries.len());
+    for query in request.queries {
         check_count(query.matchers.len(), limits)?;
-        let matchers = query.matchers.iter().map(|m| remote_matcher(m.r#type, &m.name, &m.value, limits));
+        let matchers = query.matchers.iter().map(|m| remote_matcher(m.r#type, &m.name, &m.value, limits, patterns));
         let matchers = matchers.collect::<Result<Vec<Matcher>, _>>()?;
-        Ok(Selection { matchers, times_ms: (query.start_timestamp_ms, query.end_timestamp_ms) })
-    };
-    request.queries.into_iter().map(selection).collect()
+        selections.push(Selection { matchers, times_ms: (query.start_timestamp_ms, query.end_timestamp_ms) });
+    }
+    Ok(selections)
 }
 
 fn unpack(body: &[u8], limits: &Limits) -> Result<Vec<u8>, RequestError> {
@@ -182,6 +183,7 @@ pub(crate) mod tests {
     use understudy_model::{Labels, STALE_MARKER, Sample};
 
     use super::*;
+    use crate::budget::Budget;
 
     pub(crate) fn pack(message: &[u8]) -> Vec<u8> {
         snap::raw::Encoder::new().compress_vec(message).unwrap()
@@ -214,7 +216,9 @@ pub(crate) mod tests {
     }
 
     fn decode(body: &[u8]) -> Result<Vec<Selection>, RequestError> {
-        decode_request(body, &Limits::default())
+        let limits = Limits::default();
+        let mut patterns = Patterns::new(&limits, Budget::new(limits.memory_bytes).hold_nothing());
+        decode_request(body, &limits, &mut patterns)
     }
 
     #[test]
@@ -259,6 +263,16 @@ pub(crate) mod tests {
         let queries = vec![proto::Query { matchers, ..proto::Query::default() }];
         let many = pack(&proto::ReadRequest { queries, accepted_response_types: vec![] }.encode_to_vec());
         assert!(matches!(decode(&many).unwrap_err(), RequestError::Selector(SelectorError::TooManyMatchers(..))));
+    }
+
+    #[test]
+    fn patterns_of_all_queries_count_together() {
+        let matcher = |kind| proto::LabelMatcher { r#type: kind, name: "a".into(), value: "b.".into() };
+        let query = |kind| proto::Query { matchers: vec![matcher(kind); 4], ..proto::Query::default() };
+        let request = |queries| pack(&proto::ReadRequest { queries, accepted_response_types: vec![] }.encode_to_vec());
+        assert!(decode(&request(vec![query(2), query(3), query(2), query(3), query(0)])).is_ok());
+        let refused = decode(&request(vec![query(2); 5])).unwrap_err();
+        assert_eq!(refused, RequestError::Selector(SelectorError::TooManyPatterns(16)));
     }
 
     #[test]

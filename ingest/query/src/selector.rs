@@ -1,11 +1,11 @@
 //! `match[]` selectors and remote read's matchers to the store's. Pure.
 
-use promql_parser::label::{MatchOp, Matcher as Parsed};
-use promql_parser::parser::{self, Expr};
 use thiserror::Error;
 use understudy_store::Matcher;
-use understudy_store::matcher::RegexError;
+use understudy_store::matcher::{COMPILED_BYTES, RegexError, is_compiled};
 
+use crate::budget::{Exhausted, Held};
+use crate::grammar::{GrammarError, Operator, Written, read};
 use crate::limits::Limits;
 
 /// Why a selector is not taken.
@@ -15,12 +15,21 @@ pub enum SelectorError {
     #[error("a selector, name or pattern has {0} bytes, at most {1} are allowed")]
     TooLong(usize, usize),
     /// More matchers than allowed.
-    #[error("a selector has {0} matchers, at most {1} are allowed")]
-    TooManyMatchers(usize, usize),
-    /// Not PromQL.
+    #[error("a selector has more than {0} matchers")]
+    TooManyMatchers(usize),
+    /// More patterns in all selectors of a request than allowed.
+    #[error(
+        "the request has more than {0} patterns that must be compiled: ask in several requests, or list whole values \
+         as a|b, which need not be"
+    )]
+    TooManyPatterns(usize),
+    /// Other requests hold the memory for patterns.
+    #[error("other queries use all the memory")]
+    Memory,
+    /// No selector.
     #[error("the selector {0:?} cannot be parsed: {1}")]
     Syntax(String, String),
-    /// PromQL, but not a selector of series.
+    /// More than a selector of series.
     #[error("{0:?} is not a selector of series: give a name and matchers, without functions, ranges or offsets")]
     NotSeries(String),
     /// Every series of the tenant would match.
@@ -34,72 +43,87 @@ pub enum SelectorError {
     UnknownType(i32),
 }
 
-/// The matchers of a PromQL selector such as `up{job=~"node.*"}`.
-pub fn parse_selector(text: &str, limits: &Limits) -> Result<Vec<Matcher>, SelectorError> {
+/// The patterns that one request has compiled, and the memory set aside for them until this is dropped.
+#[derive(Debug)]
+pub struct Patterns {
+    most: usize,
+    count: usize,
+    held: Held,
+}
+
+impl Patterns {
+    /// None yet. `held` is of the request and holds nothing else.
+    pub fn new(limits: &Limits, held: Held) -> Self {
+        Self { most: limits.patterns, count: 0, held }
+    }
+
+    /// The memory set aside.
+    pub fn held(&self) -> &Held {
+        &self.held
+    }
+
+    /// Sets aside the memory of one more.
+    fn admit(&mut self) -> Result<(), SelectorError> {
+        if self.count == self.most {
+            return Err(SelectorError::TooManyPatterns(self.most));
+        }
+        self.held.grow_to((self.count + 1) * COMPILED_BYTES).map_err(|exhausted| match exhausted {
+            Exhausted::Now => SelectorError::Memory,
+            Exhausted::Ever(_) => SelectorError::TooManyPatterns(self.count),
+        })?;
+        self.count += 1;
+        Ok(())
+    }
+}
+
+/// The matchers of a PromQL selector such as `up{job=~"node.*"}`. Compiles its patterns, which takes a while.
+pub fn parse_selector(text: &str, limits: &Limits, patterns: &mut Patterns) -> Result<Vec<Matcher>, SelectorError> {
     check_length(text, limits)?;
     let shown = || text.chars().take(200).collect::<String>();
-    if !is_flat(text) {
-        return Err(SelectorError::NotSeries(shown()));
-    }
-    let selector = match parser::parse(text) {
-        Ok(Expr::VectorSelector(selector)) => selector,
-        Ok(_) => return Err(SelectorError::NotSeries(shown())),
-        Err(problem) => return Err(SelectorError::Syntax(shown(), problem)),
-    };
-    if selector.offset.is_some() || selector.at.is_some() || !selector.matchers.or_matchers.is_empty() {
-        return Err(SelectorError::NotSeries(shown()));
-    }
-    let mut matchers: Vec<Matcher> = Vec::new();
-    matchers.extend(selector.name.map(|name| Matcher::equal("__name__", name)));
-    for Parsed { op, name, value } in selector.matchers.matchers {
-        let matcher = match op {
-            MatchOp::Equal => Matcher::equal(name, value),
-            MatchOp::NotEqual => Matcher::not_equal(name, value),
-            MatchOp::Re(_) => regex(Matcher::matches, &name, &value)?,
-            MatchOp::NotRe(_) => regex(Matcher::not_matches, &name, &value)?,
-        };
-        matchers.push(matcher);
-    }
-    check_count(matchers.len(), limits)?;
+    let written = read(text, limits.matchers).map_err(|e| match e {
+        GrammarError::TooManyMatchers(most) => SelectorError::TooManyMatchers(most),
+        GrammarError::More(_) => SelectorError::NotSeries(shown()),
+        GrammarError::Syntax { .. } => SelectorError::Syntax(shown(), e.to_string()),
+    })?;
+    let matchers = written
+        .iter()
+        .map(|Written { name, operator, value }| matcher(*operator, name, value, patterns))
+        .collect::<Result<Vec<Matcher>, _>>()?;
     if matchers.iter().any(Matcher::needs_label) { Ok(matchers) } else { Err(SelectorError::MatchesAll) }
 }
 
-/// Whether a text can be a selector as far as its characters go. What can nest is kept from the parser, whose tree is
-/// taken apart by recursion.
-fn is_flat(text: &str) -> bool {
-    let mut quote = None;
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
-        match (quote, c) {
-            (Some('"' | '\''), '\\') => drop(chars.next()),
-            // Whether that ends the quote, parsers do not agree.
-            (Some('`'), '\\') => return false,
-            (Some(open), c) if c == open => quote = None,
-            (Some(_), _) => {}
-            (None, '"' | '\'' | '`') => quote = Some(c),
-            (None, c) if "()[]+-*/^%@<>#".contains(c) => return false,
-            (None, _) => {}
-        }
-    }
-    true
-}
-
-/// A matcher of a remote read: its type by number, as the protocol has it.
-pub fn remote_matcher(kind: i32, name: &str, value: &str, limits: &Limits) -> Result<Matcher, SelectorError> {
+/// A matcher of a remote read: its type by number, as the protocol has it. Compiles its pattern.
+pub fn remote_matcher(
+    kind: i32,
+    name: &str,
+    value: &str,
+    limits: &Limits,
+    patterns: &mut Patterns,
+) -> Result<Matcher, SelectorError> {
     check_length(name, limits)?;
     check_length(value, limits)?;
-    match kind {
-        0 => Ok(Matcher::equal(name, value)),
-        1 => Ok(Matcher::not_equal(name, value)),
-        2 => regex(Matcher::matches, name, value),
-        3 => regex(Matcher::not_matches, name, value),
-        other => Err(SelectorError::UnknownType(other)),
+    let operator = match kind {
+        0 => Operator::Equal,
+        1 => Operator::NotEqual,
+        2 => Operator::Matches,
+        3 => Operator::NotMatches,
+        other => return Err(SelectorError::UnknownType(other)),
+    };
+    matcher(operator, name, value, patterns)
+}
+
+fn matcher(operator: Operator, name: &str, value: &str, patterns: &mut Patterns) -> Result<Matcher, SelectorError> {
+    match operator {
+        Operator::Equal => Ok(Matcher::equal(name, value)),
+        Operator::NotEqual => Ok(Matcher::not_equal(name, value)),
+        Operator::Matches => regex(Matcher::matches, name, value, patterns),
+        Operator::NotMatches => regex(Matcher::not_matches, name, value, patterns),
     }
 }
 
 /// Refuses more matchers than allowed.
 pub fn check_count(count: usize, limits: &Limits) -> Result<(), SelectorError> {
-    if count > limits.matchers { Err(SelectorError::TooManyMatchers(count, limits.matchers)) } else { Ok(()) }
+    if count > limits.matchers { Err(SelectorError::TooManyMatchers(limits.matchers)) } else { Ok(()) }
 }
 
 fn check_length(text: &str, limits: &Limits) -> Result<(), SelectorError> {
@@ -115,7 +139,11 @@ fn regex(
     build: impl Fn(String, &str) -> Result<Matcher, RegexError>,
     name: &str,
     pattern: &str,
+    patterns: &mut Patterns,
 ) -> Result<Matcher, SelectorError> {
+    if is_compiled(pattern) {
+        patterns.admit()?;
+    }
     build(name.to_owned(), pattern).or_else(|failure| match escape_braces(pattern) {
         Some(escaped) => Ok(build(name.to_owned(), &escaped)?),
         None => Err(failure.into()),
@@ -159,10 +187,24 @@ mod tests {
     use understudy_model::Labels;
 
     use super::*;
+    use crate::budget::Budget;
+
+    fn patterns(limits: &Limits) -> Patterns {
+        Patterns::new(limits, Budget::new(limits.memory_bytes).hold_nothing())
+    }
+
+    /// Reads the one selector of a request.
+    fn parse_alone(selector: &str, limits: &Limits) -> Result<Vec<Matcher>, SelectorError> {
+        parse_selector(selector, limits, &mut patterns(limits))
+    }
+
+    fn remote_alone(kind: i32, name: &str, value: &str, limits: &Limits) -> Result<Matcher, SelectorError> {
+        remote_matcher(kind, name, value, limits, &mut patterns(limits))
+    }
 
     fn matches(selector: &str, labels: &[(&str, &str)]) -> bool {
         let labels = Labels::from_pairs(labels.iter().copied()).unwrap();
-        parse_selector(selector, &Limits::default()).unwrap().iter().all(|matcher| matcher.accepts(&labels))
+        parse_alone(selector, &Limits::default()).unwrap().iter().all(|matcher| matcher.accepts(&labels))
     }
 
     #[rstest]
@@ -184,6 +226,7 @@ mod tests {
     #[case::a_brace_is_text_where_go_takes_it_as_text(r#"up{path=~"/a/{id}"}"#, true)]
     #[case::escapes(r#"up{quote="a\"b\n"}"#, true)]
     #[case::what_would_nest_is_text_in_quotes(r#"up{job!='(-"',quote!=`((`}"#, true)]
+    #[case::a_backslash_between_backticks(r"up{job=~`n\S+`,path!=`\`}", true)]
     #[case::sql_is_text(r#"up{job="node' OR 1=1 -- "}"#, false)]
     fn a_selector_means_what_prometheus_means(#[case] selector: &str, #[case] expected: bool) {
         let labels = [("__name__", "up"), ("job", "node"), ("path", "/a/{id}"), ("quote", "a\"b\n")];
@@ -199,11 +242,10 @@ mod tests {
     #[case::a_sum("up + up")]
     #[case::alternatives(r#"{job="a" or job="b"}"#)]
     #[case::a_comment("up # ((")]
-    #[case::a_quote_that_may_have_ended(r"up{a=`\`,b=`((((`}")]
     #[case::deep(&"(".repeat(60_000))]
     #[case::deep_signs(&"-".repeat(60_000))]
     fn what_is_more_than_a_selector_is_refused(#[case] selector: &str) {
-        let refused = parse_selector(selector, &Limits::default());
+        let refused = parse_alone(selector, &Limits::default());
         assert!(matches!(refused, Err(SelectorError::NotSeries(_) | SelectorError::Syntax(..))), "{refused:?}");
     }
 
@@ -215,18 +257,46 @@ mod tests {
     #[case::a_pattern_that_explodes(r#"up{job=~"(\\w{500}){500}"}"#)]
     #[case::a_pattern_that_breaks_out(r#"up{job=~"a)|(b"}"#)]
     fn a_bad_selector_is_refused(#[case] selector: &str) {
-        assert!(parse_selector(selector, &Limits::default()).is_err());
+        assert!(parse_alone(selector, &Limits::default()).is_err());
     }
 
     #[test]
     fn length_and_number_are_limited() {
         let limits = Limits { text_bytes: 100, matchers: 2, ..Limits::default() };
         let long = format!("{{a=\"{}\"}}", "x".repeat(100));
-        assert_eq!(parse_selector(&long, &limits).unwrap_err(), SelectorError::TooLong(106, 100));
-        let refused = parse_selector(r#"a{b="c",d="e"}"#, &limits).unwrap_err();
-        assert_eq!(refused, SelectorError::TooManyMatchers(3, 2));
-        assert!(remote_matcher(0, &"x".repeat(101), "", &limits).is_err());
-        assert_eq!(remote_matcher(4, "a", "b", &limits).unwrap_err(), SelectorError::UnknownType(4));
+        assert_eq!(parse_alone(&long, &limits).unwrap_err(), SelectorError::TooLong(106, 100));
+        assert!(remote_alone(0, &"x".repeat(101), "", &limits).is_err());
+        assert_eq!(remote_alone(4, "a", "b", &limits).unwrap_err(), SelectorError::UnknownType(4));
+        // A bracket that does not close is found once the pattern is compiled.
+        let refused = parse_alone(r#"a{b=~"(",c="d"}"#, &limits).unwrap_err();
+        assert_eq!(refused, SelectorError::TooManyMatchers(2), "before any pattern is compiled");
+    }
+
+    #[test]
+    fn patterns_of_all_selectors_of_a_request_count_together_and_lists_do_not() {
+        let limits = Limits { patterns: 2, ..Limits::default() };
+        let mut patterns = patterns(&limits);
+        for selector in [r#"a{b=~"c.",d=~"e|f"}"#, r#"a{b!~"c.",d!~"e|f"}"#, r#"a{d=~"e|f"}"#] {
+            assert!(parse_selector(selector, &limits, &mut patterns).is_ok(), "{selector}");
+        }
+        let refused = parse_selector(r#"a{b=~"("}"#, &limits, &mut patterns).unwrap_err();
+        assert_eq!(refused, SelectorError::TooManyPatterns(2), "before it is compiled");
+        assert_eq!(remote_matcher(2, "a", "(", &limits, &mut patterns).unwrap_err(), refused);
+        assert!(remote_matcher(3, "a", "b|c", &limits, &mut patterns).is_ok());
+    }
+
+    #[test]
+    fn patterns_take_memory_that_other_requests_then_do_not_have() {
+        let limits = Limits { memory_bytes: 2 * COMPILED_BYTES, ..Limits::default() };
+        let budget = Budget::new(limits.memory_bytes);
+        let mut first = Patterns::new(&limits, budget.hold_nothing());
+        let mut second = Patterns::new(&limits, budget.hold_nothing());
+        let ask = |patterns: &mut Patterns| parse_selector(r#"{a=~"b."}"#, &limits, patterns).map(|_| ());
+        assert_eq!((ask(&mut first), ask(&mut second)), (Ok(()), Ok(())));
+        assert_eq!(ask(&mut second), Err(SelectorError::Memory));
+        drop(first);
+        assert_eq!(ask(&mut second), Ok(()));
+        assert_eq!(ask(&mut second), Err(SelectorError::TooManyPatterns(2)), "more than there is memory for at all");
     }
 
     #[rstest]
@@ -260,13 +330,13 @@ mod tests {
         ) {
             let pairs = value.as_deref().map(|value| ("l", value));
             let labels = Labels::from_pairs(pairs).unwrap();
-            let matcher = remote_matcher(kind, "l", &operand, &Limits::default()).unwrap();
+            let matcher = remote_alone(kind, "l", &operand, &Limits::default()).unwrap();
             prop_assert_eq!(matcher.accepts(&labels), oracle(kind, value.as_deref(), &operand));
         }
 
         #[test]
         fn no_text_panics(text in "\\PC{0,60}") {
-            let parsed = parse_selector(&text, &Limits::default());
+            let parsed = parse_alone(&text, &Limits::default());
             prop_assert!(parsed.is_err() || parsed.is_ok_and(|matchers| !matchers.is_empty()));
             prop_assert!(escape_braces(&text).is_none_or(|escaped| escaped.len() > text.len()));
         }

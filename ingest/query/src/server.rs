@@ -15,10 +15,12 @@ use mysql_async::prelude::Queryable;
 use thiserror::Error;
 use understudy_model::{SeriesId, Tenant};
 use understudy_sql::{Login, Tls};
-use understudy_store::{Matcher, Merger, ReadError, Series, label_names, label_values, matching_series, read_blocks};
+use understudy_store::{
+    Kept, Matcher, Merger, ReadError, Series, label_names, label_values, matching_series, read_blocks,
+};
 use understudy_wire::{Epoch, ShardName};
 
-use crate::budget::Held;
+use crate::budget::{Exhausted, Held, Load};
 use crate::limits::Limits;
 use crate::merge::Selected;
 use crate::topology::Server;
@@ -69,7 +71,7 @@ pub enum ServerError {
         most: usize,
     },
     /// Others hold the memory.
-    #[error("other queries use all the memory for samples")]
+    #[error("other queries use all the memory")]
     Memory,
     /// What is stored cannot be read.
     #[error("{0}")]
@@ -83,6 +85,15 @@ impl ServerError {
             Self::Unreachable(_) | Self::Failed(_) | Self::Damaged(_) => true,
             Self::OldEpoch { .. } | Self::Behind(_) | Self::NotKnown => true,
             Self::TooSlow | Self::TooMany { .. } | Self::Memory => false,
+        }
+    }
+}
+
+impl From<Exhausted> for ServerError {
+    fn from(exhausted: Exhausted) -> Self {
+        match exhausted {
+            Exhausted::Now => Self::Memory,
+            Exhausted::Ever(most) => Self::TooMany { what: "bytes of series and samples", most },
         }
     }
 }
@@ -214,28 +225,30 @@ impl Session for MysqlSession {
     async fn run(&mut self, tenant: &Tenant, work: &Work, held: &mut Held) -> Result<Found, ServerError> {
         let conn = &mut self.conn;
         let most = self.limits.series;
+        let mut left = Allowance { limits: &self.limits, load: Load::default(), held, refusal: None };
         let mut found = work.nothing();
         match (work, &mut found.results) {
             (Work::Samples(selections), Results::Samples(results)) => {
-                let mut left = Allowance { samples: self.limits.samples, used: 0, held };
                 for (selection, result) in selections.iter().zip(results) {
-                    found.duplicates += read(conn, tenant, selection, most, &mut left, result).await?;
+                    found.duplicates += read(conn, tenant, selection, &mut left, result).await?;
                 }
             }
             (Work::Series(selectors), Results::Series(series)) => {
                 for matchers in selectors {
-                    series.extend(find(conn, tenant, matchers, most).await?.into_iter().map(|series| series.labels));
+                    series.extend(find(conn, tenant, matchers, &mut left).await?.into_iter().map(|one| one.labels));
                     check("series", series.len(), most)?;
                 }
             }
             (Work::LabelNames(selectors), Results::Texts(texts)) => {
                 for matchers in or_all(selectors) {
-                    texts.extend(or_none(label_names(conn, tenant, matchers, most).await)?);
+                    let names = label_names(conn, tenant, matchers, most, &mut |kept| left.keep(kept)).await;
+                    texts.extend(left.outcome(names)?);
                 }
             }
             (Work::LabelValues(name, selectors), Results::Texts(texts)) => {
                 for matchers in or_all(selectors) {
-                    texts.extend(or_none(label_values(conn, tenant, name, matchers, most).await)?);
+                    let values = label_values(conn, tenant, name, matchers, most, &mut |kept| left.keep(kept)).await;
+                    texts.extend(left.outcome(values)?);
                 }
             }
             // `nothing` gives results of the work's own kind.
@@ -245,38 +258,66 @@ impl Session for MysqlSession {
     }
 }
 
-/// What one request may still read here.
+/// What one request may keep here.
 struct Allowance<'a> {
-    samples: usize,
-    used: usize,
+    limits: &'a Limits,
+    load: Load,
     held: &'a mut Held,
+    /// Why something was not kept.
+    refusal: Option<ServerError>,
+}
+
+impl Allowance<'_> {
+    /// One thing more is found.
+    fn keep(&mut self, kept: Kept<'_>) -> Result<(), ReadError> {
+        match kept {
+            Kept::Series(labels) => self.load.add_series(labels),
+            Kept::Text(text) => self.load.add_text(text.len()),
+        }
+        self.hold()
+    }
+
+    /// So many samples are found in all.
+    fn keep_samples(&mut self, samples: usize) -> Result<(), ReadError> {
+        let most = self.limits.samples;
+        if samples > most {
+            return Err(ReadError::TooMany { what: "samples", most });
+        }
+        self.load.samples = samples;
+        self.hold()
+    }
+
+    fn hold(&mut self) -> Result<(), ReadError> {
+        self.held.grow_to(self.load.bytes()).map_err(|exhausted| {
+            self.refusal = Some(exhausted.into());
+            ReadError::TooMany { what: "bytes", most: self.limits.memory_bytes }
+        })
+    }
+
+    /// What came of a search, which does not know why it was ended from here.
+    fn outcome<T: Default>(&mut self, outcome: Result<T, ReadError>) -> Result<T, ServerError> {
+        self.refusal.take().map_or_else(|| or_none(outcome), Err)
+    }
 }
 
 async fn read(
     conn: &mut Conn,
     tenant: &Tenant,
     selection: &Selection,
-    most_series: usize,
     left: &mut Allowance<'_>,
     result: &mut Selected,
 ) -> Result<u64, ServerError> {
-    let series = find(conn, tenant, &selection.matchers, most_series).await?;
+    let series = find(conn, tenant, &selection.matchers, left).await?;
     let groups: BTreeSet<_> = series.iter().map(|series| series.group).collect();
     let wanted: HashSet<SeriesId> = series.iter().map(|series| series.id).collect();
-    let (times, most, used_before) = (selection.times_ms, left.samples, left.used);
+    let (times, before) = (selection.times_ms, left.load.samples);
     let mut merger = Merger::default();
-    let mut is_short = false;
     let reading = read_blocks(conn, tenant, &groups, times, |block, offset| {
         merger.add(&block, |id| wanted.contains(&id), times, offset);
-        let used = used_before + merger.samples_len();
-        is_short = left.held.grow_to(used).is_err();
-        if is_short || used > most { Err(ReadError::TooMany { what: "samples", most }) } else { Ok(()) }
-    });
-    match or_none(reading.await) {
-        Err(ServerError::TooMany { .. }) if is_short => return Err(ServerError::Memory),
-        outcome => outcome?,
-    }
-    left.used += merger.samples_len();
+        left.keep_samples(before + merger.samples_len())
+    })
+    .await;
+    left.outcome(reading)?;
     let mut merged = merger.finish();
     for series in series {
         if let Some(samples) = merged.series.remove(&series.id) {
@@ -286,8 +327,14 @@ async fn read(
     Ok(merged.duplicates)
 }
 
-async fn find(conn: &mut Conn, tenant: &Tenant, matchers: &[Matcher], most: usize) -> Result<Vec<Series>, ServerError> {
-    or_none(matching_series(conn, tenant, matchers, most).await)
+async fn find(
+    conn: &mut Conn,
+    tenant: &Tenant,
+    matchers: &[Matcher],
+    left: &mut Allowance<'_>,
+) -> Result<Vec<Series>, ServerError> {
+    let found = matching_series(conn, tenant, matchers, left.limits.series, &mut |kept| left.keep(kept)).await;
+    left.outcome(found)
 }
 
 /// Without a selector all series are meant.
@@ -324,5 +371,31 @@ fn of_mysql(step: &str, error: &mysql_async::Error) -> ServerError {
         }
         mysql_async::Error::Server(e) => ServerError::Failed(format!("{step}: error {}: {}", e.code, e.message)),
         other => ServerError::Unreachable(format!("{step}: {other}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_count_in_the_memory_of_a_request_before_any_sample_does() {
+        use crate::budget::Budget;
+        let limits = Limits { memory_bytes: 64 << 10, ..Limits::default() };
+        let budget = Budget::new(limits.memory_bytes);
+        let long = "x".repeat(10_000);
+        let labels = understudy_model::Labels::from_pairs([("job", long.as_str())]).unwrap();
+        let find = |held: &mut Held, series: usize| {
+            let mut left = Allowance { limits: &limits, load: Load::default(), held, refusal: None };
+            let found = (0..series).try_for_each(|_| left.keep(Kept::Series(&labels)));
+            left.outcome(found)
+        };
+        let (mut first, mut second) = (budget.hold_nothing(), budget.hold_nothing());
+        assert_eq!(find(&mut first, 2), Ok(()));
+        assert_eq!(find(&mut second, 1), Err(ServerError::Memory), "they are there: another request holds the memory");
+        drop(first);
+        assert_eq!(find(&mut second, 2), Ok(()));
+        let too_many = ServerError::TooMany { what: "bytes of series and samples", most: 64 << 10 };
+        assert_eq!(find(&mut second, 3), Err(too_many), "a request that does not fit alone need not come again");
     }
 }

@@ -13,6 +13,7 @@ use understudy_api::v1alpha1::{DatastoreStatus, Placement};
 use understudy_model::{Labels, Sample};
 use understudy_query::limits::Limits;
 use understudy_query::server::ServerError;
+use understudy_store::matcher::COMPILED_BYTES;
 
 const A: &str = "10.0.0.1:3306";
 const B: &str = "10.0.0.2:3306";
@@ -329,6 +330,45 @@ async fn a_hostile_body_is_refused(#[case] encoding: &str, #[case] body: Vec<u8>
     let request = Request::post("/api/v1/read").header("authorization", "Bearer acme.secret");
     let request = request.header("content-encoding", encoding).body(Body::from(body)).unwrap();
     assert_eq!(bench.send(request).await.0, code);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_with_too_many_patterns_is_refused_and_one_without_memory_for_them_is_told_to_come_again() {
+    let (bench, fakes) = two_shards();
+    let path = |patterns: usize| format!("/api/v1/series?{}", vec!["match[]=%7Ba%3D~%22b.%22%7D"; patterns].join("&"));
+    assert_eq!(bench.get(&path(16)).await.0, StatusCode::OK);
+    let (code, json) = bench.get(&path(17)).await;
+    assert_eq!(code, StatusCode::BAD_REQUEST);
+    assert!(json["error"].as_str().unwrap().contains("more than 16 patterns"), "{json}");
+
+    // Memory for three patterns, two of which a request holds that hangs.
+    fakes.change(A, |server| server.hangs_on_work = true);
+    let bench = Bench::new(fakes, Limits { memory_bytes: 3 * COMPILED_BYTES, ..Limits::default() });
+    bench.shard("s-0", &status(("s-0-a", A), 1, &[]));
+    let later = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        bench.get(&path(2)).await
+    };
+    let (_, (code, json)) = tokio::join!(bench.get(&path(2)), later);
+    assert_eq!((code, json["errorType"].as_str()), (StatusCode::SERVICE_UNAVAILABLE, Some("unavailable")), "{json}");
+}
+
+#[test]
+fn what_a_request_says_is_worked_on_where_no_other_request_waits() {
+    let one_worker =
+        tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build().unwrap();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    one_worker.block_on(async {
+        let busy = tokio::task::spawn_blocking(move || released.recv());
+        let (bench, _) = two_shards();
+        let read = Request::post("/api/v1/read").header("authorization", "Bearer acme.secret");
+        let mut read = Box::pin(bench.send(read.body(Body::from("not snappy")).unwrap()));
+        let mut series = Box::pin(bench.get("/api/v1/series?match[]=%7Ba%3D~%22(%22%7D"));
+        assert!(futures::poll!(&mut read).is_pending() && futures::poll!(&mut series).is_pending());
+        release.send(()).unwrap();
+        assert_eq!((read.await.0, series.await.0), (StatusCode::BAD_REQUEST, StatusCode::BAD_REQUEST));
+        busy.await.unwrap().unwrap();
+    });
 }
 
 #[tokio::test(start_paused = true)]

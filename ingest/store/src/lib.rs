@@ -37,5 +37,5 @@ pub use merge::{Merged, Merger};
 pub use pack::{LandingRow, Packed, Placed};
 pub use range::Range;
 pub use read::{Freshness, ReadError, read_blocks, read_samples};
-pub use select::{Series, label_names, label_values, matching_series};
+pub use select::{Keep, Kept, Series, label_names, label_values, matching_series};
 pub use window::Acceptance;

@@ -1,6 +1,8 @@
 //! Which series a query means: Prometheus' label matchers. Pure.
 
-use regex::{Regex, RegexBuilder};
+use std::collections::BTreeSet;
+
+use regex::{Error, RegexSet, RegexSetBuilder};
 use understudy_model::Labels;
 
 /// A condition on one label. A label that is missing counts as empty.
@@ -18,9 +20,21 @@ pub enum Op {
     /// Not equal to this.
     NotEqual(String),
     /// Matched as a whole by this.
-    Matches(Regex),
+    Matches(Pattern),
     /// Not matched as a whole by this.
-    NotMatches(Regex),
+    NotMatches(Pattern),
+}
+
+/// A pattern, ready to be held against values.
+#[derive(Clone, Debug)]
+pub struct Pattern(Form);
+
+#[derive(Clone, Debug)]
+enum Form {
+    /// It means one of these values.
+    List(BTreeSet<String>),
+    /// A set of one: unlike a single expression it does not remember where groups lie, which takes memory in the square of their number.
+    Compiled(RegexSet),
 }
 
 /// Why a regular expression is not taken.
@@ -33,8 +47,22 @@ pub struct RegexError {
     pub reason: String,
 }
 
-/// The most memory that a compiled expression may take, in bytes.
-const REGEX_BYTES: usize = 1 << 20;
+/// The longest pattern that is compiled, in bytes. What is compiled has a bound of its own, but before that the pattern is unpacked: some
+/// hundred bytes of memory for each of its own, and up to 64 KiB for a class, since `(?i)[\w]` holds each case of 140,000 characters in
+/// thousands of ranges. So a class counts as [`CLASS_BYTES`], and what is unpacked takes a few MiB at most.
+const PATTERN_BYTES: usize = 8 << 10;
+/// What a class such as `[a-z]`, `\w` or `\pL` counts as in the length of a pattern.
+const CLASS_BYTES: usize = 128;
+/// The most memory of each of the two automata of a pattern, forwards and backwards, in bytes. A character takes 32 to 68, a `\w` more
+/// than 45,000, so that `\w{150}` would take 7 MB.
+const AUTOMATON_BYTES: usize = 256 << 10;
+/// The most memory of what a thread remembers of the ways through an automaton, in bytes. Twice what the largest one needs at all; with less
+/// than that the engine takes a slower way.
+const CACHE_BYTES: usize = 512 << 10;
+
+/// What a compiled pattern takes at its worst, in bytes: two automata of 256 KiB, 1 MiB for a form of its own that the engine makes of
+/// some, and 0.8 MiB for each thread that matched with it, for three of them.
+pub const COMPILED_BYTES: usize = 4 << 20;
 
 impl Matcher {
     /// `name="value"`.
@@ -79,8 +107,8 @@ impl Matcher {
         match &self.op {
             Op::Equal(wanted) => wanted == value,
             Op::NotEqual(unwanted) => unwanted != value,
-            Op::Matches(regex) => regex.is_match(value),
-            Op::NotMatches(regex) => !regex.is_match(value),
+            Op::Matches(pattern) => pattern.is_match(value),
+            Op::NotMatches(pattern) => !pattern.is_match(value),
         }
     }
 
@@ -90,21 +118,78 @@ impl Matcher {
     }
 }
 
-fn whole(name: &str, pattern: &str) -> Result<Regex, RegexError> {
+impl Pattern {
+    /// Whether it matches the whole value.
+    pub fn is_match(&self, value: &str) -> bool {
+        match &self.0 {
+            Form::List(values) => values.contains(value),
+            Form::Compiled(set) => set.is_match(value),
+        }
+    }
+}
+
+/// Whether a pattern must be compiled, and takes up to [`COMPILED_BYTES`] then. One that lists values, such as `a|b`, need not.
+pub fn is_compiled(pattern: &str) -> bool {
+    listed(pattern).is_none()
+}
+
+fn whole(name: &str, pattern: &str) -> Result<Pattern, RegexError> {
+    if let Some(values) = listed(pattern) {
+        return Ok(Pattern(Form::List(values)));
+    }
+    let refused = |reason: String| RegexError { name: name.to_owned(), reason };
+    let length = length(pattern);
+    if length > PATTERN_BYTES {
+        return Err(refused(format!(
+            "it counts as {length} bytes, at most {PATTERN_BYTES} are taken, and a class such as [a-z] counts as {CLASS_BYTES}: ask with \
+             several shorter ones, or list whole values as a|b, which may be longer"
+        )));
+    }
     let compile = |pattern: &str| {
-        RegexBuilder::new(pattern)
-            .size_limit(REGEX_BYTES)
-            .build()
-            .map_err(|e| RegexError { name: name.to_owned(), reason: e.to_string() })
+        let set = RegexSetBuilder::new([pattern]).size_limit(AUTOMATON_BYTES).dfa_size_limit(CACHE_BYTES).build();
+        set.map_err(|e| match e {
+            Error::CompiledTooBig(most) => refused(format!(
+                "it takes more than {most} bytes once compiled: repeat less, and write [0-9A-Za-z_] for \\w and [0-9] for \\d, which \
+                 mean the letters and digits of all scripts here"
+            )),
+            other => refused(other.to_string()),
+        })
     };
     // Alone first: with brackets of its own that do not match it could break out of those around it.
     compile(pattern)?;
     // As Prometheus does: anchored, and a dot is any character.
-    compile(&format!("^(?s:{pattern})$"))
+    Ok(Pattern(Form::Compiled(compile(&format!("^(?s:{pattern})$"))?)))
+}
+
+/// The values that a pattern means if it only lists them, with a backslash before what would mean something else.
+fn listed(pattern: &str) -> Option<BTreeSet<String>> {
+    let mut values = BTreeSet::new();
+    let mut value = String::new();
+    let mut chars = pattern.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '|' => drop(values.insert(std::mem::take(&mut value))),
+            '\\' => value.push(chars.next().filter(|c| r".+*?()|[]{}^$\-/".contains(*c))?),
+            c if ".+*?()[]{}^$".contains(c) => return None,
+            c => value.push(c),
+        }
+    }
+    values.insert(value);
+    Some(values)
+}
+
+/// How long a pattern is, classes counted. An escaped bracket counts as one too.
+fn length(pattern: &str) -> usize {
+    let bytes = pattern.as_bytes();
+    let brackets = bytes.iter().filter(|byte| **byte == b'[').count();
+    let named = bytes.windows(2).filter(|pair| pair[0] == b'\\' && b"dDsSwWpP".contains(&pair[1])).count();
+    bytes.len() + CLASS_BYTES * (brackets + named)
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -131,6 +216,62 @@ mod tests {
     fn an_expression_that_breaks_out_of_its_group_or_is_too_large_is_refused() {
         for pattern in ["a)|(b", "(", "\\w{1000}{1000}"] {
             assert!(Matcher::matches("job", pattern).is_err(), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn an_expression_that_would_take_too_much_memory_is_refused_and_told_what_to_do() {
+        for (case, pattern, why) in [
+            ("repeats letters of all scripts", r"\w{10}".to_owned(), "more than 262144 bytes once compiled"),
+            ("repeats them without end", r"(\w{500}){500}".to_owned(), "more than 262144 bytes once compiled"),
+            ("is longer than it may be", format!(".*{}", "x".repeat(8191)), "at most 8192"),
+            ("has many classes", "[a-c]".repeat(100), "counts as 13300 bytes"),
+            ("has many classes by name", r"\d".repeat(64), "counts as 8320 bytes"),
+            ("has classes that hold each case of everything", format!("(?i){}", r"[\w]".repeat(1000)), "at most 8192"),
+        ] {
+            let refused = Matcher::matches("job", &pattern).unwrap_err();
+            assert!(refused.reason.contains(why) && refused.reason.contains(": "), "{case}: {refused}");
+        }
+    }
+
+    #[test]
+    fn what_people_ask_for_is_compiled() {
+        let names: Vec<String> = (0..100).map(|name| format!("deployment-{name:03}-with-a-name")).collect();
+        for pattern in [
+            ".*".to_owned(),
+            r"(?i)node-\d+\.example\.(com|org):9\d{3}".to_owned(),
+            "v{2000}".to_owned(),
+            format!("({}).*", ["[a-z0-9-]+"; 50].join("|")),
+            format!("(?:{})-[0-9]+", names.join("|")),
+        ] {
+            assert!(is_compiled(&pattern) && Matcher::matches("job", &pattern).is_ok(), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn a_list_of_values_is_not_compiled_and_may_be_long() {
+        let pods: Vec<String> = (0..2000).map(|pod| format!("a-pod-with-a-long-name-{pod:06}")).collect();
+        let pattern = pods.join("|");
+        assert!(!is_compiled(&pattern));
+        let matcher = Matcher::matches("pod", &pattern).unwrap();
+        assert!(pods.iter().all(|pod| matcher.accepts_value(pod)));
+        assert!(!matcher.accepts_value("a-pod-with-a-long-name") && matcher.needs_label());
+    }
+
+    proptest! {
+        #[test]
+        fn a_list_means_what_the_engine_makes_of_it(
+            parts in prop::collection::vec(r"[ab|/]|\\[.+*?()|{}^$/\[\]\\-]", 0..8), value in r"[ab|/.+\\\[-]{0,4}",
+        ) {
+            let pattern = parts.concat();
+            prop_assert!(!is_compiled(&pattern));
+            let grouped = format!("(?:{pattern})");
+            prop_assert!(is_compiled(&grouped));
+            let values = pattern.split('|').map(|one| one.replace('\\', ""));
+            for value in values.chain([value]) {
+                let accepts = |pattern: &str| Matcher::matches("l", pattern).unwrap().accepts_value(&value);
+                prop_assert_eq!(accepts(&pattern), accepts(&grouped), "{} {}", pattern, value);
+            }
         }
     }
 }

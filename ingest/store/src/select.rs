@@ -27,33 +27,33 @@ pub struct Series {
     pub labels: Labels,
 }
 
+/// What a search is about to keep in memory.
+#[derive(Clone, Copy, Debug)]
+pub enum Kept<'a> {
+    /// A series with these labels.
+    Series(&'a Labels),
+    /// The name of a label, or a value.
+    Text(&'a [u8]),
+}
+
+/// Told of each thing that a search is about to keep; its error ends the search.
+pub type Keep<'a> = dyn FnMut(Kept<'_>) -> Result<(), ReadError> + Send + 'a;
+
 /// The series of a tenant that fulfil all matchers, in order of their ids; an error when they are more than `most`.
 pub async fn matching_series(
     conn: &mut Conn,
     tenant: &Tenant,
     matchers: &[Matcher],
     most: usize,
+    keep: &mut Keep<'_>,
 ) -> Result<Vec<Series>, ReadError> {
-    let mut found = Vec::new();
-    for (sql, params) in statements(conn, tenant, matchers).await? {
-        let mut result = match conn.exec_iter(sql, Params::Positional(params)).await.map_err(failed("find series")) {
-            Ok(result) => result,
-            // Nothing was ever stored here.
-            Err(ReadError::NotThere) => return Ok(Vec::new()),
-            Err(e) => return Err(e),
-        };
-        while let Some(row) = result.next().await.map_err(failed("find series"))? {
-            let (id, group, labels): (Vec<u8>, Vec<u8>, Vec<u8>) =
-                mysql_async::from_row_opt(row).map_err(|e| ReadError::Damaged(e.to_string()))?;
-            let labels = decode_labels(&labels).map_err(|e| ReadError::Damaged(e.to_string()))?;
-            if matchers.iter().all(|matcher| matcher.accepts(&labels)) {
-                if found.len() == most {
-                    return Err(ReadError::TooMany { what: "series", most });
-                }
-                found.push(Series { id: SeriesId(id16(id)?), group: GroupId(id16(group)?), labels });
-            }
-        }
-    }
+    let mut found: Vec<Series> = Vec::new();
+    visit(conn, tenant, matchers, most, keep, |series, keep| {
+        keep(Kept::Series(&series.labels))?;
+        found.push(series);
+        Ok(())
+    })
+    .await?;
     found.sort_by_key(|series| series.id);
     found.dedup_by_key(|series| series.id);
     Ok(found)
@@ -65,16 +65,22 @@ pub async fn label_names(
     tenant: &Tenant,
     matchers: &[Matcher],
     most: usize,
+    keep: &mut Keep<'_>,
 ) -> Result<BTreeSet<String>, ReadError> {
     if matchers.is_empty() {
         let sql = "SELECT DISTINCT name FROM `store`.`series_label` WHERE tenant = ?";
-        let names = texts(conn, "list label names", sql, vec![tenant_value(tenant)]).await?;
+        let mut names = Vec::new();
+        texts(conn, "list label names", sql, vec![tenant_value(tenant)], |name| take(&mut names, name, keep)).await?;
         if names.iter().all(|name| name.len() < NAME_BYTES) {
             return names.into_iter().map(text).collect();
         }
     }
-    let series = matching_series(conn, tenant, matchers, most).await?;
-    Ok(series.iter().flat_map(|s| s.labels.iter().map(|(name, _)| name.to_owned())).collect())
+    let mut names = BTreeSet::new();
+    visit(conn, tenant, matchers, most, keep, |series, keep| {
+        series.labels.iter().try_for_each(|(name, _)| take_once(&mut names, name, keep))
+    })
+    .await?;
+    Ok(names)
 }
 
 /// The values that a label has among the series that fulfil all matchers, sorted.
@@ -84,17 +90,71 @@ pub async fn label_values(
     name: &str,
     matchers: &[Matcher],
     most: usize,
+    keep: &mut Keep<'_>,
 ) -> Result<BTreeSet<String>, ReadError> {
     if matchers.is_empty() && name.len() < NAME_BYTES {
-        let values = values_of(conn, tenant, name).await?;
+        let mut values = Vec::new();
+        values_of(conn, tenant, name, |value| take(&mut values, value, keep)).await?;
         if values.iter().all(|value| value.len() < VALUE_BYTES) {
             return values.into_iter().map(text).collect();
         }
     }
     let mut matchers = matchers.to_vec();
     matchers.push(Matcher::not_equal(name, ""));
-    let series = matching_series(conn, tenant, &matchers, most).await?;
-    Ok(series.iter().filter_map(|s| s.labels.get(name).map(str::to_owned)).collect())
+    let mut values = BTreeSet::new();
+    visit(conn, tenant, &matchers, most, keep, |series, keep| match series.labels.get(name) {
+        Some(value) => take_once(&mut values, value, keep),
+        None => Ok(()),
+    })
+    .await?;
+    Ok(values)
+}
+
+/// Gives each series that fulfils all matchers to `each`, some perhaps twice; an error when they are more than `most`.
+async fn visit(
+    conn: &mut Conn,
+    tenant: &Tenant,
+    matchers: &[Matcher],
+    most: usize,
+    keep: &mut Keep<'_>,
+    mut each: impl FnMut(Series, &mut Keep<'_>) -> Result<(), ReadError> + Send,
+) -> Result<(), ReadError> {
+    let mut count = 0;
+    for (sql, params) in statements(conn, tenant, matchers, keep).await? {
+        let mut result = match conn.exec_iter(sql, Params::Positional(params)).await.map_err(failed("find series")) {
+            Ok(result) => result,
+            // Nothing was ever stored here.
+            Err(ReadError::NotThere) => return Ok(()),
+            Err(e) => return Err(e),
+        };
+        while let Some(row) = result.next().await.map_err(failed("find series"))? {
+            let (id, group, labels): (Vec<u8>, Vec<u8>, Vec<u8>) =
+                mysql_async::from_row_opt(row).map_err(|e| ReadError::Damaged(e.to_string()))?;
+            let labels = decode_labels(&labels).map_err(|e| ReadError::Damaged(e.to_string()))?;
+            if matchers.iter().all(|matcher| matcher.accepts(&labels)) {
+                if count == most {
+                    return Err(ReadError::TooMany { what: "series", most });
+                }
+                count += 1;
+                each(Series { id: SeriesId(id16(id)?), group: GroupId(id16(group)?), labels }, keep)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn take(texts: &mut Vec<Vec<u8>>, text: Vec<u8>, keep: &mut Keep<'_>) -> Result<(), ReadError> {
+    keep(Kept::Text(&text))?;
+    texts.push(text);
+    Ok(())
+}
+
+fn take_once(texts: &mut BTreeSet<String>, text: &str, keep: &mut Keep<'_>) -> Result<(), ReadError> {
+    if !texts.contains(text) {
+        keep(Kept::Text(text.as_bytes()))?;
+        texts.insert(text.to_owned());
+    }
+    Ok(())
 }
 
 /// What to ask MySQL so that the answers hold every series that can match. Equality is a point in the index and narrows most; without
@@ -103,6 +163,7 @@ async fn statements(
     conn: &mut Conn,
     tenant: &Tenant,
     matchers: &[Matcher],
+    keep: &mut Keep<'_>,
 ) -> Result<Vec<(String, Vec<Value>)>, ReadError> {
     let equals: Vec<(&str, &str)> = matchers
         .iter()
@@ -119,16 +180,16 @@ async fn statements(
         let sql = "SELECT series_id, group_id, labels FROM `store`.`series` WHERE tenant = ?".to_owned();
         return Ok(vec![(sql, vec![tenant_value(tenant)])]);
     };
-    let values = values_of(conn, tenant, matcher.name()).await?;
     // A value that fills its column may be longer, and a name that does may be another's: both are judged by the whole labels later.
     let cut = matcher.name().len() >= NAME_BYTES;
-    let wanted: Vec<Vec<u8>> = values
-        .into_iter()
-        .filter(|value| {
-            cut || value.len() >= VALUE_BYTES
-                || std::str::from_utf8(value).is_ok_and(|value| matcher.accepts_value(value))
-        })
-        .collect();
+    let mut wanted = Vec::new();
+    let choose = |value: Vec<u8>| {
+        let is_wanted = cut
+            || value.len() >= VALUE_BYTES
+            || std::str::from_utf8(&value).is_ok_and(|value| matcher.accepts_value(value));
+        if is_wanted { take(&mut wanted, value, keep) } else { Ok(()) }
+    };
+    values_of(conn, tenant, matcher.name(), choose).await?;
     Ok(wanted.chunks(VALUES).map(|values| by_values(tenant, matcher.name(), values)).collect())
 }
 
@@ -161,20 +222,34 @@ fn by_values(tenant: &Tenant, name: &str, values: &[Vec<u8>]) -> (String, Vec<Va
     (sql, params)
 }
 
-async fn values_of(conn: &mut Conn, tenant: &Tenant, name: &str) -> Result<Vec<Vec<u8>>, ReadError> {
+async fn values_of(
+    conn: &mut Conn,
+    tenant: &Tenant,
+    name: &str,
+    each: impl FnMut(Vec<u8>) -> Result<(), ReadError> + Send,
+) -> Result<(), ReadError> {
     let sql = "SELECT DISTINCT value FROM `store`.`series_label` WHERE tenant = ? AND name = ?";
     let params = vec![tenant_value(tenant), Value::Bytes(cut_name(name).to_vec())];
-    texts(conn, "list label values", sql, params).await
+    texts(conn, "list label values", sql, params, each).await
 }
 
-async fn texts(conn: &mut Conn, step: &'static str, sql: &str, params: Vec<Value>) -> Result<Vec<Vec<u8>>, ReadError> {
-    match conn.exec(sql, Params::Positional(params)).await {
-        Ok(rows) => Ok(rows),
-        Err(e) => match failed(step)(e) {
-            ReadError::NotThere => Ok(Vec::new()),
-            other => Err(other),
-        },
+/// Gives the one column of each row to `each`.
+async fn texts(
+    conn: &mut Conn,
+    step: &'static str,
+    sql: &str,
+    params: Vec<Value>,
+    mut each: impl FnMut(Vec<u8>) -> Result<(), ReadError> + Send,
+) -> Result<(), ReadError> {
+    let mut rows = match conn.exec_iter(sql, Params::Positional(params)).await.map_err(failed(step)) {
+        Ok(rows) => rows,
+        Err(ReadError::NotThere) => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    while let Some(row) = rows.next().await.map_err(failed(step))? {
+        each(mysql_async::from_row_opt(row).map_err(|e| ReadError::Damaged(e.to_string()))?)?;
     }
+    Ok(())
 }
 
 fn text(bytes: Vec<u8>) -> Result<String, ReadError> {

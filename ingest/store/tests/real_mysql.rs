@@ -20,7 +20,7 @@ use understudy_store::range::{RANGE_MS, ROW_SPAN_MS};
 use understudy_store::read::{freshness, newest_sample_ms, ranges};
 use understudy_store::retention::{drop_table, expired};
 use understudy_store::{
-    Matcher, ReadError, SeriesRow, label_names, label_values, matching_series, read_samples, schema,
+    Kept, Matcher, ReadError, SeriesRow, label_names, label_values, matching_series, read_samples, schema,
 };
 use understudy_wire::evidence::Stage;
 
@@ -93,7 +93,7 @@ impl Store {
     }
 
     async fn select(&mut self, tenant: &Tenant, matchers: &[Matcher]) -> Vec<String> {
-        let found = matching_series(&mut self.reader, tenant, matchers, MOST).await.unwrap();
+        let found = matching_series(&mut self.reader, tenant, matchers, MOST, &mut |_| Ok(())).await.unwrap();
         let mut names: Vec<String> = found.iter().map(|s| s.labels.get("id").unwrap_or_default().to_owned()).collect();
         names.sort();
         names
@@ -137,8 +137,8 @@ async fn samples_come_back_bit_by_bit_from_every_table_they_lie_in() {
     store.put(&[frame("acme", &[(up.clone(), late)])]).await;
     store.put(&[frame("zenith", &[(up.clone(), bits(&[(START + 2, 9)]))])]).await;
 
-    let series =
-        matching_series(&mut store.reader, &tenant("acme"), &[Matcher::equal("__name__", "up")], 10).await.unwrap();
+    let up_alone = [Matcher::equal("__name__", "up")];
+    let series = matching_series(&mut store.reader, &tenant("acme"), &up_alone, 10, &mut |_| Ok(())).await.unwrap();
     assert_eq!(series.len(), 1);
     let reader = &mut store.reader;
     let all = read_samples(reader, &tenant("acme"), &series, (i64::MIN, i64::MAX), MOST).await.unwrap();
@@ -198,14 +198,15 @@ async fn series_are_found_by_every_kind_of_matcher() {
     assert_eq!(store.select(&tenant("zenith"), &[Matcher::equal("job", "node")]).await, ["5"]);
 
     let reader = &mut store.reader;
-    let refused = matching_series(reader, &tenant("acme"), &[], 3).await;
+    let refused = matching_series(reader, &tenant("acme"), &[], 3, &mut |_| Ok(())).await;
     assert!(matches!(refused, Err(ReadError::TooMany { what: "series", most: 3 })), "{refused:?}");
-    let names = label_names(reader, &tenant("acme"), &[], MOST).await.unwrap();
+    let names = label_names(reader, &tenant("acme"), &[], MOST, &mut |_| Ok(())).await.unwrap();
     assert!(names.contains(&long_name) && names.contains("Pad") && names.contains("pad"), "{names:?}");
-    let names = label_names(reader, &tenant("zenith"), &[], MOST).await.unwrap();
+    let names = label_names(reader, &tenant("zenith"), &[], MOST, &mut |_| Ok(())).await.unwrap();
     assert_eq!(names.into_iter().collect::<Vec<_>>(), ["__name__", "id", "job", "zone"]);
     let values = async |reader: &mut Conn, name: &str, matchers: &[Matcher]| {
-        label_values(reader, &tenant("acme"), name, matchers, MOST).await.unwrap().into_iter().collect::<Vec<_>>()
+        let found = label_values(reader, &tenant("acme"), name, matchers, MOST, &mut |_| Ok(())).await;
+        found.unwrap().into_iter().collect::<Vec<_>>()
     };
     assert_eq!(values(reader, "job", &[]).await, ["mysql", "node"]);
     assert_eq!(values(reader, "zone", &[Matcher::equal("id", "2")]).await, ["b"]);
@@ -213,14 +214,45 @@ async fn series_are_found_by_every_kind_of_matcher() {
     assert!(values(reader, "nothing", &[]).await.is_empty());
 }
 
+/// Lets so many things be kept and no more.
+fn at_most(most: usize) -> impl FnMut(Kept<'_>) -> Result<(), ReadError> + Send {
+    let mut count = 0;
+    move |_| {
+        count += 1;
+        if count > most { Err(ReadError::TooMany { what: "things", most }) } else { Ok(()) }
+    }
+}
+
+#[tokio::test]
+async fn a_search_ends_where_no_more_may_be_kept() {
+    let mut store = Store::start().await;
+    for id in ["1", "2", "3", "4"] {
+        let up = labels(&[("__name__", "up"), ("job", "node"), ("id", id)]);
+        store.put(&[frame("acme", &[(up, vec![Sample::new(START, 1.0)])])]).await;
+    }
+    let (reader, acme) = (&mut store.reader, tenant("acme"));
+    let digit = [Matcher::matches("id", "[0-9]").unwrap()];
+    for (most, is_refused) in [(2, true), (8, false)] {
+        let errors = [
+            matching_series(reader, &acme, &[], MOST, &mut at_most(most)).await.err(),
+            label_names(reader, &acme, &[], MOST, &mut at_most(most)).await.err(),
+            label_values(reader, &acme, "id", &[], MOST, &mut at_most(most)).await.err(),
+            label_values(reader, &acme, "id", &digit, MOST, &mut at_most(most)).await.err(),
+        ];
+        for error in errors {
+            assert_eq!(matches!(error, Some(ReadError::TooMany { what: "things", .. })), is_refused, "{error:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn an_empty_shard_answers_with_nothing() {
     let mut store = Store::start().await;
     let reader = &mut store.reader;
     let acme = tenant("acme");
-    assert_eq!(matching_series(reader, &acme, &[], MOST).await.unwrap(), []);
-    assert!(label_values(reader, &acme, "job", &[], MOST).await.unwrap().is_empty());
-    assert!(label_names(reader, &acme, &[], MOST).await.unwrap().is_empty());
+    assert_eq!(matching_series(reader, &acme, &[], MOST, &mut |_| Ok(())).await.unwrap(), []);
+    assert!(label_values(reader, &acme, "job", &[], MOST, &mut |_| Ok(())).await.unwrap().is_empty());
+    assert!(label_names(reader, &acme, &[], MOST, &mut |_| Ok(())).await.unwrap().is_empty());
     assert!(read_samples(reader, &acme, &[], (0, 1), MOST).await.unwrap().series.is_empty());
     assert_eq!(newest_sample_ms(reader).await.unwrap(), None);
     assert_eq!(freshness(reader, "metrics-store").await.unwrap().complete_until_ms(), None);
@@ -240,8 +272,8 @@ async fn a_narrow_read_of_one_group_does_not_scan_its_table() {
         store.put(&frames).await;
     }
     store.writer.query_drop("ANALYZE TABLE store.landing_v1_1763899200").await.unwrap();
-    let series =
-        matching_series(&mut store.reader, &tenant("acme"), &[Matcher::equal("instance", "h3")], 10).await.unwrap();
+    let h3 = [Matcher::equal("instance", "h3")];
+    let series = matching_series(&mut store.reader, &tenant("acme"), &h3, 10, &mut |_| Ok(())).await.unwrap();
     let before = handler_reads(&mut store.reader).await;
     let times = (START + 600_000, START + 660_000);
     let read = read_samples(&mut store.reader, &tenant("acme"), &series, times, MOST).await.unwrap();

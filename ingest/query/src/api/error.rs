@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::gather::GatherError;
 use crate::params::ParamError;
 use crate::remote::{AnswerTooLarge, RequestError};
+use crate::selector::SelectorError;
 use crate::server::ServerError;
 
 /// Why a request is refused.
@@ -82,7 +83,10 @@ impl ApiError {
 
 impl From<ParamError> for ApiError {
     fn from(error: ParamError) -> Self {
-        Self::BadData(error.to_string())
+        match error {
+            ParamError::Selector(SelectorError::Memory) => Self::Busy(error.to_string()),
+            _ => Self::BadData(error.to_string()),
+        }
     }
 }
 
@@ -90,6 +94,7 @@ impl From<RequestError> for ApiError {
     fn from(error: RequestError) -> Self {
         match error {
             RequestError::TooLarge { .. } => Self::TooLarge(error.to_string()),
+            RequestError::Selector(SelectorError::Memory) => Self::Busy(error.to_string()),
             _ => Self::BadData(error.to_string()),
         }
     }

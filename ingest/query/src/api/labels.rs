@@ -1,19 +1,17 @@
 //! Series, label names, label values, build information: in Prometheus' JSON. I/O.
 
-use std::collections::BTreeMap;
-
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::json;
 use understudy_model::Labels;
 use understudy_store::Matcher;
 
 use super::error::ApiError;
-use super::{Shared, headers_of};
+use super::{Shared, apart, headers_of};
 use crate::gather::{Gathered, gather};
 use crate::params::{Params, parse};
 use crate::server::Servers;
@@ -91,13 +89,22 @@ async fn answer<S: Servers>(
     body: Body,
     work: impl FnOnce(&mut Params) -> Result<Work, ApiError>,
 ) -> Result<Response, ApiError> {
-    let (tenant, _place) = service.admit(headers).await?;
+    let (tenant, place) = service.admit(headers).await?;
     let form = service.body(body).await?;
-    let mut params = parse(query, &form, &service.limits)?;
+    let (query, limits, mut patterns) = (query.map(str::to_owned), service.limits.clone(), service.patterns());
+    // The place goes along: who hangs up does not get another one while this is still worked on.
+    let (_place, patterns, params) = apart(move || {
+        let params = parse(query.as_deref(), &form, &limits, &mut patterns);
+        (place, patterns, params)
+    })
+    .await?;
+    let mut params = params?;
     let work = work(&mut params)?;
-    let gathered = gather(&service.asker, &tenant, &work, &params.scope, service.partitions, &service.limits).await?;
+    let (scope, partitions, held) = (&params.scope, service.partitions, patterns.held());
+    let gathered = gather(&service.asker, &tenant, &work, scope, partitions, &service.limits, held).await?;
     service.metrics.missing_shards.inc_by(gathered.missing.len() as u64);
-    Ok(envelope(gathered, params.limit))
+    let limit = params.limit;
+    apart(move || envelope(gathered, limit)).await
 }
 
 fn envelope(gathered: Gathered, limit: Option<usize>) -> Response {
@@ -110,7 +117,7 @@ fn envelope(gathered: Gathered, limit: Option<usize>) -> Response {
     }
     match gathered.found.results {
         Results::Series(series) => {
-            let data = series.iter().take(most).map(object).collect();
+            let data = series.iter().take(most).map(Object).collect();
             (headers, Json(Envelope { status: "success", data, warnings })).into_response()
         }
         Results::Texts(texts) => {
@@ -121,8 +128,13 @@ fn envelope(gathered: Gathered, limit: Option<usize>) -> Response {
     }
 }
 
-fn object(labels: &Labels) -> BTreeMap<String, String> {
-    labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+/// Labels as JSON has them, without a copy of each.
+struct Object<'a>(&'a Labels);
+
+impl Serialize for Object<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter())
+    }
 }
 
 /// The name as it is meant: names that do not fit into a path are sent as `U__` with escapes.

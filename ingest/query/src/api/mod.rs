@@ -28,6 +28,7 @@ use crate::freshness::{fresh_until_header, served_by_header};
 use crate::gather::Gathered;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
+use crate::selector::Patterns;
 use crate::server::Servers;
 
 /// Which server of each shard answered, under which epoch, as what.
@@ -102,6 +103,11 @@ impl<S: Servers> Service<S> {
         }
     }
 
+    /// The patterns of a request, none yet.
+    fn patterns(&self) -> Patterns {
+        Patterns::new(&self.limits, self.asker.hold_nothing())
+    }
+
     /// The whole body, within its limit and its time.
     async fn body(&self, body: Body) -> Result<Bytes, ApiError> {
         let most = self.limits.request_bytes;
@@ -111,6 +117,12 @@ impl<S: Servers> Service<S> {
             Err(_) => Err(ApiError::BadData("the body did not arrive in time".into())),
         }
     }
+}
+
+/// Does what keeps a processor busy where no other request waits for it.
+async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| ApiError::Internal("the request could not be worked on".into()))
 }
 
 impl Turns {

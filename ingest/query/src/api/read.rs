@@ -7,7 +7,7 @@ use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 
 use super::error::ApiError;
-use super::{Shared, headers_of};
+use super::{Shared, apart, headers_of};
 use crate::gather::gather;
 use crate::params::parse_scope;
 use crate::remote::{decode_request, encode_response};
@@ -30,15 +30,23 @@ async fn answer<S: Servers>(
     headers: &HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let (tenant, _place) = service.admit(headers).await?;
+    let (tenant, place) = service.admit(headers).await?;
     let encoding = headers.get(CONTENT_ENCODING).map_or(b"snappy".as_slice(), |value| value.as_bytes());
     if encoding != b"snappy" {
         return Err(ApiError::Unsupported("remote read is packed with snappy".into()));
     }
     let scope = parse_scope(query)?;
     let body = service.body(body).await?;
-    let work = Work::Samples(decode_request(&body, &service.limits)?);
-    let mut gathered = gather(&service.asker, &tenant, &work, &scope, service.partitions, &service.limits).await?;
+    let (limits, mut patterns) = (service.limits.clone(), service.patterns());
+    // The place goes along: who hangs up does not get another one while this is still worked on.
+    let (_place, patterns, selections) = apart(move || {
+        let selections = decode_request(&body, &limits, &mut patterns);
+        (place, patterns, selections)
+    })
+    .await?;
+    let work = Work::Samples(selections?);
+    let (partitions, held) = (service.partitions, patterns.held());
+    let mut gathered = gather(&service.asker, &tenant, &work, &scope, partitions, &service.limits, held).await?;
     let described = headers_of(&gathered);
     service.metrics.gave(gathered.found.samples(), gathered.found.duplicates);
     service.metrics.missing_shards.inc_by(gathered.missing.len() as u64);
@@ -47,12 +55,12 @@ async fn answer<S: Servers>(
     };
     let held = std::mem::take(&mut gathered.held);
     let limits = service.limits.clone();
-    let encoding = tokio::task::spawn_blocking(move || {
+    let body = apart(move || {
         let body = encode_response(results, &limits);
         drop(held);
         body
-    });
-    let body = encoding.await.map_err(|_| ApiError::Internal("the answer could not be encoded".into()))??;
+    })
+    .await??;
     let fixed = [(CONTENT_TYPE, "application/x-protobuf"), (CONTENT_ENCODING, "snappy")];
     Ok((fixed, described, body).into_response())
 }

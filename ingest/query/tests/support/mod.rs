@@ -18,7 +18,7 @@ use understudy_model::tokens::Tokens;
 use understudy_model::{Labels, Sample, Tenant};
 use understudy_query::api::{Service, Turns, router};
 use understudy_query::ask::Asker;
-use understudy_query::budget::Held;
+use understudy_query::budget::{Held, Load};
 use understudy_query::limits::Limits;
 use understudy_query::metrics::Metrics;
 use understudy_query::server::{ServerError, Servers, Session};
@@ -120,7 +120,8 @@ impl Session for FakeSession {
         if let Some(refusal) = server.refuses_work {
             return Err(refusal);
         }
-        held.grow_to(server.data.iter().map(|(_, _, samples)| samples.len()).sum()).map_err(|_| ServerError::Memory)?;
+        let samples = server.data.iter().map(|(_, _, samples)| samples.len()).sum();
+        held.grow_to(Load { samples, ..Load::default() }.bytes())?;
         let mut found = work.nothing();
         for (_, labels, samples) in server.data.iter().filter(|(owner, _, _)| owner == tenant) {
             match (work, &mut found.results) {
