@@ -13,7 +13,8 @@ use std::time::{Duration, SystemTime};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, interval, timeout};
+use tokio_util::sync::CancellationToken;
 use understudy_model::Tenant;
 use understudy_wire::{Epoch, ShardName};
 
@@ -110,6 +111,15 @@ impl<S: Servers> Asker<S> {
     /// No memory yet for a request, to grow.
     pub fn hold_nothing(&self) -> Held {
         self.budget.hold_nothing()
+    }
+
+    /// Closes idle connections that are no longer good for anything, until stopped.
+    pub async fn tidy(self: Arc<Self>, stop: CancellationToken) {
+        let mut now_and_then = interval(self.limits.idle / 4);
+        while stop.run_until_cancelled(now_and_then.tick()).await.is_some() {
+            let servers = self.topology.borrow().addresses();
+            self.servers.tidy(&servers);
+        }
     }
 
     /// What is known now.

@@ -6,7 +6,8 @@
 //!
 //! - [`remote`], [`grammar`], [`selector`], [`params`]: what a request says (pure)
 //! - [`topology`]: shards, routes, placements (pure); [`follow`] keeps it current (I/O)
-//! - [`work`]: what one server is asked and what it found (pure); [`server`]: asking it (I/O)
+//! - [`work`]: what one server is asked and what it found (pure); [`server`]: asking it (I/O); [`idle`]: connections that
+//!   are kept for that (pure)
 //! - [`ask`]: primary or standby, under which epoch; [`gather`]: all shards of a request (I/O through a trait)
 //! - [`merge`], [`freshness`]: many answers to one (pure)
 //! - [`api`]: HTTP; [`admin`]: the admin port (I/O)
@@ -21,6 +22,7 @@ pub mod follow;
 pub mod freshness;
 pub mod gather;
 pub mod grammar;
+pub mod idle;
 pub mod limits;
 pub mod merge;
 pub mod metrics;

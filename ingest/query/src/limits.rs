@@ -45,6 +45,8 @@ pub struct Limits {
     pub standby_behind: Duration,
     /// How long a primary that did not answer is not asked first.
     pub shun: Duration,
+    /// How long a connection to a server is kept for the next request.
+    pub idle: Duration,
     /// How long a client may take for its headers; also how long an idle connection is kept.
     pub header_timeout: Duration,
     /// How long a client may take for its body.
@@ -75,6 +77,7 @@ impl Default for Limits {
             request: Duration::from_secs(15),
             standby_behind: Duration::from_secs(300),
             shun: Duration::from_secs(1),
+            idle: Duration::from_secs(60),
             header_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(10),
             connections: 1024,

@@ -65,6 +65,7 @@ async fn run(config: Config) -> Result<()> {
     tasks.spawn(shards);
     tasks.spawn(follow::follow_datastore(client, namespace, datastore, topology, background.clone()));
     tasks.spawn(tokens.keep_current(background.clone()));
+    tasks.spawn(Arc::clone(&service.asker).tidy(background.clone()));
     let connections = Connections {
         most: limits.connections,
         header_timeout: limits.header_timeout,

@@ -3,16 +3,17 @@
 //! A session is asked within one read-only transaction on a consistent snapshot, which begins by saying its epoch: what
 //! is read afterwards is of the same moment.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use thiserror::Error;
+use tokio::time::Instant;
 use understudy_model::{SeriesId, Tenant};
 use understudy_sql::{Login, Tls};
 use understudy_store::{
@@ -21,6 +22,7 @@ use understudy_store::{
 use understudy_wire::{Epoch, ShardName};
 
 use crate::budget::{Exhausted, Held, Load};
+use crate::idle::Idle;
 use crate::limits::Limits;
 use crate::merge::Selected;
 use crate::topology::Server;
@@ -28,13 +30,13 @@ use crate::work::{Found, Results, Selection, Standing, Work};
 
 /// The account that may only read.
 const ACCOUNT: &str = "understudy_reader";
-/// Connections kept per server for the next request.
-const KEPT: usize = 8;
 
 /// The statement ran longer than `max_execution_time`.
 const TOO_SLOW: u16 = 3024;
 /// The table was made after the snapshot.
 const TABLE_CHANGED: u16 = 1412;
+/// The server ends the connection: it shuts down, somebody ended the connection or its session, or it was idle for too long.
+const ENDED: [u16; 4] = [1053, 1927, 3169, 4031];
 
 /// Why a server has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -109,6 +111,9 @@ pub trait Servers: Send + Sync + 'static {
 
     /// Takes back a connection whose last answer was complete.
     async fn give_back(&self, session: Self::Session);
+
+    /// Closes connections that were idle for too long, and those to servers that are not among these.
+    fn tidy(&self, servers: &BTreeSet<SocketAddr>);
 }
 
 /// A connection to one server.
@@ -131,7 +136,7 @@ pub struct MysqlServers {
     authority: Option<PathBuf>,
     consumer: String,
     limits: Limits,
-    idle: Mutex<HashMap<SocketAddr, Vec<Conn>>>,
+    idle: Mutex<Idle<Conn>>,
 }
 
 /// A connection to a MySQL server.
@@ -149,7 +154,8 @@ impl MysqlServers {
     /// authority that signed the servers' (None: no encryption, for tests), `consumer` the name under which the store's
     /// consumer keeps its offsets.
     pub fn new(credentials: PathBuf, authority: Option<PathBuf>, consumer: String, limits: Limits) -> Self {
-        Self { credentials, authority, consumer, limits, idle: Mutex::default() }
+        let idle = Mutex::new(Idle::new(limits.idle));
+        Self { credentials, authority, consumer, limits, idle }
     }
 
     fn login(&self, shard: &ShardName) -> Result<Login, ServerError> {
@@ -160,8 +166,16 @@ impl MysqlServers {
         Ok(Login { user: ACCOUNT.to_owned(), password: password.trim_end().to_owned(), tls })
     }
 
-    fn take(&self, address: SocketAddr) -> Option<Conn> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&address)?.pop()
+    fn idle(&self) -> MutexGuard<'_, Idle<Conn>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, address: SocketAddr, fresh: bool) -> Option<Conn> {
+        let mut idle = self.idle();
+        if fresh {
+            idle.forget(address);
+        }
+        idle.take(address, Instant::now())
     }
 }
 
@@ -175,7 +189,7 @@ impl Servers for MysqlServers {
             let (consumer, limits) = (self.consumer.clone(), self.limits.clone());
             MysqlSession { conn, address, is_reused, consumer, limits }
         };
-        if let Some(conn) = self.take(address).filter(|_| !fresh) {
+        if let Some(conn) = self.take(address, fresh) {
             return Ok(session(conn, true));
         }
         let login = self.login(shard)?;
@@ -193,13 +207,11 @@ impl Servers for MysqlServers {
         if !matches!(ended, Ok(Ok(()))) {
             return;
         }
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = idle.entry(session.address).or_default();
-        if kept.len() < KEPT {
-            kept.push(session.conn);
-        }
-        // Addresses come and go with replicas; those with nothing idle need no entry.
-        idle.retain(|_, conns| !conns.is_empty());
+        self.idle().keep(session.address, session.conn, Instant::now());
+    }
+
+    fn tidy(&self, servers: &BTreeSet<SocketAddr>) {
+        self.idle().tidy(servers, Instant::now());
     }
 }
 
@@ -369,6 +381,9 @@ fn of_mysql(step: &str, error: &mysql_async::Error) -> ServerError {
         mysql_async::Error::Server(e) if e.code == TABLE_CHANGED => {
             ServerError::Unreachable(format!("{step}: a table was made meanwhile"))
         }
+        mysql_async::Error::Server(e) if ENDED.contains(&e.code) => {
+            ServerError::Unreachable(format!("{step}: the connection was ended: error {}: {}", e.code, e.message))
+        }
         mysql_async::Error::Server(e) => ServerError::Failed(format!("{step}: error {}: {}", e.code, e.message)),
         other => ServerError::Unreachable(format!("{step}: {other}")),
     }
@@ -376,7 +391,23 @@ fn of_mysql(step: &str, error: &mysql_async::Error) -> ServerError {
 
 #[cfg(test)]
 mod tests {
+    use rstest::rstest;
+
     use super::*;
+
+    #[rstest]
+    #[case::the_server_shuts_down(1053, true)]
+    #[case::the_connection_was_killed(1927, true)]
+    #[case::the_session_was_killed(3169, true)]
+    #[case::it_was_idle_for_too_long(4031, true)]
+    #[case::a_table_was_made_meanwhile(1412, true)]
+    #[case::a_right_is_missing(1142, false)]
+    #[case::the_statement_alone_was_killed(1317, false)]
+    fn a_connection_that_was_ended_says_nothing_about_the_server(#[case] code: u16, #[case] is_lost: bool) {
+        let error = mysql_async::ServerError { code, message: "why".to_owned(), state: "HY000".to_owned() };
+        let error = of_mysql("begin", &mysql_async::Error::Server(error));
+        assert_eq!(matches!(error, ServerError::Unreachable(_)), is_lost, "{error}");
+    }
 
     #[test]
     fn labels_count_in_the_memory_of_a_request_before_any_sample_does() {

@@ -101,6 +101,12 @@ impl Topology {
         }
     }
 
+    /// Where the servers of all shards are.
+    pub fn addresses(&self) -> BTreeSet<SocketAddr> {
+        let servers = self.shards.values().flat_map(|view| view.primary.iter().chain(&view.standbys));
+        servers.map(|server| server.address).collect()
+    }
+
     /// The epoch of a shard; 0 when it is not known.
     pub fn epoch(&self, shard: &ShardName) -> Epoch {
         self.shards.get(shard).map(|view| view.epoch).unwrap_or_default()
@@ -227,6 +233,17 @@ pub(crate) mod tests {
         topology.apply_shard(name("s-0"), &status);
         let standbys: Vec<&str> = topology.shards[&name("s-0")].standbys.iter().map(|s| s.replica.as_str()).collect();
         assert_eq!(standbys, ["b"]);
+    }
+
+    #[test]
+    fn a_replica_that_is_replaced_leaves_no_address() {
+        let mut topology = Topology::default();
+        topology.apply_shard(name("s-0"), &status("a", 1, &[("b", "10.0.0.8")]));
+        topology.apply_shard(name("s-1"), &status("c", 2, &[]));
+        topology.apply_shard(name("s-0"), &status("a", 1, &[("d", "10.0.0.9")]));
+        let expected = ["10.0.0.1:3306", "10.0.0.2:3306", "10.0.0.9:3306"];
+        let expected: BTreeSet<SocketAddr> = expected.iter().map(|address| address.parse().unwrap()).collect();
+        assert_eq!(topology.addresses(), expected);
     }
 
     #[test]

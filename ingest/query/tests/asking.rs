@@ -3,17 +3,25 @@
 
 mod support;
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use rstest::rstest;
-use support::{Bench, Fakes, answer, labels, status, tenant};
+use support::{Bench, Fakes, TOPIC, answer, labels, status, tenant};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use understudy_api::v1alpha1::{DatastoreStatus, Placement};
 use understudy_model::{Labels, Sample};
+use understudy_query::ask::Asker;
 use understudy_query::limits::Limits;
+use understudy_query::metrics::Metrics;
 use understudy_query::server::ServerError;
+use understudy_query::topology::Topology;
 use understudy_store::matcher::COMPILED_BYTES;
+use understudy_wire::ShardName;
 
 const A: &str = "10.0.0.1:3306";
 const B: &str = "10.0.0.2:3306";
@@ -101,6 +109,39 @@ async fn a_primary_that_did_not_answer_is_not_asked_first_for_a_while() {
     assert_eq!(began.elapsed(), Duration::ZERO, "nobody waits for it");
     tokio::time::advance(Duration::from_secs(2)).await;
     assert_eq!(served_by(&bench).await.1, "s-0=s-0-a@4;primary");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_primary_that_ended_its_idle_connections_is_asked_on_a_fresh_one() {
+    let (bench, fakes) = one_shard();
+    fakes.change(A, |server| server.ended = 8);
+    for _ in 0..2 {
+        assert_eq!(served_by(&bench).await, (StatusCode::OK, "s-0=s-0-a@4;primary".into()), "and not shunned for it");
+    }
+    assert_eq!((fakes.begun(B), fakes.begun(C)), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_connections_to_servers_that_were_replaced_are_closed_before_they_are_a_minute_old() {
+    let (topology, known) = watch::channel(Topology::default());
+    let fakes = Fakes::default();
+    let asker = Asker::new(fakes.clone(), known, Limits::default(), TOPIC.to_owned(), Metrics::default());
+    let stop = CancellationToken::new();
+    let replace = async {
+        for standby in [("s-0-b", B), ("s-0-c", C)] {
+            topology
+                .send_modify(|known| known.apply_shard(ShardName::new("s-0"), &status(("s-0-a", A), 4, &[standby])));
+            tokio::time::sleep(Duration::from_secs(59)).await;
+        }
+        stop.cancel();
+    };
+    tokio::join!(replace, asker.tidy(stop.clone()));
+    let tidied = fakes.tidied.lock().unwrap();
+    let servers = |standby: &str| -> BTreeSet<SocketAddr> {
+        [A, standby].into_iter().map(|address| address.parse().unwrap()).collect()
+    };
+    assert_eq!(tidied.iter().filter(|told| **told == servers(B)).count(), 4);
+    assert_eq!(tidied.last(), Some(&servers(C)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,7 +1,7 @@
 //! Servers in memory that answer, keep silent or fail as they are told, and requests to the service over them.
 #![allow(dead_code, reason = "each test file that includes this uses a part of it")]
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -50,30 +50,38 @@ pub struct FakeServer {
     /// Says where it stands and nothing afterwards.
     pub hangs_on_work: bool,
     pub refuses_work: Option<ServerError>,
+    /// Idle connections to it that it has ended.
+    pub ended: usize,
     /// How often it was asked for its standing.
     pub begun: usize,
 }
 
 /// All servers, by address.
 #[derive(Clone, Default)]
-pub struct Fakes(pub Arc<Mutex<HashMap<SocketAddr, FakeServer>>>);
+pub struct Fakes {
+    pub servers: Arc<Mutex<HashMap<SocketAddr, FakeServer>>>,
+    /// The servers there were each time that idle connections were closed.
+    pub tidied: Arc<Mutex<Vec<BTreeSet<SocketAddr>>>>,
+}
 
 pub struct FakeSession {
     fakes: Fakes,
     address: SocketAddr,
+    is_reused: bool,
 }
 
 impl Fakes {
     pub fn change(&self, address: &str, change: impl FnOnce(&mut FakeServer)) {
-        change(self.0.lock().unwrap().entry(address.parse().unwrap()).or_default());
+        change(self.servers.lock().unwrap().entry(address.parse().unwrap()).or_default());
     }
 
     pub fn begun(&self, address: &str) -> usize {
-        self.0.lock().unwrap()[&address.parse().unwrap()].begun
+        self.servers.lock().unwrap()[&address.parse().unwrap()].begun
     }
 
     fn get(&self, address: SocketAddr) -> FakeServer {
-        self.0.lock().unwrap().get(&address).cloned().unwrap_or(FakeServer { is_down: true, ..FakeServer::default() })
+        let server = self.servers.lock().unwrap().get(&address).cloned();
+        server.unwrap_or(FakeServer { is_down: true, ..FakeServer::default() })
     }
 }
 
@@ -81,23 +89,32 @@ impl Fakes {
 impl Servers for Fakes {
     type Session = FakeSession;
 
-    async fn connect(&self, _: &ShardName, server: &Server, _: bool) -> Result<FakeSession, ServerError> {
-        if self.get(server.address).is_down {
+    async fn connect(&self, _: &ShardName, server: &Server, fresh: bool) -> Result<FakeSession, ServerError> {
+        let address = server.address;
+        let server = self.get(address);
+        if server.is_down {
             return Err(ServerError::Unreachable("refused".into()));
         }
-        Ok(FakeSession { fakes: self.clone(), address: server.address })
+        Ok(FakeSession { fakes: self.clone(), address, is_reused: !fresh && server.ended > 0 })
     }
 
     async fn give_back(&self, _: FakeSession) {}
+
+    fn tidy(&self, servers: &BTreeSet<SocketAddr>) {
+        self.tidied.lock().unwrap().push(servers.clone());
+    }
 }
 
 #[async_trait]
 impl Session for FakeSession {
     fn is_reused(&self) -> bool {
-        false
+        self.is_reused
     }
 
     async fn begin(&mut self) -> Result<Standing, ServerError> {
+        if self.is_reused {
+            return Err(ServerError::Unreachable("the connection was ended".into()));
+        }
         self.fakes.change(&self.address.to_string(), |server| server.begun += 1);
         let server = self.fakes.get(self.address);
         if server.is_silent {
