@@ -390,7 +390,8 @@ async fn a_request_with_too_many_patterns_is_refused_and_one_without_memory_for_
         tokio::time::sleep(Duration::from_secs(1)).await;
         bench.get(&path(2)).await
     };
-    let (_, (code, json)) = tokio::join!(bench.get(&path(2)), later);
+    let two = path(2);
+    let (_, (code, json)) = tokio::join!(bench.get(&two), later);
     assert_eq!((code, json["errorType"].as_str()), (StatusCode::SERVICE_UNAVAILABLE, Some("unavailable")), "{json}");
 }
 
