@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use serde::Deserialize;
-use understudy_consumer::{Decoded, Placed, Record, Tx, View, ViewError};
+use understudy_consumer::{Decoded, Placed, Record, Rows, Tx, View, ViewError};
 use understudy_sql::{Db, Insert, Value};
 
 /// Longest kind, in characters.
@@ -153,7 +153,7 @@ impl View for Events {
         Ok(())
     }
 
-    fn route_changed(&mut self) {
+    fn route_changed(&mut self, _: Rows) {
         self.tables_are_there = false;
     }
 }

@@ -35,4 +35,4 @@ pub mod view;
 pub mod watch;
 
 pub use route::Route;
-pub use view::{Decoded, Placed, Record, Reject, Tx, View, ViewError};
+pub use view::{Decoded, Placed, Record, Reject, Rows, Tx, View, ViewError};

@@ -148,6 +148,8 @@ struct Runner<V: View, L> {
     moved: BTreeMap<i32, Instant>,
     /// The primary of the last connection.
     opened: Option<ReplicaName>,
+    /// Whether the view has not been told of the connection yet.
+    is_new_to_view: bool,
     /// When a route was followed under which nothing was stored yet.
     followed: Option<Instant>,
     /// When the last record of each partition came out of the log.
@@ -181,6 +183,7 @@ impl<V: View, L: Log> Runner<V, L> {
             heard: Ends::default(),
             moved: BTreeMap::new(),
             opened: None,
+            is_new_to_view: false,
             followed: None,
             came: BTreeMap::new(),
             reached_ms: BTreeMap::new(),

@@ -13,7 +13,7 @@ use understudy_store::catalogue::{INSERT_LABEL, INSERT_SERIES, tenant_value};
 use understudy_store::pack::{self, LandingInsert};
 use understudy_store::{Acceptance, KnownSeries, Range, SeriesRow, place, retention, schema, window};
 
-use crate::view::{Decoded, Placed, Record, Reject, Tx, View, ViewError};
+use crate::view::{Decoded, Placed, Record, Reject, Rows, Tx, View, ViewError};
 
 /// Series looked up in one statement.
 const LOOK_UP: usize = 1024;
@@ -272,8 +272,12 @@ impl View for TimeSeries {
         }
     }
 
-    fn route_changed(&mut self) {
-        self.known.clear();
+    fn route_changed(&mut self, rows: Rows) {
+        // Series come into the catalogue by transactions only, and none that was looked up is younger than the last of those. To look up
+        // tens of thousands again would take longer than the change of primary.
+        if rows == Rows::Unknown {
+            self.known.clear();
+        }
         self.tables = None;
         self.fresh.clear();
     }
@@ -405,7 +409,9 @@ mod tests {
         view.known.insert(frame.tenant(), frame.series().next().unwrap().id);
         let after = view.decode(&record(encoded(&[NOW]), Some(NOW))).weight;
         assert_eq!((before, after), (5, 1));
-        view.route_changed();
+        view.route_changed(Rows::Kept);
+        assert_eq!(view.decode(&record(encoded(&[NOW]), Some(NOW))).weight, 1);
+        view.route_changed(Rows::Unknown);
         assert_eq!(view.decode(&record(encoded(&[NOW]), Some(NOW))).weight, 5);
     }
 

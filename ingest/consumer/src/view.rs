@@ -5,7 +5,8 @@
 //! - all that it writes, it writes through the [`Tx`] it is given, into its own schema;
 //! - what it writes follows from the records and from what it reads in the same transaction: no clock, no random number, no counter of the
 //!   server. The same records may have to be applied again on a server that never saw the first time;
-//! - what it remembers between calls is either certain (told by [`View::committed`]) or checked, and forgotten in [`View::route_changed`];
+//! - what it remembers between calls is either certain (told by [`View::committed`]) or checked, and forgotten in [`View::route_changed`]
+//!   as far as [`Rows`] says;
 //! - tables are made in [`View::prepare`], never in `apply`: DDL would end the transaction;
 //! - a statement that failed in `apply` is the end of this attempt: see [`Tx`].
 
@@ -35,9 +36,19 @@ pub trait View: Send + 'static {
     /// The transaction of the last [`View::apply`] is committed. Not told when the outcome is unknown, nor of a transaction without items.
     fn committed(&mut self) {}
 
-    /// Another connection, perhaps to another server with older data: what was remembered of the database's content may not be so there.
-    /// Called before anything else on each connection.
-    fn route_changed(&mut self) {}
+    /// Another connection, perhaps to another server: what was remembered of the database's content may not be so there. Called before
+    /// [`View::prepare`] on each connection, and when a table turns out to be gone.
+    fn route_changed(&mut self, _rows: Rows) {}
+}
+
+/// What the rows of a server are, compared with those that this process left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// By the stored offsets every transaction that [`View::committed`] told of is there, and every one before it. What [`View::prepare`] made
+    /// outside of a transaction may be missing.
+    Kept,
+    /// Some may be missing.
+    Unknown,
 }
 
 /// An item and where it came from.

@@ -11,6 +11,7 @@ use mysql_async::prelude::Queryable;
 use support::{Ask, Careless, Lines, SOON, Shard, TestLog, config, start, start_with, until};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use understudy_consumer::Rows;
 use understudy_consumer::placement::{Entry, placement_of};
 use understudy_kafka::DeadLetter;
 use understudy_kafka::fake::{MemoryLog, Mood};
@@ -64,6 +65,28 @@ async fn a_promoted_replica_that_lags_goes_on_from_its_own_offset() {
     shard.promote(1).await;
     shard.holds_exactly(1, &log).await;
     assert!(consumer.counted("rewinds") >= 2, "the log was read again from what the replica has");
+    consumer.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_is_told_whether_a_new_primary_has_all_that_was_committed() {
+    let (mut shard, log, dead) = (Shard::start(2).await, TestLog::new(3), dead());
+    let lines = Lines::default();
+    let told = lines.told.clone();
+    let last = || told.lock().unwrap().last().copied();
+    let consumer = start("a", &shard, &log, &dead, lines);
+    log.produce(200);
+    shard.holds_exactly(0, &log).await;
+    assert_eq!(last(), Some(Rows::Unknown), "of the first one nothing is known");
+    shard.holds_exactly(1, &log).await;
+    shard.servers[2].admin().stop_receiving(SOON).await.unwrap();
+    shard.promote(1).await;
+    log.produce(100);
+    shard.holds_exactly(1, &log).await;
+    assert_eq!(last(), Some(Rows::Kept));
+    shard.promote(2).await;
+    shard.holds_exactly(2, &log).await;
+    assert_eq!(last(), Some(Rows::Unknown), "it lacks the last ones");
     consumer.end().await;
 }
 

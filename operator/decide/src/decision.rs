@@ -365,6 +365,8 @@ pub struct View {
     pub promotable: usize,
     /// Whether there are as many intact copies as asked for.
     pub redundant: bool,
+    /// The one node that all replicas are on, when pods could be on another as well.
+    pub one_node: Option<String>,
     /// What is being done, in a few words; None: nothing.
     pub doing: Option<String>,
 }

@@ -9,6 +9,7 @@ use understudy_wire::{GtidSet, ReplicaName};
 use crate::decision::{Draft, Order, OrderKind, Reason, Step};
 use crate::failover::candidate::errant;
 use crate::failover::snapshot::{MANAGER_PORT, OrderFact, Replica, Snapshot, with_port};
+use crate::topology::consumers_come_first;
 
 /// How soon an order that was not carried out is given again.
 const RETRY: Millis = 3_000;
@@ -64,6 +65,10 @@ fn follow(s: &Snapshot, name: &ReplicaName, server: &Server, primary: &ReplicaNa
         None => false,
     };
     if follows && server.epoch >= epoch && server.read_only != Some(false) {
+        return;
+    }
+    // New relay logs are a dozen writes to disk, and Kafka holds what is not copied meanwhile. One that takes writes is told at once.
+    if consumers_come_first(s) && server.read_only != Some(false) {
         return;
     }
     if may_send(s.order(name, OrderKind::Follow, epoch)) {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use jiff::Timestamp;
 use understudy_wire::ReplicaName;
 
 use crate::decision::Sentence;
@@ -30,7 +31,16 @@ pub fn avoid(s: &Snapshot, replaced: Option<(&ReplicaName, &Replica)>) -> Vec<St
     avoid.into_iter().collect()
 }
 
-/// Nodes on which a replica of this shard fell silent or was lost, and none is heard now.
+/// After so many seconds Kubernetes' own word on a node counts: it calls a lost one unready within 50.
+const KUBERNETES_KNOWS: i64 = 300;
+
+/// Whether a node on which a replica was lost is back: Kubernetes has called it ready since, or never doubted it for long.
+fn is_back(s: &Snapshot, node: &str, lost: Option<Timestamp>) -> bool {
+    let Some(ready) = s.nodes.get(node).and_then(|facts| facts.ready_since) else { return false };
+    lost.is_none_or(|lost| ready > lost || s.now.as_second().saturating_sub(lost.as_second()) >= KUBERNETES_KNOWS)
+}
+
+/// Nodes on which a replica of this shard fell silent or was lost, which are not back, and on which none is heard now.
 fn silent_nodes(s: &Snapshot) -> BTreeSet<String> {
     let t = &s.policy.thresholds;
     let mut silent = BTreeSet::new();
@@ -39,7 +49,8 @@ fn silent_nodes(s: &Snapshot) -> BTreeSet<String> {
         let here = s.node_of(name);
         match &replica.condemned {
             Some(condemned) if Sentence::was_lost(&condemned.reason) => {
-                silent.extend(here.or(condemned.node.as_deref()).map(ToOwned::to_owned));
+                let node = here.or(condemned.node.as_deref()).filter(|node| !is_back(s, node, condemned.at));
+                silent.extend(node.map(ToOwned::to_owned));
             }
             // Its pod was taken away: its silence says nothing of the node.
             Some(_) => {}

@@ -17,17 +17,20 @@ use crate::placement;
 use crate::replication_error::ReplicationError;
 use crate::view::role_of;
 
-/// For how long after a failover consumers come first, in milliseconds: some three times what they take on a busy machine.
+/// For how long after a change of primary consumers come first, in milliseconds: some three times what they take on a busy machine.
 const CONSUMERS_FIRST: i64 = 5_000;
 
 /// Whether what is missing is not made yet. A failover is over for those it is made for when consumers commit again; until then a new
 /// copy, of which nothing is there yet, would only take processor and disk from them.
 pub(crate) fn waits(s: &Snapshot) -> bool {
-    s.is_changing_primary() || (s.status.transition.is_none() && consumers_come_first(s))
+    let is_failover = || s.status.last_change.as_ref().is_some_and(|change| change.kind == Kind::Failover);
+    s.is_changing_primary() || (is_failover() && consumers_come_first(s))
 }
 
-fn consumers_come_first(s: &Snapshot) -> bool {
-    let change = s.status.last_change.as_ref().filter(|change| change.kind == Kind::Failover);
+/// Whether consumers have not committed on a new primary yet, and may still be about to.
+pub(crate) fn consumers_come_first(s: &Snapshot) -> bool {
+    let change =
+        s.status.last_change.as_ref().filter(|change| s.status.transition.is_none() && change.kind != Kind::Confirm);
     let (Some(at), Some(primary)) = (change.and_then(|change| change.at), &s.status.primary) else { return false };
     let ago = s.now.as_millisecond().saturating_sub(at.as_millisecond());
     (0..CONSUMERS_FIRST).contains(&ago) && ledger::consumers_speak(s) && ledger::first_commit(s, primary).is_none()

@@ -41,9 +41,17 @@ pub(crate) fn view(s: &Snapshot, a: &Assessment, doing: Option<String>) -> View 
             .primary
             .as_ref()
             .is_some_and(|primary| s.status.transition.is_none() && is_redundant(s, primary)),
+        one_node: one_node(s),
         doing,
         replicas,
     }
+}
+
+fn one_node(s: &Snapshot) -> Option<String> {
+    let on: Vec<_> = s.cast().map(|(name, _)| s.node_of(name)).collect();
+    let first = on.first().copied().flatten().filter(|_| on.len() > 1)?;
+    let elsewhere = s.nodes.iter().any(|(name, facts)| name != first && facts.schedulable);
+    (elsewhere && on.iter().all(|node| *node == Some(first))).then(|| first.to_owned())
 }
 
 fn replica_view(s: &Snapshot, a: &Assessment, name: &ReplicaName, replica: &Replica) -> ReplicaView {

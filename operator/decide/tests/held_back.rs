@@ -120,6 +120,32 @@ fn after_a_failover_a_new_copy_waits_for_the_first_commit_but_not_for_long() {
 }
 
 #[test]
+fn after_a_change_of_primary_the_others_follow_once_something_is_committed_but_one_that_takes_writes_at_once() {
+    let follows = |kind: Kind, ago: i64, commits_since: Option<u64>, writes: bool| {
+        let mut scene = Scene::well();
+        let at = scene.0.now - jiff::SignedDuration::from_millis(ago);
+        scene.0.status.last_change =
+            Some(LastChange { kind, epoch: EPOCH, from: None, record: None, cause: None, at: Some(at) });
+        scene.server("c", |server| {
+            server.read_only = Some(!writes);
+            server.replication.as_mut().expect("it replicates").value.source = Some("10.0.0.9:3306".into());
+        });
+        scene.says(&consumer(), "a", Some(Probe { committing_since: commits_since, ..commits() }), None);
+        scene.order_to("c", OrderKind::Follow).is_some()
+    };
+    for (case, kind, ago, commits_since, writes, expected) in [
+        ("failover, nothing is committed yet", Kind::Failover, 4_900, None, false, false),
+        ("switchover, nothing is committed yet", Kind::Switchover, 4_900, None, false, false),
+        ("for long", Kind::Failover, 5_000, None, false, true),
+        ("something is", Kind::Switchover, 900, Some(10), false, true),
+        ("nothing is, and it takes writes", Kind::Failover, 900, None, true, true),
+        ("the primary is the same", Kind::Confirm, 900, None, false, true),
+    ] {
+        assert_eq!(follows(kind, ago, commits_since, writes), expected, "{case}");
+    }
+}
+
+#[test]
 fn the_services_follow_a_new_primary_before_the_old_one_is_cleared_away() {
     let mut scene = Scene::well();
     scene.0.status.primary = Some(name("b"));

@@ -328,6 +328,39 @@ fn a_lost_node_is_avoided_even_if_nothing_else_is_free() {
 }
 
 #[test]
+fn a_node_that_was_lost_is_used_again_once_kubernetes_says_that_it_is_back() {
+    let ago = |scene: &Scene, seconds: i64| scene.0.now - jiff::SignedDuration::from_secs(seconds);
+    for (case, lost, ready_since, avoided) in [
+        ("lost a minute ago, and Kubernetes has not noticed", 60, Some(9_000), true),
+        ("lost two minutes ago, and unready", 120, None, true),
+        ("lost for hours, and unready", 9_000, None, true),
+        ("lost two minutes ago, and ready again", 120, Some(10), false),
+        ("lost five minutes ago, and never unready", 300, Some(9_000), false),
+    ] {
+        let mut scene = Scene::well();
+        scene.replica("b", |replica| {
+            replica.condemned =
+                Some(Condemned { reason: "Lost".into(), node: Some("node-2".into()), ..Condemned::default() });
+            replica.pod = Fact::Absent;
+        });
+        let at = ago(&scene, lost);
+        scene.replica("b", |replica| replica.condemned.as_mut().expect("it is condemned").at = Some(at));
+        scene.0.reports.retain(|received| received.report.observer != manager("b"));
+        let ready_since = ready_since.map(|seconds| ago(&scene, seconds));
+        scene.0.nodes.get_mut("node-2").expect("a node").ready_since = ready_since;
+        scene.replica("c", |replica| {
+            replica.condemned =
+                Some(Condemned { reason: "FailedOver".into(), node: Some("node-3".into()), ..Condemned::default() });
+            replica.pod = Fact::Absent;
+        });
+        let found = grown(&scene)
+            .into_iter()
+            .any(|new| new.avoid_nodes.contains(&"node-2".to_owned()) && new.replaces == Some(name("c")));
+        assert_eq!(found, avoided, "{case}");
+    }
+}
+
+#[test]
 fn the_node_of_a_replica_whose_pod_was_taken_away_is_not_taken_for_lost() {
     let mut scene = Scene::well();
     for (letter, node) in [("b", "node-2"), ("c", "node-3")] {

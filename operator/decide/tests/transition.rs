@@ -7,7 +7,7 @@ use understudy_decide::failover::record::{Outcome, Phase as RecordPhase};
 use understudy_decide::failover::snapshot::*;
 use understudy_decide::{Order, OrderKind, Reason, Step};
 use understudy_wire::Epoch;
-use understudy_wire::evidence::Phase;
+use understudy_wire::evidence::{Phase, Probe};
 
 fn published(scene: &Scene) -> Option<String> {
     scene.steps().into_iter().find_map(|step| match step {
@@ -168,6 +168,8 @@ fn after_a_failover_the_old_primary_is_condemned_whatever_became_of_it() {
         scene.steps().into_iter().any(|step| matches!(step, Step::Condemn { replica, .. } if replica == name("a")))
     };
     assert!(condemned(&scene));
+    assert!(scene.order_to("c", OrderKind::Follow).is_none(), "consumers come first");
+    scene.says(&consumer(), "b", Some(Probe { committing_since: Some(10), ..commits() }), None);
     let Some(Order::Follow(follow)) = scene.order_to("c", OrderKind::Follow) else { panic!("c follows") };
     assert_eq!((follow.source, follow.address.as_str()), (name("b"), "10.0.0.2:3306"));
     scene.0.status.last_change.as_mut().expect("set above").kind = Kind::Switchover;

@@ -3,6 +3,7 @@
 mod support;
 
 use support::*;
+use understudy_decide::Fact;
 use understudy_wire::evidence::Millis;
 
 #[test]
@@ -29,5 +30,28 @@ fn a_standby_that_does_not_keep_up_says_how_far_it_is_behind_in_steps() {
         assert_eq!(view.redundant, expected.is_none(), "{case}: what is said is why a copy is missing");
         let primary = view.replicas.iter().find(|replica| replica.name == name("a")).expect("it is there");
         assert_eq!(primary.behind, None, "{case}");
+    }
+}
+
+#[test]
+fn replicas_that_are_all_on_one_node_are_told_of_when_there_is_another() {
+    let together = |count: usize, elsewhere: bool| {
+        let mut scene = Scene::well();
+        for letter in ["a", "b", "c"].into_iter().take(count) {
+            scene.replica(letter, |replica| {
+                if let Fact::Present(pod) = &mut replica.pod {
+                    pod.node = Some("node-1".into());
+                }
+            });
+        }
+        scene.0.nodes.values_mut().for_each(|node| node.schedulable = elsewhere);
+        scene.plan().view.one_node
+    };
+    for (case, count, elsewhere, expected) in [
+        ("all", 3, true, Some("node-1")),
+        ("two of three", 2, true, None),
+        ("all, and pods can be on no other", 3, false, None),
+    ] {
+        assert_eq!(together(count, elsewhere).as_deref(), expected, "{case}");
     }
 }

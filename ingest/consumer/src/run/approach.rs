@@ -16,7 +16,7 @@ use crate::log::{Ends, Log};
 use crate::placement::within;
 use crate::route::Route;
 use crate::session::{Session, TxError};
-use crate::view::View;
+use crate::view::{Rows, View};
 
 /// How long the log may take to be brought to other positions.
 const ASSIGN: Duration = Duration::from_secs(2);
@@ -36,7 +36,7 @@ impl<V: View, L: Log> Runner<V, L> {
                 self.deps.facts.selected(now());
                 self.deps.metrics.connections.inc();
                 self.session = Some(session);
-                self.view.route_changed();
+                self.is_new_to_view = true;
                 if self.opened.as_ref() != Some(&route.primary) {
                     self.opened = Some(route.primary.clone());
                     self.lanes.elsewhere();
@@ -106,6 +106,12 @@ impl<V: View, L: Log> Runner<V, L> {
         };
         let positions = self.lanes.positions();
         let resume = self.lanes.load(&placement, &paused, &offsets);
+        if std::mem::take(&mut self.is_new_to_view) {
+            self.view.route_changed(match resume {
+                Resume::KeepBatch | Resume::DropBatch => Rows::Kept,
+                Resume::Rewind => Rows::Unknown,
+            });
+        }
         let read = Instant::now();
         self.moved = stored.keys().map(|partition| (*partition, read)).collect();
         self.complete = stored.iter().map(|(p, stored)| (*p, stored.complete_until_ms)).collect();

@@ -17,7 +17,7 @@ use crate::guard::Guard;
 use crate::log::{Log, now_ms};
 use crate::machine::Worked;
 use crate::session::{Progress, Stored, TxError};
-use crate::view::{View, ViewError};
+use crate::view::{Rows, View, ViewError};
 
 /// How often rows are written only to say how far idle partitions are complete.
 const REFRESH: Duration = Duration::from_secs(1);
@@ -217,7 +217,7 @@ impl<V: View, L: Log> Runner<V, L> {
             ViewError::Step(e) if e.is_missing_table() && !self.missed_table => {
                 tracing::warn!(error = %e, "a table is gone; the view looks anew");
                 self.missed_table = true;
-                self.view.route_changed();
+                self.view.route_changed(Rows::Unknown);
                 Ok(Worked::Canary)
             }
             ViewError::Step(e) if e.error == ProbeError::ReadOnly || !e.is_answer() => Err(e),

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use tokio::sync::oneshot;
-use understudy_consumer::{Decoded, Placed, Record, Tx, View, ViewError};
+use understudy_consumer::{Decoded, Placed, Record, Rows, Tx, View, ViewError};
 use understudy_sql::Db;
 
 use super::Lines;
@@ -69,7 +69,7 @@ impl View for Careless {
         Ok(())
     }
 
-    fn route_changed(&mut self) {
-        self.lines.route_changed();
+    fn route_changed(&mut self, rows: Rows) {
+        self.lines.route_changed(rows);
     }
 }

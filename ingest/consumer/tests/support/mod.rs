@@ -30,7 +30,7 @@ use understudy_consumer::placement::{Placement, Spans};
 use understudy_consumer::run::{Config, Deps, run};
 use understudy_consumer::session::{Deadlines, Names};
 use understudy_consumer::status::Snapshot;
-use understudy_consumer::{Decoded, Placed, Record, Tx, View, ViewError};
+use understudy_consumer::{Decoded, Placed, Record, Rows, Tx, View, ViewError};
 use understudy_kafka::fake::MemoryLog;
 use understudy_kafka::reader::channel::{Outbox, channel};
 use understudy_kafka::{DeadLetter, Event, Events, Origin, Position, ReaderError};
@@ -210,6 +210,8 @@ pub struct Lines {
     pub slow: Option<Duration>,
     /// Counts the transactions that came to their middle.
     middle: watch::Sender<u64>,
+    /// What it was told of the rows on each connection.
+    pub told: Arc<Mutex<Vec<Rows>>>,
 }
 
 /// Sees transactions that are in their middle.
@@ -220,7 +222,7 @@ impl Lines {
     pub fn slow(pause: Duration) -> (Self, Middle) {
         let middle = watch::Sender::new(0);
         let seen = Middle(middle.subscribe());
-        (Self { ready: false, slow: Some(pause), middle }, seen)
+        (Self { slow: Some(pause), middle, ..Self::default() }, seen)
     }
 }
 
@@ -281,7 +283,8 @@ impl View for Lines {
         Ok(())
     }
 
-    fn route_changed(&mut self) {
+    fn route_changed(&mut self, rows: Rows) {
+        self.told.lock().unwrap().push(rows);
         self.ready = false;
     }
 }

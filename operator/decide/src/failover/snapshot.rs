@@ -336,6 +336,8 @@ pub struct Node {
     pub zone: Option<String>,
     /// Whether a new pod could be scheduled there, as the API server says.
     pub schedulable: bool,
+    /// Since when Kubernetes has called it ready; None: it does not.
+    pub ready_since: Option<Timestamp>,
 }
 
 /// What the other shards look like.

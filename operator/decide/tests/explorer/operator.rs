@@ -190,7 +190,7 @@ impl Operator {
             feeds: BTreeMap::new(),
             nodes: world.nodes[..world.nowhere()]
                 .iter()
-                .map(|node| (node.name.clone(), Node { zone: None, schedulable: true }))
+                .map(|node| (node.name.clone(), Node { schedulable: true, ..Node::default() }))
                 .collect(),
             fleet: Fleet { shards: 1, ..Fleet::default() },
             memory: Memory {

@@ -175,12 +175,15 @@ impl Scene {
         for (number, letter) in (1..).zip(["a", "b", "c"]) {
             scene.0.replicas.insert(name(letter), replica(number, letter));
             scene.says(&manager(letter), letter, None, Some(server(letter, Phase::Running)));
-            scene
-                .0
-                .nodes
-                .insert(format!("node-{number}"), Node { zone: Some(format!("zone-{number}")), schedulable: true });
+            scene.0.nodes.insert(
+                format!("node-{number}"),
+                Node { zone: Some(format!("zone-{number}")), schedulable: true, ready_since: None },
+            );
         }
-        scene.0.nodes.insert("node-4".into(), Node { zone: Some("zone-3".into()), schedulable: true });
+        scene
+            .0
+            .nodes
+            .insert("node-4".into(), Node { zone: Some("zone-3".into()), schedulable: true, ready_since: None });
         scene.server("a", |server| {
             server.serving = Some(EPOCH);
             server.read_only = Some(false);

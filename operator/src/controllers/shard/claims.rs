@@ -70,16 +70,25 @@ fn degraded(had_all: bool, view: &View, ready: String) -> Claim {
     let kind = conditions::DEGRADED;
     let low = view.replicas.iter().filter_map(|replica| Some((&replica.name, replica.low_volume.as_ref()?)));
     let mut said: Vec<_> = low.map(|(name, low)| format!("the volume of {name} is nearly full: {low}")).collect();
-    match (had_all && !view.redundant, said.is_empty()) {
-        (true, _) => {
-            said.insert(0, ready);
-            Claim::yes(kind, "NotRedundant", said.join("; "))
-        }
-        (false, false) => Claim::yes(kind, "VolumeLow", said.join("; ")),
-        (false, true) => {
-            Claim::no(kind, "NotDegraded", "no copy is missing that was there, and no volume is nearly full")
-        }
+    let low = !said.is_empty();
+    if let Some(node) = &view.one_node {
+        said.insert(0, format!("all replicas are on {node}, and all are lost with it"));
     }
+    let missing = had_all && !view.redundant;
+    if missing {
+        said.insert(0, ready);
+    }
+    let reason = match (missing, &view.one_node, low) {
+        (true, ..) => "NotRedundant",
+        (false, Some(_), _) => "OneNode",
+        (false, None, true) => "VolumeLow",
+        (false, None, false) => {
+            let well =
+                "no copy is missing that was there, the copies are on several nodes, and no volume is nearly full";
+            return Claim::no(kind, "NotDegraded", well);
+        }
+    };
+    Claim::yes(kind, reason, said.join("; "))
 }
 
 fn consumers(objects: &Objects) -> Claim {
@@ -147,6 +156,11 @@ mod tests {
         let said = "the volume of m-b is nearly full: 204 MiB of its 2048 MiB should be free";
         assert_eq!(of(true, &[&well, &low]), ("VolumeLow", said.to_owned()));
         assert_eq!(of(false, &[&well, &low]), ("NotRedundant", format!("2/3 replicas; {said}")));
+        let one_node = Some("node-3".to_owned());
+        let together = View { redundant: true, one_node, replicas: vec![low], ..View::default() };
+        let claim = degraded(true, &together, "3/3 replicas".into());
+        let expected = format!("all replicas are on node-3, and all are lost with it; {said}");
+        assert_eq!((claim.reason, claim.message), ("OneNode", expected));
     }
 
     #[test]

@@ -368,9 +368,13 @@ fn phase(pod: &KubePod) -> PodPhase {
 
 fn node(node: &KubeNode) -> Node {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
-    let ready = conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
+    let ready = conditions.into_iter().flatten().find(|c| c.type_ == "Ready" && c.status == "True");
     let cordoned = node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false);
-    Node { zone: node.labels().get("topology.kubernetes.io/zone").cloned(), schedulable: ready && !cordoned }
+    Node {
+        zone: node.labels().get("topology.kubernetes.io/zone").cloned(),
+        schedulable: ready.is_some() && !cordoned,
+        ready_since: ready.and_then(|ready| ready.last_transition_time.as_ref()).map(|since| since.0),
+    }
 }
 
 /// Failover objects of a person that nobody has taken up. One that the status names already is taken up, whatever it says.
