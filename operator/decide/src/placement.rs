@@ -33,11 +33,15 @@ pub fn avoid(s: &Snapshot, replaced: Option<(&ReplicaName, &Replica)>) -> Vec<St
 
 /// After so many seconds Kubernetes' own word on a node counts: it calls a lost one unready within 50.
 const KUBERNETES_KNOWS: i64 = 300;
+/// What a kubelet said sooner than this many seconds after the loss may be from before it, as their clocks differ. One that starts
+/// speaks at once, one at work every 5 minutes.
+const CLOCKS: i64 = 10;
 
-/// Whether a node on which a replica was lost is back: Kubernetes has called it ready since, or never doubted it for long.
+/// Whether a node on which a replica was lost is back: its kubelet has spoken since, or Kubernetes never came to miss it.
 fn is_back(s: &Snapshot, node: &str, lost: Option<Timestamp>) -> bool {
-    let Some(ready) = s.nodes.get(node).and_then(|facts| facts.ready_since) else { return false };
-    lost.is_none_or(|lost| ready > lost || s.now.as_second().saturating_sub(lost.as_second()) >= KUBERNETES_KNOWS)
+    let Some(ready) = s.nodes.get(node).and_then(|facts| facts.ready_at) else { return false };
+    let since = |from: Timestamp, to: Timestamp| to.as_second().saturating_sub(from.as_second());
+    lost.is_none_or(|lost| since(lost, ready) >= CLOCKS || since(lost, s.now) >= KUBERNETES_KNOWS)
 }
 
 /// Nodes on which a replica of this shard fell silent or was lost, which are not back, and on which none is heard now.

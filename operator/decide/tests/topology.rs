@@ -3,7 +3,7 @@
 mod support;
 
 use support::*;
-use understudy_decide::decision::{NewReplica, Sentence};
+use understudy_decide::decision::Sentence;
 use understudy_decide::failover::snapshot::*;
 use understudy_decide::{Fact, Order, OrderKind, Reason, Step};
 use understudy_wire::ReplicaName;
@@ -15,14 +15,6 @@ fn condemned(scene: &Scene) -> Option<(String, Sentence)> {
         Step::Condemn { replica, reason, .. } => Some((replica.to_string(), reason)),
         _ => None,
     })
-}
-
-fn grown(scene: &Scene) -> Vec<NewReplica> {
-    let grow = scene.steps().into_iter().find_map(|step| match step {
-        Step::Grow { replicas, .. } => Some(replicas),
-        _ => None,
-    });
-    grow.unwrap_or_default()
 }
 
 fn build_of(scene: &Scene, letter: &str) -> Option<Origin> {
@@ -56,10 +48,10 @@ fn a_new_shard_makes_its_replicas_and_nothing_else() {
     scene.0.reports.clear();
     let steps = scene.steps();
     assert_eq!(steps.len(), 1);
-    let new = grown(&scene);
+    let new = scene.grown();
     let ids: Vec<_> = new.iter().map(|new| (new.server_id, new.first, new.replaces.is_none())).collect();
     assert_eq!(ids, [(1, true, true), (2, true, true), (3, true, true)]);
-    assert_eq!(grown(&scene), new, "the same names for the same ids");
+    assert_eq!(scene.grown(), new, "the same names for the same ids");
     let names: std::collections::BTreeSet<_> = new.iter().map(|new| &new.name).collect();
     assert_eq!(names.len(), 3);
     assert!(names.iter().all(|name| name.as_str().len() == "m-xxxx".len()), "{names:?}");
@@ -296,83 +288,6 @@ fn no_volume_goes_beside_a_primary_that_does_not_commit() {
     assert!(scene.steps().contains(&Step::DeleteVolume { replica: name("d"), uid: "pvc-d".into() }));
     scene.all_say(&unreachable(1_500));
     assert_eq!(scene.steps(), vec![], "{:?}", scene.plan().assessment.verdict);
-}
-
-#[test]
-fn a_condemned_replica_is_replaced_on_another_node_as_long_as_there_is_one() {
-    let mut scene = Scene::well();
-    scene.replica("b", |replica| {
-        replica.condemned =
-            Some(Condemned { reason: "FailedOver".into(), node: Some("node-2".into()), ..Condemned::default() });
-        replica.pod = Fact::Absent;
-    });
-    let new = grown(&scene);
-    assert_eq!(new.len(), 1);
-    assert_eq!((new[0].server_id, new[0].replaces.as_ref()), (4, Some(&name("b"))));
-    assert_eq!(new[0].avoid_nodes, ["node-2"]);
-    scene.0.nodes.remove("node-4");
-    assert!(grown(&scene)[0].avoid_nodes.is_empty(), "no other node is free");
-}
-
-#[test]
-fn a_lost_node_is_avoided_even_if_nothing_else_is_free() {
-    let mut scene = Scene::well();
-    scene.0.nodes.remove("node-4");
-    scene.replica("b", |replica| {
-        replica.condemned =
-            Some(Condemned { reason: "Lost".into(), node: Some("node-2".into()), ..Condemned::default() });
-        replica.pod = Fact::Absent;
-    });
-    scene.0.reports.retain(|received| received.report.observer != manager("b"));
-    assert_eq!(grown(&scene)[0].avoid_nodes, ["node-2"]);
-}
-
-#[test]
-fn a_node_that_was_lost_is_used_again_once_kubernetes_says_that_it_is_back() {
-    let ago = |scene: &Scene, seconds: i64| scene.0.now - jiff::SignedDuration::from_secs(seconds);
-    for (case, lost, ready_since, avoided) in [
-        ("lost a minute ago, and Kubernetes has not noticed", 60, Some(9_000), true),
-        ("lost two minutes ago, and unready", 120, None, true),
-        ("lost for hours, and unready", 9_000, None, true),
-        ("lost two minutes ago, and ready again", 120, Some(10), false),
-        ("lost five minutes ago, and never unready", 300, Some(9_000), false),
-    ] {
-        let mut scene = Scene::well();
-        scene.replica("b", |replica| {
-            replica.condemned =
-                Some(Condemned { reason: "Lost".into(), node: Some("node-2".into()), ..Condemned::default() });
-            replica.pod = Fact::Absent;
-        });
-        let at = ago(&scene, lost);
-        scene.replica("b", |replica| replica.condemned.as_mut().expect("it is condemned").at = Some(at));
-        scene.0.reports.retain(|received| received.report.observer != manager("b"));
-        let ready_since = ready_since.map(|seconds| ago(&scene, seconds));
-        scene.0.nodes.get_mut("node-2").expect("a node").ready_since = ready_since;
-        scene.replica("c", |replica| {
-            replica.condemned =
-                Some(Condemned { reason: "FailedOver".into(), node: Some("node-3".into()), ..Condemned::default() });
-            replica.pod = Fact::Absent;
-        });
-        let found = grown(&scene)
-            .into_iter()
-            .any(|new| new.avoid_nodes.contains(&"node-2".to_owned()) && new.replaces == Some(name("c")));
-        assert_eq!(found, avoided, "{case}");
-    }
-}
-
-#[test]
-fn the_node_of_a_replica_whose_pod_was_taken_away_is_not_taken_for_lost() {
-    let mut scene = Scene::well();
-    for (letter, node) in [("b", "node-2"), ("c", "node-3")] {
-        scene.replica(letter, |replica| {
-            replica.condemned =
-                Some(Condemned { reason: "FailedOver".into(), node: Some(node.into()), ..Condemned::default() });
-            replica.pod = Fact::Absent;
-        });
-        scene.report(&manager(letter)).age = 60_000;
-    }
-    let avoided: Vec<_> = grown(&scene).into_iter().map(|new| new.avoid_nodes).collect();
-    assert_eq!(avoided, [["node-2"], ["node-3"]]);
 }
 
 #[test]

@@ -336,8 +336,8 @@ pub struct Node {
     pub zone: Option<String>,
     /// Whether a new pod could be scheduled there, as the API server says.
     pub schedulable: bool,
-    /// Since when Kubernetes has called it ready; None: it does not.
-    pub ready_since: Option<Timestamp>,
+    /// When its kubelet last told Kubernetes that it is ready; None: Kubernetes does not take it for ready.
+    pub ready_at: Option<Timestamp>,
 }
 
 /// What the other shards look like.

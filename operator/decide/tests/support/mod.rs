@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use understudy_decide::decision::NewReplica;
 use understudy_decide::failover::snapshot::*;
 use understudy_decide::{Decision, Fact, Order, OrderKind, Reason, Step, plan};
 use understudy_wire::evidence::*;
@@ -177,13 +178,10 @@ impl Scene {
             scene.says(&manager(letter), letter, None, Some(server(letter, Phase::Running)));
             scene.0.nodes.insert(
                 format!("node-{number}"),
-                Node { zone: Some(format!("zone-{number}")), schedulable: true, ready_since: None },
+                Node { zone: Some(format!("zone-{number}")), schedulable: true, ready_at: None },
             );
         }
-        scene
-            .0
-            .nodes
-            .insert("node-4".into(), Node { zone: Some("zone-3".into()), schedulable: true, ready_since: None });
+        scene.0.nodes.insert("node-4".into(), Node { zone: Some("zone-3".into()), schedulable: true, ready_at: None });
         scene.server("a", |server| {
             server.serving = Some(EPOCH);
             server.read_only = Some(false);
@@ -337,6 +335,15 @@ impl Scene {
     }
 
     /// The claim of the plan, as kind and target.
+    /// The replicas that are made now.
+    pub fn grown(&self) -> Vec<NewReplica> {
+        let grow = self.steps().into_iter().find_map(|step| match step {
+            Step::Grow { replicas, .. } => Some(replicas),
+            _ => None,
+        });
+        grow.unwrap_or_default()
+    }
+
     pub fn claim(&self) -> Option<(Kind, String)> {
         self.steps().into_iter().find_map(|step| match step {
             Step::Claim(claim) => Some((claim.kind, claim.to.to_string())),

@@ -373,7 +373,9 @@ fn node(node: &KubeNode) -> Node {
     Node {
         zone: node.labels().get("topology.kubernetes.io/zone").cloned(),
         schedulable: ready.is_some() && !cordoned,
-        ready_since: ready.and_then(|ready| ready.last_transition_time.as_ref()).map(|since| since.0),
+        ready_at: ready.and_then(|ready| {
+            [&ready.last_heartbeat_time, &ready.last_transition_time].into_iter().flatten().map(|time| time.0).max()
+        }),
     }
 }
 
