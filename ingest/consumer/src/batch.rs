@@ -12,7 +12,7 @@ use crate::view::{Decoded, Placed, Record, Reject};
 pub struct Limits {
     /// Records of the topic.
     pub records: usize,
-    /// Bytes of the topic, and those that the items take in memory beside them. A single record may have more.
+    /// Bytes of the topic with their headers, and those that the items take in memory beside them. A single record may have more.
     pub bytes: usize,
     /// Rows that the view expects to write. A single record may have more.
     pub weight: usize,
@@ -74,9 +74,10 @@ impl<I> Batch<I> {
         self.opened.get_or_insert(now);
         self.records += 1;
         let bytes = record.value.len() + record.key.len();
+        let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
         let parts: usize = decoded.rejects.iter().filter_map(|reject| Some(reject.value.as_ref()?.len())).sum();
         self.bytes += bytes;
-        self.memory = self.memory.saturating_add(decoded.memory).saturating_add(bytes + parts);
+        self.memory = self.memory.saturating_add(decoded.memory).saturating_add(bytes + headers + parts);
         self.weight += decoded.weight;
         if let Some(at) = record.timestamp_ms {
             self.times_ms.entry(record.partition).and_modify(|(_, last)| *last = at).or_insert((at, at));
@@ -203,6 +204,17 @@ mod tests {
             assert_eq!(batch.bytes(), of_the_topic, "{case}: what is counted as stored is the topic's");
             assert_eq!(batch.due(limits), (!pushed.is_empty()).then_some(now + limits.delay), "{case}");
         }
+    }
+
+    #[test]
+    fn headers_are_held_with_their_record_and_count() {
+        let mut batch = Batch::default();
+        for offset in 0..2 {
+            let headers = vec![("trace".to_owned(), Bytes::from(vec![b'x'; 35]))];
+            batch.push(Record { headers, ..record(offset, 10) }, Decoded::item((), 1), Instant::now());
+        }
+        assert!(batch.is_full(Limits { bytes: 100, ..Limits::default() }));
+        assert!(!batch.is_full(Limits { bytes: 101, ..Limits::default() }));
     }
 
     #[test]

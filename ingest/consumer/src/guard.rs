@@ -48,6 +48,26 @@ pub struct OwnerRow {
     pub beat: u64,
 }
 
+/// Whether the process of the owner row has a connection to the server. A hint only: what may be written, the rows decide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// It has one, or one of it has not ended yet.
+    Connected,
+    /// It has none, or nobody owns the consumer.
+    Absent,
+}
+
+/// What a server says to a process that wants to write there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Survey {
+    /// None when the server has none.
+    pub epoch: Option<Epoch>,
+    /// None when the consumer never wrote here.
+    pub owner: Option<OwnerRow>,
+    /// Of that owner.
+    pub presence: Presence,
+}
+
 /// What this process must be to write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Guard {

@@ -13,7 +13,7 @@ use understudy_sql::StepError;
 use understudy_wire::Epoch;
 use understudy_wire::evidence::Millis;
 
-use crate::guard::{Fenced, Guard, OwnerId, OwnerRow, Term, check_epoch};
+use crate::guard::{Fenced, Guard, OwnerId, OwnerRow, Presence, Survey, Term, check_epoch};
 use crate::route::Route;
 
 /// Times that the machine keeps, in milliseconds.
@@ -21,6 +21,8 @@ use crate::route::Route;
 pub struct Times {
     /// An owner whose beat stands still for this long is taken to be gone.
     pub takeover: Millis,
+    /// The same for an owner that is not connected to the server all that while.
+    pub absent: Millis,
     /// How often somebody else's ownership is looked at. A challenger that itself paused for four times this starts counting anew.
     pub look: Millis,
     /// How often a server of another epoch is asked again.
@@ -33,7 +35,7 @@ pub struct Times {
 
 impl Default for Times {
     fn default() -> Self {
-        Self { takeover: 3000, look: 250, fenced_look: 100, reconnect: (50, 500), hold: (500, 30_000) }
+        Self { takeover: 3000, absent: 1000, look: 250, fenced_look: 100, reconnect: (50, 500), hold: (500, 30_000) }
     }
 }
 
@@ -84,7 +86,7 @@ pub enum Step {
     Rest(Option<Millis>),
     /// Connect to the primary of the route.
     Open(Route),
-    /// Read the epoch and the owner row. Answer: [`Machine::surveyed`].
+    /// Read the epoch and the owner row, and whether the owner is connected. Answer: [`Machine::surveyed`].
     Survey,
     /// Compare and set the owner row, if it still is as seen. Answer: [`Machine::claimed`].
     Claim {
@@ -141,12 +143,13 @@ enum Phase {
     Stopped,
 }
 
-/// Somebody else's row, since when it stands still, and when it was last seen to.
+/// Somebody else's row, since when it stands still, when it was last seen to, and since when its owner is not connected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Watched {
     row: OwnerRow,
     since: Millis,
     seen: Millis,
+    absent: Option<Millis>,
 }
 
 /// The state machine.
@@ -287,19 +290,22 @@ impl Machine {
         self.phase = Phase::Look(now + self.times.look);
     }
 
-    /// What the rows say.
-    pub fn surveyed(&mut self, epoch: Option<Epoch>, row: Option<OwnerRow>, now: Millis) {
+    /// What the server says.
+    pub fn surveyed(&mut self, survey: Survey, now: Millis) {
         let Some(route) = &self.route else { return };
         self.cut = None;
-        if let Err(fenced) = check_epoch(route.epoch, epoch) {
+        if let Err(fenced) = check_epoch(route.epoch, survey.epoch) {
             (self.fenced, self.watched) = (Some(fenced), None);
             self.phase = Phase::Look(now + self.times.fenced_look);
             return;
         }
-        let row = row.unwrap_or_default();
+        let row = survey.owner.unwrap_or_default();
         if row.owner == self.owner.as_str() && Some(row.term) == self.term {
             (self.phase, self.fenced) = (Phase::Load, None);
-        } else if row.owner.is_empty() || row.owner == self.owner.as_str() || self.stands_still(&row, now) {
+        } else if row.owner.is_empty()
+            || row.owner == self.owner.as_str()
+            || self.stands_still(&row, survey.presence, now)
+        {
             self.phase = Phase::Claim(row);
         } else {
             self.phase = Phase::Look(now + self.times.look);
@@ -308,18 +314,19 @@ impl Machine {
     }
 
     /// Whether somebody else's row has stood still for long enough under this process's own eyes.
-    fn stands_still(&mut self, row: &OwnerRow, now: Millis) -> bool {
+    fn stands_still(&mut self, row: &OwnerRow, presence: Presence, now: Millis) -> bool {
         let blind = 4 * self.times.look;
-        match &mut self.watched {
-            Some(watched) if watched.row == *row && now.saturating_sub(watched.seen) <= blind => {
-                watched.seen = now;
-                now.saturating_sub(watched.since) >= self.times.takeover
-            }
-            _ => {
-                self.watched = Some(Watched { row: row.clone(), since: now, seen: now });
-                false
-            }
-        }
+        let watched = match &mut self.watched {
+            Some(watched) if watched.row == *row && now.saturating_sub(watched.seen) <= blind => watched,
+            other => other.insert(Watched { row: row.clone(), since: now, seen: now, absent: None }),
+        };
+        watched.seen = now;
+        watched.absent = match presence {
+            Presence::Connected => None,
+            Presence::Absent => watched.absent.or(Some(now)),
+        };
+        let lasts = |since: Millis, limit: Millis| now.saturating_sub(since) >= limit;
+        lasts(watched.since, self.times.takeover) || watched.absent.is_some_and(|since| lasts(since, self.times.absent))
     }
 
     /// Whether the row was taken, and in which term.

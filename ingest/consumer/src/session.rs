@@ -12,7 +12,7 @@ use understudy_sql::{Conn, Db, Insert, Limits, Login, Outcome, StepError, Value}
 use understudy_wire::Epoch;
 use understudy_wire::evidence::{ProbeError, Stage};
 
-use crate::guard::{Diverged, Fenced, Guard, OwnerRow, Term, check_epoch, check_offsets};
+use crate::guard::{Diverged, Fenced, Guard, OwnerId, OwnerRow, Presence, Survey, Term, check_epoch, check_offsets};
 use crate::lanes::Note;
 use crate::route::Route;
 use crate::view::{Placed, Tx, View, ViewError};
@@ -41,7 +41,11 @@ const SETTINGS: &str = "SET SESSION wait_timeout = 3, SESSION net_read_timeout =
      SESSION transaction_isolation = 'READ-COMMITTED', SESSION autocommit = 1, \
      SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', SESSION time_zone = '+00:00'";
 
-const SURVEY: &str = "SELECT e.epoch, o.owner, o.term, o.beat FROM understudy.epoch e \
+/// A process holds a lock of its own name for as long as it is connected, so that others see that it is. Names of locks are 64 characters
+/// long at the most, those of owners are longer.
+const SHOW: &str = "SELECT @@max_allowed_packet, GET_LOCK(CONCAT('owner.', SHA2(?, 224)), 0)";
+const SURVEY: &str = "SELECT e.epoch, o.owner, o.term, o.beat, \
+     IS_USED_LOCK(CONCAT('owner.', SHA2(COALESCE(o.owner, ''), 224))) IS NOT NULL FROM understudy.epoch e \
      LEFT JOIN understudy.consumer_owner o ON o.consumer = ? WHERE e.id = 1";
 const LOCK_OWNER: &str = "SELECT owner, term, beat FROM understudy.consumer_owner WHERE consumer = ? FOR UPDATE";
 const LOCK_EPOCH: &str = "SELECT epoch FROM understudy.epoch WHERE id = 1 FOR SHARE";
@@ -75,15 +79,6 @@ pub struct Names {
     pub topic: String,
     /// The schema that the view writes.
     pub schema: String,
-}
-
-/// What the rows that decide say.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Survey {
-    /// None when the server has none.
-    pub epoch: Option<Epoch>,
-    /// None when the consumer never wrote here.
-    pub owner: Option<OwnerRow>,
 }
 
 /// A stored offset and what is known with it.
@@ -131,34 +126,47 @@ pub struct Session {
     conn: Conn,
     deadlines: Deadlines,
     limits: Limits,
+    owner: OwnerId,
+    /// It has the lock of its process. Until then a connection that the server has not missed yet may have it.
+    is_shown: bool,
 }
 
 type OwnerColumns = (String, u64, u64);
 
 impl Session {
-    /// Connects to the primary of a route.
-    pub async fn open(route: &Route, login: &Login, deadlines: Deadlines) -> Result<Self, StepError> {
+    /// Connects a process to the primary of a route.
+    pub async fn open(route: &Route, login: &Login, owner: &OwnerId, deadlines: Deadlines) -> Result<Self, StepError> {
         let conn = understudy_sql::open(route.address, login, SETTINGS, deadlines.connect).await?;
-        let mut session = Self { conn, deadlines, limits: Limits::default() };
-        let packet: Option<u64> =
-            session.db(Stage::Select).first("packet size", "SELECT @@max_allowed_packet", ()).await?;
+        let mut session = Self { conn, deadlines, limits: Limits::default(), owner: owner.clone(), is_shown: false };
         // Half of what the server takes, so that counting bytes roughly is exact enough.
-        let packet = (packet.unwrap_or(4 << 20) / 2) as usize;
+        let packet = (session.show().await?.unwrap_or(4 << 20) / 2) as usize;
         let packet = packet.min(understudy_sql::open::MAX_PACKET / 2);
         session.limits = Limits { packet, bytes: session.limits.bytes.min(packet), ..session.limits };
         Ok(session)
     }
 
+    /// Lets others see that the process is connected; the server's limit of a packet.
+    async fn show(&mut self) -> Result<Option<u64>, StepError> {
+        let owner = self.owner.clone();
+        let shown: Option<(u64, Option<u8>)> =
+            self.db(Stage::Select).first("take the lock of the process", SHOW, (owner.as_str(),)).await?;
+        self.is_shown = shown.is_some_and(|(_, lock)| lock == Some(1));
+        Ok(shown.map(|(packet, _)| packet))
+    }
+
     /// Reads the rows that decide.
     pub async fn survey(&mut self, names: &Names) -> Result<Survey, StepError> {
-        type Columns = (u64, Option<String>, Option<u64>, Option<u64>);
+        type Columns = (u64, Option<String>, Option<u64>, Option<u64>, bool);
         let found: Option<Columns> = self.db(Stage::Select).first("survey", SURVEY, (&names.consumer,)).await?;
-        let Some((epoch, owner, term, beat)) = found else { return Ok(Survey { epoch: None, owner: None }) };
+        let Some((epoch, owner, term, beat, is_connected)) = found else {
+            return Ok(Survey { epoch: None, owner: None, presence: Presence::Absent });
+        };
         let owner = match (owner, term, beat) {
             (Some(owner), Some(term), Some(beat)) => Some(OwnerRow { owner, term: Term(term), beat }),
             _ => None,
         };
-        Ok(Survey { epoch: Some(Epoch(epoch)), owner })
+        let presence = if is_connected { Presence::Connected } else { Presence::Absent };
+        Ok(Survey { epoch: Some(Epoch(epoch)), owner, presence })
     }
 
     /// Takes the owner row if it still is as seen. None when somebody else was there meanwhile.
@@ -231,6 +239,9 @@ impl Session {
         view: &mut V,
         items: &[Placed<V::Item>],
     ) -> Result<(), TxError> {
+        if !self.is_shown {
+            self.show().await?;
+        }
         self.db(Stage::Commit).text("begin", "START TRANSACTION").await?;
         if let Err(e) = self.write(names, guard, progress, view, items).await {
             return Err(undo(&mut self.db(Stage::Commit), e).await);

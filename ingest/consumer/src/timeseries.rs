@@ -17,6 +17,8 @@ use crate::view::{Decoded, Placed, Record, Reject, Rows, Tx, View, ViewError};
 
 /// Series looked up in one statement.
 const LOOK_UP: usize = 1024;
+/// Series whose labels are made into rows at once.
+const LABELLED: usize = 256;
 /// Series remembered to be in the catalogue, by default.
 pub const KNOWN_SERIES: usize = 500_000;
 /// Time between two tables that are dropped.
@@ -38,6 +40,8 @@ pub struct TimeSeries {
     tables: Option<BTreeSet<Range>>,
     /// Series that the next transaction puts into the catalogue.
     fresh: Vec<SeriesRow>,
+    /// Series that the next transaction writes of and the catalogue had: what was there before a commit is on each server that has the commit.
+    seen: Vec<(Tenant, SeriesId)>,
     /// How long samples are kept; None for ever.
     keep: Option<Duration>,
     /// When a table was dropped, or none was found to drop.
@@ -61,6 +65,7 @@ impl TimeSeries {
             known: KnownSeries::new(known),
             tables: None,
             fresh: Vec::new(),
+            seen: Vec::new(),
             keep: None,
             dropped: None,
             ask_first: false,
@@ -141,12 +146,13 @@ impl TimeSeries {
         unknown: BTreeMap<Tenant, BTreeMap<SeriesId, SeriesRow>>,
     ) -> Result<(), ViewError> {
         self.fresh.clear();
+        self.seen.clear();
         for (tenant, mut series) in unknown {
             let ids: Vec<SeriesId> = series.keys().copied().collect();
             for ids in ids.chunks(LOOK_UP) {
                 for id in found(db, &tenant, ids).await? {
-                    self.known.insert(&tenant, id);
                     series.remove(&id);
+                    self.seen.push((tenant.clone(), id));
                 }
             }
             self.fresh.extend(series.into_values());
@@ -236,8 +242,11 @@ impl View for TimeSeries {
     async fn apply(&mut self, tx: &mut Tx<'_>, items: &[Placed<Samples>]) -> Result<(), ViewError> {
         let series = self.fresh.iter().map(SeriesRow::values).collect();
         tx.insert("insert series", &INSERT_SERIES, series).await?;
-        let labels = self.fresh.iter().flat_map(SeriesRow::label_values).collect();
-        tx.insert("insert labels", &INSERT_LABEL, labels).await?;
+        // A record may have hundreds of thousands of labels, and a row of parameters takes many times a short one.
+        for series in self.fresh.chunks(LABELLED) {
+            let labels = series.iter().flat_map(SeriesRow::label_values).collect();
+            tx.insert("insert labels", &INSERT_LABEL, labels).await?;
+        }
         let frames = items.iter().map(|placed| pack::Placed {
             partition: placed.record.partition,
             offset: placed.record.offset,
@@ -270,16 +279,19 @@ impl View for TimeSeries {
         for series in self.fresh.drain(..) {
             self.known.insert(&series.tenant, series.id);
         }
+        for (tenant, series) in self.seen.drain(..) {
+            self.known.insert(&tenant, series);
+        }
     }
 
     fn route_changed(&mut self, rows: Rows) {
-        // Series come into the catalogue by transactions only, and none that was looked up is younger than the last of those. To look up
-        // tens of thousands again would take longer than the change of primary.
+        // To look up tens of thousands again would take longer than the change of primary.
         if rows == Rows::Unknown {
             self.known.clear();
         }
         self.tables = None;
         self.fresh.clear();
+        self.seen.clear();
     }
 }
 

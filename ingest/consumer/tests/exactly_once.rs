@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use proptest::prelude::*;
 use understudy_consumer::Route;
-use understudy_consumer::guard::{Guard, OwnerId, OwnerRow, Term, check_epoch, check_offsets};
+use understudy_consumer::guard::{Guard, OwnerId, OwnerRow, Presence, Survey, Term, check_epoch, check_offsets};
 use understudy_consumer::lanes::{Holes, Lanes, Offer, Resume};
 use understudy_consumer::machine::{Machine, Step, Times, Worked};
 use understudy_consumer::placement::{Placement, Spans};
@@ -214,7 +214,10 @@ impl World {
             }
             Step::Survey => {
                 let rows = self.servers[consumer.session.unwrap()].now();
-                consumer.machine.surveyed(Some(Epoch(rows.epoch)), rows.owner.clone(), now);
+                // At times the owner is not seen though it is there.
+                let presence = if now % 2 == 0 { Presence::Connected } else { Presence::Absent };
+                let survey = Survey { epoch: Some(Epoch(rows.epoch)), owner: rows.owner.clone(), presence };
+                consumer.machine.surveyed(survey, now);
             }
             Step::Claim { seen, epoch } => {
                 let server = &mut self.servers[consumer.session.unwrap()];

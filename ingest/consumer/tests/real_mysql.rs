@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,7 +13,9 @@ use support::{Ask, Careless, Lines, SOON, Shard, TestLog, config, start, start_w
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use understudy_consumer::Rows;
+use understudy_consumer::guard::{Guard, OwnerRow, Presence};
 use understudy_consumer::placement::{Entry, placement_of};
+use understudy_consumer::session::Session;
 use understudy_kafka::DeadLetter;
 use understudy_kafka::fake::{MemoryLog, Mood};
 use understudy_mysql::Instance;
@@ -164,6 +167,39 @@ async fn of_two_consumers_one_is_active_and_the_other_takes_over() {
     third.is("Running").await;
     shard.holds_exactly(0, &log).await;
     third.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_looks_at_the_owner_row_sees_whether_that_process_is_connected() {
+    let shard = Shard::start(0).await;
+    let (mine, other, login) = (config("a"), config("b"), shard.login());
+    let route = shard.routes().borrow().clone().unwrap();
+    let look = async || {
+        let mut session = Session::open(&route, &login, &other.owner, other.deadlines).await.unwrap();
+        session.survey(&other.names).await.unwrap()
+    };
+    let nobody = look().await;
+    assert_eq!((nobody.owner, nobody.presence), (None, Presence::Absent));
+
+    let mut session = Session::open(&route, &login, &mine.owner, mine.deadlines).await.unwrap();
+    let epoch = nobody.epoch.unwrap();
+    let claimed = session.claim(&mine.names, mine.owner.as_str(), &OwnerRow::default(), epoch).await;
+    let term = claimed.unwrap().unwrap();
+    let seen = look().await;
+    assert_eq!(seen.owner.unwrap().owner, mine.owner.as_str());
+    assert_eq!(seen.presence, Presence::Connected);
+
+    // The next connection cannot have the lock as long as the one of before has it.
+    let mut next = Session::open(&route, &login, &mine.owner, mine.deadlines).await.unwrap();
+    drop(session);
+    until("the server has missed the one of before", || async { look().await.presence == Presence::Absent }).await;
+    let guard = Guard { owner: mine.owner.clone(), term, epoch };
+    next.commit(&mine.names, &guard, &BTreeMap::new(), &mut Lines::default(), &[]).await.unwrap();
+    assert_eq!(look().await.presence, Presence::Connected);
+
+    drop(next);
+    until("the server has missed it", || async { look().await.presence == Presence::Absent }).await;
+    assert_eq!(look().await.owner.unwrap().owner, mine.owner.as_str(), "the row says nothing of it");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -135,7 +135,7 @@ impl KnownSeries {
         known
     }
 
-    /// To be told only once the transaction that put it there is committed, or when it was read from there.
+    /// To be told only once a transaction is committed that put it there, or began after it was read from there.
     pub fn insert(&mut self, tenant: &Tenant, id: SeriesId) {
         let next = self.tenants.len() as u32;
         let tenant = *self.tenants.entry(tenant.clone()).or_insert(next);

@@ -6,6 +6,7 @@ use understudy_wire::ReplicaName;
 use understudy_wire::evidence::{ProbeError, Stage};
 
 use super::*;
+use Presence::{Absent, Connected};
 
 fn route(primary: &str, epoch: u64) -> Route {
     let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 3306);
@@ -20,6 +21,10 @@ fn row(owner: &str, term: u64, beat: u64) -> OwnerRow {
     OwnerRow { owner: owner.to_owned(), term: Term(term), beat }
 }
 
+fn survey(epoch: u64, owner: Option<OwnerRow>) -> Survey {
+    Survey { epoch: Some(Epoch(epoch)), owner, presence: Connected }
+}
+
 /// Connected to the primary `a` under epoch 1.
 fn connected() -> Machine {
     let mut m = machine();
@@ -32,7 +37,7 @@ fn connected() -> Machine {
 
 fn running() -> Machine {
     let mut m = connected();
-    m.surveyed(Some(Epoch(1)), None, 0);
+    m.surveyed(survey(1, None), 0);
     m.claimed(Ok(Some(Term(1))), 0);
     m.loaded(Ok(()), 0);
     assert!(matches!(m.step(0), Step::Work { hold: None, .. }));
@@ -58,7 +63,7 @@ fn what_the_rows_say_decides_what_comes_next() {
         ("never a primary", None, None, Step::Rest(Some(100)), "Fenced"),
     ] {
         let mut m = connected();
-        m.surveyed(epoch.map(Epoch), found, 0);
+        m.surveyed(Survey { epoch: epoch.map(Epoch), ..survey(1, found) }, 0);
         assert_eq!(m.step(0), expected, "{case}");
         assert_eq!(m.state().word(), state, "{case}");
     }
@@ -70,7 +75,7 @@ fn an_owner_is_replaced_only_after_its_beat_stood_still_under_our_own_eyes() {
         let mut m = connected();
         for (at, beat) in beats {
             assert!(matches!(m.step(*at), Step::Survey), "at {at}");
-            m.surveyed(Some(Epoch(1)), Some(row("other/1", 3, *beat)), *at);
+            m.surveyed(survey(1, Some(row("other/1", 3, *beat))), *at);
         }
         matches!(m.phase, Phase::Claim(_))
     };
@@ -83,6 +88,30 @@ fn an_owner_is_replaced_only_after_its_beat_stood_still_under_our_own_eyes() {
 }
 
 #[test]
+fn an_owner_that_is_not_connected_is_replaced_sooner() {
+    type Looks = fn(Millis) -> (u64, Presence);
+    let claims_at = |looks: Looks| {
+        let mut m = connected();
+        (0..40).map(|i| i * 250).find(|at| {
+            let (beat, presence) = looks(*at);
+            m.surveyed(Survey { presence, ..survey(1, Some(row("other/1", 3, beat))) }, *at);
+            matches!(m.phase, Phase::Claim(_))
+        })
+    };
+    let cases: [(&str, Looks, Option<Millis>); 6] = [
+        ("gone", |_| (7, Absent), Some(1000)),
+        ("gone after its last commit", |at| (at.min(500), Absent), Some(1500)),
+        ("connected, and does nothing", |_| (7, Connected), Some(3000)),
+        ("connected until its session ended", |at| (7, if at < 750 { Connected } else { Absent }), Some(1750)),
+        ("comes and goes", |at| (7, if at % 1000 == 0 { Connected } else { Absent }), Some(3000)),
+        ("not seen, but alive", |at| (at / 500, Absent), None),
+    ];
+    for (case, looks, expected) in cases {
+        assert_eq!(claims_at(looks), expected, "{case}");
+    }
+}
+
+#[test]
 fn a_promoted_server_with_our_own_row_needs_no_claim() {
     let mut m = running();
     assert!(m.follow(Some(route("b", 2)), 10));
@@ -90,7 +119,7 @@ fn a_promoted_server_with_our_own_row_needs_no_claim() {
     m.closed(10);
     assert_eq!(m.step(10), Step::Open(route("b", 2)));
     m.opened(11);
-    m.surveyed(Some(Epoch(2)), Some(row("me/1", 1, 4)), 11);
+    m.surveyed(survey(2, Some(row("me/1", 1, 4))), 11);
     assert!(matches!(m.step(11), Step::Load(guard) if guard.epoch == Epoch(2) && guard.term == Term(1)));
 }
 
@@ -102,7 +131,7 @@ fn a_server_that_takes_no_writes_is_looked_at_again_over_the_same_connection() {
     assert_eq!(m.state(), State::Cut(error));
     assert_eq!(m.step(10), Step::Rest(Some(10 + Times::default().look)));
     assert_eq!(m.step(10 + Times::default().look), Step::Survey, "and no connection is made");
-    m.surveyed(Some(Epoch(1)), Some(row("me/1", 1, 4)), 300);
+    m.surveyed(survey(1, Some(row("me/1", 1, 4))), 300);
     assert!(matches!(m.step(300), Step::Load(_)));
     assert!(m.follow(Some(route("b", 2)), 310));
     assert_eq!(m.step(310), Step::Close, "another primary is another connection");
@@ -114,10 +143,10 @@ fn a_claimed_epoch_stops_the_writing_before_the_new_primary_is_known() {
     assert!(m.follow(Some(route("a", 2)), 10), "the same server, under an epoch it has not heard of");
     m.closed(10);
     m.opened(10);
-    m.surveyed(Some(Epoch(1)), Some(row("me/1", 1, 4)), 10);
+    m.surveyed(survey(1, Some(row("me/1", 1, 4))), 10);
     assert_eq!(m.state(), State::Fenced(Fenced::Epoch { wanted: Epoch(2), found: Epoch(1) }));
     assert_eq!(m.step(10), Step::Rest(Some(110)));
-    m.surveyed(Some(Epoch(2)), Some(row("me/1", 1, 4)), 110);
+    m.surveyed(survey(2, Some(row("me/1", 1, 4))), 110);
     assert!(matches!(m.step(110), Step::Load(_)), "it was confirmed");
 }
 
@@ -172,7 +201,7 @@ fn fenced_by_another_owner_it_looks_again_and_waits() {
     m.worked(Worked::Fenced(fenced.clone()), 5);
     assert_eq!(m.state(), State::Fenced(fenced));
     assert_eq!(m.step(5), Step::Survey);
-    m.surveyed(Some(Epoch(1)), Some(row("other/1", 2, 1)), 5);
+    m.surveyed(survey(1, Some(row("other/1", 2, 1))), 5);
     assert_eq!(m.step(5), Step::Rest(Some(255)));
     assert_eq!(m.state(), State::Claiming { owner: Some("other/1".into()) });
 }
@@ -180,7 +209,7 @@ fn fenced_by_another_owner_it_looks_again_and_waits() {
 #[test]
 fn a_claim_that_somebody_else_won_is_looked_at_again() {
     let mut m = connected();
-    m.surveyed(Some(Epoch(1)), None, 0);
+    m.surveyed(survey(1, None), 0);
     m.claimed(Ok(None), 3);
     assert_eq!(m.step(3), Step::Survey);
     assert_eq!(m.term(), None);
@@ -219,7 +248,7 @@ fn a_paused_consumer_owns_and_beats() {
     let mut m = Machine::new(OwnerId::new("me", "1"), Times::default(), true);
     m.follow(Some(route("a", 1)), 0);
     m.opened(0);
-    m.surveyed(Some(Epoch(1)), None, 0);
+    m.surveyed(survey(1, None), 0);
     m.claimed(Ok(Some(Term(1))), 0);
     m.loaded(Ok(()), 0);
     assert_eq!(m.state(), State::Paused);

@@ -31,7 +31,7 @@ impl<V: View, L: Log> Runner<V, L> {
             }
         };
         self.deps.facts.began(Stage::Tcp, now());
-        match Session::open(route, &login, self.config.deadlines).await {
+        match Session::open(route, &login, &self.config.owner, self.config.deadlines).await {
             Ok(session) => {
                 self.deps.facts.selected(now());
                 self.deps.metrics.connections.inc();
@@ -55,7 +55,7 @@ impl<V: View, L: Log> Runner<V, L> {
             Ok(survey) => {
                 self.deps.facts.selected(now());
                 let at = self.now();
-                self.machine.surveyed(survey.epoch, survey.owner, at);
+                self.machine.surveyed(survey, at);
             }
             Err(e) => self.failed(e),
         }
