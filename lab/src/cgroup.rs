@@ -83,11 +83,16 @@ pub fn ensure(cgroup: &str) -> Result<()> {
     Ok(())
 }
 
-/// Removes the lab's cgroups everywhere; its processes must be gone. Waits a little for the kernel to notice that they are.
+/// Removes the lab's cgroups everywhere, as [`remove`] does.
 pub fn remove_all() -> Result<()> {
+    remove(CGROUP)
+}
+
+/// Removes a cgroup and all below it in every hierarchy; its processes must be gone. Waits a little for the kernel to notice that they are.
+pub fn remove(cgroup: &str) -> Result<()> {
     let end = Instant::now() + Duration::from_secs(10);
     for root in everywhere() {
-        let dir = root.join(CGROUP);
+        let dir = root.join(cgroup);
         while dir.exists() {
             match remove_tree(&dir) {
                 Ok(()) => break,

@@ -41,6 +41,10 @@ pub fn ensure(lab: &mut Lab<'_>, node: &Node, all: &[Node]) -> Result<bool> {
         return Ok(false);
     }
     pki::ensure_node(lab.paths, node)?;
+    // What a reboot clears. For each cgroup of a container that is gone the kubelet asks containerd for 3 s before it starts.
+    if let Err(error) = cgroup::remove(&node.cgroup()) {
+        lab.ui.say(&format!("{} keeps old cgroups, and its kubelet takes longer to start: {error:#}", node.name()));
+    }
     cgroup::ensure(&node.cgroup())?;
     let dir = lab.paths.node(&node.name());
     for sub in ["disks", "config"].into_iter().chain(COVERED.map(|c| c.0)) {

@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
@@ -177,15 +177,20 @@ impl Access {
             return Ok(Reached { urls: vec![forward.url.clone()], _forward: Some(forward) });
         }
         let mut urls = Vec::new();
+        let all = Instant::now() + FOR_ALL;
         wait(Duration::from_secs(60), &format!("no pod {selector} in {namespace} is ready"), || {
-            let pods = self.items(&["-n", namespace, "pods", "-l", selector])?;
+            let mut pods = self.items(&["-n", namespace, "pods", "-l", selector])?;
+            pods.retain(|pod| pod["metadata"]["deletionTimestamp"].is_null());
             let address = |pod: &Value| Some(format!("http://{}:{port}", pod["status"]["podIP"].as_str()?));
             urls = pods.iter().filter(|p| is_ready(p)).filter_map(address).collect();
-            Ok(!urls.is_empty())
+            Ok(!urls.is_empty() && (urls.len() == pods.len() || Instant::now() > all))
         })?;
         Ok(Reached { urls, _forward: None })
     }
 }
+
+/// How long pods are waited for that are not ready while others are: a load that knows one of two loses both with it.
+const FOR_ALL: Duration = Duration::from_secs(20);
 
 /// Addresses that answer for as long as this lives.
 #[derive(Debug)]

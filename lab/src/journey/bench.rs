@@ -160,7 +160,7 @@ fn one(options: &Options, store: &Store<'_>, paths: &Paths, ui: &Ui, index: usiz
         follow(&watches, &mut story, ui, at, (&old, epoch))?
     };
     std::thread::sleep(STEADY);
-    let (_, outcome) = load.finish()?;
+    let (_, outcome) = load.finish(store)?;
     Ok(Row { times, outcome })
 }
 

@@ -146,7 +146,7 @@ impl Demo<'_> {
         let times = follow(&watches, &mut story, ui, killed, (&old, epoch))?;
         drop(watches);
         ui.say("stop sending, read everything back");
-        let (text, outcome) = load.finish()?;
+        let (text, outcome) = load.finish(store)?;
         print!("{text}");
         Ok(Seen { shard: name, new: story.primary().to_owned(), epoch: story.epoch(), old, times, outcome })
     }

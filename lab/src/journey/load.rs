@@ -130,8 +130,10 @@ impl Reachable {
 #[derive(Debug)]
 pub struct Running {
     child: Child,
-    at: Reachable,
+    program: PathBuf,
+    token: String,
     ledger: PathBuf,
+    _at: Reachable,
 }
 
 impl Running {
@@ -145,7 +147,7 @@ impl Running {
         let at = Reachable::find(program, store, token.to_owned())?;
         let child = at.target.load(rate, time, ledger).stdout(log.try_clone()?).stderr(log).spawn();
         let child = child.with_context(|| format!("cannot run {}", program.display()))?;
-        Ok(Self { child, at, ledger: ledger.to_owned() })
+        Ok(Self { child, program: program.to_owned(), token: token.to_owned(), ledger: ledger.to_owned(), _at: at })
     }
 
     /// Waits until samples are acknowledged.
@@ -166,15 +168,16 @@ impl Running {
         }
     }
 
-    /// Stops sending and reads everything back; what verification printed, and what it found.
-    pub fn finish(mut self) -> Result<(String, Outcome)> {
+    /// Stops sending and reads everything back, from the pods that are there by then; what verification printed, and what it found.
+    pub fn finish(mut self, store: &Store<'_>) -> Result<(String, Outcome)> {
         self.check()?;
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("process id out of range")?;
         kill_process(pid, Signal::TERM)?;
         wait(Duration::from_secs(60), "the load does not stop", || Ok(self.child.try_wait()?.is_some()))?;
         let report = self.ledger.with_extension("json");
         std::fs::remove_file(&report).ok();
-        let mut command = self.at.target.verify(&self.ledger);
+        let at = Reachable::find(&self.program, store, self.token.clone())?;
+        let mut command = at.target.verify(&self.ledger);
         let output =
             command.arg("--json").arg(&report).stderr(Stdio::inherit()).output().context("cannot run the verifier")?;
         let text =
