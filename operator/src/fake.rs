@@ -6,7 +6,7 @@ mod rights;
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use http::{Method, Request, Response};
@@ -42,6 +42,7 @@ struct State {
     writes: Vec<String>,
     refused: BTreeMap<String, (u16, String)>,
     unanswered: BTreeSet<String>,
+    delayed: BTreeMap<String, Duration>,
 }
 
 type Answer = Result<Value, (u16, &'static str, String)>;
@@ -132,11 +133,18 @@ impl FakeApi {
         self.state().unanswered.insert(what.to_owned());
     }
 
-    /// It is neither refused nor left without an answer any more.
+    /// Whatever is asked of this kind with this method takes so long, and is done though nobody may wait for the answer any more:
+    /// `PUT shards`.
+    pub fn delay(&self, what: &str, by: Duration) {
+        self.state().delayed.insert(what.to_owned(), by);
+    }
+
+    /// It is neither refused nor delayed nor left without an answer any more.
     pub fn allow(&self, what: &str) {
         let mut state = self.state();
         state.refused.remove(what);
         state.unanswered.remove(what);
+        state.delayed.remove(what);
     }
 
     /// The writes so far: `PATCH configmaps/m-mysql`.
@@ -156,13 +164,27 @@ impl FakeApi {
         let query = head.uri.query().unwrap_or_default().replace("%3D", "=").replace("%2C", ",").replace("%2F", "/");
         let asked = Asked::of(&head.method, head.uri.path(), &query);
         let refusal = asked.refusal(&body);
-        let is_unanswered = self.state().unanswered.contains(&format!("{} {}", head.method, asked.plural));
+        let what = format!("{} {}", head.method, asked.plural);
+        let is_unanswered = self.state().unanswered.contains(&what);
+        let delay = self.state().delayed.get(&what).copied();
         if is_unanswered || (refusal.is_none() && asked.verb == "watch") {
             return std::future::pending().await;
         }
-        let answer = match refusal {
+        let api = self.clone();
+        let answer = move || match refusal {
             Some(words) => Err((403, "Forbidden", words)),
-            None => self.state().answer(&asked, &head.method, head.uri.path(), &query, body, is_apply),
+            None => api.state().answer(&asked, &head.method, head.uri.path(), &query, body, is_apply),
+        };
+        let answer = match delay {
+            None => answer(),
+            Some(delay) => {
+                // What was proposed to etcd is not taken back because a connection was closed.
+                let done = tokio::spawn(async move {
+                    tokio::time::sleep(delay).await;
+                    answer()
+                });
+                done.await.expect("an answer")
+            }
         };
         let (code, body) = match answer {
             Ok(value) => (200, value),

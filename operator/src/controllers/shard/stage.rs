@@ -4,6 +4,9 @@
 //! anyway. In a steady state a pass makes no call to the API server. A stage waits for nobody but the API server, each call
 //! within its deadline, and holds up no other shard. While the primary is being changed only the calls of the change itself are made.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -159,17 +162,31 @@ impl Stage {
         self.reporter.prepare(&snapshot, &decision, &objects, gap);
         self.context.metrics.shards.tell(&self.namespace, &self.name, self.reporter.measures());
         self.reporter.say(&self.context.events, &objects, &snapshot, &decision);
-        let outcome = self.act(&decision, &snapshot, &objects).await;
+        self.carry_out(&decision, &snapshot, &objects, started).await
+    }
+
+    /// Takes the steps, and shows what came of them.
+    async fn carry_out(
+        &mut self,
+        decision: &Decision,
+        snapshot: &Snapshot,
+        objects: &Objects,
+        started: Instant,
+    ) -> Again {
+        let outcome = self.act(decision, snapshot, objects).await;
         self.count(started, outcome);
         match outcome {
-            Acted::Failed => {
-                // What is refused for good must be seen, though nothing goes on.
-                if !objects.obstacles.is_empty() {
-                    self.report(&objects);
+            Acted::Failed | Acted::Refused => {
+                // What is refused for good must be seen, though nothing goes on. But a write of the status that is begun here may come
+                // before the next try of a claim, which then finds another version; and so at every try, if writes take long.
+                let is_awaited =
+                    outcome == Acted::Failed && decision.steps.iter().any(|s| s.is_irreversible() && !s.can_wait());
+                if !objects.obstacles.is_empty() && !snapshot.is_changing_primary() && !is_awaited {
+                    self.report(objects);
                 }
                 return Again::After(BREATH);
             }
-            Acted::Changed | Acted::Nothing => self.record(&decision, &snapshot, &objects),
+            Acted::Changed | Acted::Nothing => self.record(decision, snapshot, objects),
         }
         if outcome == Acted::Changed {
             return Again::AtOnce;
@@ -177,7 +194,7 @@ impl Stage {
         let again = Again::After(TICK.min(Duration::from_millis(decision.requeue)));
         // The claim has shown what is under way, and what becomes of it is shown when it is published.
         if !snapshot.is_changing_primary() {
-            self.report(&objects);
+            self.report(objects);
         }
         again
     }
@@ -300,6 +317,7 @@ impl Stage {
                 Ok(Taken::Void) => {}
                 Err(error) => {
                     let conflict = error.is_conflict();
+                    let refused = error.trouble().is_some();
                     // After a conflict the next pass knows better.
                     if !conflict {
                         let trouble = error.trouble().or_else(|| self.repeated(step, &error));
@@ -308,7 +326,7 @@ impl Stage {
                     tracing::warn!(shard = self.name, ?step, conflict, error = %chain(&error), "step not taken");
                     // One call that takes long is enough for a pass.
                     if step.is_irreversible() || matches!(error, ActError::Slow) {
-                        return Acted::Failed;
+                        return if refused { Acted::Refused } else { Acted::Failed };
                     }
                 }
             }
@@ -357,7 +375,7 @@ impl Stage {
     fn count(&self, started: Instant, acted: Acted) {
         let metrics = &self.context.metrics;
         let outcome = match acted {
-            Acted::Failed => "failed",
+            Acted::Failed | Acted::Refused => "failed",
             Acted::Changed => "acted",
             Acted::Nothing => "ok",
         };
@@ -373,53 +391,8 @@ enum Acted {
     Nothing,
     /// Something was; look again at once.
     Changed,
-    /// Something could not be done.
+    /// Something could not be done now.
     Failed,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    use crate::fake::FakeApi;
-
-    async fn stage(api: &FakeApi) -> Stage {
-        let context = api.context().await;
-        let (pulse, beating) = Pulse::new(context.stop.clone());
-        let (registrar, writing) = Registrar::new(&context);
-        context.tasks.spawn(beating);
-        context.tasks.spawn(writing);
-        let shared = Shared { context, pulse, company: Company::default(), registrar };
-        Stage::new(&shared, "prod", "m", Arc::default())
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_status_that_is_not_written_holds_up_no_pass_and_is_written_in_the_end() {
-        let api = FakeApi::with([json!({
-            "apiVersion": "understudy.dev/v1alpha1", "kind": "Shard",
-            "metadata": { "name": "m", "namespace": "prod", "uid": "u", "finalizers": [farewell::FINALIZER] },
-            "spec": {
-                "replicas": 2, "mysql": { "image": "mysql:9" }, "storage": { "size": "2Gi" }, "paused": true,
-            },
-        })]);
-        api.hang("PUT shards");
-        let mut stage = stage(&api).await;
-        let began = tokio::time::Instant::now();
-        for _ in 0..3 {
-            stage.pass().await;
-        }
-        assert_eq!(began.elapsed(), Duration::ZERO);
-        assert!(stage.showing.is_busy(), "one write is under way");
-        api.allow("PUT shards");
-        let verdict = || api.object("shards/m").is_some_and(|shard| shard["status"]["verdict"].is_object());
-        for _ in 0..100 {
-            if verdict() {
-                break;
-            }
-            stage.pass().await;
-            tokio::time::sleep(TICK).await;
-        }
-        assert!(verdict(), "{:?}", api.object("shards/m"));
-    }
+    /// Something could not be done, and will not be until somebody changes something.
+    Refused,
 }

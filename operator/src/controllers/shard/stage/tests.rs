@@ -1,0 +1,135 @@
+//! Passes of a stage against an API server that is slow, silent, or told something else by others.
+
+use serde_json::{Value, json};
+use understudy_decide::decision::{Claim, NewReplica};
+use understudy_decide::failover::snapshot::Kind;
+use understudy_wire::Epoch;
+
+use super::*;
+use crate::fake::FakeApi;
+
+/// A shard on which decisions do nothing by themselves.
+fn api() -> FakeApi {
+    FakeApi::with([json!({
+        "apiVersion": "understudy.dev/v1alpha1", "kind": "Shard",
+        "metadata": { "name": "m", "namespace": "prod", "uid": "u", "finalizers": [farewell::FINALIZER] },
+        "spec": {
+            "replicas": 2, "mysql": { "image": "mysql:9" }, "storage": { "size": "2Gi" }, "paused": true,
+        },
+    })])
+}
+
+async fn stage(api: &FakeApi) -> Stage {
+    let context = api.context().await;
+    let (pulse, beating) = Pulse::new(context.stop.clone());
+    let (registrar, writing) = Registrar::new(&context);
+    context.tasks.spawn(beating);
+    context.tasks.spawn(writing);
+    let shared = Shared { context, pulse, company: Company::default(), registrar };
+    Stage::new(&shared, "prod", "m", Arc::default())
+}
+
+/// Something is in the way of the shard, in these words.
+fn obstruct(stage: &Stage, words: &str) {
+    let trouble = Trouble { reason: Reason::Refused, message: words.to_owned() };
+    stage.context.troubles.set("prod", "m", Some(trouble));
+}
+
+/// What a pass has before it, with these steps decided on.
+fn decided(stage: &mut Stage, steps: Vec<Step>) -> (Objects, Snapshot, Decision) {
+    let now = Instant::now();
+    let shown = stage.showing.written("m");
+    stage.take_in(shown);
+    let shard = stage.shard.clone().unwrap();
+    let objects = stage.objects(shard, now);
+    let snapshot = stage.observe(&objects, now);
+    let decision = Decision { steps, ..plan(&snapshot) };
+    stage.reporter.prepare(&snapshot, &decision, &objects, None);
+    (objects, snapshot, decision)
+}
+
+/// One pass that decides on this step.
+async fn pass_with(stage: &mut Stage, step: Step) {
+    let (objects, snapshot, decision) = decided(stage, vec![step]);
+    stage.carry_out(&decision, &snapshot, &objects, Instant::now()).await;
+}
+
+fn claim() -> Step {
+    Step::Claim(Claim {
+        after: Epoch(0),
+        kind: Kind::Failover,
+        from: None,
+        to: ReplicaName::new("m-a"),
+        record: None,
+        cause: "ProcessExited".to_owned(),
+    })
+}
+
+fn grow() -> Step {
+    let name = ReplicaName::new("m-a");
+    let new = NewReplica { name, server_id: 1, replaces: None, first: true, avoid_nodes: Vec::new() };
+    Step::Grow { first: 1, replicas: vec![new] }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_status_that_is_not_written_holds_up_no_pass_and_is_written_in_the_end() {
+    let api = api();
+    api.hang("PUT shards");
+    let mut stage = stage(&api).await;
+    let began = tokio::time::Instant::now();
+    for _ in 0..3 {
+        stage.pass().await;
+    }
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    assert!(stage.showing.is_busy(), "one write is under way");
+    api.allow("PUT shards");
+    let verdict = || api.object("shards/m").is_some_and(|shard| shard["status"]["verdict"].is_object());
+    for _ in 0..100 {
+        if verdict() {
+            break;
+        }
+        stage.pass().await;
+        tokio::time::sleep(TICK).await;
+    }
+    assert!(verdict(), "{:?}", api.object("shards/m"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_lands_though_every_write_takes_longer_than_it_is_waited_for() {
+    let api = api();
+    api.delay("PUT shards", Duration::from_millis(900));
+    let mut stage = stage(&api).await;
+    stage.pass().await;
+    assert!(stage.showing.is_busy(), "a status is on its way");
+    let claimed = || api.object("shards/m").is_some_and(|shard| shard["status"]["transition"].is_object());
+    let began = tokio::time::Instant::now();
+    let mut tries = 0;
+    while !claimed() && began.elapsed() < Duration::from_secs(10) {
+        tries += 1;
+        obstruct(&stage, &format!("there is something new to show at try {tries}"));
+        pass_with(&mut stage, claim()).await;
+        tokio::time::sleep(BREATH).await;
+    }
+    assert!(claimed(), "not after {tries} tries: {:?}", api.object("shards/m"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_in_the_way_is_shown_after_a_step_that_was_not_taken_unless_a_claim_is_to_be_tried_again() {
+    for (case, step, refusal, is_shown) in [
+        ("a claim finds another version", claim(), None, false),
+        ("a claim is refused for good", claim(), Some((422, "no such kind of transition")), true),
+        ("a claim fails in passing", claim(), Some((503, "too busy")), false),
+        ("what can wait finds another version", grow(), None, true),
+    ] {
+        let api = api();
+        let mut stage = stage(&api).await;
+        match refusal {
+            Some((code, words)) => api.refuse("PUT shards", code, words),
+            None => api.change("shards/m", |shard| shard["metadata"]["labels"] = json!({ "team": "metrics" })),
+        }
+        obstruct(&stage, "no such image");
+        pass_with(&mut stage, step).await;
+        assert_eq!(stage.showing.is_busy(), is_shown, "{case}");
+        assert_eq!(api.object("shards/m").unwrap()["status"], Value::Null, "{case}: it was not taken");
+    }
+}
