@@ -75,7 +75,7 @@ impl Stage {
     pub(super) async fn take(&mut self, step: &Step, seen: &Snapshot, objects: &Objects) -> Result<Taken, ActError> {
         if step.is_irreversible() && !matches!(step, Step::Order { .. }) {
             let shown = self.showing.settle(&self.name).await;
-            self.take_in(shown);
+            self.take_in_own(shown);
         }
         match step {
             Step::Order { replica, order } => Ok(self.give(replica, order, seen, objects)),

@@ -17,7 +17,7 @@ const NEVER_SEEN: Duration = Duration::from_secs(30);
 pub const SETTLES: Duration = Duration::from_secs(1);
 
 /// Whether `known` is a later version of the object that `other` is: answers need not come in the order of what they tell.
-fn is_newer<K: ResourceExt>(known: &K, other: &K) -> bool {
+pub fn is_newer<K: ResourceExt>(known: &K, other: &K) -> bool {
     known.uid() == other.uid() && version(known) > version(other)
 }
 

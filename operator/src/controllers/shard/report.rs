@@ -27,6 +27,7 @@ use super::gap::Gap;
 use super::notes::Noted;
 use super::observe::Objects;
 use super::obstacles::Seen;
+use super::overlay::is_newer;
 use super::rolled::Rolled;
 use super::showing::{Changed, Shown};
 use super::stage::Stage;
@@ -276,6 +277,24 @@ impl Stage {
 
     /// Takes in what was written, and the Shard as it is since.
     pub(super) fn take_in(&mut self, shown: Vec<Shown>) {
+        self.note_shown(shown);
+        self.shard = self.overlay.shard(self.context.caches.shards.get(&self.namespace, &self.name));
+    }
+
+    /// The same between a decision and its step. The Shard goes on only by what was written here: the step names the version that was
+    /// decided on, and what others wrote since is for the next pass.
+    pub(super) fn take_in_own(&mut self, shown: Vec<Shown>) {
+        for shown in &shown {
+            if let Shown::Shard(written) = shown
+                && self.shard.as_ref().is_some_and(|seen| is_newer(written, seen))
+            {
+                self.shard = Some(written.clone());
+            }
+        }
+        self.note_shown(shown);
+    }
+
+    fn note_shown(&mut self, shown: Vec<Shown>) {
         let now = Instant::now();
         for shown in shown {
             match shown {
@@ -290,6 +309,5 @@ impl Stage {
                 }
             }
         }
-        self.shard = self.overlay.shard(self.context.caches.shards.get(&self.namespace, &self.name));
     }
 }

@@ -54,15 +54,23 @@ async fn pass_with(stage: &mut Stage, step: Step) {
     stage.carry_out(&decision, &snapshot, &objects, Instant::now()).await;
 }
 
-fn claim() -> Step {
+fn claim(after: u64) -> Step {
     Step::Claim(Claim {
-        after: Epoch(0),
+        after: Epoch(after),
         kind: Kind::Failover,
         from: None,
         to: ReplicaName::new("m-a"),
         record: None,
         cause: "ProcessExited".to_owned(),
     })
+}
+
+fn intend() -> Step {
+    Step::IntendBootstrap { replica: ReplicaName::new("m-a") }
+}
+
+fn publish() -> Step {
+    Step::Publish { epoch: Epoch(1), primary: ReplicaName::new("m-a"), address: "10.0.0.1:3306".to_owned() }
 }
 
 fn grow() -> Step {
@@ -107,7 +115,7 @@ async fn a_claim_lands_though_every_write_takes_longer_than_it_is_waited_for() {
     while !claimed() && began.elapsed() < Duration::from_secs(10) {
         tries += 1;
         obstruct(&stage, &format!("there is something new to show at try {tries}"));
-        pass_with(&mut stage, claim()).await;
+        pass_with(&mut stage, claim(0)).await;
         tokio::time::sleep(BREATH).await;
     }
     assert!(claimed(), "not after {tries} tries: {:?}", api.object("shards/m"));
@@ -116,9 +124,9 @@ async fn a_claim_lands_though_every_write_takes_longer_than_it_is_waited_for() {
 #[tokio::test(start_paused = true)]
 async fn what_is_in_the_way_is_shown_after_a_step_that_was_not_taken_unless_a_claim_is_to_be_tried_again() {
     for (case, step, refusal, is_shown) in [
-        ("a claim finds another version", claim(), None, false),
-        ("a claim is refused for good", claim(), Some((422, "no such kind of transition")), true),
-        ("a claim fails in passing", claim(), Some((503, "too busy")), false),
+        ("a claim finds another version", claim(0), None, false),
+        ("a claim is refused for good", claim(0), Some((422, "no such kind of transition")), true),
+        ("a claim fails in passing", claim(0), Some((503, "too busy")), false),
         ("what can wait finds another version", grow(), None, true),
     ] {
         let api = api();
@@ -132,4 +140,52 @@ async fn what_is_in_the_way_is_shown_after_a_step_that_was_not_taken_unless_a_cl
         assert_eq!(stage.showing.is_busy(), is_shown, "{case}");
         assert_eq!(api.object("shards/m").unwrap()["status"], Value::Null, "{case}: it was not taken");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_names_the_version_that_was_decided_on_whatever_is_heard_before_it_is_taken() {
+    let calm = || json!({});
+    let changing = || json!({ "epoch": 1, "transition": { "kind": "Failover", "epoch": 1, "to": "m-a" } });
+    for (case, status, step, (part, field, value)) in [
+        ("a claim, and a person pauses failover", calm(), claim(0), ("spec", "failover", json!({ "mode": "Paused" }))),
+        ("a claim, and the change before it is published", changing(), claim(1), ("status", "primary", json!("m-a"))),
+        (
+            "a publish, and another address is",
+            changing(),
+            publish(),
+            ("status", "primaryAddress", json!("10.0.0.9:3306")),
+        ),
+        (
+            "an intent, and another replica is named",
+            calm(),
+            intend(),
+            ("status", "bootstrap", json!({ "replica": "m-b", "shardUid": "u" })),
+        ),
+        ("growing, and one replica less is wanted", calm(), grow(), ("spec", "replicas", json!(1))),
+    ] {
+        let api = api();
+        api.change("shards/m", |shard| shard["status"] = status);
+        let mut stage = stage(&api).await;
+        let (objects, snapshot, _) = decided(&mut stage, Vec::new());
+        api.change("shards/m", |shard| shard[part][field] = value);
+        let theirs = api.object("shards/m").unwrap();
+        stage.overlay.wrote_shard(serde_json::from_value(theirs.clone()).unwrap());
+        let taken = stage.take(&step, &snapshot, &objects).await;
+        assert!(taken.as_ref().is_err_and(ActError::is_conflict), "{case}: {taken:?}");
+        assert_eq!(api.object("shards/m"), Some(theirs), "{case}");
+        assert!(api.object("replicas/m-a").is_none(), "{case}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_stage_wrote_itself_is_no_other_version() {
+    let api = api();
+    let mut stage = stage(&api).await;
+    let (objects, snapshot, _) = decided(&mut stage, Vec::new());
+    stage.report(&objects);
+    assert!(stage.showing.is_busy(), "a status is on its way");
+    let taken = stage.take(&claim(0), &snapshot, &objects).await;
+    assert!(matches!(taken, Ok(Taken::Done)), "{taken:?}");
+    assert_eq!(api.writes(), ["PUT shards/m", "PUT shards/m"]);
+    assert_eq!(api.object("shards/m").unwrap()["status"]["epoch"], 1);
 }
