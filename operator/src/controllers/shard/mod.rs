@@ -35,7 +35,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
 use self::company::Company;
-use self::stage::{Shared, Stage};
+use self::stage::{Shared, Stage, keep_on};
 use super::failover::Registrar;
 use crate::cache::{Change, Kind, Touched};
 use crate::context::Context;
@@ -93,12 +93,13 @@ impl Theatre {
         let news = Arc::new(Notify::new());
         let stop = self.shared.context.stop.child_token();
         let done = CancellationToken::new();
-        let stage = Stage::new(&self.shared, &key.0, &key.1, news.clone());
-        // Also when it panics: the next look at the Shard starts another one.
+        // However it ends: the next look at the Shard starts another one.
         let (stopped, ended) = (stop.clone(), done.clone().drop_guard());
+        let (shared, told, (namespace, name)) = (self.shared.clone(), news.clone(), key.clone());
         self.shared.context.tasks.spawn(async move {
             let _ended = ended;
-            stage.run(stopped).await;
+            let stage = || Stage::new(&shared, &namespace, &name, told.clone()).run(stopped.clone());
+            keep_on(&name, &stopped, stage).await;
         });
         self.stages.insert(key, Running { news, stop, done });
     }

@@ -8,9 +8,11 @@
 mod tests;
 
 use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::jiff::Timestamp;
 use kube::{Resource, ResourceExt};
@@ -51,6 +53,8 @@ const TOGETHER: Duration = Duration::from_millis(5);
 const LEAVING: Duration = Duration::from_secs(2);
 /// After a write that failed.
 const BREATH: Duration = Duration::from_millis(250);
+/// Between a stage that panicked and the one after it.
+const AFTER_PANIC: Duration = Duration::from_secs(1);
 
 /// What a stage shares with the others.
 #[derive(Clone)]
@@ -90,6 +94,29 @@ enum Again {
     AtOnce,
     After(Duration),
     Never,
+}
+
+/// Runs one stage of a shard after the other until one ends by itself. After one that panicked another begins, with nothing known, though
+/// nobody changes the Shard.
+pub async fn keep_on<F: Future<Output = ()>>(shard: &str, stop: &CancellationToken, stage: impl Fn() -> F) {
+    loop {
+        // Nothing of a stage that panicked is used again.
+        let run = AssertUnwindSafe(async { stage().await }).catch_unwind();
+        if run.await.is_ok() {
+            return;
+        }
+        tracing::error!(shard, "the stage panicked, and another begins after {AFTER_PANIC:?}");
+        if stop.run_until_cancelled(tokio::time::sleep(AFTER_PANIC)).await.is_none() {
+            return;
+        }
+    }
+}
+
+/// Also when it panics: what was told of the shard last must not stand for ever.
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.exit();
+    }
 }
 
 impl Stage {
@@ -134,7 +161,6 @@ impl Stage {
                 break;
             }
         }
-        self.exit();
     }
 
     async fn pass(&mut self) -> Again {

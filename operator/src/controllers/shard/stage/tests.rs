@@ -1,4 +1,7 @@
-//! Passes of a stage against an API server that is slow, silent, or told something else by others.
+//! A stage that panics, and passes against an API server that is slow, silent, or told something else by others.
+
+use std::pin::pin;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::{Value, json};
 use understudy_decide::decision::{Claim, NewReplica};
@@ -19,14 +22,17 @@ fn api() -> FakeApi {
     })])
 }
 
-async fn stage(api: &FakeApi) -> Stage {
+async fn shared(api: &FakeApi) -> Shared {
     let context = api.context().await;
     let (pulse, beating) = Pulse::new(context.stop.clone());
     let (registrar, writing) = Registrar::new(&context);
     context.tasks.spawn(beating);
     context.tasks.spawn(writing);
-    let shared = Shared { context, pulse, company: Company::default(), registrar };
-    Stage::new(&shared, "prod", "m", Arc::default())
+    Shared { context, pulse, company: Company::default(), registrar }
+}
+
+async fn stage(api: &FakeApi) -> Stage {
+    Stage::new(&shared(api).await, "prod", "m", Arc::default())
 }
 
 /// Something is in the way of the shard, in these words.
@@ -188,4 +194,36 @@ async fn what_the_stage_wrote_itself_is_no_other_version() {
     assert!(matches!(taken, Ok(Taken::Done)), "{taken:?}");
     assert_eq!(api.writes(), ["PUT shards/m", "PUT shards/m"]);
     assert_eq!(api.object("shards/m").unwrap()["status"]["epoch"], 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_stage_that_panicked_another_begins_though_nothing_changes_and_nothing_is_told_between() {
+    let api = api();
+    api.change("shards/m", |shard| shard["status"] = json!({ "primary": "m-a", "epoch": 1 }));
+    let shared = shared(&api).await;
+    shared.context.metrics.leading.set(1);
+    let (begun, stop) = (AtomicU32::new(0), CancellationToken::new());
+    let stage = || async {
+        let mut running = pin!(Stage::new(&shared, "prod", "m", Arc::default()).run(stop.clone()));
+        if begun.fetch_add(1, Ordering::Relaxed) == 0 {
+            assert!(tokio::time::timeout(TICK, running.as_mut()).await.is_err(), "it ended by itself");
+            panic!("a mistake in the operator");
+        }
+        running.await;
+    };
+    let told = || {
+        let metrics = shared.context.metrics.render().unwrap();
+        (metrics.contains("shard=\"m\""), shared.company.fleet(Instant::now()).shards)
+    };
+    let look = async {
+        tokio::time::sleep(TICK / 2).await;
+        assert_eq!((begun.load(Ordering::Relaxed), told()), (1, (true, 1)));
+        tokio::time::sleep(TICK).await;
+        assert_eq!((begun.load(Ordering::Relaxed), told()), (1, (false, 0)), "it panicked");
+        tokio::time::sleep(AFTER_PANIC).await;
+        assert_eq!((begun.load(Ordering::Relaxed), told()), (2, (true, 1)));
+        stop.cancel();
+    };
+    tokio::join!(keep_on("m", &stop, stage), look);
+    assert_eq!(told(), (false, 0), "it was asked to stop");
 }
