@@ -74,7 +74,12 @@ impl Stage {
     /// Carries out one step.
     pub(super) async fn take(&mut self, step: &Step, seen: &Snapshot, objects: &Objects) -> Result<Taken, ActError> {
         if step.is_irreversible() && !matches!(step, Step::Order { .. }) {
-            let shown = self.showing.settle(&self.name).await;
+            let shown = match step {
+                Step::Claim(_) | Step::Publish { .. } | Step::IntendBootstrap { .. } | Step::Grow { .. } => {
+                    self.showing.settle_shard(&self.name).await
+                }
+                _ => self.showing.settle(&self.name).await,
+            };
             self.take_in_own(shown);
         }
         match step {

@@ -47,6 +47,8 @@ pub struct Showing {
 
 struct Underway {
     heard: Receiver<Result<Shown, ActError>>,
+    /// Whether the Shard's status, which is written first, may still be on its way.
+    has_shard: bool,
     _task: AbortOnDropHandle<()>,
 }
 
@@ -62,12 +64,13 @@ impl Showing {
             return;
         }
         let (said, heard) = mpsc::channel(changed.replicas.len() + 1);
+        let has_shard = changed.shard.is_some();
         let task = tokio::spawn(async move {
             if let Err(error) = write(&applier, changed, &said).await {
                 said.send(Err(error)).await.ok();
             }
         });
-        self.underway = Some(Underway { heard, _task: AbortOnDropHandle::new(task) });
+        self.underway = Some(Underway { heard, has_shard, _task: AbortOnDropHandle::new(task) });
     }
 
     /// What was written since it was asked last.
@@ -85,9 +88,21 @@ impl Showing {
 
     /// The same once all is written; what takes too long is given up.
     pub async fn settle(&mut self, shard: &str) -> Vec<Shown> {
+        self.settled(shard, |_| false).await
+    }
+
+    /// The same for a step that writes the Shard only: what is on its way to Replicas is not waited for, and goes on.
+    pub async fn settle_shard(&mut self, shard: &str) -> Vec<Shown> {
+        self.settled(shard, |underway| !underway.has_shard).await
+    }
+
+    async fn settled(&mut self, shard: &str, is_enough: fn(&Underway) -> bool) -> Vec<Shown> {
         let mut all = Vec::new();
         let until = Instant::now() + PATIENCE;
         while let Some(underway) = &mut self.underway {
+            if is_enough(underway) {
+                break;
+            }
             match timeout_at(until, underway.heard.recv()).await {
                 Ok(Some(said)) => self.hear(shard, said, &mut all),
                 Ok(None) => self.underway = None,
@@ -104,6 +119,10 @@ impl Showing {
     }
 
     fn hear(&mut self, shard: &str, said: Result<Shown, ActError>, all: &mut Vec<Shown>) {
+        if let Some(underway) = &mut self.underway {
+            // What comes of the Shard is said first, an error too.
+            underway.has_shard = false;
+        }
         match said {
             Ok(shown) => all.push(shown),
             Err(error) => {
@@ -219,6 +238,25 @@ mod tests {
         api.allow("PUT shards");
         let mut showing = started(&api, shard(&api));
         assert_eq!(told(&showing.settle("m").await), [("written", Some("2".to_owned()))]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_step_that_writes_the_shard_waits_for_that_alone_and_the_rest_goes_on() {
+        for (case, shard_too) in [("the Shard is written first", true), ("only Replicas are written", false)] {
+            let api = api();
+            api.hang("PUT replicas");
+            let mut showing = Showing::default();
+            let changed = Changed { shard: shard_too.then(|| shard(&api)), replicas: vec![replica()] };
+            showing.start(api.applier(), changed);
+            let began = Instant::now();
+            let written: Vec<_> = shard_too.then(|| ("written", Some("2".to_owned()))).into_iter().collect();
+            assert_eq!(told(&showing.settle_shard("m").await), written, "{case}");
+            assert!(began.elapsed() < PATIENCE, "{case}");
+            assert!(showing.is_busy(), "{case}: a Replica is still on its way");
+            let began = Instant::now();
+            assert_eq!(told(&showing.settle("m").await), [], "{case}");
+            assert_eq!(began.elapsed(), PATIENCE, "{case}: a step that may write that Replica waits for it");
+        }
     }
 
     #[tokio::test(start_paused = true)]

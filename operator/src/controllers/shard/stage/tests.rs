@@ -197,6 +197,34 @@ async fn what_the_stage_wrote_itself_is_no_other_version() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_written_on_the_shard_does_not_wait_for_the_statuses_of_replicas() {
+    let publishable = || json!({ "epoch": 1, "transition": { "kind": "Failover", "epoch": 1, "to": "m-a" } });
+    for (case, status, step) in [
+        ("a claim", json!({}), claim(0)),
+        ("a publish", publishable(), publish()),
+        ("an intent", json!({}), intend()),
+        ("growing", json!({}), grow()),
+    ] {
+        let api = api();
+        api.change("shards/m", |shard| shard["status"] = status);
+        api.add(json!({
+            "apiVersion": "understudy.dev/v1alpha1", "kind": "Replica",
+            "metadata": { "name": "m-z", "namespace": "prod", "uid": "z" },
+            "spec": { "shard": "m", "serverId": 9 },
+        }));
+        api.hang("PUT replicas");
+        let mut stage = stage(&api).await;
+        let (objects, snapshot, _) = decided(&mut stage, Vec::new());
+        stage.report(&objects);
+        let began = tokio::time::Instant::now();
+        let taken = stage.take(&step, &snapshot, &objects).await;
+        assert!(matches!(taken, Ok(Taken::Done)), "{case}: {taken:?}");
+        assert!(began.elapsed() < BREATH, "{case}: {:?}", began.elapsed());
+        assert!(stage.showing.is_busy(), "{case}: a Replica's status is still on its way");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn after_a_stage_that_panicked_another_begins_though_nothing_changes_and_nothing_is_told_between() {
     let api = api();
     api.change("shards/m", |shard| shard["status"] = json!({ "primary": "m-a", "epoch": 1 }));
