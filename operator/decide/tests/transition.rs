@@ -103,6 +103,68 @@ fn a_confirmation_closes_the_record_as_a_near_miss() {
     assert_eq!((record.phase, record.result), (RecordPhase::Closed, Some(Outcome::Confirmed)));
 }
 
+/// What keeps `a` from being confirmed.
+type Spoil = (&'static str, fn(&mut Scene));
+
+const NOT_CONFIRMED: &[Spoil] = &[
+    ("its manager fell silent", |s| s.silence("a")),
+    ("its process ended", |s| {
+        s.server("a", |server| server.phase = Phase::Exited { code: None, signal: Some(9), age: 10 });
+    }),
+    ("it refused twice", |s| s.ordered("a", OrderKind::Promote, 2, 300, OrderOutcome::Failed("error 1290".into()))),
+];
+
+/// A confirmation of `a` that has not come to its end for a while.
+fn not_confirmed(mode: Mode, record: &str, spoil: fn(&mut Scene)) -> Scene {
+    let mut scene = Scene::well();
+    scene.0.policy.mode = mode;
+    scene.claimed(Kind::Confirm, "a");
+    scene.0.status.transition.as_mut().expect("claimed").record = Some(record.into());
+    scene.0.memory.transition_known = 6_000;
+    spoil(&mut scene);
+    scene
+}
+
+#[test]
+fn a_primary_that_cannot_be_confirmed_is_replaced_only_where_the_mode_or_a_person_says_so() {
+    for (mode, record, replaced) in [
+        (Mode::Automatic, "m-5", true),
+        (Mode::Manual, "m-5", false),
+        (Mode::Manual, "m-4", false),
+        (Mode::Manual, "please", true),
+        (Mode::Manual, "m-24567", true),
+        (Mode::Paused, "m-5", false),
+        (Mode::Paused, "please", false),
+    ] {
+        for (case, spoil) in NOT_CONFIRMED {
+            let case = format!("{mode}, recorded in {record}: {case}");
+            let scene = not_confirmed(mode, record, *spoil);
+            let kind = scene.claim().map(|(kind, _)| kind);
+            assert_eq!(kind, replaced.then_some(Kind::Failover), "{case}: {:?}", scene.steps());
+            assert_eq!(scene.gives(Reason::FailoverLeftToPerson), !replaced, "{case}");
+            let hears = scene.0.fresh_report(&name("a")).is_some_and(|(server, _)| server.phase == Phase::Running);
+            let told = scene.order_to("a", OrderKind::Promote).is_some();
+            assert_eq!(told, !replaced && hears, "{case}: it is told again whenever it hears");
+        }
+    }
+}
+
+#[test]
+fn a_request_for_a_primary_that_cannot_be_confirmed_is_the_word_that_manual_waits_for() {
+    let asked = |mode: Mode| {
+        let mut scene = not_confirmed(mode, "m-5", |s| s.silence("a"));
+        let target = Some(name("c"));
+        scene.0.requests.push(Request { name: "please".into(), kind: Kind::Failover, target, age: 10 });
+        scene
+    };
+    let scene = asked(Mode::Manual);
+    assert_eq!(scene.claim(), Some((Kind::Failover, "m-c".into())), "the one that was asked for");
+    let records: Vec<_> = scene.plan().records.into_iter().map(|told| (told.name, told.phase, told.result)).collect();
+    let ended = ("m-5".to_owned(), RecordPhase::Closed, Some(Outcome::Failed));
+    assert_eq!(records, [ended, ("please".to_owned(), RecordPhase::Claimed, None)]);
+    assert_eq!(asked(Mode::Paused).claim(), None, "in no mode but that");
+}
+
 #[test]
 fn a_candidate_that_fails_is_followed_by_the_next_in_the_same_incident() {
     type Case = (&'static str, fn(&mut Scene));

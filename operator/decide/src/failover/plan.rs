@@ -148,9 +148,7 @@ pub(crate) fn errant(
 fn left_to_person(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft) {
     d.doing(match s.policy.mode {
         Mode::Paused => "nothing: failover.mode is Paused".to_owned(),
-        Mode::Manual | Mode::Automatic => {
-            format!("waiting for a person to create a Failover with spec.shard {} and spec.kind Failover", s.shard)
-        }
+        Mode::Manual | Mode::Automatic => wait_for_request(s),
     });
     let (state, mode) = (a.verdict.state(), s.policy.mode);
     let message =
@@ -158,8 +156,13 @@ fn left_to_person(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut D
     d.note(Reason::FailoverLeftToPerson, message);
 }
 
+/// What is being done while a person decides.
+pub(crate) fn wait_for_request(s: &Snapshot) -> String {
+    format!("waiting for a person to create a Failover with spec.shard {} and spec.kind Failover", s.shard)
+}
+
 /// How a person does what the mode keeps the operator from.
-fn by_hand(s: &Snapshot, kind: Kind) -> String {
+pub(crate) fn by_hand(s: &Snapshot, kind: Kind) -> String {
     let shard = &s.shard;
     if s.policy.mode == Mode::Paused {
         return format!(
@@ -326,6 +329,20 @@ impl Change {
     }
 }
 
+/// With the epoch after it, the name of the record of a change that nobody asked for.
+fn own_records(s: &Snapshot) -> String {
+    format!("{}-", s.shard)
+}
+
+/// Whether a person asked for a change: then its record is the request, whose name is the person's.
+pub(crate) fn is_requested(s: &Snapshot, t: &Transition) -> bool {
+    let is_own = |name: &String| {
+        let epoch = name.strip_prefix(&own_records(s)).and_then(|epoch| epoch.parse::<u64>().ok());
+        epoch.is_some_and(|epoch| epoch <= t.epoch.0)
+    };
+    t.record.as_ref().is_some_and(|name| !is_own(name))
+}
+
 /// Claims the next epoch for a change and begins its record.
 pub(crate) fn claim(s: &Snapshot, a: &Assessment, change: Change, ranking: Ranking, d: &mut Draft) {
     let Change { kind, from, to, cause, record } = change;
@@ -334,7 +351,7 @@ pub(crate) fn claim(s: &Snapshot, a: &Assessment, change: Change, ranking: Ranki
     let first = record.is_none() || s.requests.iter().any(|request| Some(&request.name) == record.as_ref());
     let record = match kind {
         Kind::Bootstrap => None,
-        _ => Some(record.unwrap_or_else(|| format!("{}-{epoch}", s.shard))),
+        _ => Some(record.unwrap_or_else(|| format!("{}{epoch}", own_records(s)))),
     };
     let claim = Claim { after, kind, from: from.clone(), to: to.clone(), record: record.clone(), cause: cause.clone() };
     if !d.step(Step::Claim(claim)) {

@@ -11,9 +11,9 @@ use understudy_wire::{Epoch, GtidSet, ReplicaName};
 use super::assess::{Assessment, Cause, SKEW};
 use super::bootstrap;
 use super::candidate::rank;
-use super::plan::{Change, claim, errant, nobody_else};
+use super::plan::{Change, by_hand, claim, errant, is_requested, nobody_else, wait_for_request};
 use super::record::{self, Entry, Milestone, RecordUpdate};
-use super::snapshot::{Kind, OrderOutcome, ReprobeOutcome, Snapshot, Transition};
+use super::snapshot::{Kind, Mode, OrderOutcome, ReprobeOutcome, Snapshot, Transition};
 use super::testimony::Case;
 use crate::decision::{Draft, Order, OrderKind, Reason, Step};
 
@@ -256,10 +256,19 @@ fn next_candidate(s: &Snapshot, a: &Assessment, t: &Transition, why: &str, d: &m
         return abort(s, a, t, old, why, d);
     }
     let ranking = rank(s, Some(old), &[&t.to]);
-    let next = ranking.choose(None).map(|candidate| candidate.name.clone());
+    let left_to_person = is_left_to_person(s, t);
+    let request = s.requests.first().filter(|_| left_to_person && s.policy.mode == Mode::Manual);
+    let stays = left_to_person && request.is_none();
+    let wanted = request.and_then(|request| request.target.as_ref());
+    let next = ranking.choose(wanted).or_else(|| ranking.choose(None)).map(|candidate| candidate.name.clone());
     let (next, ranking) = match next {
+        Some(_) if stays => {
+            leave_to_person(s, t, why, d);
+            return tell_again(s, t, d);
+        }
         Some(next) => (Some(next), ranking),
-        None => errant(s, old, None, &ranking, d).map_or((None, ranking), |(next, errant)| (Some(next), errant)),
+        None if stays => (None, ranking),
+        None => errant(s, old, wanted, &ranking, d).map_or((None, ranking), |(next, errant)| (Some(next), errant)),
     };
     match next {
         Some(next) => {
@@ -273,18 +282,64 @@ fn next_candidate(s: &Snapshot, a: &Assessment, t: &Transition, why: &str, d: &m
                 Kind::Confirm => NOT_CONFIRMED,
                 _ => t.cause.as_deref().unwrap_or("CandidateFailed"),
             };
-            let change = Change::new(kind, old, &next, cause).of_incident(t.record.as_ref());
+            let change = Change::new(kind, old, &next, cause);
+            let change = match request {
+                // What the person asked for has a record of its own, so that of the confirmation ends here.
+                Some(request) => {
+                    give_up_record(t, d);
+                    change.recorded_in(Some(request))
+                }
+                None => change.of_incident(t.record.as_ref()),
+            };
             claim(s, a, change, ranking, d);
         }
         None => {
             nobody_else(s, &t.to, &ranking, d);
-            // The target is the only hope: whenever it can hear, it is told again.
-            let hears = s.fresh_report(&t.to).is_some_and(|(server, _)| server.phase == Phase::Running);
-            let waiting = s.order(&t.to, OrderKind::Promote, t.epoch).is_some_and(|order| order.in_flight());
-            if hears && !waiting {
-                d.step(Step::Order { replica: t.to.clone(), order: Order::Promote(at_once(s, t)) });
-            }
+            tell_again(s, t, d);
         }
+    }
+}
+
+/// The target is the only hope: whenever it can hear, it is told again.
+fn tell_again(s: &Snapshot, t: &Transition, d: &mut Draft) {
+    let hears = s.fresh_report(&t.to).is_some_and(|(server, _)| server.phase == Phase::Running);
+    let waiting = s.order(&t.to, OrderKind::Promote, t.epoch).is_some_and(|order| order.in_flight());
+    if hears && !waiting {
+        d.step(Step::Order { replica: t.to.clone(), order: Order::Promote(at_once(s, t)) });
+    }
+}
+
+/// Whether another primary in place of the target is not the operator's to choose. A confirmation is begun in every mode because the
+/// primary stays the same, so it must not end with another one unless a person asked for the change.
+fn is_left_to_person(s: &Snapshot, t: &Transition) -> bool {
+    t.kind == Kind::Confirm
+        && match s.policy.mode {
+            Mode::Automatic => false,
+            Mode::Manual => !is_requested(s, t),
+            Mode::Paused => true,
+        }
+}
+
+fn leave_to_person(s: &Snapshot, t: &Transition, why: &str, d: &mut Draft) {
+    let (to, mode) = (&t.to, s.policy.mode);
+    let waits = match mode {
+        Mode::Paused => "nothing else: failover.mode is Paused".to_owned(),
+        Mode::Manual | Mode::Automatic => wait_for_request(s),
+    };
+    // It has come to more than was said when this pass began.
+    d.doing = Some(format!("confirming {to} under epoch {}, and {waits}", t.epoch));
+    let by_hand = by_hand(s, Kind::Failover);
+    let message =
+        format!("{to} could not be confirmed ({why}), failover.mode is {mode}: no other takes over. {by_hand}");
+    d.note(Reason::FailoverLeftToPerson, message);
+}
+
+/// Closes the record of a change that came to nothing.
+fn give_up_record(t: &Transition, d: &mut Draft) {
+    let Some(name) = &t.record else { return };
+    tell(t, record::Phase::Closed, Vec::new(), d);
+    if let Some(update) = d.records.last_mut().filter(|update| update.name == *name) {
+        update.result = Some(record::Outcome::Failed);
     }
 }
 
