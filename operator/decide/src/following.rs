@@ -8,7 +8,7 @@ use understudy_wire::{GtidSet, ReplicaName};
 
 use crate::decision::{Draft, Order, OrderKind, Reason, Step};
 use crate::failover::candidate::errant;
-use crate::failover::snapshot::{MANAGER_PORT, OrderFact, Replica, Snapshot, with_port};
+use crate::failover::snapshot::{MANAGER_PORT, OrderFact, OrderOutcome, Replica, Snapshot, with_port};
 use crate::topology::consumers_come_first;
 
 /// How soon an order that was not carried out is given again.
@@ -67,14 +67,25 @@ fn follow(s: &Snapshot, name: &ReplicaName, server: &Server, primary: &ReplicaNa
     if follows && server.epoch >= epoch && server.read_only != Some(false) {
         return;
     }
-    // New relay logs are a dozen writes to disk, and Kafka holds what is not copied meanwhile. One that takes writes is told at once.
-    if consumers_come_first(s) && server.read_only != Some(false) {
+    // New relay logs are a dozen writes to disk, and Kafka holds what is not copied meanwhile. One that takes writes is told at once, and
+    // so are all while the old primary may write: what it sends them the new one lacks for ever.
+    if consumers_come_first(s) && old_primary_is_done(s) && server.read_only != Some(false) {
         return;
     }
     if may_send(s.order(name, OrderKind::Follow, epoch)) {
         let order = Follow { epoch, source: primary.clone(), address: address.to_owned() };
         d.step(Step::Order { replica: name.clone(), order: Order::Follow(order) });
     }
+}
+
+/// Whether the primary before this one is known to write nothing any more: its manager answered the fence, or saw its server end. A
+/// manager starts no server again, and answers the fence at once when there is none.
+fn old_primary_is_done(s: &Snapshot) -> bool {
+    let Some(change) = &s.status.last_change else { return false };
+    let Some(old) = &change.from else { return false };
+    let fence = s.order(old, OrderKind::Fence, change.epoch);
+    fence.is_some_and(|order| matches!(order.outcome, OrderOutcome::Done(_)))
+        || s.fresh_report(old).is_some_and(|(server, _)| matches!(server.phase, Phase::Exited { .. }))
 }
 
 /// Whether nothing is written to the volume of a server any more.

@@ -119,20 +119,21 @@ fn after_a_failover_a_new_copy_waits_for_the_first_commit_but_not_for_long() {
     }
 }
 
+/// A change of primary from `b` to `a`, this long ago, that `c` has not followed yet.
+fn changed(kind: Kind, ago: i64, commits_since: Option<u64>) -> Scene {
+    let mut scene = Scene::well();
+    let at = Some(scene.0.now - jiff::SignedDuration::from_millis(ago));
+    let from = Some(name("b"));
+    scene.0.status.last_change = Some(LastChange { kind, epoch: EPOCH, from, record: None, cause: None, at });
+    scene.server("c", |server| {
+        server.replication.as_mut().expect("it replicates").value.source = Some("10.0.0.9:3306".into());
+    });
+    scene.says(&consumer(), "a", Some(Probe { committing_since: commits_since, ..commits() }), None);
+    scene
+}
+
 #[test]
 fn after_a_change_of_primary_the_others_follow_once_something_is_committed_but_one_that_takes_writes_at_once() {
-    let follows = |kind: Kind, ago: i64, commits_since: Option<u64>, writes: bool| {
-        let mut scene = Scene::well();
-        let at = scene.0.now - jiff::SignedDuration::from_millis(ago);
-        scene.0.status.last_change =
-            Some(LastChange { kind, epoch: EPOCH, from: None, record: None, cause: None, at: Some(at) });
-        scene.server("c", |server| {
-            server.read_only = Some(!writes);
-            server.replication.as_mut().expect("it replicates").value.source = Some("10.0.0.9:3306".into());
-        });
-        scene.says(&consumer(), "a", Some(Probe { committing_since: commits_since, ..commits() }), None);
-        scene.order_to("c", OrderKind::Follow).is_some()
-    };
     for (case, kind, ago, commits_since, writes, expected) in [
         ("failover, nothing is committed yet", Kind::Failover, 4_900, None, false, false),
         ("switchover, nothing is committed yet", Kind::Switchover, 4_900, None, false, false),
@@ -141,8 +142,47 @@ fn after_a_change_of_primary_the_others_follow_once_something_is_committed_but_o
         ("nothing is, and it takes writes", Kind::Failover, 900, None, true, true),
         ("the primary is the same", Kind::Confirm, 900, None, false, true),
     ] {
-        assert_eq!(follows(kind, ago, commits_since, writes), expected, "{case}");
+        let mut scene = changed(kind, ago, commits_since);
+        fence(&mut scene, OrderOutcome::Done(None));
+        scene.server("c", |server| server.read_only = Some(!writes));
+        assert_eq!(scene.order_to("c", OrderKind::Follow).is_some(), expected, "{case}");
     }
+}
+
+#[test]
+fn the_others_wait_for_a_commit_only_while_the_old_primary_is_known_to_write_no_more() {
+    type Case = (&'static str, fn(&mut Scene), bool);
+    let cases: &[Case] = &[
+        ("it answered the fence", |s| fence(s, OrderOutcome::Done(Some(gtids("a", 1000)))), true),
+        ("it did not obey and was ended", |s| fence(s, OrderOutcome::Done(None)), true),
+        ("its manager saw it end", exited, true),
+        ("nobody could tell it", |_| (), false),
+        ("it has not answered", |s| fence(s, OrderOutcome::InFlight), false),
+        ("its manager refused", |s| fence(s, OrderOutcome::Failed("no answer".into())), false),
+        (
+            "its manager saw it end, and has been silent since",
+            |s| {
+                exited(s);
+                s.silence("b");
+            },
+            false,
+        ),
+    ];
+    for (case, old, waits) in cases {
+        for kind in [Kind::Failover, Kind::Switchover] {
+            let mut scene = changed(kind, 900, None);
+            old(&mut scene);
+            assert_eq!(scene.order_to("c", OrderKind::Follow).is_none(), *waits, "{case}, {kind:?}");
+        }
+    }
+}
+
+fn fence(scene: &mut Scene, outcome: OrderOutcome) {
+    scene.ordered("b", OrderKind::Fence, 1, 10, outcome);
+}
+
+fn exited(scene: &mut Scene) {
+    scene.server("b", |server| server.phase = Phase::Exited { code: None, signal: Some(9), age: 10 });
 }
 
 #[test]

@@ -230,6 +230,7 @@ fn after_a_failover_the_old_primary_is_condemned_whatever_became_of_it() {
         scene.steps().into_iter().any(|step| matches!(step, Step::Condemn { replica, .. } if replica == name("a")))
     };
     assert!(condemned(&scene));
+    scene.ordered("a", OrderKind::Fence, 1, 10, OrderOutcome::Done(None));
     assert!(scene.order_to("c", OrderKind::Follow).is_none(), "consumers come first");
     scene.says(&consumer(), "b", Some(Probe { committing_since: Some(10), ..commits() }), None);
     let Some(Order::Follow(follow)) = scene.order_to("c", OrderKind::Follow) else { panic!("c follows") };
