@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
-use kube::ResourceExt;
+use kube::{Resource, ResourceExt};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use understudy_api::v1alpha1::{FailoverKind, FailoverPhase, FailoverResult, FailoverSpec, RebuildNote};
@@ -141,7 +141,7 @@ impl Writer {
         let Some((first, last)) = jobs.first().zip(jobs.last()) else { return Ok(()) };
         let (namespace, name) = record;
         for tries in 1.. {
-            let mut failover = match self.known.remove(record).or_else(|| self.cached(namespace, name)) {
+            let mut failover = match self.found(record, &first.shard) {
                 Some(failover) => failover,
                 None => self.obtain(namespace, first).await?,
             };
@@ -176,21 +176,32 @@ impl Writer {
         Ok(())
     }
 
-    fn cached(&self, namespace: &str, name: &str) -> Option<Failover> {
-        self.context.caches.failovers.get(namespace, name).map(|failover| (*failover).clone())
+    /// The record as far as it is known here.
+    fn found(&mut self, record: &Key, shard: &Shard) -> Option<Failover> {
+        let known = self.known.remove(record).filter(|known| !is_leftover(known, shard));
+        known.or_else(|| {
+            let (namespace, name) = record;
+            let cached = self.context.caches.failovers.get(namespace, name)?;
+            (!is_leftover(&cached, shard)).then(|| (*cached).clone())
+        })
     }
 
     async fn obtain(&self, namespace: &str, job: &Job) -> Result<Failover, ApplyError> {
         let fresh = record(job);
         match self.context.applier.create(manager::SHARD, &fresh).await {
             Err(error) if error.is_already_exists() => {
-                Ok(self.context.applier.get(namespace, &job.update.name).await?.unwrap_or(fresh))
+                let name = &job.update.name;
+                let live = self.context.applier.get::<Failover>(namespace, name).await?.unwrap_or(fresh);
+                if is_leftover(&live, &job.shard) {
+                    return Err(ApplyError::Leaving { kind: Failover::kind(&()).into_owned(), name: name.clone() });
+                }
+                Ok(live)
             }
             other => other,
         }
     }
 
-    /// Keeps the newest closed records.
+    /// Keeps the newest closed records, and remembers none of a Shard that is gone.
     async fn prune(&mut self, shard: &Shard) {
         let namespace = shard.namespace().unwrap_or_default();
         let name = shard.name_any();
@@ -198,6 +209,8 @@ impl Writer {
         let mut old = self.context.caches.failovers.within(&namespace);
         old.retain(|failover| failover.spec.shard == name && closed(failover));
         old.sort_by_key(|failover| std::cmp::Reverse(failover.creation_timestamp().map(|time| time.0)));
+        let shards = &self.context.caches.shards;
+        self.known.retain(|(namespace, _), failover| shards.is_there(namespace, &failover.spec.shard));
         let keep = usize::try_from(shard.spec.failover.history_limit).unwrap_or(20);
         for failover in old.into_iter().skip(keep) {
             self.known.remove(&(namespace.clone(), failover.name_any()));
@@ -206,6 +219,13 @@ impl Writer {
             }
         }
     }
+}
+
+/// Whether a record is of an earlier Shard of the same name, and waits for the garbage collector. Epochs began anew with the present Shard,
+/// so its records get the same names.
+pub fn is_leftover(failover: &Failover, shard: &Shard) -> bool {
+    let is_another = |uid: &String| Some(uid) != shard.metadata.uid.as_ref();
+    failover.owner_references().iter().any(|owner| owner.kind == Shard::kind(&()) && is_another(&owner.uid))
 }
 
 /// What kind of change it records and how that ended, once it has.

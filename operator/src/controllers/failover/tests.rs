@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use understudy_api::v1alpha1::{FailoverPhase, FailoverResult, FailoverSpec, FailoverStatus, RebuildNote};
@@ -15,7 +16,7 @@ use understudy_wire::{Epoch, ReplicaName};
 
 use super::merge::candidates;
 use super::waiting::{Turn, Waiting};
-use super::{Job, Measured, Registrar, merge};
+use super::{Job, Measured, Registrar, is_leftover, merge};
 use crate::fake::FakeApi;
 
 fn update(phase: Phase, entries: Vec<Entry>) -> RecordUpdate {
@@ -302,4 +303,108 @@ async fn when_many_shards_change_at_once_each_record_is_written_with_all_of_its_
         let status = status(shard).expect("a record");
         assert_eq!(steps(&status), ["Claimed", "Fenced", "Promoted"], "{shard}");
     }
+}
+
+/// A record that was closed, as the API server has it.
+fn closed(owners: Value) -> Value {
+    json!({
+        "apiVersion": "understudy.dev/v1alpha1", "kind": "Failover",
+        "metadata": { "name": "m-5", "namespace": "prod", "ownerReferences": owners },
+        "spec": { "shard": "m", "kind": "Failover", "epoch": 5 }, "status": { "phase": "Closed" },
+    })
+}
+
+fn owner(kind: &str, uid: &str) -> Value {
+    json!({ "apiVersion": "understudy.dev/v1alpha1", "kind": kind, "name": "m", "uid": uid })
+}
+
+#[test]
+fn a_record_is_left_over_when_it_was_made_for_another_shard() {
+    let mut shard = job(update(Phase::Claimed, vec![]), 0).shard;
+    shard.metadata.uid = Some("new".into());
+    for (case, owners, expected) in [
+        ("a person's", json!([]), false),
+        ("of this one", json!([owner("Shard", "new")]), false),
+        ("of an earlier one", json!([owner("Shard", "old")]), true),
+        ("a request that another tool made", json!([owner("Workflow", "w1")]), false),
+    ] {
+        let record: Failover = serde_json::from_value(closed(owners)).expect("a record");
+        assert_eq!(is_leftover(&record, &shard), expected, "{case}");
+    }
+}
+
+/// What is to be told of the first change of the Shard of this UID.
+fn of_uid(uid: &str, phase: Phase, step: Milestone) -> Job {
+    let mut job = of_shard("m", update(phase, vec![Entry::now(step, Epoch(5))]), 0);
+    job.shard.metadata.uid = Some(uid.to_owned());
+    job
+}
+
+/// Waits until the record is of the Shard of this UID and has a step. Gives its steps.
+async fn written_for(api: &FakeApi, uid: &str) -> Vec<String> {
+    let steps = || {
+        let record =
+            api.object("failovers/m-5").filter(|record| record["metadata"]["ownerReferences"][0]["uid"] == uid)?;
+        let status: FailoverStatus = serde_json::from_value(record["status"].clone()).ok()?;
+        let steps: Vec<_> = status.timeline.into_iter().map(|entry| entry.step).collect();
+        Some(steps).filter(|steps| !steps.is_empty())
+    };
+    until(steps).await
+}
+
+async fn until<T>(there: impl Fn() -> Option<T>) -> T {
+    let looking = async {
+        loop {
+            if let Some(found) = there() {
+                return found;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), looking).await.expect("it comes")
+}
+
+/// As the garbage collector does.
+fn collect(api: &FakeApi) {
+    api.change("failovers/m-5", |record| record["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z"));
+}
+
+#[tokio::test]
+async fn a_shard_that_was_made_again_has_records_of_its_own() {
+    let api = FakeApi::default();
+    let context = api.context().await;
+    let (registrar, writing) = Registrar::new(&context);
+    let _writing = AbortOnDropHandle::new(tokio::spawn(writing));
+    registrar.note(of_uid("old", Phase::Closed, Milestone::Redundant));
+    assert_eq!(written_for(&api, "old").await, ["Redundant"]);
+    collect(&api);
+    registrar.note(of_uid("new", Phase::Claimed, Milestone::Claimed));
+    assert_eq!(written_for(&api, "new").await, ["Claimed"]);
+}
+
+#[tokio::test]
+async fn a_record_waits_until_that_of_an_earlier_shard_was_collected() {
+    let shard = json!({
+        "apiVersion": "understudy.dev/v1alpha1", "kind": "Shard",
+        "metadata": { "name": "m", "namespace": "prod", "uid": "new" },
+        "spec": { "mysql": { "image": "mysql:9" }, "storage": { "size": "1Gi" } },
+    });
+    let api = FakeApi::with([shard, closed(json!([owner("Shard", "old")]))]);
+    let context = api.context().await;
+    let (registrar, writing) = Registrar::new(&context);
+    let _writing = AbortOnDropHandle::new(tokio::spawn(writing));
+    registrar.note(of_uid("new", Phase::Claimed, Milestone::Claimed));
+    until(|| api.writes().contains(&"POST failovers/m-5".to_owned()).then_some(())).await;
+    collect(&api);
+    assert_eq!(written_for(&api, "new").await, ["Claimed"]);
+}
+
+#[test]
+fn what_waits_of_an_earlier_shard_is_forgotten_when_the_next_one_speaks() {
+    let mut waiting = Waiting::default();
+    waiting.note(of_uid("old", Phase::Closed, Milestone::Redundant));
+    waiting.note(of_uid("new", Phase::Claimed, Milestone::Claimed));
+    let Turn::Of(_, jobs) = waiting.take(Instant::now()) else { panic!("nothing waits") };
+    let told: Vec<_> = jobs.iter().map(|job| (job.shard.metadata.uid.as_deref(), job.update.phase)).collect();
+    assert_eq!(told, [(Some("new"), Phase::Claimed)]);
 }

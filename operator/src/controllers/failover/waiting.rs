@@ -82,6 +82,10 @@ impl Waiting {
 
 impl Told {
     fn add(&mut self, job: Job) {
+        // A Shard that was made again has records of its own, under the same names.
+        if self.jobs.iter().any(|known| known.shard.metadata.uid != job.shard.metadata.uid) {
+            self.jobs.clear();
+        }
         // To a record that is closed nothing but measurements is added.
         if let Some(closed) = self.jobs.iter_mut().find(|known| known.update.phase == Phase::Closed) {
             return closed.measured.complete(job.measured);

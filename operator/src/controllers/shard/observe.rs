@@ -23,7 +23,7 @@ use super::feeds::feeds;
 use super::obstacles::Obstacle;
 use crate::cache::{Caches, Held};
 use crate::controllers::consumer::{group_of, is_told};
-use crate::controllers::failover::is_open;
+use crate::controllers::failover::{is_leftover, is_open};
 use crate::evidence::own::{Pace, Subject, millis};
 use crate::evidence::{Heard, Speaker, Wanted};
 
@@ -93,7 +93,11 @@ impl Objects {
             },
             consumers: caches.consumers.within(&namespace).into_iter().filter(reads).collect(),
             feeds: store.map(|store| placed(&store, &name)).unwrap_or_default(),
-            failovers: caches.failovers.within(&namespace).into_iter().filter(|f| f.spec.shard == name).collect(),
+            failovers: {
+                let mut all = caches.failovers.within(&namespace);
+                all.retain(|failover| failover.spec.shard == name && !is_leftover(failover, &shard));
+                all
+            },
             nodes: caches.nodes.all(),
             obstacles: Vec::new(),
             fingerprint: String::new(),
