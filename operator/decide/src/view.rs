@@ -50,7 +50,7 @@ pub(crate) fn view(s: &Snapshot, a: &Assessment, doing: Option<String>) -> View 
 fn one_node(s: &Snapshot) -> Option<String> {
     let on: Vec<_> = s.cast().map(|(name, _)| s.node_of(name)).collect();
     let first = on.first().copied().flatten().filter(|_| on.len() > 1)?;
-    let elsewhere = s.nodes.iter().any(|(name, facts)| name != first && facts.schedulable);
+    let elsewhere = s.nodes.iter().any(|(name, facts)| name != first && facts.schedulable && !facts.barred);
     (elsewhere && on.iter().all(|node| *node == Some(first))).then(|| first.to_owned())
 }
 

@@ -4,6 +4,7 @@ mod support;
 
 use support::*;
 use understudy_decide::Fact;
+use understudy_decide::failover::snapshot::Node;
 use understudy_wire::evidence::Millis;
 
 #[test]
@@ -35,7 +36,7 @@ fn a_standby_that_does_not_keep_up_says_how_far_it_is_behind_in_steps() {
 
 #[test]
 fn replicas_that_are_all_on_one_node_are_told_of_when_there_is_another() {
-    let together = |count: usize, elsewhere: bool| {
+    let together = |count: usize, change: fn(&mut Node)| {
         let mut scene = Scene::well();
         for letter in ["a", "b", "c"].into_iter().take(count) {
             scene.replica(letter, |replica| {
@@ -44,14 +45,17 @@ fn replicas_that_are_all_on_one_node_are_told_of_when_there_is_another() {
                 }
             });
         }
-        scene.0.nodes.values_mut().for_each(|node| node.schedulable = elsewhere);
+        scene.0.nodes.values_mut().for_each(change);
         scene.plan().view.one_node
     };
-    for (case, count, elsewhere, expected) in [
-        ("all", 3, true, Some("node-1")),
-        ("two of three", 2, true, None),
-        ("all, and pods can be on no other", 3, false, None),
-    ] {
-        assert_eq!(together(count, elsewhere).as_deref(), expected, "{case}");
+    type Case = (&'static str, usize, fn(&mut Node), Option<&'static str>);
+    let cases: &[Case] = &[
+        ("all", 3, |_| (), Some("node-1")),
+        ("two of three", 2, |_| (), None),
+        ("all, and pods can be on no other", 3, |node| node.schedulable = false, None),
+        ("all, and the pods of this shard may be on no other", 3, |node| node.barred = true, None),
+    ];
+    for (case, count, change, expected) in cases {
+        assert_eq!(together(*count, *change).as_deref(), *expected, "{case}");
     }
 }

@@ -336,6 +336,8 @@ pub struct Node {
     pub zone: Option<String>,
     /// Whether a new pod could be scheduled there, as the API server says.
     pub schedulable: bool,
+    /// Whether its taints or its labels keep the pods of this shard away.
+    pub barred: bool,
     /// When its kubelet last told Kubernetes that it is ready; None: Kubernetes does not take it for ready.
     pub ready_at: Option<Timestamp>,
 }

@@ -178,10 +178,11 @@ impl Scene {
             scene.says(&manager(letter), letter, None, Some(server(letter, Phase::Running)));
             scene.0.nodes.insert(
                 format!("node-{number}"),
-                Node { zone: Some(format!("zone-{number}")), schedulable: true, ready_at: None },
+                Node { zone: Some(format!("zone-{number}")), schedulable: true, ..Node::default() },
             );
         }
-        scene.0.nodes.insert("node-4".into(), Node { zone: Some("zone-3".into()), schedulable: true, ready_at: None });
+        let spare = Node { zone: Some("zone-3".into()), schedulable: true, ..Node::default() };
+        scene.0.nodes.insert("node-4".into(), spare);
         scene.server("a", |server| {
             server.serving = Some(EPOCH);
             server.read_only = Some(false);

@@ -1,5 +1,6 @@
 //! One snapshot of a shard: from the caches and the observers, without a call to the API server. Pure, but for the clock.
 
+mod nodes;
 #[cfg(test)]
 mod tests;
 
@@ -227,7 +228,7 @@ pub fn snapshot(objects: &Objects, beside: Beside, now: Instant, wall: Timestamp
         consumers: groups.collect(),
         log,
         feeds: objects.feeds.clone(),
-        nodes: objects.nodes.iter().map(|node| (node.name_any(), self::node(node))).collect(),
+        nodes: objects.nodes.iter().map(|node| (node.name_any(), self::node(node, &shard.spec.pod_template))).collect(),
         fleet,
         memory,
         status,
@@ -373,13 +374,14 @@ fn phase(pod: &KubePod) -> PodPhase {
     }
 }
 
-fn node(node: &KubeNode) -> Node {
+fn node(node: &KubeNode, template: &api::PodTemplate) -> Node {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
     let ready = conditions.into_iter().flatten().find(|c| c.type_ == "Ready" && c.status == "True");
     let cordoned = node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false);
     Node {
         zone: node.labels().get("topology.kubernetes.io/zone").cloned(),
         schedulable: ready.is_some() && !cordoned,
+        barred: nodes::is_barred(node, template),
         ready_at: ready.and_then(|ready| {
             [&ready.last_heartbeat_time, &ready.last_transition_time].into_iter().flatten().map(|time| time.0).max()
         }),

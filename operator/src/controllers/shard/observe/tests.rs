@@ -61,3 +61,64 @@ fn a_pod_that_failed_or_succeeded_ended() {
         assert_eq!(phase(&pod), expected, "{case}");
     }
 }
+
+#[test]
+fn a_node_is_barred_by_a_taint_that_is_not_tolerated_and_by_labels_that_it_lacks() {
+    let barred = |taints: serde_json::Value, template: serde_json::Value| {
+        let node = json!({
+            "metadata": { "name": "n-1", "labels": { "disk": "fast", "cores": "16" } },
+            "spec": { "taints": taints },
+            "status": { "conditions": [{ "type": "Ready", "status": "True" }] },
+        });
+        let node: KubeNode = serde_json::from_value(node).expect("a node");
+        let template: api::PodTemplate = serde_json::from_value(template).expect("a template");
+        let Node { schedulable, barred, .. } = super::node(&node, &template);
+        assert!(schedulable, "whoever tolerates it may run there");
+        barred
+    };
+    let control_plane = || json!([{ "key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule" }]);
+    let team = || json!([{ "key": "team", "value": "store", "effect": "NoExecute" }]);
+    let preferred = json!([{ "key": "team", "effect": "PreferNoSchedule" }]);
+    let tolerates = |toleration: serde_json::Value| json!({ "tolerations": [toleration] });
+    let selects = |disk: &str| json!({ "nodeSelector": { "disk": disk } });
+    let wants = |terms: serde_json::Value| {
+        let required = json!({ "requiredDuringSchedulingIgnoredDuringExecution": { "nodeSelectorTerms": terms } });
+        json!({ "affinity": { "nodeAffinity": required } })
+    };
+    let label = |key: &str, operator: &str, values: &[&str]| {
+        let wanted = json!({ "key": key, "operator": operator, "values": values });
+        json!({ "matchExpressions": [wanted] })
+    };
+    let named = |name: &str| json!({ "matchFields": [{ "key": "metadata.name", "operator": "In", "values": [name] }] });
+    for (case, taints, template, expected) in [
+        ("nothing is asked for", json!([]), json!({}), false),
+        ("a control plane", control_plane(), json!({}), true),
+        (
+            "its taint is tolerated",
+            control_plane(),
+            tolerates(json!({ "key": "node-role.kubernetes.io/control-plane", "operator": "Exists" })),
+            false,
+        ),
+        ("every taint is", control_plane(), tolerates(json!({ "operator": "Exists" })), false),
+        ("another effect is", control_plane(), tolerates(json!({ "operator": "Exists", "effect": "NoExecute" })), true),
+        ("its value is", team(), tolerates(json!({ "key": "team", "value": "store" })), false),
+        ("another value is", team(), tolerates(json!({ "key": "team", "value": "web" })), true),
+        ("one that is only to be preferred", preferred, json!({}), false),
+        ("it is selected", json!([]), selects("fast"), false),
+        ("others are selected", json!([]), selects("slow"), true),
+        ("In", json!([]), wants(json!([label("disk", "In", &["fast", "faster"])])), false),
+        ("In, and it is another", json!([]), wants(json!([label("disk", "In", &["slow"])])), true),
+        ("NotIn", json!([]), wants(json!([label("disk", "NotIn", &["fast"])])), true),
+        ("NotIn, and it has none", json!([]), wants(json!([label("gpu", "NotIn", &["a100"])])), false),
+        ("Exists", json!([]), wants(json!([label("gpu", "Exists", &[])])), true),
+        ("DoesNotExist", json!([]), wants(json!([label("gpu", "DoesNotExist", &[])])), false),
+        ("Gt", json!([]), wants(json!([label("cores", "Gt", &["8"])])), false),
+        ("Lt", json!([]), wants(json!([label("cores", "Lt", &["8"])])), true),
+        ("it is named", json!([]), wants(json!([named("n-1")])), false),
+        ("another is named", json!([]), wants(json!([named("n-2")])), true),
+        ("one of two alternatives", json!([]), wants(json!([named("n-2"), label("disk", "Exists", &[])])), false),
+        ("an alternative that asks for nothing fits nothing", json!([]), wants(json!([{}])), true),
+    ] {
+        assert_eq!(barred(taints, template), expected, "{case}");
+    }
+}
