@@ -128,7 +128,7 @@ impl Pattern {
     }
 }
 
-/// Whether a pattern must be compiled, and takes up to [`COMPILED_BYTES`] then. One that lists values, such as `a|b`, need not.
+/// Whether a pattern must be compiled, and takes up to [`COMPILED_BYTES`] then. One that lists values, such as `a|b` or `(a|b)`, need not.
 pub fn is_compiled(pattern: &str) -> bool {
     listed(pattern).is_none()
 }
@@ -161,15 +161,19 @@ fn whole(name: &str, pattern: &str) -> Result<Pattern, RegexError> {
     Ok(Pattern(Form::Compiled(compile(&format!("^(?s:{pattern})$"))?)))
 }
 
-/// The values that a pattern means if it only lists them, with a backslash before what would mean something else.
+/// The values that a pattern means if it only lists them, with a backslash before what would mean something else. There may be a group
+/// around all of them: Grafana writes what is chosen of a variable as `(a|b)`, with an apostrophe or a quote escaped too.
 fn listed(pattern: &str) -> Option<BTreeSet<String>> {
+    let group = pattern.strip_prefix("(?:").or_else(|| pattern.strip_prefix('('));
+    // What is no group, such as (a)(b), has a bracket inside; where the last bracket is escaped, its backslash is the last character.
+    let inside = group.and_then(|group| group.strip_suffix(')')).unwrap_or(pattern);
     let mut values = BTreeSet::new();
     let mut value = String::new();
-    let mut chars = pattern.chars();
+    let mut chars = inside.chars();
     while let Some(c) = chars.next() {
         match c {
             '|' => drop(values.insert(std::mem::take(&mut value))),
-            '\\' => value.push(chars.next().filter(|c| r".+*?()|[]{}^$\-/".contains(*c))?),
+            '\\' => value.push(chars.next().filter(|c| r#".+*?()|[]{}^$\-/'""#.contains(*c))?),
             c if ".+*?()[]{}^$".contains(c) => return None,
             c => value.push(c),
         }
@@ -258,19 +262,55 @@ mod tests {
         assert!(!matcher.accepts_value("a-pod-with-a-long-name") && matcher.needs_label());
     }
 
+    #[test]
+    fn a_list_may_have_a_group_around_it_as_grafana_writes_it() {
+        let pods: Vec<String> = (0..2000).map(|pod| format!(r"a-pod\.with\(a\)-long-name\'{pod:06}")).collect();
+        for pattern in [format!("({})", pods.join("|")), format!("(?:{})", pods.join("|"))] {
+            assert!(!is_compiled(&pattern));
+            let matcher = Matcher::matches("pod", &pattern).unwrap();
+            let accepted = |pod: usize| matcher.accepts_value(&format!("a-pod.with(a)-long-name'{pod:06}"));
+            assert_eq!((0..2001).filter(|pod| accepted(*pod)).count(), 2000);
+        }
+    }
+
+    #[test]
+    fn brackets_that_do_not_belong_together_are_no_group_around_a_list() {
+        for (case, pattern, accepted, refused) in [
+            ("a group and more values", "(a|b)|c", "c", "(a"),
+            ("two groups", "(a)(b)", "ab", "a)(b"),
+            ("a group in a value", "(a|b)c", "bc", "c"),
+            ("a value and a group", "(a)|(b)", "b", "a)"),
+            ("a group with a flag", "(?i:a)", "A", "?i:a"),
+            ("a group with a name", "(?P<n>a)", "a", "?P<n>a"),
+        ] {
+            assert!(is_compiled(pattern), "{case}");
+            let matcher = Matcher::matches("job", pattern).unwrap();
+            assert!(matcher.accepts_value(accepted) && !matcher.accepts_value(refused), "{case}");
+        }
+        for (case, pattern) in
+            [("an escaped bracket at the end", r"(a\)"), ("nothing closed", "(a"), ("no inside", "(")]
+        {
+            assert!(is_compiled(pattern) && Matcher::matches("job", pattern).is_err(), "{case}");
+        }
+    }
+
     proptest! {
         #[test]
         fn a_list_means_what_the_engine_makes_of_it(
-            parts in prop::collection::vec(r"[ab|/]|\\[.+*?()|{}^$/\[\]\\-]", 0..8), value in r"[ab|/.+\\\[-]{0,4}",
+            parts in prop::collection::vec(r#"[ab|/]|\\[.+*?()|{}^$/\[\]\\'"-]"#, 0..8), value in r#"[ab|/.+)'\\\[-]{0,4}"#,
         ) {
-            let pattern = parts.concat();
-            prop_assert!(!is_compiled(&pattern));
-            let grouped = format!("(?:{pattern})");
-            prop_assert!(is_compiled(&grouped));
-            let values = pattern.split('|').map(|one| one.replace('\\', ""));
-            for value in values.chain([value]) {
-                let accepts = |pattern: &str| Matcher::matches("l", pattern).unwrap().accepts_value(&value);
-                prop_assert_eq!(accepts(&pattern), accepts(&grouped), "{} {}", pattern, value);
+            let list = parts.concat();
+            let twice = format!("(?:(?:{list}))");
+            prop_assert!(is_compiled(&twice));
+            let compiled = Matcher::matches("l", &twice).unwrap();
+            let values: Vec<String> = list.split('|').map(|one| one.replace('\\', "")).chain([value]).collect();
+            for pattern in [list.clone(), format!("({list})"), format!("(?:{list})")] {
+                prop_assert!(!is_compiled(&pattern), "{}", pattern);
+                let looked_up = Matcher::matches("l", &pattern).unwrap();
+                for value in &values {
+                    let accepts = looked_up.accepts_value(value);
+                    prop_assert_eq!(accepts, compiled.accepts_value(value), "{} {}", pattern, value);
+                }
             }
         }
     }
