@@ -14,6 +14,7 @@ use understudy_gateway::config::Config;
 use understudy_gateway::metrics::Metrics;
 use understudy_gateway::quota::Quota;
 use understudy_gateway::write::{Gateway, router};
+use understudy_http::serve::SEND_TIMEOUT;
 use understudy_http::{Connections, Running, serve, stop_signal};
 use understudy_kafka::{Connection, KafkaProducer, Produce, ProducerConfig};
 use understudy_tenant::TokenDirectory;
@@ -55,6 +56,7 @@ async fn run(config: Config) -> Result<()> {
     let connections = Connections {
         most: limits.connections,
         header_timeout: limits.header_timeout,
+        send_timeout: SEND_TIMEOUT,
         drain_timeout: limits.produce_timeout + Duration::from_secs(5),
     };
     let (tasks, background) = (&running.tasks, &running.background);

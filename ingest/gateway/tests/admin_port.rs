@@ -36,8 +36,7 @@ async fn admin(partitions_wanted: u32, metrics: Metrics) -> Admin {
     let readiness = Readiness::default();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let connections =
-        Connections { most: 4, header_timeout: Duration::from_secs(5), drain_timeout: Duration::from_secs(1) };
+    let connections = Connections { most: 4, header_timeout: Duration::from_secs(5), ..Connections::of_admin() };
     let router = admin::router(readiness.clone(), draining.clone(), metrics.clone());
     tokio::spawn(serve(listener, router, connections, Gauge::default(), stop.clone()));
     tokio::spawn(admin::keep_ready(log.clone(), partitions_wanted, readiness.clone(), metrics, stop.clone()));

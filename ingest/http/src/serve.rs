@@ -17,12 +17,16 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::sending::Sending;
+
 /// The most bytes of headers.
 const HEADER_BYTES: usize = 32 * 1024;
 /// The most headers.
 const HEADERS: usize = 64;
 /// How long headers may take where nobody says otherwise.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long an answer may take to be read where nobody says otherwise.
+pub const SEND_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How connections are treated.
 #[derive(Clone, Debug)]
@@ -31,6 +35,8 @@ pub struct Connections {
     pub most: usize,
     /// How long headers may take, and how long an idle connection stays.
     pub header_timeout: Duration,
+    /// How long the other side may take to read an answer, from when it first has to wait for that; then it is cut off.
+    pub send_timeout: Duration,
     /// How long requests may go on after the stop.
     pub drain_timeout: Duration,
 }
@@ -38,7 +44,12 @@ pub struct Connections {
 impl Connections {
     /// Those of an admin port: a kubelet, a scraper and a few people ask there, for what is answered at once.
     pub fn of_admin() -> Self {
-        Self { most: 64, header_timeout: HEADER_TIMEOUT, drain_timeout: Duration::from_secs(1) }
+        Self {
+            most: 64,
+            header_timeout: HEADER_TIMEOUT,
+            send_timeout: SEND_TIMEOUT,
+            drain_timeout: Duration::from_secs(1),
+        }
     }
 }
 
@@ -69,6 +80,7 @@ pub async fn serve(
         };
         let (router, stop, abort, open) = (router.clone(), stop.clone(), abort.clone(), open.clone());
         let header_timeout = connections.header_timeout;
+        let stream = Sending::new(stream, connections.send_timeout);
         tasks.spawn(async move {
             open.inc();
             tokio::select! {
@@ -95,7 +107,7 @@ async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> io::Result<(
     Ok((stream, place))
 }
 
-async fn connection(stream: TcpStream, router: Router, header_timeout: Duration, stop: CancellationToken) {
+async fn connection(stream: Sending<TcpStream>, router: Router, header_timeout: Duration, stop: CancellationToken) {
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(header_timeout)

@@ -33,12 +33,16 @@ struct Port {
 
 impl Port {
     async fn start(connections: Connections) -> Self {
+        Self::answering(connections, b"answered").await
+    }
+
+    async fn answering(connections: Connections, body: &'static [u8]) -> Self {
         let (asked, answers) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
         let (ask, answer) = (asked.clone(), answers.clone());
         let handler = get(async move || {
             ask.add_permits(1);
             answer.acquire().await.unwrap().forget();
-            "answered"
+            body
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -57,7 +61,7 @@ impl Port {
 }
 
 fn connections() -> Connections {
-    Connections { most: 4, header_timeout: WAIT, drain_timeout: WAIT }
+    Connections { most: 4, header_timeout: WAIT, send_timeout: WAIT, drain_timeout: WAIT }
 }
 
 /// All that comes until the other side closes.
@@ -104,6 +108,18 @@ async fn one_connection_too_many_waits_until_another_ends() {
     assert_eq!((port.asked.available_permits(), port.open.get()), (0, 1));
     drop(first);
     timeout(WAIT, port.asked.acquire()).await.expect("the second request in time").unwrap().forget();
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_reads_is_cut_off_and_its_connection_ends() {
+    // More than a kernel keeps of it.
+    let large: &'static [u8] = vec![b'x'; 64 << 20].leak();
+    let connections = Connections { most: 1, send_timeout: Duration::from_millis(100), ..connections() };
+    let port = Port::answering(connections, large).await;
+    let _first = port.ask().await;
+    port.answers.add_permits(1);
+    // There is a place for another one only once the first has ended.
+    let _second = port.ask().await;
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-//! The memory that patterns, series and samples of all requests together may take. Pure but for the semaphore.
+//! The memory that patterns, series and samples of all requests together may take, and answers until they are sent. Pure
+//! but for the semaphore.
 //!
 //! Nothing waits for memory: a request that does not get it is told to come back, because waiting requests would hold
 //! what others need.
@@ -124,11 +125,32 @@ impl Held {
         let Some(more) = wanted.checked_sub(self.units()).filter(|more| *more > 0) else { return Ok(()) };
         let permit = self.budget.take(self.in_all.load(Ordering::Relaxed), more)?;
         self.in_all.fetch_add(more, Ordering::Relaxed);
+        self.add(permit);
+        Ok(())
+    }
+
+    /// Takes over what another part of the same request holds.
+    pub fn absorb(&mut self, mut part: Held) {
+        debug_assert!(Arc::ptr_eq(&self.in_all, &part.in_all), "a part of another request");
+        if let Some(permit) = part.permit.take() {
+            self.add(permit);
+        }
+    }
+
+    /// Gives back what goes beyond so many bytes.
+    pub fn cut_to(&mut self, bytes: usize) {
+        let spare = self.units().saturating_sub(bytes.div_ceil(UNIT));
+        if let Some(given_back) = self.permit.as_mut().and_then(|permit| permit.split(spare)) {
+            self.in_all.fetch_sub(spare, Ordering::Relaxed);
+            drop(given_back);
+        }
+    }
+
+    fn add(&mut self, permit: OwnedSemaphorePermit) {
         match &mut self.permit {
             None => self.permit = Some(permit),
             Some(held) => held.merge(permit),
         }
-        Ok(())
     }
 
     fn units(&self) -> usize {
@@ -188,6 +210,27 @@ mod tests {
         assert_eq!(budget.hold_nothing().grow_to(MIB / 2), Err(Exhausted::Now));
         drop(shard);
         assert_eq!(patterns.part().grow_to(MIB / 2), Ok(()), "a part that has ended no longer counts");
+    }
+
+    #[test]
+    fn parts_of_a_request_become_one_that_holds_what_is_still_needed() {
+        let budget = Budget::new(MIB);
+        let patterns = budget.hold_nothing();
+        let (mut answer, mut other, empty) = (patterns.part(), patterns.part(), patterns.part());
+        answer.grow_to(MIB / 2).unwrap();
+        other.grow_to(MIB / 4).unwrap();
+        answer.absorb(other);
+        answer.absorb(empty);
+        let left = |bytes: usize| budget.hold_nothing().grow_to(bytes);
+        assert_eq!((left(MIB / 4), left(MIB / 4 + 1)), (Ok(()), Err(Exhausted::Now)), "nothing is given back yet");
+        for (case, kept) in [("more than it holds", MIB), ("what it holds", MIB / 4 * 3), ("less", MIB / 8 - 10)] {
+            answer.cut_to(kept);
+            let rest = MIB - kept.min(MIB / 4 * 3).next_multiple_of(UNIT);
+            assert_eq!((left(rest), left(rest + 1)), (Ok(()), Err(Exhausted::Now)), "{case}");
+        }
+        assert_eq!(patterns.part().grow_to(MIB / 8 * 7), Ok(()), "what is given back no longer counts for the request");
+        drop(answer);
+        assert_eq!(left(MIB), Ok(()));
     }
 
     #[test]

@@ -53,10 +53,11 @@ pub struct Config {
     /// The largest answer before it is packed, in bytes.
     #[arg(long, env = "UNDERSTUDY_MAX_ANSWER_BYTES", default_value_t = Limits::default().answer_bytes)]
     pub max_answer_bytes: usize,
-    /// The memory that patterns, series and samples of all requests together may take, in bytes.
+    /// The memory in bytes that patterns, series and samples of all requests together may take, and answers until they are
+    /// sent.
     #[arg(long, env = "UNDERSTUDY_MAX_MEMORY_BYTES", default_value_t = Limits::default().memory_bytes)]
     pub max_memory_bytes: usize,
-    /// Requests of one tenant that run at once.
+    /// Requests of one tenant at once, until their answers are sent.
     #[arg(long, env = "UNDERSTUDY_MAX_TENANT_REQUESTS", default_value_t = Limits::default().tenant_requests)]
     pub max_tenant_requests: usize,
     /// How long a server may take to say where it stands, in milliseconds.

@@ -25,9 +25,9 @@ pub struct Limits {
     pub samples: usize,
     /// The largest answer before it is packed.
     pub answer_bytes: usize,
-    /// The memory that patterns, series and samples of all requests together may take.
+    /// The memory that patterns, series and samples of all requests together may take, and answers until they are sent.
     pub memory_bytes: usize,
-    /// Requests of one tenant that run at once.
+    /// Requests of one tenant at once, until their answers are sent.
     pub tenant_requests: usize,
     /// How long a request may wait for those of its tenant before it.
     pub tenant_wait: Duration,
@@ -51,6 +51,8 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// How long a client may take for its body.
     pub body_timeout: Duration,
+    /// How long a client may take to read its answer, which keeps its memory and its place until then.
+    pub send_timeout: Duration,
     /// The most connections at once.
     pub connections: usize,
 }
@@ -80,6 +82,8 @@ impl Default for Limits {
             idle: Duration::from_secs(60),
             header_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(10),
+            // A Prometheus gives up after a minute by itself.
+            send_timeout: Duration::from_secs(60),
             connections: 1024,
         }
     }

@@ -69,6 +69,7 @@ async fn run(config: Config) -> Result<()> {
     let connections = Connections {
         most: limits.connections,
         header_timeout: limits.header_timeout,
+        send_timeout: limits.send_timeout,
         drain_timeout: limits.request + Duration::from_secs(2),
     };
     let admin_connections = Connections::of_admin();

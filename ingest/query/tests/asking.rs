@@ -10,12 +10,13 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use rstest::rstest;
-use support::{Bench, Fakes, TOPIC, answer, labels, status, tenant};
+use support::{Bench, Fakes, TOPIC, answer, get_request, labels, post_read, status, tenant};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use understudy_api::v1alpha1::{DatastoreStatus, Placement};
 use understudy_model::{Labels, Sample};
 use understudy_query::ask::Asker;
+use understudy_query::budget::Load;
 use understudy_query::limits::Limits;
 use understudy_query::metrics::Metrics;
 use understudy_query::server::ServerError;
@@ -424,6 +425,51 @@ async fn a_tenant_has_a_number_of_places_and_another_tenant_its_own() {
     assert_eq!(hanging.0, StatusCode::UNPROCESSABLE_ENTITY, "it took too long");
     assert_eq!(refused.0, StatusCode::SERVICE_UNAVAILABLE);
     assert!(String::from_utf8(refused.2).unwrap().contains("too many queries"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_keeps_its_place_until_it_is_read_or_its_client_is_gone() {
+    let (_, fakes) = two_shards();
+    let bench = Bench::new(fakes, Limits { tenant_requests: 1, ..Limits::default() });
+    bench.shard("s-0", &status(("s-0-a", A), 1, &[]));
+    let questions: [(&str, fn() -> Request<Body>); 2] =
+        [("series", || get_request("/api/v1/series?match[]=up")), ("a remote read", || post_read("", "up", (0, 10)))];
+    for (case, question) in questions {
+        let unread = bench.unread(question()).await;
+        assert_eq!(unread.status(), StatusCode::OK, "{case}");
+        assert_eq!(bench.read("", "up").await.0, StatusCode::SERVICE_UNAVAILABLE, "{case}");
+        drop(unread);
+        for _ in 0..2 {
+            assert_eq!(bench.send(question()).await.0, StatusCode::OK, "{case}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_keeps_the_memory_of_its_body_until_it_is_read_or_its_client_is_gone() {
+    const SAMPLES: i64 = 10_000;
+    let noise = |n: i64| Sample { timestamp_ms: n, bits: n.cast_unsigned().wrapping_mul(0x9e37_79b9_7f4a_7c15) };
+    let fakes = Fakes::default();
+    fakes.change(A, |server| {
+        server.epoch = 1;
+        server.data = vec![(tenant("acme"), up("a"), (0..SAMPLES).map(noise).collect())];
+    });
+    // A body has the eight bytes of each value, which cannot be packed, and less than that beside them.
+    let (found, values) = (Load { samples: 10_000, ..Load::default() }.bytes(), 80_000);
+    for (case, memory_bytes, beside_it) in [
+        ("less than the body is left", found + values / 2, StatusCode::SERVICE_UNAVAILABLE),
+        ("the body fits too", found + 3 * values, StatusCode::OK),
+    ] {
+        let bench = Bench::new(fakes.clone(), Limits { memory_bytes, ..Limits::default() });
+        bench.shard("s-0", &status(("s-0-a", A), 1, &[]));
+        let unread = bench.unread(post_read("", "up", (0, SAMPLES))).await;
+        assert_eq!(unread.status(), StatusCode::OK, "{case}");
+        assert_eq!(bench.read("", "up").await.0, beside_it, "{case}");
+        drop(unread);
+        for _ in 0..2 {
+            assert_eq!(bench.read("", "up").await.0, StatusCode::OK, "{case}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -85,6 +85,7 @@ pub async fn start_on(limits: Limits, log: Arc<MemoryLog>, producer: Arc<dyn Pro
         most: limits.connections,
         header_timeout: limits.header_timeout,
         drain_timeout: Duration::from_secs(5),
+        ..Connections::of_admin()
     };
     let gateway = Gateway {
         tokens: TokenDirectory::fixed(tokens),

@@ -4,13 +4,16 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::HeaderMap;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use serde::{Serialize, Serializer};
 use serde_json::json;
+use tokio::sync::OwnedSemaphorePermit;
 use understudy_model::Labels;
 use understudy_store::Matcher;
 
 use super::error::ApiError;
+use super::held::held_body;
 use super::{Shared, apart, headers_of};
 use crate::gather::{Gathered, gather};
 use crate::params::{Params, parse};
@@ -93,7 +96,7 @@ async fn answer<S: Servers>(
     let form = service.body(body).await?;
     let (query, limits, mut patterns) = (query.map(str::to_owned), service.limits.clone(), service.patterns());
     // The place goes along: who hangs up does not get another one while this is still worked on.
-    let (_place, patterns, params) = apart(move || {
+    let (place, patterns, params) = apart(move || {
         let params = parse(query.as_deref(), &form, &limits, &mut patterns);
         (place, patterns, params)
     })
@@ -104,28 +107,35 @@ async fn answer<S: Servers>(
     let gathered = gather(&service.asker, &tenant, &work, scope, partitions, &service.limits, held).await?;
     service.metrics.missing_shards.inc_by(gathered.missing.len() as u64);
     let limit = params.limit;
-    apart(move || envelope(gathered, limit)).await
+    apart(move || envelope(gathered, limit, place)).await?
 }
 
-fn envelope(gathered: Gathered, limit: Option<usize>) -> Response {
+fn envelope(gathered: Gathered, limit: Option<usize>, place: OwnedSemaphorePermit) -> Result<Response, ApiError> {
     let headers = headers_of(&gathered);
+    let Gathered { found, missing, held, .. } = gathered;
     let mut warnings: Vec<String> =
-        gathered.missing.iter().map(|(shard, why)| format!("shard {shard} is missing: {why}")).collect();
+        missing.iter().map(|(shard, why)| format!("shard {shard} is missing: {why}")).collect();
     let most = limit.unwrap_or(usize::MAX);
-    if gathered.found.entries() > most {
+    if found.entries() > most {
         warnings.push("results truncated due to limit".into());
     }
-    match gathered.found.results {
+    let text = match &found.results {
         Results::Series(series) => {
             let data = series.iter().take(most).map(Object).collect();
-            (headers, Json(Envelope { status: "success", data, warnings })).into_response()
+            serde_json::to_vec(&Envelope { status: "success", data, warnings })
         }
         Results::Texts(texts) => {
-            let data = texts.into_iter().take(most).collect();
-            (headers, Json(Envelope { status: "success", data, warnings })).into_response()
+            let data = texts.iter().take(most).collect();
+            serde_json::to_vec(&Envelope { status: "success", data, warnings })
         }
-        Results::Samples(_) => ApiError::Internal("names were asked for and samples were found".into()).json(),
-    }
+        Results::Samples(_) => {
+            return Err(ApiError::Internal("names were asked for and samples were found".into()));
+        }
+    };
+    drop(found);
+    let text = text.map_err(|e| ApiError::Internal(format!("the answer cannot be written: {e}")))?;
+    let body = held_body(text, held, place);
+    Ok((headers, [(CONTENT_TYPE, "application/json")], body).into_response())
 }
 
 /// Labels as JSON has them, without a copy of each.

@@ -1,6 +1,7 @@
 //! The HTTP API: remote read, series, labels, build information. I/O.
 
 mod error;
+mod held;
 mod labels;
 mod read;
 
@@ -52,7 +53,7 @@ pub struct Service<S> {
     pub partitions: u32,
     /// Counters.
     pub metrics: Metrics,
-    /// Requests of each tenant that run.
+    /// Requests of each tenant whose answers are not sent yet.
     pub turns: Turns,
 }
 
@@ -99,7 +100,9 @@ impl<S: Servers> Service<S> {
         let places = self.turns.places(&tenant, self.limits.tenant_requests);
         match timeout(self.limits.tenant_wait, places.acquire_owned()).await {
             Ok(Ok(place)) => Ok((tenant, place)),
-            _ => Err(ApiError::Busy("too many queries of this tenant run already".into())),
+            _ => {
+                Err(ApiError::Busy("too many queries of this tenant run already, or their answers are not read".into()))
+            }
         }
     }
 

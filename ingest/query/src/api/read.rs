@@ -7,6 +7,7 @@ use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 
 use super::error::ApiError;
+use super::held::held_body;
 use super::{Shared, apart, headers_of};
 use crate::gather::gather;
 use crate::params::parse_scope;
@@ -39,28 +40,22 @@ async fn answer<S: Servers>(
     let body = service.body(body).await?;
     let (limits, mut patterns) = (service.limits.clone(), service.patterns());
     // The place goes along: who hangs up does not get another one while this is still worked on.
-    let (_place, patterns, selections) = apart(move || {
+    let (place, patterns, selections) = apart(move || {
         let selections = decode_request(&body, &limits, &mut patterns);
         (place, patterns, selections)
     })
     .await?;
     let work = Work::Samples(selections?);
     let (partitions, held) = (service.partitions, patterns.held());
-    let mut gathered = gather(&service.asker, &tenant, &work, &scope, partitions, &service.limits, held).await?;
+    let gathered = gather(&service.asker, &tenant, &work, &scope, partitions, &service.limits, held).await?;
     let described = headers_of(&gathered);
     service.metrics.gave(gathered.found.samples(), gathered.found.duplicates);
     service.metrics.missing_shards.inc_by(gathered.missing.len() as u64);
     let Results::Samples(results) = gathered.found.results else {
         return Err(ApiError::Internal("samples were asked for and something else was found".into()));
     };
-    let held = std::mem::take(&mut gathered.held);
-    let limits = service.limits.clone();
-    let body = apart(move || {
-        let body = encode_response(results, &limits);
-        drop(held);
-        body
-    })
-    .await??;
+    let (held, limits) = (gathered.held, service.limits.clone());
+    let body = apart(move || encode_response(results, &limits).map(|body| held_body(body, held, place))).await??;
     let fixed = [(CONTENT_TYPE, "application/x-protobuf"), (CONTENT_ENCODING, "snappy")];
     Ok((fixed, described, body).into_response())
 }

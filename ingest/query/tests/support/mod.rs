@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
+use axum::response::Response;
 use http_body_util::BodyExt;
 use tokio::sync::watch;
 use tower::ServiceExt;
@@ -232,15 +233,18 @@ impl Bench {
     }
 
     pub async fn send(&self, request: Request<Body>) -> (StatusCode, HeaderMap, Vec<u8>) {
-        let response = self.router.clone().oneshot(request).await.unwrap();
-        let (parts, body) = response.into_parts();
+        let (parts, body) = self.unread(request).await.into_parts();
         (parts.status, parts.headers, body.collect().await.unwrap().to_bytes().to_vec())
+    }
+
+    /// An answer whose body nobody has read.
+    pub async fn unread(&self, request: Request<Body>) -> Response {
+        self.router.clone().oneshot(request).await.unwrap()
     }
 
     /// A GET, answered in JSON.
     pub async fn get(&self, path: &str) -> (StatusCode, serde_json::Value) {
-        let request = Request::get(path).header("authorization", "Bearer acme.secret").body(Body::empty()).unwrap();
-        let (status, _, body) = self.send(request).await;
+        let (status, _, body) = self.send(get_request(path)).await;
         (status, serde_json::from_slice(&body).unwrap())
     }
 
@@ -250,10 +254,20 @@ impl Bench {
     }
 
     pub async fn read_range(&self, query: &str, metric: &str, range: (i64, i64)) -> (StatusCode, HeaderMap, Vec<u8>) {
-        let request = Request::post(format!("/api/v1/read{query}")).header("authorization", "Bearer acme.secret");
-        let body = read_request(range, metric);
-        self.send(request.header("content-encoding", "snappy").body(Body::from(body)).unwrap()).await
+        self.send(post_read(query, metric, range)).await
     }
+}
+
+/// A GET by the tenant `acme`.
+pub fn get_request(path: &str) -> Request<Body> {
+    Request::get(path).header("authorization", "Bearer acme.secret").body(Body::empty()).unwrap()
+}
+
+/// A remote read by the tenant `acme`.
+pub fn post_read(query: &str, metric: &str, range: (i64, i64)) -> Request<Body> {
+    let request = Request::post(format!("/api/v1/read{query}")).header("authorization", "Bearer acme.secret");
+    let body = read_request(range, metric);
+    request.header("content-encoding", "snappy").body(Body::from(body)).unwrap()
 }
 
 /// A remote-read request written by hand: field numbers as in Prometheus' remote.proto.
