@@ -215,7 +215,7 @@ impl World {
             Step::Survey => {
                 let rows = self.servers[consumer.session.unwrap()].now();
                 // At times the owner is not seen though it is there.
-                let presence = if now % 2 == 0 { Presence::Connected } else { Presence::Absent };
+                let presence = if now.is_multiple_of(2) { Presence::Connected } else { Presence::Absent };
                 let survey = Survey { epoch: Some(Epoch(rows.epoch)), owner: rows.owner.clone(), presence };
                 consumer.machine.surveyed(survey, now);
             }
