@@ -6,7 +6,7 @@ use understudy_wire::{Observer, ReplicaName};
 use crate::decision::{Draft, Reason};
 use crate::failover::assess::Assessment;
 use crate::failover::record::{Entry, Milestone, Outcome, Phase, RecordUpdate};
-use crate::failover::snapshot::{Kind, Record, Snapshot};
+use crate::failover::snapshot::{Kind, LastChange, Record, Snapshot};
 use crate::following::replicates;
 use crate::topology::is_redundant;
 
@@ -33,9 +33,14 @@ pub(crate) fn close(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut
     }
 }
 
+/// What was published of the change that a record is of, if that was the last one.
+fn published<'a>(s: &'a Snapshot, record: &Record) -> Option<&'a LastChange> {
+    s.status.last_change.as_ref().filter(|change| change.record.as_ref() == Some(&record.name))
+}
+
 fn update(s: &Snapshot, record: &Record) -> RecordUpdate {
     // What was published counts more than what the record got to know before the operator was restarted.
-    let published = s.status.last_change.as_ref().filter(|change| change.record.as_ref() == Some(&record.name));
+    let published = published(s, record);
     let kind = published.map_or(record.kind, |change| change.kind);
     RecordUpdate {
         name: record.name.clone(),
@@ -57,7 +62,10 @@ fn milestones(s: &Snapshot, primary: &ReplicaName, record: &Record, update: &mut
     let epoch = update.epoch;
     let has = |step: Milestone| record.steps.iter().any(|have| *have == step.to_string());
     if !has(Milestone::Routed) {
-        update.entries.push(Entry::now(Milestone::Routed, epoch));
+        // It may be another operator that comes to write it down.
+        let at = published(s, record).and_then(|change| change.at);
+        let ago = at.map_or(0, |at| s.now.as_millisecond().saturating_sub(at.as_millisecond()));
+        update.entries.push(Entry::ago(Milestone::Routed, epoch, Millis::try_from(ago).unwrap_or(0)));
     }
     if !has(Milestone::FirstCommit)
         && let Some(ago) = first_commit(s, primary)

@@ -3,7 +3,7 @@
 mod support;
 
 use support::*;
-use understudy_decide::failover::record::Phase as RecordPhase;
+use understudy_decide::failover::record::{Milestone, Phase as RecordPhase};
 use understudy_decide::failover::snapshot::*;
 use understudy_decide::{Order, OrderKind, Reason, Step};
 use understudy_wire::Epoch;
@@ -204,6 +204,20 @@ fn a_record_is_closed_when_a_consumer_has_committed_or_none_will() {
         let closed = records.iter().any(|record| record.phase == RecordPhase::Closed);
         assert_eq!(closed, *closes, "{case}: {records:?}");
     }
+}
+
+#[test]
+fn a_record_that_was_never_made_says_when_the_route_was_moved() {
+    let mut scene = Scene::well();
+    let (from, record) = (Some(name("b")), "m-4".to_owned());
+    let at = Some(scene.0.now - jiff::SignedDuration::from_secs(20));
+    let (kind, epoch) = (Kind::Switchover, EPOCH);
+    scene.0.status.last_change =
+        Some(LastChange { kind, epoch, from: from.clone(), record: Some(record.clone()), cause: None, at });
+    scene.0.records.push(Record { name: record, kind, epoch, from, to: Some(name("a")), steps: vec![] });
+    let entries: Vec<_> = scene.plan().records.into_iter().flat_map(|record| record.entries).collect();
+    let routed = entries.iter().find(|entry| entry.step == Milestone::Routed);
+    assert_eq!(routed.map(|entry| entry.ago), Some(20_000), "{entries:?}");
 }
 
 fn quiet(scene: &mut Scene) {

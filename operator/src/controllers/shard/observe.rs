@@ -31,6 +31,10 @@ use crate::evidence::{Heard, Speaker, Wanted};
 /// Where consumers serve their evidence.
 const CONSUMER_EVIDENCE_PORT: u16 = 8450;
 
+/// For how long after a change of primary its record is made when it is not there, in seconds: whoever led before may have stopped
+/// in between.
+const MISSING_RECORD: i64 = 600;
+
 /// The objects of one shard as they are known now.
 pub struct Objects {
     /// The Shard.
@@ -224,7 +228,7 @@ pub fn snapshot(objects: &Objects, beside: Beside, now: Instant, wall: Timestamp
         replicas: replicas.collect(),
         reports,
         requests: requests(objects, &status, wall),
-        records: records(objects, &status),
+        records: records(objects, &status, wall),
         consumers: groups.collect(),
         log,
         feeds: objects.feeds.clone(),
@@ -415,8 +419,8 @@ fn requests(objects: &Objects, status: &Status, wall: Timestamp) -> Vec<Request>
     requests
 }
 
-/// Records that are not closed.
-fn records(objects: &Objects, status: &Status) -> Vec<Record> {
+/// Records that are not closed, and that of the last change if it is still to be made.
+fn records(objects: &Objects, status: &Status, wall: Timestamp) -> Vec<Record> {
     let last = status.last_change.as_ref().and_then(|last| last.record.as_deref());
     let open = objects.failovers.iter().filter(|failover| {
         let phase = failover.status.as_ref().map_or(FailoverPhase::Pending, |status| status.phase);
@@ -424,8 +428,25 @@ fn records(objects: &Objects, status: &Status) -> Vec<Record> {
         begun && phase != FailoverPhase::Closed
     });
     let mut records: Vec<_> = open.map(|failover| record(failover)).collect();
+    records.extend(missing(objects, status, wall));
     records.sort_by_key(|record| record.epoch);
     records
+}
+
+/// The record of the last change when there is no such object: nothing is in it yet.
+fn missing(objects: &Objects, status: &Status, wall: Timestamp) -> Option<Record> {
+    let last = status.last_change.as_ref()?;
+    let name = last.record.clone()?;
+    let is_there = objects.failovers.iter().any(|failover| failover.name_any() == name);
+    let is_late = wall.as_second().saturating_sub(last.at?.as_second()) >= MISSING_RECORD;
+    (!is_there && !is_late).then(|| Record {
+        name,
+        kind: last.kind,
+        epoch: last.epoch,
+        from: last.from.clone(),
+        to: status.primary.clone(),
+        steps: Vec::new(),
+    })
 }
 
 fn record(failover: &Failover) -> Record {

@@ -122,3 +122,40 @@ fn a_node_is_barred_by_a_taint_that_is_not_tolerated_and_by_labels_that_it_lacks
         assert_eq!(barred(taints, template), expected, "{case}");
     }
 }
+
+#[test]
+fn the_record_of_the_last_change_is_to_be_made_for_a_while_when_it_is_not_there() {
+    let wall = Timestamp::from_second(1_800_000_000).expect("a time");
+    let record = |name: &str, phase: &str| {
+        let record = json!({
+            "metadata": { "name": name },
+            "spec": { "shard": "m-0", "kind": "Failover", "epoch": 7 },
+            "status": { "phase": phase },
+        });
+        let record: Failover = serde_json::from_value(record).expect("a record");
+        Held::new(Arc::new(DeserializeGuard(Ok(record)))).expect("a well-formed record")
+    };
+    let change = |record: Option<&str>, ago: i64| LastChange {
+        kind: Kind::Failover,
+        epoch: Epoch(7),
+        from: Some(ReplicaName::new("m-0-a")),
+        record: record.map(ToOwned::to_owned),
+        cause: None,
+        at: Some(Timestamp::from_second(1_800_000_000 - ago).expect("a time")),
+    };
+    for (case, last, there, expected) in [
+        ("it is not", change(Some("m-0-7"), 20), vec![], Some("m-0-7")),
+        ("only an older one is", change(Some("m-0-7"), 20), vec![record("m-0-6", "Closed")], Some("m-0-7")),
+        ("it is, and closed", change(Some("m-0-7"), 20), vec![record("m-0-7", "Closed")], None),
+        ("it is not, and has not been for long", change(Some("m-0-7"), 600), vec![], None),
+        ("the change has none", change(None, 20), vec![], None),
+    ] {
+        let objects = Objects { failovers: there, ..objects() };
+        let primary = Some(ReplicaName::new("m-0-b"));
+        let status = Status { primary: primary.clone(), last_change: Some(last), ..Status::default() };
+        let found = records(&objects, &status, wall);
+        let names: Vec<_> = found.iter().map(|record| record.name.as_str()).collect();
+        assert_eq!(names, expected.into_iter().collect::<Vec<_>>(), "{case}");
+        assert!(found.iter().all(|record| record.steps.is_empty() && record.to == primary), "{case}");
+    }
+}
