@@ -14,7 +14,7 @@ pub struct Limits {
     pub selections: usize,
     /// The most matchers in a selection.
     pub matchers: usize,
-    /// The most patterns in all selections of a request, lists of values not counted. Each takes
+    /// The most patterns in all selections of a request, lists of values not counted: those only take memory. Each takes
     /// [`COMPILED_BYTES`](understudy_store::matcher::COMPILED_BYTES).
     pub patterns: usize,
     /// The longest selector, label name or pattern.

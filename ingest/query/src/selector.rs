@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 use understudy_store::Matcher;
-use understudy_store::matcher::{COMPILED_BYTES, RegexError, is_compiled};
+use understudy_store::matcher::{COMPILED_BYTES, RegexError, list_bytes};
 
 use crate::budget::{Exhausted, Held};
 use crate::grammar::{GrammarError, Operator, Written, read};
@@ -23,6 +23,11 @@ pub enum SelectorError {
          as a|b, which need not be"
     )]
     TooManyPatterns(usize),
+    /// The values that patterns list take more memory than there is.
+    #[error(
+        "the patterns of the request need more than the {0} bytes of memory that there are: ask in several requests"
+    )]
+    TooLargePatterns(usize),
     /// Other requests hold the memory for patterns.
     #[error("other queries use all the memory")]
     Memory,
@@ -43,18 +48,20 @@ pub enum SelectorError {
     UnknownType(i32),
 }
 
-/// The patterns that one request has compiled, and the memory set aside for them until this is dropped.
+/// The patterns that one request has compiled, and the memory set aside for them and for lists of values until this is
+/// dropped.
 #[derive(Debug)]
 pub struct Patterns {
     most: usize,
     count: usize,
+    bytes: usize,
     held: Held,
 }
 
 impl Patterns {
     /// None yet. `held` is of the request and holds nothing else.
     pub fn new(limits: &Limits, held: Held) -> Self {
-        Self { most: limits.patterns, count: 0, held }
+        Self { most: limits.patterns, count: 0, bytes: 0, held }
     }
 
     /// The memory set aside.
@@ -63,15 +70,19 @@ impl Patterns {
     }
 
     /// Sets aside the memory of one more.
-    fn admit(&mut self) -> Result<(), SelectorError> {
-        if self.count == self.most {
+    fn admit(&mut self, pattern: &str) -> Result<(), SelectorError> {
+        let list = list_bytes(pattern);
+        if list.is_none() && self.count == self.most {
             return Err(SelectorError::TooManyPatterns(self.most));
         }
-        self.held.grow_to((self.count + 1) * COMPILED_BYTES).map_err(|exhausted| match exhausted {
+        let bytes = self.bytes.saturating_add(list.unwrap_or(COMPILED_BYTES));
+        self.held.grow_to(bytes).map_err(|exhausted| match exhausted {
             Exhausted::Now => SelectorError::Memory,
-            Exhausted::Ever(_) => SelectorError::TooManyPatterns(self.count),
+            Exhausted::Ever(_) if list.is_none() => SelectorError::TooManyPatterns(self.count),
+            Exhausted::Ever(most) => SelectorError::TooLargePatterns(most),
         })?;
-        self.count += 1;
+        self.bytes = bytes;
+        self.count += usize::from(list.is_none());
         Ok(())
     }
 }
@@ -141,9 +152,7 @@ fn regex(
     pattern: &str,
     patterns: &mut Patterns,
 ) -> Result<Matcher, SelectorError> {
-    if is_compiled(pattern) {
-        patterns.admit()?;
-    }
+    patterns.admit(pattern)?;
     build(name.to_owned(), pattern).or_else(|failure| match escape_braces(pattern) {
         Some(escaped) => Ok(build(name.to_owned(), &escaped)?),
         None => Err(failure.into()),
@@ -297,6 +306,22 @@ mod tests {
         drop(first);
         assert_eq!(ask(&mut second), Ok(()));
         assert_eq!(ask(&mut second), Err(SelectorError::TooManyPatterns(2)), "more than there is memory for at all");
+    }
+
+    #[test]
+    fn lists_of_values_take_memory_that_other_requests_then_do_not_have() {
+        let limits = Limits { memory_bytes: 1 << 20, ..Limits::default() };
+        let budget = Budget::new(limits.memory_bytes);
+        let mut first = Patterns::new(&limits, budget.hold_nothing());
+        let mut second = Patterns::new(&limits, budget.hold_nothing());
+        // 5,000 values of 100 bytes each with all that they take: half of what there is, nearly.
+        let list = (0..5000).map(|value| format!("{value:04}")).collect::<Vec<_>>().join("|");
+        let ask = |patterns: &mut Patterns| remote_matcher(2, "a", &list, &limits, patterns).map(|_| ());
+        assert_eq!((ask(&mut first), ask(&mut second)), (Ok(()), Ok(())));
+        assert_eq!(ask(&mut second), Err(SelectorError::Memory), "lists of one request count together");
+        drop(first);
+        assert_eq!(ask(&mut second), Ok(()));
+        assert_eq!(ask(&mut second), Err(SelectorError::TooLargePatterns(1 << 20)), "more than there is for all");
     }
 
     #[rstest]

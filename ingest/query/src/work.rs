@@ -11,7 +11,7 @@ use crate::budget::Held;
 use crate::merge::Selected;
 
 /// Samples of the series that fulfil all matchers.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Selection {
     /// All must be fulfilled.
     pub matchers: Vec<Matcher>,
@@ -20,7 +20,7 @@ pub struct Selection {
 }
 
 /// What a request wants to know.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Work {
     /// Samples, for each selection.
     Samples(Vec<Selection>),

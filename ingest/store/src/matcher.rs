@@ -5,15 +5,16 @@ use std::collections::BTreeSet;
 use regex::{Error, RegexSet, RegexSetBuilder};
 use understudy_model::Labels;
 
-/// A condition on one label. A label that is missing counts as empty.
-#[derive(Clone, Debug)]
+/// A condition on one label. A label that is missing counts as empty. There are no clones: that of a compiled pattern would take memory of its
+/// own, which nothing counts.
+#[derive(Debug)]
 pub struct Matcher {
     name: String,
     op: Op,
 }
 
 /// What the value must be.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Op {
     /// Equal to this.
     Equal(String),
@@ -26,10 +27,10 @@ pub enum Op {
 }
 
 /// A pattern, ready to be held against values.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Pattern(Form);
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 enum Form {
     /// It means one of these values.
     List(BTreeSet<String>),
@@ -63,6 +64,8 @@ const CACHE_BYTES: usize = 512 << 10;
 /// What a compiled pattern takes at its worst, in bytes: two automata of 256 KiB, 1 MiB for a form of its own that the engine makes of
 /// some, and 0.8 MiB for each thread that matched with it, for three of them.
 pub const COMPILED_BYTES: usize = 4 << 20;
+/// What a value of a list takes beside its text, in bytes: its place in the set at its worst, and what the allocator adds to the text.
+const VALUE_BYTES: usize = 96;
 
 impl Matcher {
     /// `name="value"`.
@@ -128,9 +131,12 @@ impl Pattern {
     }
 }
 
-/// Whether a pattern must be compiled, and takes up to [`COMPILED_BYTES`] then. One that lists values, such as `a|b` or `(a|b)`, need not.
-pub fn is_compiled(pattern: &str) -> bool {
-    listed(pattern).is_none()
+/// What the values take that a pattern such as `a|b` or `(a|b)` lists, at most, in bytes. None where it must be compiled, and takes up to
+/// [`COMPILED_BYTES`]. Allocates nothing.
+pub fn list_bytes(pattern: &str) -> Option<usize> {
+    let mut bytes = 0;
+    walk(pattern, |part| bytes += part.map_or(VALUE_BYTES, char::len_utf8))?;
+    Some(bytes)
 }
 
 fn whole(name: &str, pattern: &str) -> Result<Pattern, RegexError> {
@@ -161,25 +167,38 @@ fn whole(name: &str, pattern: &str) -> Result<Pattern, RegexError> {
     Ok(Pattern(Form::Compiled(compile(&format!("^(?s:{pattern})$"))?)))
 }
 
-/// The values that a pattern means if it only lists them, with a backslash before what would mean something else. There may be a group
-/// around all of them: Grafana writes what is chosen of a variable as `(a|b)`, with an apostrophe or a quote escaped too.
+/// The values that a pattern means if it only lists them.
 fn listed(pattern: &str) -> Option<BTreeSet<String>> {
+    let (mut values, mut value) = (BTreeSet::new(), String::new());
+    walk(pattern, |part| match part {
+        Some(c) => value.push(c),
+        // A copy has no more room than it needs.
+        None => {
+            values.insert(value.clone());
+            value.clear();
+        }
+    })?;
+    Some(values)
+}
+
+/// Gives each character of each value to `each`, and None at a value's end, if the pattern only lists values, with a backslash before what
+/// would mean something else. There may be a group around all of them: Grafana writes what is chosen of a variable as `(a|b)`, with an
+/// apostrophe or a quote escaped too.
+fn walk(pattern: &str, mut each: impl FnMut(Option<char>)) -> Option<()> {
     let group = pattern.strip_prefix("(?:").or_else(|| pattern.strip_prefix('('));
     // What is no group, such as (a)(b), has a bracket inside; where the last bracket is escaped, its backslash is the last character.
     let inside = group.and_then(|group| group.strip_suffix(')')).unwrap_or(pattern);
-    let mut values = BTreeSet::new();
-    let mut value = String::new();
     let mut chars = inside.chars();
     while let Some(c) = chars.next() {
         match c {
-            '|' => drop(values.insert(std::mem::take(&mut value))),
-            '\\' => value.push(chars.next().filter(|c| r#".+*?()|[]{}^$\-/'""#.contains(*c))?),
+            '|' => each(None),
+            '\\' => each(Some(chars.next().filter(|c| r#".+*?()|[]{}^$\-/'""#.contains(*c))?)),
             c if ".+*?()[]{}^$".contains(c) => return None,
-            c => value.push(c),
+            c => each(Some(c)),
         }
     }
-    values.insert(value);
-    Some(values)
+    each(None);
+    Some(())
 }
 
 /// How long a pattern is, classes counted. An escaped bracket counts as one too.
@@ -195,6 +214,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn is_compiled(pattern: &str) -> bool {
+        list_bytes(pattern).is_none()
+    }
 
     #[test]
     fn a_missing_label_counts_as_empty() {
@@ -260,6 +283,19 @@ mod tests {
         let matcher = Matcher::matches("pod", &pattern).unwrap();
         assert!(pods.iter().all(|pod| matcher.accepts_value(pod)));
         assert!(!matcher.accepts_value("a-pod-with-a-long-name") && matcher.needs_label());
+    }
+
+    #[test]
+    fn a_list_takes_memory_by_its_values_and_their_text() {
+        for (case, pattern, bytes) in [
+            ("nothing, which is a value too", "", Some(VALUE_BYTES)),
+            ("one value", "ab", Some(VALUE_BYTES + 2)),
+            ("several, one of them empty", "(a|é||d)", Some(4 * VALUE_BYTES + 4)),
+            ("an escape is not in the value", r"a\.b", Some(VALUE_BYTES + 3)),
+            ("no list", "a|b.", None),
+        ] {
+            assert_eq!(list_bytes(pattern), bytes, "{case}");
+        }
     }
 
     #[test]

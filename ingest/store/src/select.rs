@@ -48,7 +48,7 @@ pub async fn matching_series(
     keep: &mut Keep<'_>,
 ) -> Result<Vec<Series>, ReadError> {
     let mut found: Vec<Series> = Vec::new();
-    visit(conn, tenant, matchers, most, keep, |series, keep| {
+    visit(conn, tenant, &matchers.iter().collect::<Vec<_>>(), most, keep, |series, keep| {
         keep(Kept::Series(&series.labels))?;
         found.push(series);
         Ok(())
@@ -76,7 +76,7 @@ pub async fn label_names(
         }
     }
     let mut names = BTreeSet::new();
-    visit(conn, tenant, matchers, most, keep, |series, keep| {
+    visit(conn, tenant, &matchers.iter().collect::<Vec<_>>(), most, keep, |series, keep| {
         series.labels.iter().try_for_each(|(name, _)| take_once(&mut names, name, keep))
     })
     .await?;
@@ -99,8 +99,8 @@ pub async fn label_values(
             return values.into_iter().map(text).collect();
         }
     }
-    let mut matchers = matchers.to_vec();
-    matchers.push(Matcher::not_equal(name, ""));
+    let has_the_label = Matcher::not_equal(name, "");
+    let matchers: Vec<&Matcher> = matchers.iter().chain([&has_the_label]).collect();
     let mut values = BTreeSet::new();
     visit(conn, tenant, &matchers, most, keep, |series, keep| match series.labels.get(name) {
         Some(value) => take_once(&mut values, value, keep),
@@ -114,7 +114,7 @@ pub async fn label_values(
 async fn visit(
     conn: &mut Conn,
     tenant: &Tenant,
-    matchers: &[Matcher],
+    matchers: &[&Matcher],
     most: usize,
     keep: &mut Keep<'_>,
     mut each: impl FnMut(Series, &mut Keep<'_>) -> Result<(), ReadError> + Send,
@@ -162,7 +162,7 @@ fn take_once(texts: &mut BTreeSet<String>, text: &str, keep: &mut Keep<'_>) -> R
 async fn statements(
     conn: &mut Conn,
     tenant: &Tenant,
-    matchers: &[Matcher],
+    matchers: &[&Matcher],
     keep: &mut Keep<'_>,
 ) -> Result<Vec<(String, Vec<Value>)>, ReadError> {
     let equals: Vec<(&str, &str)> = matchers
