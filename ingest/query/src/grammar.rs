@@ -54,6 +54,9 @@ pub enum GrammarError {
 const UNCLOSED: &str = "a quote that is not closed";
 const ESCAPE: &str = "an escape that does not exist";
 
+/// Words of the language, in any case, that name a metric only in quotes between braces; other words of it need none.
+const RESERVED: [&str; 8] = ["inf", "nan", "atan2", "bool", "group_left", "group_right", "ignoring", "on"];
+
 /// The matchers of a selector, `most` at most. A name before the braces is one.
 pub fn read(text: &str, most: usize) -> Result<Vec<Written>, GrammarError> {
     let mut cursor = Cursor { rest: text };
@@ -87,6 +90,9 @@ impl<'a> Cursor<'a> {
     fn selector(&mut self, most: usize) -> Result<Vec<Written>, Unread> {
         let mut written = Vec::new();
         let name = self.word(true);
+        if name.is_some_and(|name| RESERVED.iter().any(|word| name.eq_ignore_ascii_case(word))) {
+            return Err("before here a word of the language: as a name it is written {\"so\"}".into());
+        }
         written.extend(name.map(Written::metric));
         if self.take("{") {
             while !self.take("}") {
@@ -251,6 +257,9 @@ mod tests {
     #[case::nothing_in_braces("{}", &[])]
     #[case::colons("a:b:c", &[("__name__", Operator::Equal, "a:b:c")])]
     #[case::a_word_of_the_language("sum{or=\"x\"}", &[("__name__", Operator::Equal, "sum"), ("or", Operator::Equal, "x")])]
+    #[case::a_reserved_word_in_braces(r#"{"inf",on="x"}"#, &[("__name__", Operator::Equal, "inf"), ("on", Operator::Equal, "x")])]
+    #[case::a_name_that_begins_with_a_reserved_word("inf:on", &[("__name__", Operator::Equal, "inf:on")])]
+    #[case::two_names_in_braces(r#"{"a",__name__="b"}"#, &[("__name__", Operator::Equal, "a"), ("__name__", Operator::Equal, "b")])]
     #[case::space_and_a_comma_at_the_end(" a { b = 'c' , } ", &[("__name__", Operator::Equal, "a"), ("b", Operator::Equal, "c")])]
     #[case::a_label_in_quotes(r#"{"a.b"!~"c"}"#, &[("a.b", Operator::NotMatches, "c")])]
     #[case::a_metric_in_quotes(r#"{"a b", c!="d"}"#, &[("__name__", Operator::Equal, "a b"), ("c", Operator::NotEqual, "d")])]
@@ -268,6 +277,11 @@ mod tests {
     #[case::two_commas(r#"{a="b",,}"#, 7, "the name of a label")]
     #[case::no_comma(r#"{a="b" c="d"}"#, 7, "a comma or }")]
     #[case::a_second_name(r#"up{__name__="up"}"#, 16, "given twice")]
+    #[case::a_second_name_in_quotes(r#"up{"up"}"#, 7, "given twice")]
+    #[case::a_second_name_by_a_pattern(r#"up{__name__=~"u."}"#, 17, "given twice")]
+    #[case::infinity("inf", 3, "a word of the language")]
+    #[case::no_number(r#"NaN{a="b"}"#, 3, "a word of the language")]
+    #[case::a_word_between_two_expressions("Group_Left", 10, "a word of the language")]
     #[case::no_operator("{a}", 2, "=~")]
     #[case::two_operators(r#"{a=="b"}"#, 3, "a value in quotes")]
     #[case::a_quote_not_closed(r#"{a="b}"#, 3, "not closed")]
