@@ -432,7 +432,8 @@ async fn an_answer_keeps_its_place_until_it_is_read_or_its_client_is_gone() {
     let (_, fakes) = two_shards();
     let bench = Bench::new(fakes, Limits { tenant_requests: 1, ..Limits::default() });
     bench.shard("s-0", &status(("s-0-a", A), 1, &[]));
-    let questions: [(&str, fn() -> Request<Body>); 2] =
+    type Ask = fn() -> Request<Body>;
+    let questions: [(&str, Ask); 2] =
         [("series", || get_request("/api/v1/series?match[]=up")), ("a remote read", || post_read("", "up", (0, 10)))];
     for (case, question) in questions {
         let unread = bench.unread(question()).await;

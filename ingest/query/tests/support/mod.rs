@@ -10,7 +10,6 @@ use async_trait::async_trait;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
-use axum::response::Response;
 use http_body_util::BodyExt;
 use tokio::sync::watch;
 use tower::ServiceExt;
@@ -238,7 +237,7 @@ impl Bench {
     }
 
     /// An answer whose body nobody has read.
-    pub async fn unread(&self, request: Request<Body>) -> Response {
+    pub async fn unread(&self, request: Request<Body>) -> axum::response::Response {
         self.router.clone().oneshot(request).await.unwrap()
     }
 
