@@ -100,3 +100,22 @@ pub async fn keep_fresh(identity: Identity, authority: Arc<Authority>, stop: Can
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use understudy_api::names as issued;
+    use understudy_wire::ShardName;
+
+    use super::*;
+
+    #[test]
+    fn certificates_are_made_for_the_names_that_peers_look_for() {
+        for (whose, made_for, looked_for) in [
+            ("a replica", issued::shard_san("m-0"), names::shard(&ShardName::new("m-0"))),
+            ("a pod of a consumer", issued::consumer_san("m-store"), names::consumer("m-store")),
+            ("the operator", issued::OPERATOR_SAN.to_owned(), names::OPERATOR.to_owned()),
+        ] {
+            assert_eq!(made_for, looked_for, "{whose}");
+        }
+    }
+}

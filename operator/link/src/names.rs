@@ -1,6 +1,7 @@
 //! The DNS names in certificates. Pure.
 //!
-//! They are never looked up; they only say who a peer is.
+//! They are never looked up; they only say who a peer is. The operator makes certificates for the names in `understudy_api::names`, and
+//! one of its tests holds that they are these.
 
 use understudy_wire::ShardName;
 
