@@ -6,6 +6,16 @@ use support::*;
 use understudy_decide::Fact;
 use understudy_decide::failover::snapshot::*;
 
+/// `b` was condemned because nobody heard of it, and its pod is gone.
+fn lose(scene: &mut Scene) {
+    scene.replica("b", |replica| {
+        replica.condemned =
+            Some(Condemned { reason: "Lost".into(), node: Some("node-2".into()), ..Condemned::default() });
+        replica.pod = Fact::Absent;
+    });
+    scene.0.reports.retain(|received| received.report.observer != manager("b"));
+}
+
 #[test]
 fn a_condemned_replica_is_replaced_on_another_node_as_long_as_there_is_one() {
     let mut scene = Scene::well();
@@ -26,13 +36,47 @@ fn a_condemned_replica_is_replaced_on_another_node_as_long_as_there_is_one() {
 fn a_lost_node_is_avoided_even_if_nothing_else_is_free() {
     let mut scene = Scene::well();
     scene.0.nodes.remove("node-4");
-    scene.replica("b", |replica| {
-        replica.condemned =
-            Some(Condemned { reason: "Lost".into(), node: Some("node-2".into()), ..Condemned::default() });
-        replica.pod = Fact::Absent;
-    });
-    scene.0.reports.retain(|received| received.report.observer != manager("b"));
+    lose(&mut scene);
     assert_eq!(scene.grown()[0].avoid_nodes, ["node-2"]);
+}
+
+#[test]
+fn a_node_on_which_one_fell_silent_or_was_lost_is_avoided_unless_another_is_heard_there() {
+    type Case = (&'static str, fn(&mut Scene), bool);
+    let cases: &[Case] = &[
+        ("nobody else is there", |_| (), true),
+        ("another is there and is heard", beside_b, false),
+        (
+            "another is there and is silent as well",
+            |s| {
+                beside_b(s);
+                s.silent("c", 5_000);
+            },
+            true,
+        ),
+    ];
+    let losses: &[(&str, fn(&mut Scene))] = &[("b is silent", |s| s.silent("b", 5_000)), ("b was lost", lose)];
+    for (case, others, avoided) in cases {
+        for (what, loss) in losses {
+            let mut scene = Scene::well();
+            // One more than there were: it replaces none, so only the silence speaks against a node.
+            scene.0.policy.replicas = 4;
+            loss(&mut scene);
+            others(&mut scene);
+            let new = scene.grown().into_iter().find(|new| new.replaces.is_none()).expect("one more is made");
+            let expected: &[&str] = if *avoided { &["node-2"] } else { &[] };
+            assert_eq!(new.avoid_nodes, expected, "{what}, {case}");
+        }
+    }
+}
+
+/// `c` is on the node of `b`.
+fn beside_b(scene: &mut Scene) {
+    scene.replica("c", |replica| {
+        if let Fact::Present(pod) = &mut replica.pod {
+            pod.node = Some("node-2".into());
+        }
+    });
 }
 
 #[test]
@@ -47,14 +91,9 @@ fn a_node_that_was_lost_is_used_again_once_kubernetes_says_that_it_is_back() {
         ("five minutes ago, and Kubernetes never missed it", 300, Some(310), false),
     ] {
         let mut scene = Scene::well();
-        scene.replica("b", |replica| {
-            replica.condemned =
-                Some(Condemned { reason: "Lost".into(), node: Some("node-2".into()), ..Condemned::default() });
-            replica.pod = Fact::Absent;
-        });
+        lose(&mut scene);
         let at = ago(&scene, lost);
         scene.replica("b", |replica| replica.condemned.as_mut().expect("it is condemned").at = Some(at));
-        scene.0.reports.retain(|received| received.report.observer != manager("b"));
         let ready = ready.map(|seconds| ago(&scene, seconds));
         scene.0.nodes.get_mut("node-2").expect("a node").ready_at = ready;
         scene.replica("c", |replica| {
