@@ -3,9 +3,60 @@
 mod support;
 
 use support::*;
-use understudy_decide::Fact;
-use understudy_decide::failover::snapshot::Node;
+use understudy_decide::decision::ReplicaView;
+use understudy_decide::failover::snapshot::{Condemned, Mode, Node};
+use understudy_decide::{Fact, Role, Step};
 use understudy_wire::evidence::Millis;
+
+fn shown(scene: &Scene, letter: &str) -> ReplicaView {
+    let replicas = scene.plan().view.replicas;
+    replicas.into_iter().find(|replica| replica.name == name(letter)).expect("it is there")
+}
+
+/// The role that the labels of a replica are moved to, if they are moved.
+fn labelled(scene: &Scene, letter: &str) -> Option<Role> {
+    scene.plan().steps.into_iter().find_map(|step| match step {
+        Step::Label { replica, role } if replica == name(letter) => Some(role),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_replica_whose_manager_is_silent_keeps_its_label_unless_that_says_primary() {
+    for (case, silent, label, moved) in [
+        ("a standby", true, "standby", None),
+        ("one that is being built", true, "spare", None),
+        ("a former primary, which may still take writes", true, "primary", Some(Role::Spare)),
+        ("a former primary that is heard and follows", false, "primary", Some(Role::Standby)),
+    ] {
+        let mut scene = Scene::well();
+        scene.label("c", label);
+        if silent {
+            scene.silence("c");
+        }
+        assert_eq!(labelled(&scene, "c"), moved, "{case}");
+    }
+}
+
+#[test]
+fn a_condemned_primary_is_the_primary_until_another_is_in_office() {
+    for (case, office, role, ready, moved) in [
+        ("it is in office", "a", Role::Primary, true, None),
+        ("another is", "b", Role::Condemned, false, Some(Role::Condemned)),
+    ] {
+        let mut scene = Scene::well();
+        scene.replica("a", |replica| {
+            replica.condemned = Some(Condemned { reason: "Rolled".into(), ..Condemned::default() });
+        });
+        // Or it hands over at once, and no label is moved beside a claim.
+        scene.0.policy.mode = Mode::Manual;
+        scene.0.status.primary = Some(name(office));
+        scene.0.status.primary_address = scene.0.address_of(&name(office));
+        let found = shown(&scene, "a");
+        assert_eq!((found.role, found.ready), (role, ready), "{case}");
+        assert_eq!(labelled(&scene, "a"), moved, "{case}");
+    }
+}
 
 #[test]
 fn a_standby_that_does_not_keep_up_says_how_far_it_is_behind_in_steps() {
@@ -24,13 +75,12 @@ fn a_standby_that_does_not_keep_up_says_how_far_it_is_behind_in_steps() {
         scene.server("b", |server| {
             server.replication.as_mut().expect("it replicates").value.delay = delay;
         });
-        let view = scene.plan().view;
-        let found = view.replicas.iter().find(|replica| replica.name == name("b")).expect("it is there");
+        let found = shown(&scene, "b");
         assert_eq!(found.behind, expected, "{case}");
         assert_eq!(found.message, expected.map(|words| format!("it {words}")), "{case}");
-        assert_eq!(view.redundant, expected.is_none(), "{case}: what is said is why a copy is missing");
-        let primary = view.replicas.iter().find(|replica| replica.name == name("a")).expect("it is there");
-        assert_eq!(primary.behind, None, "{case}");
+        let redundant = scene.plan().view.redundant;
+        assert_eq!(redundant, expected.is_none(), "{case}: what is said is why a copy is missing");
+        assert_eq!(shown(&scene, "a").behind, None, "{case}");
     }
 }
 
