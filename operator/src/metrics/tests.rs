@@ -13,21 +13,25 @@ use super::*;
 const TABLE: &str = include_str!("../../docs/metrics.md");
 const ALERTS: &str = include_str!("../../docs/alerts/operator.yaml");
 
+/// The labels of the shard that is told of, as far as all its series have them.
+const SHARD: &str = r#"{namespace="prod",datastore="m",shard="m-0""#;
+
+/// No number is there twice, so that none can be told in place of another.
 fn facts() -> ShardFacts {
     ShardFacts {
         datastore: "m".into(),
         verdict: VerdictState::Stuck,
         verdict_since: Some(1_800_000_000),
         epoch: 4,
-        desired: 3,
-        ready: 2,
-        promotable: 1,
+        desired: 9,
+        ready: 8,
+        promotable: 5,
         replication_delay: Some(0.5),
         consumer_delay: Some(12.0),
-        paused_partitions: 2,
-        silent_partitions: 0,
-        low_volumes: 1,
-        paused: false,
+        paused_partitions: 7,
+        silent_partitions: 6,
+        low_volumes: 3,
+        paused: true,
         mode: FailoverMode::Manual,
         withheld: [("NoCandidate", true), ("QuarantineFull", false)].into(),
         last_change: Some((TransitionKind::Failover, 1_700_000_000)),
@@ -80,22 +84,41 @@ fn the_alerts_ask_for_nothing_that_is_not_in_the_table() {
 #[test]
 fn a_shard_is_told_of_with_its_labels_and_one_state_of_each_set() {
     let metrics = told();
-    let shard = r#"{namespace="prod",datastore="m",shard="m-0""#;
     let verdicts = series(&metrics, "understudy_operator_shard_verdict{");
     assert_eq!(verdicts.len(), 8, "one for each state: {verdicts:?}");
     let holding: Vec<_> = verdicts.iter().filter(|line| !line.ends_with(" 0.0")).collect();
-    assert_eq!(holding, [&format!(r#"understudy_operator_shard_verdict{shard},state="Stuck"}} 1.0"#)]);
+    assert_eq!(holding, [&format!(r#"understudy_operator_shard_verdict{SHARD},state="Stuck"}} 1.0"#)]);
     for (name, more, value) in [
-        ("shard_epoch", "", "4.0"),
-        ("shard_paused_partitions", "", "2.0"),
         ("shard_failover_mode", r#",mode="Manual""#, "1.0"),
         ("shard_failover_mode", r#",mode="Automatic""#, "0.0"),
         ("shard_withheld", r#",reason="NoCandidate""#, "1.0"),
+        ("shard_withheld", r#",reason="QuarantineFull""#, "0.0"),
+    ] {
+        let wanted = format!("understudy_operator_{name}{SHARD}{more}}} {value}");
+        assert_eq!(series(&metrics, &wanted), [wanted.as_str()], "{name}{more}");
+    }
+}
+
+#[test]
+fn each_number_of_a_shard_is_told_under_its_own_name() {
+    let metrics = told();
+    for (name, more, value) in [
+        ("shard_verdict_timestamp_seconds", "", "1800000000.0"),
+        ("shard_epoch", "", "4.0"),
+        ("shard_replicas_desired", "", "9.0"),
+        ("shard_replicas_ready", "", "8.0"),
+        ("shard_promotable", "", "5.0"),
+        ("shard_replication_delay_seconds", "", "0.5"),
+        ("shard_consumer_delay_seconds", "", "12.0"),
+        ("shard_paused_partitions", "", "7.0"),
+        ("shard_silent_partitions", "", "6.0"),
+        ("shard_low_volumes", "", "3.0"),
+        ("shard_paused", "", "1.0"),
         ("shard_last_failover_timestamp_seconds", r#",kind="Failover""#, "1700000000.0"),
         ("shard_last_failover_write_gap_seconds", "", "4.1"),
     ] {
-        let wanted = format!("understudy_operator_{name}{shard}{more}}} {value}");
-        assert_eq!(series(&metrics, &wanted), [wanted.as_str()], "{name}{more}");
+        let told = series(&metrics, &format!("understudy_operator_{name}{{"));
+        assert_eq!(told, [format!("understudy_operator_{name}{SHARD}{more}}} {value}")]);
     }
 }
 
