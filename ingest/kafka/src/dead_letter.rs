@@ -15,9 +15,10 @@ pub fn dead_letter_topic(topic: &str) -> String {
 
 /// Puts records aside: key and value as they were, with headers `understudy-topic`, `understudy-partition`,
 /// `understudy-offset` (decimal), `understudy-reason` (a word from a closed set) and `understudy-detail`, after the
-/// headers the record had. What would make it too large is left out, and told in further headers: a value is cut at 512 KiB
-/// (`understudy-value-bytes` says how long it was), a key at 128 KiB (`understudy-key-bytes`), and of the headers those stay that
-/// fit into 128 KiB, in order (`understudy-headers-left-out` says how many did not). The topic it came from still has the whole.
+/// headers the record had. The detail is cut at 512 characters. What of the record would make it too large is left out, and told in
+/// further headers: a value is cut at 512 KiB (`understudy-value-bytes` says how long it was), a key at 128 KiB
+/// (`understudy-key-bytes`), and of the headers those stay that fit into 128 KiB, in order (`understudy-headers-left-out` says how
+/// many did not). The topic it came from still has the whole.
 #[derive(Clone)]
 pub struct DeadLetter {
     producer: Arc<dyn Produce>,

@@ -28,7 +28,8 @@ fn foreign(key: usize, value: usize, headers: &[(&str, usize)]) -> RawRecord {
 
 async fn put(record: &RawRecord, producer: Arc<dyn Produce>) -> Result<(), understudy_kafka::SendError> {
     let deadline = Instant::now() + Duration::from_secs(20);
-    DeadLetter::new(producer).put(record, "truncated", &"\u{1d11e}".repeat(10_000), deadline).await
+    // More than a broker takes, in characters of several bytes.
+    DeadLetter::new(producer).put(record, "truncated", &"\u{1d11e}".repeat(300_000), deadline).await
 }
 
 fn header<'a>(letter: &'a OutRecord, name: &str) -> Option<&'a str> {
@@ -43,6 +44,7 @@ async fn whatever_a_foreign_record_is_made_of_a_broker_takes_what_is_put_aside_o
     let connection = Connection::new(mock.bootstrap_servers(), "test");
     let real = Arc::new(KafkaProducer::new(ProducerConfig::new(connection, "samples.dead-letter")).unwrap());
     let many: Vec<(&str, usize)> = vec![("h", 0); 300_000];
+    let detail = "\u{1d11e}".repeat(512);
     for (case, record, key, value, left_out) in [
         ("a small one", foreign(3, 4, &[("own", 5)]), None, None, None),
         ("at the limits", foreign(128 * KIB, 512 * KIB, &[("own", 100 * KIB)]), None, None, None),
@@ -62,6 +64,7 @@ async fn whatever_a_foreign_record_is_made_of_a_broker_takes_what_is_put_aside_o
         assert_eq!(header(&letter, "understudy-value-bytes"), value, "{case}");
         assert_eq!(header(&letter, "understudy-headers-left-out"), left_out, "{case}");
         assert_eq!(header(&letter, "understudy-offset"), Some("41"), "{case}");
+        assert_eq!(header(&letter, "understudy-detail"), Some(detail.as_str()), "{case}: only its beginning");
         let own = letter.headers.iter().filter(|(name, _)| !name.starts_with("understudy-")).count();
         let left_out = left_out.map_or(0, |number| number.parse().unwrap());
         assert_eq!(own + left_out, record.headers.len(), "{case}: a header is whole or not there");
