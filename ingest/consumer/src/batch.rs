@@ -12,7 +12,8 @@ use crate::view::{Decoded, Placed, Record, Reject};
 pub struct Limits {
     /// Records of the topic.
     pub records: usize,
-    /// Bytes of the topic with their headers, and those that the items take in memory beside them. A single record may have more.
+    /// Bytes of the topic with their headers, those that the items take in memory beside them, and those of parts that are put aside. A
+    /// single record may have more.
     pub bytes: usize,
     /// Rows that the view expects to write. A single record may have more.
     pub weight: usize,
@@ -215,6 +216,27 @@ mod tests {
         }
         assert!(batch.is_full(Limits { bytes: 100, ..Limits::default() }));
         assert!(!batch.is_full(Limits { bytes: 101, ..Limits::default() }));
+    }
+
+    #[test]
+    fn parts_that_are_put_aside_are_held_beside_their_record_and_count_but_a_whole_record_is_held_once() {
+        let reject = |value: Option<usize>| {
+            let value = value.map(|bytes| Bytes::from(vec![b'x'; bytes]));
+            Reject { reason: "late", detail: String::new(), value }
+        };
+        for (case, rejects, held) in [
+            ("a part", &[Some(40)][..], 50),
+            ("two parts", &[Some(15), Some(25)], 50),
+            ("the whole", &[None], 10),
+            ("nothing", &[], 10),
+        ] {
+            let rejects = rejects.iter().map(|bytes| reject(*bytes)).collect();
+            let mut batch = Batch::default();
+            batch.push(record(0, 10), Decoded { rejects, ..Decoded::item((), 1) }, Instant::now());
+            assert!(batch.is_full(Limits { bytes: held, ..Limits::default() }), "{case}");
+            assert!(!batch.is_full(Limits { bytes: held + 1, ..Limits::default() }), "{case}");
+            assert_eq!(batch.bytes(), 10, "{case}: what is counted as stored is the topic's");
+        }
     }
 
     #[test]
