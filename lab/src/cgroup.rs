@@ -187,6 +187,11 @@ mod tests {
                 Some("for cpu, cpuset, "),
             ),
             ("no freezer", v1(&CONTROLLERS[..4]), Some("for freezer under")),
+            (
+                "no cpu, though others begin like it",
+                v1(&["cpuset", "cpuacct", "memory", "pids", "freezer"]),
+                Some("for cpu under"),
+            ),
         ] {
             let lack = lack(&mounts);
             match says {
