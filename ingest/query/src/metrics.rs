@@ -108,3 +108,28 @@ impl Metrics {
         text(&self.registry)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_docs_list_each_metric_and_no_other() {
+        let metrics = Metrics::default();
+        // A family without members is not told.
+        metrics.answered("read", 200, Duration::from_millis(1));
+        metrics.answered_by(Role::Primary);
+        let text = metrics.text().unwrap();
+        let told: BTreeSet<String> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '))
+            .map(|(name, kind)| if kind == "counter" { format!("{name}_total") } else { name.to_owned() })
+            .collect();
+        let docs = include_str!("../../docs/query.md");
+        let rows = docs.lines().filter_map(|line| line.strip_prefix("| `understudy_query_")?.split_once('`'));
+        let listed: BTreeSet<String> = rows.map(|(name, _)| format!("understudy_query_{name}")).collect();
+        assert_eq!(listed, told);
+    }
+}

@@ -92,7 +92,7 @@ pub struct Verdict {
     /// VolumeStalled, Deadlocked, or Unexplained when commits fail and none of these fits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
-    /// When this state began.
+    /// When this state with this cause began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>,
     /// For a person: what was seen, by whom.

@@ -122,7 +122,8 @@ pub struct ViewSpec {
     #[schemars(length(max = 512))]
     #[x_kube(validation = Rule::new("self.matches('^[a-zA-Z0-9][-a-zA-Z0-9._:/@]*$')").message("view.image must name an image"))]
     pub image: String,
-    /// The MySQL schema that the view owns; it may write nowhere else.
+    /// The MySQL schema that the view owns. Keep to it: the account of all consumers can write into every `view_…` schema and the `store` of the
+    /// shard, and nothing stops a view from that.
     #[schemars(length(max = 64))]
     #[x_kube(validation = Rule::new("self.matches('^view_[a-z0-9_]{1,58}$')").message("view.schema must begin with view_ and have lower-case letters, digits and underscores: consumers may write only in such schemas"))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("view.schema cannot be changed: the data is in the old one; make a new Consumer with another name or group"))]

@@ -45,7 +45,7 @@ use super::{Role, Verdict};
         name = "Kept-Until",
         type_ = "string",
         json_path = ".status.volume.quarantinedUntil",
-        description = "Until when the volume of a condemned replica is kept at least; empty until its successor has caught up"
+        description = "Until when the volume of a condemned replica is kept, if 8 later primaries that were failed over do not take its place before; empty until its successor has caught up"
     ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(
@@ -189,7 +189,7 @@ pub enum ReplicaPhase {
     Unknown,
     /// It is to be replaced, or was: its volume is kept until its successor has caught up.
     Condemned,
-    /// Its successor has caught up: its volume is kept until `status.volume.quarantinedUntil`.
+    /// Its successor has caught up: its volume is kept until `status.volume.quarantinedUntil`, or until 8 later primaries are kept.
     Quarantined,
 }
 

@@ -66,6 +66,7 @@ pub struct ShardSpec {
     #[serde(default)]
     pub paused: bool,
     /// What becomes of the volumes and passwords when the Shard is deleted: what it says then counts, whenever they were made.
+    /// Of a Shard that a Datastore made, the Datastore's deletionPolicy counts; set it there.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,
 }
@@ -215,7 +216,7 @@ pub struct FailoverPolicy {
     #[serde(default = "one")]
     #[schemars(range(min = 0, max = 60))]
     pub apply_relay_log_within_seconds: i32,
-    /// After a failover, how long only hard evidence may cause another.
+    /// After any change of primary, a switchover or a confirmation too, how long only hard evidence may cause a failover.
     #[serde(default = "ten_minutes")]
     #[schemars(range(min = 0, max = 86400))]
     pub cooldown_seconds: i32,

@@ -30,7 +30,7 @@ pub struct ShardStatus {
     /// The change of primary that is under way; with it, a restarted operator goes on where the last one stopped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transition: Option<Transition>,
-    /// The once-only permission to initialise a volume.
+    /// The permission to initialise a volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bootstrap: Option<Bootstrap>,
     /// The `server_id` that the next replica gets; the first gets 1. Only grows.
@@ -74,7 +74,8 @@ pub struct ShardStatus {
     pub conditions: Vec<Condition>,
 }
 
-/// The once-only permission to initialise a volume. Once written it never changes but for `completed`.
+/// The permission to initialise a volume: one replica's at a time. Another one is named only when that one was condemned or is gone before any
+/// served, and no replica may hold data; once completed it never changes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Bootstrap {

@@ -40,7 +40,7 @@ pub fn of_replica(facts: &Facts<'_>) -> [Claim; 3] {
 /// Of one that is to be replaced: why, and what becomes of its volume.
 fn end(facts: &Facts<'_>) -> String {
     let until = match facts.kept_until {
-        Some(Time(at)) => format!("until {at} at least"),
+        Some(Time(at)) => format!("until {at}, or until 8 later primaries are kept"),
         None => "until its successor has caught up".to_owned(),
     };
     let why = facts.condemned.map_or_else(String::new, |condemned| match &condemned.message {
@@ -161,6 +161,6 @@ mod tests {
         assert_eq!(message(&facts), "Exited: mysqld exited; its volume is kept until its successor has caught up");
         facts.phase = ReplicaPhase::Quarantined;
         facts.kept_until = Some(&until);
-        assert_eq!(message(&facts), "Exited: mysqld exited; its volume is kept until 2027-01-15T08:00:00Z at least");
+        assert_eq!(message(&facts), "Exited: mysqld exited; its volume is kept until 2027-01-15T08:00:00Z, or until 8 later primaries are kept");
     }
 }
