@@ -113,7 +113,6 @@ mod tests {
         for (whose, made_for, looked_for) in [
             ("a replica", issued::shard_san("m-0"), names::shard(&ShardName::new("m-0"))),
             ("a pod of a consumer", issued::consumer_san("m-store"), names::consumer("m-store")),
-            ("the operator", issued::OPERATOR_SAN.to_owned(), names::OPERATOR.to_owned()),
         ] {
             assert_eq!(made_for, looked_for, "{whose}");
         }

@@ -94,9 +94,6 @@ pub fn consumer_san(consumer: &str) -> String {
     format!("{consumer}.consumer.understudy.internal")
 }
 
-/// The DNS name in the operator's certificate; never resolved, only checked.
-pub const OPERATOR_SAN: &str = "operator.understudy.internal";
-
 /// The workload of a Consumer for one shard: Deployment and disruption budget.
 pub fn consumer_workload(consumer: &str, shard: &str) -> String {
     format!("{consumer}.{shard}")
