@@ -73,7 +73,8 @@ impl SecretError {
 }
 
 /// Makes the passwords of a shard if there are none. What is there is never changed: accounts in MySQL have these passwords,
-/// and so have the volumes that outlive a shard. Hence the Secret lives as long as the volumes do.
+/// and so have the volumes that outlive a shard. Hence the Secret lives as long as the volumes do, and is immutable: nobody
+/// else overwrites the only copy either.
 pub async fn ensure_credentials(shard: &Shard, context: &Context) -> Result<(), SecretError> {
     let (namespace, name) = (shard.namespace().unwrap_or_default(), names::credentials_secret(&shard.name_any()));
     let found: Option<Secret> = context.applier.get(&namespace, &name).await?;
@@ -104,13 +105,17 @@ pub async fn ensure_credentials(shard: &Shard, context: &Context) -> Result<(), 
         }
     };
     // No owner: what becomes of them is decided when the Shard is deleted.
-    let metadata = json!({ "metadata": {
-        "name": name,
-        "uid": uid,
-        "labels": shard_labels(shard),
-        "annotations": used_by(shard),
-    }});
-    context.applier.apply_as::<Secret>(manager::FURNISH, &namespace, &name, metadata, Live::Unwatched).await?;
+    let all_but_data = json!({
+        "metadata": {
+            "name": name,
+            "uid": uid,
+            "labels": shard_labels(shard),
+            "annotations": used_by(shard),
+        },
+        // Also of one that a person made, or an earlier version did.
+        "immutable": true,
+    });
+    context.applier.apply_as::<Secret>(manager::FURNISH, &namespace, &name, all_but_data, Live::Unwatched).await?;
     if reused {
         let note = format!("Secret {name} was there before this Shard; its passwords are used");
         context.events.say(shard, Reason::CredentialsReused, note);
@@ -174,6 +179,7 @@ fn credentials(shard: &Shard, name: &str) -> Result<Secret, SecretError> {
             ..ObjectMeta::default()
         },
         type_: Some("Opaque".to_owned()),
+        immutable: Some(true),
         data: Some(data),
         ..Secret::default()
     })
@@ -251,6 +257,7 @@ mod tests {
     use understudy_link::Authority;
 
     use super::*;
+    use crate::fake::FakeApi;
 
     #[test]
     fn passwords_are_long_and_differ() {
@@ -320,6 +327,37 @@ mod tests {
         assert!(complete(&secret).is_ok());
         secret.data.as_mut().unwrap().remove("understudy_repl");
         assert!(complete(&secret).unwrap_err().to_string().contains("lacks understudy_repl"));
+    }
+
+    #[tokio::test]
+    async fn passwords_that_are_complete_can_only_be_deleted_and_those_that_are_not_can_be_completed() {
+        let shard = shard("u1", json!({ "epoch": 0, "nextServerId": 1 }));
+        let there = |keys: &[&str]| {
+            let data: BTreeMap<_, _> = keys.iter().map(|key| ((*key).to_owned(), "eA==")).collect();
+            Some(json!({
+                "apiVersion": "v1", "kind": "Secret",
+                "metadata": { "name": "m-credentials", "namespace": "prod", "labels": shard_labels(&shard) },
+                "data": data,
+            }))
+        };
+        for (case, found, locked) in [
+            ("made now", None, true),
+            ("made by a person or an earlier version", there(&ACCOUNTS), true),
+            ("a password is missing", there(&ACCOUNTS[1..]), false),
+        ] {
+            let api = FakeApi::with(found.clone());
+            let outcome = ensure_credentials(&shard, &api.context().await).await;
+            assert_eq!(outcome.is_ok(), locked, "{case}: {outcome:?}");
+            let secret = api.object("secrets/m-credentials").unwrap();
+            assert_eq!(secret["immutable"] == json!(true), locked, "{case}");
+            assert!(found.is_none_or(|found| found["data"] == secret["data"]), "{case}: a password was changed");
+        }
+    }
+
+    #[test]
+    fn a_shard_makes_its_passwords_immutable_from_the_first_moment_on() {
+        let shard = shard("u1", json!({ "epoch": 0, "nextServerId": 1 }));
+        assert_eq!(credentials(&shard, "m-credentials").unwrap().immutable, Some(true));
     }
 
     #[test]
