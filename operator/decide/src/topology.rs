@@ -253,8 +253,10 @@ fn lost(
     let pod = replica.pod.present()?;
     let heard = s.own_report(name).is_some();
     let silent = s.silent_for(name);
-    let patience = if heard { t.lost_standby_after } else { t.unheard_after.max(t.lost_standby_after) };
-    if silent < patience || (!heard && pod.age < patience) {
+    let starts_within = t.unheard_after.max(t.lost_standby_after);
+    let patience = if heard { t.lost_standby_after } else { starts_within };
+    // The last word may be of an earlier pod of the replica: one that was made anew is as silent as that while it starts.
+    if silent < patience || pod.age < starts_within {
         return None;
     }
     if pod.unschedulable.is_some() && !heard {

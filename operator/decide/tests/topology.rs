@@ -66,6 +66,14 @@ fn receive_error(scene: &mut Scene, error: &str) {
     });
 }
 
+fn pod_made(scene: &mut Scene, letter: &str, ago: u64) {
+    scene.replica(letter, |replica| {
+        if let Fact::Present(pod) = &mut replica.pod {
+            pod.age = ago;
+        }
+    });
+}
+
 fn unreachable_source(attempt: u32) -> String {
     format!(
         "2003: Error connecting to source 'repl@10.0.0.1:3306'. This was attempt {attempt}/86400, with a delay of 1 seconds between \
@@ -143,6 +151,22 @@ fn who_is_replaced_and_why() {
         ("a standby that has tried to connect 1236 times", |s| receive_error(s, &unreachable_source(1236)), None),
         ("a standby that is silent for half a minute", |s| s.silent("b", 30_000), None),
         ("a standby that is silent for longer", |s| s.silent("b", 61_000), Some(("m-b", Sentence::Lost))),
+        (
+            "a standby whose pod was made anew and starts, silent since the one before it",
+            |s| {
+                s.silent("b", 170_000);
+                pod_made(s, "b", 170_000);
+            },
+            None,
+        ),
+        (
+            "a standby whose pod was made anew and has not been heard for as long as a first one may take",
+            |s| {
+                s.silent("b", 190_000);
+                pod_made(s, "b", 180_000);
+            },
+            Some(("m-b", Sentence::Lost)),
+        ),
         (
             "a standby that is silent while the primary is silent as well",
             |s| {
