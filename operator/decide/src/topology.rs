@@ -259,7 +259,9 @@ fn lost(
     if silent < patience || pod.age < starts_within {
         return None;
     }
-    if pod.unschedulable.is_some() && !heard {
+    // A volume has its place, and nothing comes back where that is gone. What never had one waits for room, as its successor would.
+    let has_place = || replica.volume.present().is_some_and(|volume| volume.bound);
+    if pod.unschedulable.is_some() && !heard && !has_place() {
         let avoided = replica.avoid_nodes.iter().any(|node| s.nodes.get(node).is_some_and(|node| node.schedulable));
         return avoided
             .then(|| (Sentence::Unplaceable, "the nodes it avoids are well again, and no other has room".into()));
@@ -276,7 +278,11 @@ fn lost(
         d.note_about(Reason::ObserverSuspect, name, message);
         return None;
     }
-    Some((Sentence::Lost, format!("its manager has been silent for {} s", silent / 1_000)))
+    let why = match &pod.unschedulable {
+        Some(why) => format!("its pod cannot be placed where its volume is: {why}"),
+        None => format!("its manager has been silent for {} s", silent / 1_000),
+    };
+    Some((Sentence::Lost, why))
 }
 
 /// Intact copies of the shard besides `but`: a primary that serves and commits, and every good standby. A frozen primary

@@ -74,6 +74,19 @@ fn pod_made(scene: &mut Scene, letter: &str, ago: u64) {
     });
 }
 
+/// As an operator that was restarted finds a replica whose pod has no room.
+fn unplaced(scene: &mut Scene, letter: &str, bound: bool) {
+    scene.0.reports.retain(|received| received.report.observer != manager(letter));
+    scene.replica(letter, |replica| {
+        if let Fact::Present(pod) = &mut replica.pod {
+            pod.unschedulable = Some("no room".into());
+        }
+        if let Fact::Present(volume) = &mut replica.volume {
+            volume.bound = bound;
+        }
+    });
+}
+
 fn unreachable_source(attempt: u32) -> String {
     format!(
         "2003: Error connecting to source 'repl@10.0.0.1:3306'. This was attempt {attempt}/86400, with a delay of 1 seconds between \
@@ -167,6 +180,28 @@ fn who_is_replaced_and_why() {
             },
             Some(("m-b", Sentence::Lost)),
         ),
+        (
+            "a standby that nobody has heard and that cannot be placed where its volume is",
+            |s| unplaced(s, "b", true),
+            Some(("m-b", Sentence::Lost)),
+        ),
+        (
+            "the same for a short time",
+            |s| {
+                unplaced(s, "b", true);
+                pod_made(s, "b", 170_000);
+            },
+            None,
+        ),
+        (
+            "the same while the primary is silent",
+            |s| {
+                unplaced(s, "b", true);
+                s.silent("a", 61_000);
+            },
+            None,
+        ),
+        ("a standby that cannot be placed and whose volume has no place yet", |s| unplaced(s, "b", false), None),
         (
             "a standby that is silent while the primary is silent as well",
             |s| {
