@@ -122,7 +122,7 @@ pub fn workload(consumer: &Consumer, resolved: &Resolved, shard: &str, context: 
         environment: environment(consumer, resolved, shard),
         ports: vec![Port { name: "evidence", number: 8450 }, Port { name: "admin", number: 8451 }],
         mounts: vec![
-            (credentials(&[shard.to_owned()], ACCOUNT), CREDENTIALS.to_owned()),
+            (credentials(&[shard.to_owned()], ACCOUNT, true), CREDENTIALS.to_owned()),
             (secret("tls", &names::consumer_tls_secret(&consumer.name_any())), TLS.to_owned()),
         ],
         service_account: Some(names::consumer_account(&consumer.name_any())),

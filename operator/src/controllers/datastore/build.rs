@@ -211,7 +211,8 @@ pub fn query(datastore: &Datastore, context: &Context) -> Option<Workload> {
         ports: vec![Port { name: "http", number: 8090 }, Port { name: "admin", number: 8091 }],
         mounts: vec![
             (secret("tokens", &query_tokens(datastore)?), TOKENS.to_owned()),
-            (credentials(&shards, "understudy_reader"), CREDENTIALS.to_owned()),
+            // One shard's being gone must not keep the others from being read.
+            (credentials(&shards, "understudy_reader", false), CREDENTIALS.to_owned()),
             (authority(shards.first()?), TLS.to_owned()),
         ],
         service_account: Some(names::query(&datastore.name_any())),
@@ -230,12 +231,13 @@ pub fn secret(volume: &str, name: &str) -> Volume {
     Volume { name: volume.to_owned(), secret: Some(source), ..Volume::default() }
 }
 
-/// The password of one account for each of these shards, as files `SHARD/ACCOUNT`: a service gets no other account's.
-pub fn credentials(shards: &[String], account: &str) -> Volume {
+/// The password of one account for each of these shards, as files `SHARD/ACCOUNT`: a service gets no other account's. Unless they
+/// are `required`, a pod starts without those that are not there, and gets their files later.
+pub fn credentials(shards: &[String], account: &str, required: bool) -> Volume {
     let sources = shards.iter().map(|shard| SecretProjection {
         name: names::credentials_secret(shard),
         items: Some(vec![KeyToPath { key: account.to_owned(), path: format!("{shard}/{account}"), mode: None }]),
-        optional: None,
+        optional: (!required).then_some(true),
     });
     projected("credentials", sources)
 }

@@ -62,7 +62,7 @@ pub fn pods(deployment: &Deployment) -> Pods {
     Pods { ready: status.and_then(|status| status.ready_replicas).unwrap_or(0), desired }
 }
 
-/// Whether each pod of a Deployment has the passwords of this shard, as none is left that was made without.
+/// Whether each pod of a Deployment is given the passwords of this shard, as none is left that was made without.
 pub fn all_have_password(deployment: &Deployment, shard: &str) -> bool {
     let secret = names::credentials_secret(shard);
     let pod = deployment.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());

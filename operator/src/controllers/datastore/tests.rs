@@ -12,6 +12,7 @@ use super::placement::Placing;
 use super::status::{Observed, PLACED, Pods, SecretFact, TOPIC_READY};
 use super::topic::Fact;
 use super::*;
+use crate::fake::FakeApi;
 use crate::troubles::Trouble;
 
 fn datastore(spec: Value) -> Datastore {
@@ -155,8 +156,18 @@ fn tokens_are_named_once_however_many_services_use_them() {
 
 #[test]
 fn a_service_gets_the_password_of_its_own_account_only() {
-    let volume = build::credentials(&["metrics-0".to_owned(), "metrics-1".to_owned()], "understudy_reader");
+    let volume = build::credentials(&["metrics-0".to_owned(), "metrics-1".to_owned()], "understudy_reader", false);
     insta::assert_yaml_snapshot!("reader_credentials", volume);
+}
+
+#[tokio::test]
+async fn the_query_service_starts_though_the_passwords_of_a_shard_are_gone() {
+    let context = FakeApi::default().context().await;
+    let query = build::query(&datastore(json!({})), &context).unwrap();
+    let (credentials, _) = query.mounts.iter().find(|(volume, _)| volume.name == "credentials").unwrap();
+    let sources = credentials.projected.iter().flat_map(|projected| projected.sources.iter().flatten());
+    let optional: Vec<_> = sources.map(|source| source.secret.as_ref().unwrap().optional).collect();
+    assert_eq!(optional, [Some(true); 2]);
 }
 
 #[test]
@@ -166,7 +177,8 @@ fn a_new_shard_is_read_once_no_pod_of_the_query_service_is_left_from_before_it()
         let deployment: Deployment = serde_json::from_value(json!({
             "metadata": { "generation": generation },
             "spec": { "selector": {}, "template": { "spec": {
-                "containers": [], "volumes": [build::secret("tokens", "t"), build::credentials(&shards, "understudy_reader")],
+                "containers": [],
+                "volumes": [build::secret("tokens", "t"), build::credentials(&shards, "understudy_reader", false)],
             }}},
             "status": { "observedGeneration": 2, "updatedReplicas": updated, "replicas": all },
         }))
