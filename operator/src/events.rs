@@ -81,6 +81,8 @@ pub enum Reason {
     BootstrapIntended,
     /// The shard has no primary and may have data; nobody initialises. The message says what may be done by hand.
     BootstrapHeld,
+    /// The shard begins empty beside volumes of an earlier Shard of its name, which no server takes. The message names them.
+    EarlierVolumes,
     /// The shard has its first primary.
     Bootstrapped,
     /// A replica was made.
@@ -189,6 +191,7 @@ impl Reason {
             | Self::DatastoreMissing
             | Self::ShardMissing
             | Self::BootstrapHeld
+            | Self::EarlierVolumes
             | Self::BuildFailed
             | Self::ReplicaCondemned
             | Self::ReplacementWaits

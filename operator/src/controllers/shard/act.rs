@@ -21,11 +21,12 @@ use understudy_decide::decision::{Claim, NewReplica, Sentence};
 use understudy_decide::failover::snapshot::{Kind, Snapshot};
 use understudy_wire::{Epoch, ReplicaName};
 
-use super::build;
 use super::observe::Objects;
 use super::stage::Stage;
+use super::{build, earlier};
 use crate::apply::{ApplyError, Writable, manager};
 use crate::controllers::failover;
+use crate::events::Reason;
 use crate::troubles::Trouble;
 
 /// What became of a step.
@@ -200,7 +201,14 @@ impl Stage {
             at: Some(Time(Timestamp::now())),
             completed: false,
         };
-        self.write_status(|status| status.bootstrap = Some(intent)).await
+        let taken = self.write_status(|status| status.bootstrap = Some(intent)).await?;
+        if let Some(shard) = &self.shard {
+            let claims = self.context.caches.claims.labelled(&self.namespace, labels::SHARD, &self.name);
+            if let Some(note) = earlier::note(shard, claims.iter().map(|claim| &**claim)) {
+                self.context.events.say(shard, Reason::EarlierVolumes, note);
+            }
+        }
+        Ok(taken)
     }
 
     /// Takes the ids first, then makes the objects. A crash in between loses ids and nothing else.

@@ -4,13 +4,14 @@
 //! - [`observe`], [`feeds`], [`kafka_log`], [`memory`], [`overlay`], [`company`]: what a snapshot is made of
 //! - [`act`], [`orders`], [`role_label`]: how steps are carried out
 //! - [`showing`]: how statuses are written, beside the loop
-//! - [`report`], [`claims`], [`notes`], [`obstacles`], [`rolled`], [`gap`]: what is said about it
+//! - [`report`], [`claims`], [`notes`], [`obstacles`], [`rolled`], [`gap`], [`earlier`]: what is said about it
 //! - [`build`]: the objects of a shard
 
 mod act;
 pub mod build;
 mod claims;
 mod company;
+mod earlier;
 mod feeds;
 mod gap;
 mod kafka_log;

@@ -225,6 +225,26 @@ async fn what_is_written_on_the_shard_does_not_wait_for_the_statuses_of_replicas
 }
 
 #[tokio::test(start_paused = true)]
+async fn that_a_shard_begins_empty_beside_volumes_of_an_earlier_one_is_said() {
+    for (uid, said) in [("u", 0), ("u-of-before", 1)] {
+        let api = api();
+        api.add(json!({
+            "apiVersion": "v1", "kind": "PersistentVolumeClaim",
+            "metadata": { "name": "m-z", "namespace": "prod", "labels": {
+                "app.kubernetes.io/managed-by": "understudy", "understudy.dev/shard": "m", "understudy.dev/shard-uid": uid,
+            }},
+        }));
+        let mut stage = stage(&api).await;
+        let (objects, snapshot, _) = decided(&mut stage, Vec::new());
+        // Nobody hears events in a test, so each that is said is dropped.
+        let before = stage.context.events.dropped();
+        let taken = stage.take(&intend(), &snapshot, &objects).await;
+        assert!(matches!(taken, Ok(Taken::Done)), "{taken:?}");
+        assert_eq!(stage.context.events.dropped() - before, said, "a volume of {uid}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn after_a_stage_that_panicked_another_begins_though_nothing_changes_and_nothing_is_told_between() {
     let api = api();
     api.change("shards/m", |shard| shard["status"] = json!({ "primary": "m-a", "epoch": 1 }));
