@@ -61,7 +61,13 @@ async fn operate(settings: Settings) -> anyhow::Result<()> {
         return finish(tasks, stop).await;
     };
     let identity = authority::identity(&authority)?;
-    tasks.spawn(authority::keep_fresh(identity.clone(), authority.clone(), stop.clone()));
+    tasks.spawn(authority::keep_fresh(
+        identity.clone(),
+        authority.clone(),
+        applier.clone(),
+        settings.namespace.clone(),
+        stop.clone(),
+    ));
 
     let (events, writer) = Events::new(client.clone(), settings.pod.clone(), stop.clone());
     tasks.spawn(writer);

@@ -1,11 +1,12 @@
-//! The certificate of mysqld: it keeps the one that it started with until it is told to read the files again. I/O.
+//! The certificate of mysqld, which keeps the one that it started with until it is told to read the files again; and the authority
+//! that must have signed it. I/O.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use understudy_link::Identity;
-use understudy_mysql::Instance;
+use understudy_mysql::{Instance, Trust};
 
 /// How long mysqld may take, and when it is told again if it did not do it.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +38,19 @@ async fn hand_over(server: &dyn Instance, pace: Pace) {
         tokio::time::sleep(pace.again).await;
     }
     tracing::info!("mysqld has the new certificate");
+}
+
+/// Has every new connection to a MySQL server trust the authority that this manager's own certificate is of now, until stopped.
+pub async fn follow_authority(identity: Identity, trust: Trust, ending: CancellationToken) {
+    let mut replacements = identity.replacements();
+    loop {
+        match trust.renew(&identity.pem().ca) {
+            Ok(true) => tracing::info!("MySQL servers may have certificates of another authority from now on"),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "MySQL servers need a certificate of the last authority still"),
+        }
+        let Some(Ok(())) = ending.run_until_cancelled(replacements.changed()).await else { return };
+    }
 }
 
 #[cfg(test)]
@@ -78,6 +92,27 @@ mod tests {
 
         identity.replace(issue()).unwrap();
         wait_for(&fake, |reloads| reloads.done == 2).await;
+        ending.cancel();
+        task.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn servers_are_trusted_by_the_authority_that_the_manager_has_now() {
+        let [first, second] = [(); 2].map(|()| Authority::generate("understudy", SystemTime::now()).unwrap());
+        let issue = |authority: &Authority| {
+            authority.issue(&["m.example"], SystemTime::now(), Duration::from_secs(3_600)).unwrap()
+        };
+        let identity = Identity::from_pem(issue(&first)).unwrap();
+        let trust = Trust::new(first.cert(), "m.example").unwrap();
+        let ending = CancellationToken::new();
+        let task = tokio::spawn(follow_authority(identity.clone(), trust.clone(), ending.clone()));
+        identity.replace(issue(&second)).unwrap();
+        let followed = async {
+            while !trust.ca().contains(second.cert()) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), followed).await.expect("it comes to that");
         ending.cancel();
         task.await.unwrap();
     }

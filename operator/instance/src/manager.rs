@@ -69,6 +69,7 @@ async fn run(config: Arc<Config>, dropped_lines: Arc<AtomicU64>) -> anyhow::Resu
     let probers = Probers::start(&shared, &config, &trust, &tasks, &ending);
     tasks.spawn(identity.clone().keep_fresh(config.tls.clone(), ending.clone()));
     tasks.spawn(certificate::keep_fresh(identity.clone(), connection(), certificate::PACE, ending.clone()));
+    tasks.spawn(certificate::follow_authority(identity.clone(), trust.clone(), ending.clone()));
 
     let sources = Sources {
         shared: shared.clone(),

@@ -232,6 +232,32 @@ async fn a_primary_that_nobody_answers_stops_taking_writes_until_it_is_told_to()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_manager_goes_over_to_another_authority_without_being_restarted() {
+    let stage = Stage::set();
+    let a = stage.enter("a", 1).await;
+    a.initialise(1).await.unwrap();
+    a.until("a runs", LONG, |server| server.phase == Phase::Running).await;
+    a.promote(1).await.unwrap();
+
+    stage.change_authority(&a);
+    // Clients trust the new authority alone, so mysqld has a certificate of it once they get in.
+    tokio::time::timeout(SOON, async {
+        while a.connect(understudy_mysql::schema::READER).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await
+    .unwrap();
+    let changed = std::time::Instant::now();
+    a.until_sees("commits over connections that are made now", &a, SOON, |probe| {
+        probe.committed.is_some_and(|age| u128::from(age) < changed.elapsed().as_millis())
+    })
+    .await;
+    a.promote(2).await.unwrap();
+    assert_eq!(a.server().await.serving, Some(Epoch(2)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_clone_from_nobody_fails_and_leaves_the_volume_as_it_was() {
     let stage = Stage::set();
     let a = stage.enter("a", 1).await;

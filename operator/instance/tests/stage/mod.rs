@@ -88,6 +88,14 @@ impl Stage {
         *self.api_server.lock().unwrap() = None;
     }
 
+    /// The certificates of this manager and of the operator are of another authority from now on.
+    pub fn change_authority(&self, actor: &Actor) {
+        let authority = Authority::generate("test", SystemTime::now()).unwrap();
+        let issue = |name: &str| authority.issue(&[name], SystemTime::now(), LEAF_LIFETIME).unwrap();
+        put_pem(&actor.off.dir.path().join("tls"), &issue(&names::shard(&ShardName::new(SHARD))));
+        assert!(self.operator.replace(issue(names::OPERATOR)).unwrap());
+    }
+
     pub async fn enter(&self, name: &str, server_id: u32) -> Actor {
         let dir = shared_dir();
         for sub in ["volume", "volume/lost+found", "run", "tls", "credentials", "config"] {

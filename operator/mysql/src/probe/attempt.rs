@@ -116,7 +116,7 @@ async fn authenticate(
     SslRequest::new(capabilities, MAX_PACKET_SIZE, UTF8MB4).serialize(&mut packet);
     plain.write(&packet).await?;
     let (socket, next) = plain.into_parts();
-    let tls = TlsConnector::from(trust.config.clone())
+    let tls = TlsConnector::from(trust.config())
         .connect(trust.server_name.clone(), socket)
         .await
         .map_err(|e| other(format!("TLS: {e}")))?;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use mysql_async::prelude::{FromRow, Queryable};
-use mysql_async::{Conn, Opts, OptsBuilder, SslOpts};
+use mysql_async::{Conn, OptsBuilder, SslOpts};
 use tokio::sync::Mutex;
 use understudy_wire::GtidSet;
 use understudy_wire::evidence::{Replication, StoredOffset};
@@ -33,7 +33,9 @@ pub enum Connect {
 
 /// One server. Calls run one after the other; whoever must not wait behind somebody else takes a `Server` of its own.
 pub struct Server {
-    options: Opts,
+    options: OptsBuilder,
+    /// Of a server that is reached over TLS; its authority may change.
+    trust: Option<Trust>,
     connection: Mutex<Option<Conn>>,
 }
 
@@ -53,21 +55,30 @@ impl Server {
             .stmt_cache_size(0_usize)
             .max_allowed_packet(Some(16 << 20))
             .wait_timeout(Some(28_800));
-        let options = match connect {
-            Connect::Socket(path) => options.socket(Some(path.to_string_lossy().into_owned())),
-            Connect::Tcp(address, trust) => options
-                .ip_or_hostname(address.ip().to_string())
-                .resolved_ips(Some(vec![address.ip()]))
-                .tcp_port(address.port())
-                .tcp_nodelay(true)
-                .ssl_opts(Some(
-                    SslOpts::default()
-                        .with_disable_built_in_roots(true)
-                        .with_root_certs(vec![trust.ca.clone().into_bytes().into()])
-                        .with_danger_tls_hostname_override(Some(trust.name.clone())),
-                )),
+        let (options, trust) = match connect {
+            Connect::Socket(path) => (options.socket(Some(path.to_string_lossy().into_owned())), None),
+            Connect::Tcp(address, trust) => {
+                let options = options
+                    .ip_or_hostname(address.ip().to_string())
+                    .resolved_ips(Some(vec![address.ip()]))
+                    .tcp_port(address.port())
+                    .tcp_nodelay(true);
+                (options, Some(trust.clone()))
+            }
         };
-        Self { options: options.into(), connection: Mutex::new(None) }
+        Self { options, trust, connection: Mutex::new(None) }
+    }
+
+    async fn connect(&self, step: &'static str) -> Result<Conn, SqlError> {
+        let mut options = self.options.clone();
+        if let Some(trust) = &self.trust {
+            let tls = SslOpts::default()
+                .with_disable_built_in_roots(true)
+                .with_root_certs(vec![trust.ca().into_bytes().into()])
+                .with_danger_tls_hostname_override(Some(trust.name.clone()));
+            options = options.ssl_opts(Some(tls));
+        }
+        Conn::new(options).await.map_err(|e| SqlError::of(step, &e))
     }
 
     /// Runs `work` on the connection within the deadline. A connection that failed or ran out of time is not used again.
@@ -81,7 +92,7 @@ impl Server {
             let mut connection = self.connection.lock().await;
             let mut conn = match connection.take() {
                 Some(conn) => conn,
-                None => Conn::new(self.options.clone()).await.map_err(|e| SqlError::of(step, &e))?,
+                None => self.connect(step).await?,
             };
             let outcome = work(&mut conn).await;
             if matches!(outcome, Ok(_) | Err(SqlError::Refused { .. } | SqlError::OlderEpoch { .. })) {
