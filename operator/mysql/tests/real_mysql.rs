@@ -230,6 +230,29 @@ async fn a_locked_heartbeat_row_is_an_error_of_the_server_and_no_stall() {
 }
 
 #[tokio::test]
+async fn an_order_is_carried_out_although_the_server_closed_the_idle_connection() {
+    use mysql_async::prelude::Queryable;
+    let server = Mysqld::start(&["--wait-timeout=1"]).await;
+    let admin = server.admin();
+    admin.refuse_writes(SOON).await.unwrap();
+    let options = mysql_async::OptsBuilder::default()
+        .socket(Some(server.path("sock")))
+        .user(Some(schema::ADMIN))
+        .pass(Some(account(schema::ADMIN).password));
+    let mut watcher = mysql_async::Conn::new(options).await.unwrap();
+    let others = "SELECT COUNT(*) FROM performance_schema.processlist \
+                  WHERE USER = 'understudy_admin' AND ID <> CONNECTION_ID()";
+    let closed = async {
+        while watcher.query_first::<u64, _>(others).await.unwrap() != Some(0) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(SOON, closed).await.unwrap();
+    assert_eq!(admin.cut_clients(SOON).await, Ok(0));
+    admin.refuse_writes(SOON).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_prober_reports_a_freeze_and_its_end_as_news() {
     let server = Mysqld::start(&[]).await;
     promoted(&server).await;

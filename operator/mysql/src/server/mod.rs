@@ -8,7 +8,7 @@ mod write;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use mysql_async::prelude::{FromRow, Queryable};
@@ -21,6 +21,10 @@ use crate::error::SqlError;
 use crate::instance::{CloneProgress, Donor, EpochRow, Instance, Source, Status};
 use crate::probe::Account;
 use crate::tls::Trust;
+
+/// A connection that was not used for this long is asked whether it still is one. mysqld closes what is idle for `wait_timeout`, which
+/// is a second at least, and says so only to whoever speaks next.
+const IDLE: Duration = Duration::from_millis(500);
 
 /// How to reach a server.
 #[derive(Clone, Debug)]
@@ -36,7 +40,12 @@ pub struct Server {
     options: OptsBuilder,
     /// Of a server that is reached over TLS; its authority may change.
     trust: Option<Trust>,
-    connection: Mutex<Option<Conn>>,
+    connection: Mutex<Option<Kept>>,
+}
+
+struct Kept {
+    conn: Conn,
+    used: Instant,
 }
 
 impl fmt::Debug for Server {
@@ -90,13 +99,13 @@ impl Server {
     ) -> Result<T, SqlError> {
         let whole = async {
             let mut connection = self.connection.lock().await;
-            let mut conn = match connection.take() {
+            let mut conn = match alive(connection.take()).await {
                 Some(conn) => conn,
                 None => self.connect(step).await?,
             };
             let outcome = work(&mut conn).await;
             if matches!(outcome, Ok(_) | Err(SqlError::Refused { .. } | SqlError::OlderEpoch { .. })) {
-                *connection = Some(conn);
+                *connection = Some(Kept { conn, used: Instant::now() });
             }
             outcome
         };
@@ -105,6 +114,18 @@ impl Server {
             Err(_) => Err(SqlError::Deadline { step, within }),
         }
     }
+}
+
+/// The connection, unless it broke while nobody used it. An order must not fail on one that did: a fence that fails kills the server.
+async fn alive(kept: Option<Kept>) -> Option<Conn> {
+    let Kept { mut conn, used } = kept?;
+    if used.elapsed() >= IDLE
+        && let Err(error) = conn.ping().await
+    {
+        tracing::debug!(%error, "connection was closed while it was idle");
+        return None;
+    }
+    Some(conn)
 }
 
 /// Runs one statement and throws its rows away.
