@@ -99,6 +99,12 @@ pub enum BuildError {
     /// The clone failed.
     #[error(transparent)]
     Clone(#[from] SqlError),
+    /// The donor's MySQL is of another series than this pod's.
+    #[error(
+        "MySQL copies data within one series only (8.4.x, 9.7.x), and the donor is of another one; set mysql.image back to one of \
+         its series and replace this replica: {0}"
+    )]
+    OtherSeries(#[source] SqlError),
     /// The clone made no progress.
     #[error("the clone has not moved for {0:?}")]
     Stalled(Duration),
@@ -225,7 +231,7 @@ async fn clone(
         stalled = watch(shared, donor, &watcher) => return Err(stalled),
     } {
         if !donor_is_busy(&e) {
-            return Err(e.into());
+            return Err(failed(e));
         }
         at(shared, Some(donor), "wait for the donor");
         tokio::time::sleep(ASK_BUSY_DONOR_EVERY).await;
@@ -256,6 +262,14 @@ fn donor_is_busy(error: &SqlError) -> bool {
     const ER_CLONE_DONOR: u16 = 3862;
     const ER_CLONE_TOO_MANY_CONCURRENT_CLONES: &str = "3634";
     matches!(error, SqlError::Refused { code: ER_CLONE_DONOR, message, .. } if message.contains(ER_CLONE_TOO_MANY_CONCURRENT_CLONES))
+}
+
+fn failed(error: SqlError) -> BuildError {
+    const ER_CLONE_DONOR_VERSION: u16 = 3864;
+    match error.code() {
+        Some(ER_CLONE_DONOR_VERSION) => BuildError::OtherSeries(error),
+        _ => BuildError::Clone(error),
+    }
 }
 
 fn socket(config: &Config) -> PathBuf {
@@ -324,6 +338,16 @@ mod tests {
             "Clone Donor Error: 3634 : Too many concurrent clone operations. Maximum allowed - 1.."
         )));
         assert!(!donor_is_busy(&refused("Clone Donor Error: 1045 : Access denied.")));
+    }
+
+    #[test]
+    fn a_donor_of_another_series_is_told_from_any_other_failure_and_with_what_to_do() {
+        let refused = |code, message: &str| SqlError::Refused { step: "clone", code, message: message.to_owned() };
+        let versions = "Clone Donor MySQL version: 8.4.6 is different from Recipient MySQL version 9.7.4.";
+        let other_series = failed(refused(3864, versions)).to_string();
+        assert!(other_series.contains("set mysql.image back") && other_series.ends_with(versions), "{other_series}");
+        let away = refused(3862, "Clone Donor Error: 2003 : Can't connect to MySQL server.");
+        assert_eq!(failed(away.clone()).to_string(), away.to_string());
     }
 
     #[test]

@@ -80,7 +80,9 @@ fn three() -> i32 {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct MysqlSpec {
-    /// A stock MySQL image, 8.4 or later.
+    /// A stock MySQL image, 8.4 or later. A change to another patch release of the same series (the first two numbers: 8.4.x, 9.7.x) is
+    /// taken up by the replicas that are made from then on. A change to another series is not: MySQL copies no data from one series into
+    /// another, so every replica that is made then fails. Another series needs a new Datastore (or Shard).
     #[schemars(length(max = 512))]
     #[x_kube(validation = Rule::new("self.matches('^[a-zA-Z0-9][-a-zA-Z0-9._:/@]*$')").message("mysql.image must name an image, such as mysql:8.4"))]
     pub image: String,
