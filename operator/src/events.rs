@@ -75,6 +75,8 @@ pub enum Reason {
     CredentialsReused,
     /// A certificate was signed.
     CertificateIssued,
+    /// The one that it replaces was signed just before by another authority: two installations may look after one object.
+    CertificateContested,
 
     // Shard: building and scaling.
     /// One replica was named as the one that may initialise its volume.
@@ -190,6 +192,7 @@ impl Reason {
             | Self::NotAccepted
             | Self::DatastoreMissing
             | Self::ShardMissing
+            | Self::CertificateContested
             | Self::BootstrapHeld
             | Self::EarlierVolumes
             | Self::BuildFailed

@@ -1,7 +1,7 @@
 //! Passwords, made once, and certificates, made anew before they end. I/O.
 
 use std::collections::BTreeMap;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use kube::{Resource, ResourceExt};
 use serde_json::json;
 use understudy_api::{Shard, labels, names};
-use understudy_link::issue::{Facts, IssueError, Pem};
+use understudy_link::issue::{BACKDATED, Facts, IssueError, Pem};
 
 use super::super::shard::build::{CREDENTIALS, owner_of, shard_labels};
 use crate::apply::{ApplyError, Live, manager};
@@ -24,6 +24,9 @@ pub const ACCOUNTS: [&str; 5] =
 const USED_BY: &str = labels::SHARD_UID;
 /// Characters of a password: 192 bits.
 const PASSWORD: usize = 32;
+
+/// A certificate that is younger than this and of another authority was hardly left by one that is replaced once in years.
+const LATELY: Duration = Duration::from_secs(3600);
 
 /// What went wrong with a Secret.
 #[derive(Debug, thiserror::Error)]
@@ -211,6 +214,7 @@ where
     if found.as_ref().is_some_and(|secret| is_good(secret, sans, context.authority.cert(), now)) {
         return Ok(());
     }
+    let contested = found.as_ref().is_some_and(|secret| is_contested(secret, context.authority.cert(), now));
     let who = sans.first().cloned().unwrap_or_default();
     let sans: Vec<_> = sans.iter().map(String::as_str).collect();
     let pem =
@@ -229,6 +233,13 @@ where
     };
     context.applier.apply(manager::FURNISH, &secret, Live::Absent).await?;
     context.events.say(owner, Reason::CertificateIssued, format!("certificate for {who} is in Secret {name}"));
+    if contested {
+        let note = format!(
+            "the certificate that was in Secret {name} was of another authority and not an hour old; when that comes again, \
+             another installation of understudy looks after this object too: let only one do so"
+        );
+        context.events.say(owner, Reason::CertificateContested, note);
+    }
     Ok(())
 }
 
@@ -240,20 +251,27 @@ fn pem_data(pem: &Pem) -> BTreeMap<String, ByteString> {
 
 /// Whether the Secret holds a certificate for these names, of this authority, that is not due to be replaced.
 fn is_good(secret: &Secret, sans: &[String], authority: &str, now: SystemTime) -> bool {
-    let text = |key: &str| {
-        let bytes = secret.data.as_ref().and_then(|data| data.get(key));
-        bytes.and_then(|bytes| std::str::from_utf8(&bytes.0).ok()).unwrap_or_default()
-    };
-    let facts = Facts::of_pem(text("tls.crt"));
-    text("ca.crt") == authority
-        && !text("tls.key").is_empty()
+    let facts = Facts::of_pem(text(secret, "tls.crt"));
+    text(secret, "ca.crt") == authority
+        && !text(secret, "tls.key").is_empty()
         && facts.is_ok_and(|facts| sans.iter().all(|san| facts.names.contains(san)) && !facts.is_due(now))
+}
+
+/// Whether another authority signed the certificate lately. Two installations that look after one object do so in turns, each whenever it
+/// looks.
+fn is_contested(secret: &Secret, authority: &str, now: SystemTime) -> bool {
+    let made = Facts::of_pem(text(secret, "tls.crt")).ok().and_then(|facts| facts.not_before.checked_add(BACKDATED));
+    text(secret, "ca.crt") != authority
+        && made.is_some_and(|made| now.duration_since(made).unwrap_or_default() < LATELY)
+}
+
+fn text<'a>(secret: &'a Secret, key: &str) -> &'a str {
+    let bytes = secret.data.as_ref().and_then(|data| data.get(key));
+    bytes.and_then(|bytes| std::str::from_utf8(&bytes.0).ok()).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use understudy_link::Authority;
 
     use super::*;
@@ -388,6 +406,26 @@ mod tests {
             ("empty", Secret::default(), 0, false),
         ] {
             assert_eq!(is_good(&secret, &wanted, authority.cert(), now + after * day), good, "{case}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_that_another_authority_signed_just_now_tells_of_a_second_installation() {
+        let now = SystemTime::now();
+        let authority = Authority::generate("understudy", now).unwrap();
+        let other = Authority::generate("understudy", now).unwrap();
+        let issue = |authority: &Authority| Secret {
+            data: Some(pem_data(&authority.issue(&["a.example"], now, LEAF).unwrap())),
+            ..Secret::default()
+        };
+        let minute = Duration::from_secs(60);
+        for (case, secret, after, contested) in [
+            ("its own", issue(&authority), 10, false),
+            ("another's of ten minutes ago", issue(&other), 10, true),
+            ("another's of two hours ago, as after the authority was replaced", issue(&other), 120, false),
+            ("no certificate", Secret::default(), 10, false),
+        ] {
+            assert_eq!(is_contested(&secret, authority.cert(), now + after * minute), contested, "{case}");
         }
     }
 }
