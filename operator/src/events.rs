@@ -43,6 +43,8 @@ pub enum Reason {
     TopicCreated,
     /// The topic is not as the spec asks; it is not changed.
     TopicDiffers,
+    /// The topic is that of another Datastore, which goes before this one.
+    TopicShared,
     /// A topic that the object needs and that nobody makes for it is not there.
     TopicMissing,
     /// The brokers do not answer.
@@ -182,6 +184,7 @@ impl Reason {
             | Self::Refused
             | Self::ContainerWaits
             | Self::TopicDiffers
+            | Self::TopicShared
             | Self::TopicMissing
             | Self::KafkaUnreachable
             | Self::SecretMissing

@@ -111,7 +111,8 @@ pub struct KafkaSpec {
     #[schemars(length(max = 2048))]
     #[x_kube(validation = Rule::new("self.matches('^[^,: ]+:[0-9]+(,[^,: ]+:[0-9]+)*$')").message("bootstrapServers must be host:port, with commas and no blanks between several"))]
     pub bootstrap_servers: String,
-    /// The topic's name. Dead letters go to `TOPIC.dead-letter`.
+    /// The topic's name. Dead letters go to `TOPIC.dead-letter`. It is of one Datastore alone: nothing is made for one whose topic is an
+    /// older one's, and the condition TopicReady says `TopicShared`.
     #[schemars(length(max = 249))]
     #[x_kube(validation = Rule::new("self.matches('^[a-zA-Z0-9._-]{1,237}$')").message("a topic's name has letters, digits, dots, dashes and underscores, and at most 237 of them: the dead letters get a topic with the same name and more"))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("the topic cannot be changed: stored offsets count in the old one; make a new Datastore"))]

@@ -6,6 +6,7 @@
 mod build;
 mod leftover;
 mod placement;
+mod sharing;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -162,8 +163,11 @@ impl Pass<'_> {
         if !self.datastore.spec.paused
             && let Some(first @ Placing::Write { .. }) = self.begin()
         {
-            self.report(self.observed(&BTreeSet::new(), None, first, SecretFact::Unknown)).await?;
-            return Ok(AGAIN);
+            // All that would send to its topic or read from it is made later.
+            let shared = topic::shared(self.datastore, self.context);
+            let (placing, again) = if shared.is_some() { (Placing::Keep, SOON) } else { (first, AGAIN) };
+            self.report(self.observed(&BTreeSet::new(), shared, placing, SecretFact::Unknown)).await?;
+            return Ok(again);
         }
         // Shards come first and even when paused: this is how they learn that they are.
         let changed = self.apply_shards().await?;

@@ -18,6 +18,8 @@ use crate::troubles::Trouble;
 pub const TOPIC_READY: &str = "TopicReady";
 /// Why [`TOPIC_READY`] does not hold for a topic that is there.
 const TOPIC_DIFFERS: &str = "TopicDiffers";
+/// Why [`TOPIC_READY`] does not hold for a topic that is another Datastore's too.
+pub const TOPIC_SHARED: &str = "TopicShared";
 /// It is known which partition feeds which shard.
 pub const PLACED: &str = "Placed";
 /// The Secrets that the spec names are there, and hold tokens.
@@ -147,16 +149,26 @@ pub fn of(datastore: &Datastore, observed: Observed, now: Timestamp) -> Datastor
     status
 }
 
-/// How the topic differs from what the spec asks, by this look or by the last one.
-fn difference(datastore: &Datastore, observed: &Observed) -> Option<String> {
+/// What is wrong with a topic that is there, by this look or by the last one: the reason, and how for a person.
+fn difference(datastore: &Datastore, observed: &Observed) -> Option<(&'static str, String)> {
     match &observed.topic {
-        Some(Fact::Differs(how)) => Some(how.clone()),
+        Some(Fact::Differs(how)) => Some((TOPIC_DIFFERS, how.clone())),
+        Some(Fact::Shared(how)) => Some((TOPIC_SHARED, how.clone())),
         Some(Fact::Ready | Fact::Unreachable(_)) => None,
         None => {
-            let known = datastore.status.iter().flat_map(|status| &status.conditions);
-            let mut known = known.filter(|known| known.type_ == TOPIC_READY && known.reason == TOPIC_DIFFERS);
-            known.next().map(|known| known.message.clone())
+            let mut known = datastore.status.iter().flat_map(|status| &status.conditions);
+            let known = known.find(|known| known.type_ == TOPIC_READY)?;
+            let reason = [TOPIC_DIFFERS, TOPIC_SHARED].into_iter().find(|reason| known.reason == *reason)?;
+            Some((reason, known.message.clone()))
         }
+    }
+}
+
+/// Why nothing is made for the Datastore yet: its topic is another's.
+fn not_begun(observed: &Observed, is_placed: bool) -> Option<&str> {
+    match (&observed.topic, &observed.placing) {
+        (Some(Fact::Shared(how)), Placing::Keep) if !is_placed => Some(how),
+        _ => None,
     }
 }
 
@@ -221,6 +233,7 @@ fn claims(datastore: &Datastore, observed: &Observed, shards_ready: usize, is_pl
             claims.push(Claim::yes(TOPIC_READY, "AsAskedFor", format!("topic {}", datastore.spec.kafka.topic)));
         }
         Some(Fact::Differs(how)) => claims.push(Claim::no(TOPIC_READY, TOPIC_DIFFERS, how.clone())),
+        Some(Fact::Shared(how)) => claims.push(Claim::no(TOPIC_READY, TOPIC_SHARED, how.clone())),
         Some(Fact::Unreachable(why)) => claims.push(Claim::unknown(TOPIC_READY, "KafkaUnreachable", why.clone())),
     }
     match &observed.secrets {
@@ -235,8 +248,12 @@ fn claims(datastore: &Datastore, observed: &Observed, shards_ready: usize, is_pl
         claims.push(Claim::no(conditions::PROGRESSING, conditions::PAUSED, "spec.paused is set"));
         return claims;
     }
-    let wanting = wanting(datastore, observed, shards_ready);
-    if let Some(reason) = stopped_by(observed) {
+    let not_begun = not_begun(observed, is_placed);
+    let wanting = match not_begun {
+        Some(how) => vec![how.to_owned()],
+        None => wanting(datastore, observed, shards_ready),
+    };
+    if let Some(reason) = stopped_by(observed).or(not_begun.map(|_| Reason::TopicShared)) {
         let message = wanting.join("; ");
         claims.push(Claim::no(conditions::READY, reason.into(), message.clone()));
         claims.push(Claim::no(conditions::PROGRESSING, reason.into(), message));
@@ -284,8 +301,10 @@ fn wanting(datastore: &Datastore, observed: &Observed, shards_ready: usize) -> V
     if let Some(Fact::Unreachable(why)) = &observed.topic {
         wanting.push(format!("kafka: {why}"));
     }
-    if let Some(how) = difference(datastore, observed) {
-        wanting.push(format!("not as asked for: {how}"));
+    match difference(datastore, observed) {
+        Some((TOPIC_DIFFERS, how)) => wanting.push(format!("not as asked for: {how}")),
+        Some((_, how)) => wanting.push(how),
+        None => {}
     }
     match &observed.placing {
         Placing::Lost { served } => wanting.push(lost(served)),
@@ -336,7 +355,7 @@ fn degraded(datastore: &Datastore, observed: &Observed) -> Claim {
         .map(|shard| shard.name.as_str())
         .collect();
     match (difference(datastore, observed), degraded.is_empty()) {
-        (Some(how), _) => Claim::yes(conditions::DEGRADED, TOPIC_DIFFERS, how),
+        (Some((reason, how)), _) => Claim::yes(conditions::DEGRADED, reason, how),
         (_, false) => Claim::yes(conditions::DEGRADED, "ShardsDegraded", degraded.join(", ")),
         (_, true) => Claim::no(conditions::DEGRADED, "AsAskedFor", ""),
     }

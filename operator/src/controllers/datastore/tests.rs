@@ -210,7 +210,7 @@ fn a_datastore_is_ready_when_all_its_parts_are() {
 #[test]
 fn what_is_wanting_is_named() {
     type Change = fn(&mut Observed);
-    let cases: [(&str, Change, &str); 11] = [
+    let cases: [(&str, Change, &str); 12] = [
         ("a shard", |o| o.shards[1].status = Some(shard_status(false, "Gone")), "not ready: metrics-1"),
         ("a shard that has not answered its spec", |o| o.shards[1].is_current = false, "not ready: metrics-1"),
         ("a shard without status", |o| o.shards[0].status = None, "not ready: metrics-0"),
@@ -225,6 +225,7 @@ fn what_is_wanting_is_named() {
         ("the tokens", |o| o.secrets = SecretFact::Missing("metrics-tokens".to_owned()), "Secret metrics-tokens"),
         ("tokens that are none", |o| o.secrets = SecretFact::Unusable("Secret t has".to_owned()), "Secret t has"),
         ("the topic as it should be", |o| o.topic = Some(Fact::Differs("retention 1h".to_owned())), "retention 1h"),
+        ("a topic of its own", |o| o.topic = Some(Fact::Shared("topic m is".to_owned())), "topic m is"),
         ("the brokers", |o| o.topic = Some(Fact::Unreachable("no answer".to_owned())), "kafka: no answer"),
     ];
     for (case, change, says) in cases {

@@ -7,7 +7,8 @@ use kube::ResourceExt;
 use understudy_api::{Datastore, conditions};
 use understudy_kafka::AdminError;
 
-use super::status::TOPIC_READY;
+use super::sharing;
+use super::status::{TOPIC_READY, TOPIC_SHARED};
 use crate::context::Context;
 use crate::controllers::queue::chain;
 use crate::events::Reason;
@@ -23,6 +24,8 @@ pub enum Fact {
     Ready,
     /// It is there, and it or that of its dead letters differs: which, and where.
     Differs(String),
+    /// It is another Datastore's too: whose, and what then.
+    Shared(String),
     /// The brokers gave no answer, or refused.
     Unreachable(String),
 }
@@ -51,11 +54,24 @@ impl Look {
     }
 }
 
-/// Makes the topic if it is missing and looks at it, if that is due.
+/// That the topic is that of another Datastore which goes before this one, if so; it is said as well.
+pub fn shared(datastore: &Datastore, context: &Context) -> Option<Fact> {
+    let all = context.caches.datastores.all();
+    let holder = sharing::holder(datastore, all.iter().map(|other| &**other))?;
+    let how = sharing::note(datastore, &holder);
+    context.events.say(datastore, Reason::TopicShared, how.clone());
+    Some(Fact::Shared(how))
+}
+
+/// Makes the topic if it is missing and looks at it, if that is due. One that is another's too is left to that one.
 pub async fn look(datastore: &Datastore, context: &Context) -> Look {
+    if let Some(fact) = shared(datastore, context) {
+        return Look(Some(fact));
+    }
     let generation = datastore.metadata.generation.unwrap_or_default();
     let what = format!("topic of {}/{generation}", datastore.uid().unwrap_or_default());
-    if !context.recent.is_due(&what, EVERY) {
+    // What was said of it then does not stand any more.
+    if !was_shared(datastore) && !context.recent.is_due(&what, EVERY) {
         return Look(None);
     }
     let fact = match context.topics.ensure(&wanted(datastore)).await {
@@ -75,8 +91,14 @@ pub async fn look(datastore: &Datastore, context: &Context) -> Look {
             context.events.say(datastore, Reason::TopicDiffers, how.clone());
         }
         Fact::Unreachable(why) => context.events.say(datastore, Reason::KafkaUnreachable, why.clone()),
+        Fact::Shared(_) => {}
     }
     Look(Some(fact))
+}
+
+fn was_shared(datastore: &Datastore) -> bool {
+    let mut known = datastore.status.iter().flat_map(|status| &status.conditions);
+    known.any(|known| known.type_ == TOPIC_READY && known.reason == TOPIC_SHARED)
 }
 
 fn of_found(found: &Found) -> Fact {

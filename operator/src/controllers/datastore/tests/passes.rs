@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::super::*;
 use super::object;
 use crate::fake::FakeApi;
+use crate::recent::Recent;
 use crate::topics::{Found, Topics, Wanted};
 
 const DATASTORE: &str = "datastores/metrics";
@@ -41,6 +42,12 @@ fn condition(api: &FakeApi, kind: &str) -> (String, String) {
     let found = status["conditions"].as_array().unwrap().iter().find(|condition| condition["type"] == kind).unwrap();
     let text = |key: &str| found[key].as_str().unwrap().to_owned();
     (text("status"), text("reason"))
+}
+
+fn message(api: &FakeApi, kind: &str) -> String {
+    let status = status(api);
+    let found = status["conditions"].as_array().unwrap().iter().find(|condition| condition["type"] == kind).unwrap();
+    found["message"].as_str().unwrap().to_owned()
 }
 
 #[tokio::test]
@@ -94,6 +101,71 @@ async fn a_query_service_that_is_not_asked_for_any_more_goes_with_its_rights() {
     passes(&api, 1).await;
     assert!(api.object("deployments/metrics-query").is_none());
     assert_eq!(there(), [false; 3]);
+}
+
+/// Another one with the same topic of the same brokers, that came first.
+fn older() -> Value {
+    let mut older = object(json!({}));
+    let names = json!({ "name": "older", "uid": "22222222-0000", "creationTimestamp": "2026-01-01T00:00:00Z" });
+    for (key, value) in names.as_object().unwrap() {
+        older["metadata"][key] = value.clone();
+    }
+    older
+}
+
+fn is_deleted(object: &mut Value) {
+    object["metadata"]["deletionTimestamp"] = json!("2026-03-01T00:00:00Z");
+}
+
+#[tokio::test]
+async fn nothing_is_made_for_a_datastore_whose_topic_is_an_older_ones_until_that_is_gone() {
+    let api = api(json!({}));
+    api.change(DATASTORE, |datastore| datastore["metadata"]["creationTimestamp"] = json!("2026-02-01T00:00:00Z"));
+    api.add(older());
+    passes(&api, 3).await;
+    assert_eq!(placements(&api), 0);
+    for made in ["shards/metrics-0", "consumers/metrics-store", "deployments/metrics-gateway"] {
+        assert!(api.object(made).is_none(), "{made}: {:?}", api.writes());
+    }
+    let shared = ("False".to_owned(), "TopicShared".to_owned());
+    assert_eq!((condition(&api, "TopicReady"), condition(&api, "Ready")), (shared.clone(), shared));
+    let messages = ["TopicReady", "Ready"].map(|kind| message(&api, kind));
+    assert_eq!(messages[0], messages[1], "and no more than that");
+    assert!(messages[0].starts_with("topic metrics is that of Datastore prod/older too"), "{messages:?}");
+    assert_eq!(api.writes().len(), 1, "it is said once: {:?}", api.writes());
+
+    api.change("datastores/older", is_deleted);
+    passes(&api, 2).await;
+    assert!(placements(&api) == 4 && api.object("shards/metrics-0").is_some(), "{:?}", api.writes());
+    assert_eq!(condition(&api, "TopicReady").0, "True");
+}
+
+#[tokio::test]
+async fn a_datastore_that_runs_goes_on_when_its_topic_is_found_to_be_an_older_ones_and_says_so() {
+    let api = api(json!({}));
+    api.change(DATASTORE, |datastore| datastore["metadata"]["creationTimestamp"] = json!("2026-02-01T00:00:00Z"));
+    let recent = Recent::default();
+    let pass_again = async || {
+        let context = Context { recent: recent.clone(), ..api.context().await };
+        let datastore = context.caches.datastores.get("prod", "metrics").expect("the Datastore");
+        pass(datastore, &context).await.unwrap();
+    };
+    pass_again().await;
+    pass_again().await;
+    assert_eq!(condition(&api, "TopicReady").0, "True");
+
+    let placement = json!({ "partition": 0, "fromOffset": 0, "shard": "older-0" });
+    api.add(older());
+    api.change("datastores/older", |older| older["status"] = json!({ "placements": [placement], "placedShards": 1 }));
+    api.change(DATASTORE, |datastore| datastore["spec"]["gateway"]["replicas"] = json!(3));
+    pass_again().await;
+    assert_eq!(condition(&api, "TopicReady"), ("False".to_owned(), "TopicShared".to_owned()));
+    assert_eq!(condition(&api, "Degraded"), ("True".to_owned(), "TopicShared".to_owned()));
+    assert_eq!(api.object("deployments/metrics-gateway").unwrap()["spec"]["replicas"], 3);
+
+    api.change("datastores/older", is_deleted);
+    pass_again().await;
+    assert_eq!(condition(&api, "TopicReady").0, "True", "it is looked at, though it was a moment ago");
 }
 
 /// Brokers that have gone away since the topic was looked at.
