@@ -121,3 +121,22 @@ impl Metrics {
         text(&self.registry)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_alerts_are_about_metrics_that_there_are() {
+        let text = Metrics::default().text().unwrap();
+        let of_operator = include_str!("../../../operator/docs/metrics.md");
+        let rules = include_str!("../../docs/alerts/gateway.yaml");
+        let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let named: Vec<_> = rules.split(|c| !word(c)).filter(|name| name.starts_with("understudy_")).collect();
+        assert!(named.len() >= 3, "{named:?}");
+        for name in named {
+            let is_told = text.contains(&format!("\n{name} ")) || of_operator.contains(&format!("| `{name}` |"));
+            assert!(is_told, "{name}: {text}");
+        }
+    }
+}
