@@ -9,7 +9,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::get;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use understudy_http::metrics::answer;
 use understudy_kafka::Produce;
@@ -20,9 +20,6 @@ use crate::metrics::Metrics;
 const CHECK_EVERY: Duration = Duration::from_secs(2);
 /// How long Kafka may take to answer a check.
 const CHECK_WITHIN: Duration = Duration::from_secs(3);
-/// How long Kafka must have been silent before the gateway asks for no more requests. Longer than a broker's
-/// replacement: through that one requests are better held and retried here than refused at the door.
-const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Whether the gateway wants requests.
 #[derive(Debug, Clone, Default)]
@@ -59,7 +56,7 @@ async fn readyz(State(admin): State<Admin>) -> (StatusCode, &'static str) {
     if admin.draining.is_cancelled() {
         (StatusCode::SERVICE_UNAVAILABLE, "stopping\n")
     } else if !admin.readiness.get() {
-        (StatusCode::SERVICE_UNAVAILABLE, "Kafka does not answer, or the topic is not as configured\n")
+        (StatusCode::SERVICE_UNAVAILABLE, "Kafka has not answered yet, or the topic is not as configured\n")
     } else {
         (StatusCode::OK, "ok\n")
     }
@@ -70,7 +67,8 @@ async fn metrics_text(State(admin): State<Admin>) -> Response {
 }
 
 /// Keeps the readiness current until cancelled: ready once Kafka has answered and the topic has at least the
-/// partitions that records are sent to, no longer ready when it has been silent for some time.
+/// partitions that records are sent to, no longer ready when it answers that the topic has fewer. Silence changes
+/// nothing: if all gateways were taken out of their Service for it, senders would find nobody to tell them 503.
 pub async fn keep_ready(
     producer: Arc<dyn Produce>,
     partitions: u32,
@@ -80,25 +78,24 @@ pub async fn keep_ready(
 ) {
     let mut ticks = interval(CHECK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut answered: Option<Instant> = None;
     let mut said = None;
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        let finding = tokio::select! {
+        let found = tokio::select! {
             () = stop.cancelled() => return,
-            found = producer.partitions(CHECK_WITHIN) => match found {
-                Ok(found) if found < partitions => Some(format!("the topic has {found} partitions, not {partitions}")),
-                Ok(_) => None,
-                Err(error) => Some(error.to_string()),
-            },
+            found = producer.partitions(CHECK_WITHIN) => found,
         };
-        if finding.is_none() {
-            answered = Some(Instant::now());
+        if let Ok(found) = found {
+            readiness.set(found >= partitions);
         }
-        readiness.set(answered.is_some_and(|at| at.elapsed() < PATIENCE));
+        let finding = match found {
+            Ok(found) if found < partitions => Some(format!("the topic has {found} partitions, not {partitions}")),
+            Ok(_) => None,
+            Err(error) => Some(error.to_string()),
+        };
         metrics.kafka_reachable.set(i64::from(finding.is_none()));
         if said.as_ref() != Some(&finding) {
             match &finding {

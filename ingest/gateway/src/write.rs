@@ -138,7 +138,8 @@ impl Outcome {
         if self == Self::Unauthorized {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        if close || self == Self::BodyTimeout {
+        // Another pod may reach Kafka where this one does not, and is found by a new connection only.
+        if close || matches!(self, Self::BodyTimeout | Self::Unconfirmed(_)) {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response

@@ -171,6 +171,7 @@ async fn what_kafka_did_not_confirm_is_never_acknowledged(#[case] mood: Mood) {
     let parts = hosts.map(|host| series(&[("__name__", "up"), ("instance", host)], &[(now_ms(), 1.0)]));
     let answer = post(&running, &packed(&parts)).await;
     assert_eq!((answer.status, answer.headers.get("retry-after").map(String::as_str)), (503, Some("1")), "{answer:?}");
+    assert_eq!(answer.headers["connection"], "close", "another gateway may be able to");
     // A bad series in the same request does not turn "send it again" into "never send it again".
     let bad = series(&[("job", "nameless")], &[(now_ms(), 1.0)]);
     let answer = post(&running, &packed(&[parts.concat(), bad])).await;
