@@ -152,7 +152,8 @@ fn three_days() -> i32 {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GatewaySpec {
-    /// Pods.
+    /// Pods. The operator keeps their Deployment at this number, so a HorizontalPodAutoscaler of that Deployment would fight it for ever:
+    /// whatever scales must write this field.
     #[serde(default = "two")]
     #[x_kube(validation = Rule::new("self >= 1 && self <= 100").message("gateway.replicas is 1 to 100; take 2 or more, so that senders are answered while one is replaced"))]
     pub replicas: i32,
@@ -261,7 +262,8 @@ impl Default for StoreConsumerSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct QuerySpec {
-    /// Pods.
+    /// Pods. The operator keeps their Deployment at this number, so a HorizontalPodAutoscaler of that Deployment would fight it for ever:
+    /// whatever scales must write this field.
     #[serde(default = "two")]
     #[x_kube(validation = Rule::new("self >= 1 && self <= 100").message("query.replicas is 1 to 100"))]
     pub replicas: i32,
