@@ -55,7 +55,8 @@ fn a_node_on_which_one_fell_silent_or_was_lost_is_avoided_unless_another_is_hear
             true,
         ),
     ];
-    let losses: &[(&str, fn(&mut Scene))] = &[("b is silent", |s| s.silent("b", 5_000)), ("b was lost", lose)];
+    type Loss = fn(&mut Scene);
+    let losses: &[(&str, Loss)] = &[("b is silent", |s| s.silent("b", 5_000)), ("b was lost", lose)];
     for (case, others, avoided) in cases {
         for (what, loss) in losses {
             let mut scene = Scene::well();

@@ -161,6 +161,9 @@ mod tests {
         assert_eq!(message(&facts), "Exited: mysqld exited; its volume is kept until its successor has caught up");
         facts.phase = ReplicaPhase::Quarantined;
         facts.kept_until = Some(&until);
-        assert_eq!(message(&facts), "Exited: mysqld exited; its volume is kept until 2027-01-15T08:00:00Z, or until 8 later primaries are kept");
+        assert_eq!(
+            message(&facts),
+            "Exited: mysqld exited; its volume is kept until 2027-01-15T08:00:00Z, or until 8 later primaries are kept"
+        );
     }
 }
