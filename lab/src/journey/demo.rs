@@ -68,6 +68,7 @@ pub fn run(options: &Options, paths: &Paths, ui: &Ui) -> Result<ExitCode> {
     };
     let program = product::build_load(paths, ui, Profile::Release)?;
     let access = Access::of(&options.cluster, paths)?;
+    need_namespace(&access, &options.namespace)?;
     install::charts(&access, paths, ui, &image)?;
     let store = make_store(options, &access, paths, ui)?;
     let prometheus_image = if access.is_lab() { prometheus::image_name() } else { options.prometheus_image.clone() };
@@ -98,6 +99,13 @@ fn build_lab(paths: &Paths, ui: &Ui) -> Result<String> {
     up::up(paths, ui, None)?;
     prometheus::build_image(paths, ui)?;
     product::build_images(paths, ui, Profile::Release)
+}
+
+/// Before anything is installed: the demonstration says how to take away what it made, and a namespace of yours is not its own.
+fn need_namespace(access: &Access, name: &str) -> Result<()> {
+    let found = access.get(&["namespace", name, "--ignore-not-found", "-o", "name"])?;
+    ensure!(!found.trim().is_empty(), "there is no namespace {name}; make it with `kubectl create namespace {name}`");
+    Ok(())
 }
 
 fn make_store<'a>(options: &Options, access: &'a Access, paths: &Paths, ui: &Ui) -> Result<Store<'a>> {
