@@ -156,6 +156,8 @@ pub struct Claim {
     pub to: ReplicaName,
     /// The record: an existing one (a request, the same incident), or one that is named after the new epoch.
     pub record: Option<String>,
+    /// The request, where a person asked for the change.
+    pub request: Option<String>,
     /// Why, as a stable word.
     pub cause: String,
 }

@@ -134,6 +134,7 @@ fn apply(scene: &mut Scene, harm: &Harm) {
                 from: Some(name("a")),
                 to: name(LETTERS[to]),
                 record: Some("m-5".into()),
+                request: None,
                 cause: None,
             });
             scene.0.memory.transition_known = 400;

@@ -115,11 +115,13 @@ const NOT_CONFIRMED: &[Spoil] = &[
 ];
 
 /// A confirmation of `a` that has not come to its end for a while.
-fn not_confirmed(mode: Mode, record: &str, spoil: fn(&mut Scene)) -> Scene {
+fn not_confirmed(mode: Mode, request: Option<&str>, spoil: fn(&mut Scene)) -> Scene {
     let mut scene = Scene::well();
     scene.0.policy.mode = mode;
     scene.claimed(Kind::Confirm, "a");
-    scene.0.status.transition.as_mut().expect("claimed").record = Some(record.into());
+    let transition = scene.0.status.transition.as_mut().expect("claimed");
+    transition.request = request.map(Into::into);
+    transition.record = request.map(Into::into).or(transition.record.take());
     scene.0.memory.transition_known = 6_000;
     spoil(&mut scene);
     scene
@@ -127,20 +129,24 @@ fn not_confirmed(mode: Mode, record: &str, spoil: fn(&mut Scene)) -> Scene {
 
 #[test]
 fn a_primary_that_cannot_be_confirmed_is_replaced_only_where_the_mode_or_a_person_says_so() {
-    for (mode, record, replaced) in [
-        (Mode::Automatic, "m-5", true),
-        (Mode::Manual, "m-5", false),
-        (Mode::Manual, "m-4", false),
-        (Mode::Manual, "please", true),
-        (Mode::Manual, "m-24567", true),
-        (Mode::Paused, "m-5", false),
-        (Mode::Paused, "please", false),
+    for (mode, request, replaced) in [
+        (Mode::Automatic, None, true),
+        (Mode::Manual, None, false),
+        (Mode::Manual, Some("please"), true),
+        (Mode::Manual, Some("m-5"), true),
+        (Mode::Paused, None, false),
+        (Mode::Paused, Some("please"), false),
     ] {
         for (case, spoil) in NOT_CONFIRMED {
-            let case = format!("{mode}, recorded in {record}: {case}");
-            let scene = not_confirmed(mode, record, *spoil);
+            let case = format!("{mode}, asked for by {request:?}: {case}");
+            let scene = not_confirmed(mode, request, *spoil);
             let kind = scene.claim().map(|(kind, _)| kind);
             assert_eq!(kind, replaced.then_some(Kind::Failover), "{case}: {:?}", scene.steps());
+            let asked = scene.steps().into_iter().find_map(|step| match step {
+                Step::Claim(claim) => Some(claim.request),
+                _ => None,
+            });
+            assert_eq!(asked, replaced.then(|| request.map(Into::into)), "{case}: who asked stays known");
             assert_eq!(scene.gives(Reason::FailoverLeftToPerson), !replaced, "{case}");
             let hears = scene.0.fresh_report(&name("a")).is_some_and(|(server, _)| server.phase == Phase::Running);
             let told = scene.order_to("a", OrderKind::Promote).is_some();
@@ -152,7 +158,7 @@ fn a_primary_that_cannot_be_confirmed_is_replaced_only_where_the_mode_or_a_perso
 #[test]
 fn a_request_for_a_primary_that_cannot_be_confirmed_is_the_word_that_manual_waits_for() {
     let asked = |mode: Mode| {
-        let mut scene = not_confirmed(mode, "m-5", |s| s.silence("a"));
+        let mut scene = not_confirmed(mode, None, |s| s.silence("a"));
         let target = Some(name("c"));
         scene.0.requests.push(Request { name: "please".into(), kind: Kind::Failover, target, age: 10 });
         scene
@@ -162,6 +168,11 @@ fn a_request_for_a_primary_that_cannot_be_confirmed_is_the_word_that_manual_wait
     let records: Vec<_> = scene.plan().records.into_iter().map(|told| (told.name, told.phase, told.result)).collect();
     let ended = ("m-5".to_owned(), RecordPhase::Closed, Some(Outcome::Failed));
     assert_eq!(records, [ended, ("please".to_owned(), RecordPhase::Claimed, None)]);
+    let claimed = scene.steps().into_iter().any(|step| match step {
+        Step::Claim(claim) => claim.request.as_deref() == Some("please"),
+        _ => false,
+    });
+    assert!(claimed, "who asked is written down with the claim");
     assert_eq!(asked(Mode::Paused).claim(), None, "in no mode but that");
 }
 

@@ -301,59 +301,58 @@ pub(crate) struct Change {
     to: ReplicaName,
     cause: String,
     record: Option<String>,
+    request: Option<String>,
 }
 
 impl Change {
     pub(crate) fn new(kind: Kind, from: &ReplicaName, to: &ReplicaName, cause: &str) -> Self {
-        Self { kind, from: Some(from.clone()), to: to.clone(), cause: cause.into(), record: None }
+        Self { kind, from: Some(from.clone()), to: to.clone(), cause: cause.into(), record: None, request: None }
     }
 
     pub(crate) fn out_of_nothing(kind: Kind, to: &ReplicaName, cause: &str) -> Self {
-        Self { kind, from: None, to: to.clone(), cause: cause.into(), record: None }
+        Self { kind, from: None, to: to.clone(), cause: cause.into(), record: None, request: None }
     }
 
     /// The same change, under a further epoch.
     pub(crate) fn again(t: &Transition) -> Self {
         let cause = t.cause.clone().unwrap_or_else(|| "StatusLost".into());
-        Self { kind: t.kind, from: t.from.clone(), to: t.to.clone(), cause, record: t.record.clone() }
+        let change = Self { kind: t.kind, from: t.from.clone(), to: t.to.clone(), cause, record: None, request: None };
+        change.of_incident(t)
     }
 
     pub(crate) fn recorded_in(mut self, request: Option<&Request>) -> Self {
         self.record = request.map(|request| request.name.clone());
+        self.request.clone_from(&self.record);
         self
     }
 
-    pub(crate) fn of_incident(mut self, record: Option<&String>) -> Self {
-        self.record = record.cloned();
+    /// A further step of what `t` began: told in its record, and asked for by whoever asked for that.
+    pub(crate) fn of_incident(mut self, t: &Transition) -> Self {
+        self.record.clone_from(&t.record);
+        self.request.clone_from(&t.request);
         self
     }
-}
-
-/// With the epoch after it, the name of the record of a change that nobody asked for.
-fn own_records(s: &Snapshot) -> String {
-    format!("{}-", s.shard)
-}
-
-/// Whether a person asked for a change: then its record is the request, whose name is the person's.
-pub(crate) fn is_requested(s: &Snapshot, t: &Transition) -> bool {
-    let is_own = |name: &String| {
-        let epoch = name.strip_prefix(&own_records(s)).and_then(|epoch| epoch.parse::<u64>().ok());
-        epoch.is_some_and(|epoch| epoch <= t.epoch.0)
-    };
-    t.record.as_ref().is_some_and(|name| !is_own(name))
 }
 
 /// Claims the next epoch for a change and begins its record.
 pub(crate) fn claim(s: &Snapshot, a: &Assessment, change: Change, ranking: Ranking, d: &mut Draft) {
-    let Change { kind, from, to, cause, record } = change;
+    let Change { kind, from, to, cause, record, request } = change;
     let after = s.known_epoch();
     let epoch = after.next();
     let first = record.is_none() || s.requests.iter().any(|request| Some(&request.name) == record.as_ref());
     let record = match kind {
         Kind::Bootstrap => None,
-        _ => Some(record.unwrap_or_else(|| format!("{}{epoch}", own_records(s)))),
+        _ => Some(record.unwrap_or_else(|| format!("{}-{epoch}", s.shard))),
     };
-    let claim = Claim { after, kind, from: from.clone(), to: to.clone(), record: record.clone(), cause: cause.clone() };
+    let claim = Claim {
+        after,
+        kind,
+        from: from.clone(),
+        to: to.clone(),
+        record: record.clone(),
+        request,
+        cause: cause.clone(),
+    };
     if !d.step(Step::Claim(claim)) {
         return;
     }

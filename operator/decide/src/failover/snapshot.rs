@@ -163,6 +163,8 @@ pub struct Transition {
     pub to: ReplicaName,
     /// Name of the Failover object that records it.
     pub record: Option<String>,
+    /// Name of the Failover object by which a person asked for it; nobody did when it is not set.
+    pub request: Option<String>,
     /// Why, as a stable word.
     pub cause: Option<String>,
 }

@@ -11,7 +11,7 @@ use understudy_wire::{Epoch, GtidSet, ReplicaName};
 use super::assess::{Assessment, Cause, SKEW};
 use super::bootstrap;
 use super::candidate::rank;
-use super::plan::{Change, by_hand, claim, errant, is_requested, nobody_else, wait_for_request};
+use super::plan::{Change, by_hand, claim, errant, nobody_else, wait_for_request};
 use super::record::{self, Entry, Milestone, RecordUpdate};
 use super::snapshot::{Kind, Mode, OrderOutcome, ReprobeOutcome, Snapshot, Transition};
 use super::testimony::Case;
@@ -124,7 +124,7 @@ fn failover(s: &Snapshot, a: &Assessment, t: &Transition, d: &mut Draft) {
                         Reason::NearMiss,
                         format!("{old} committed after epoch {} was claimed: it is confirmed", t.epoch),
                     );
-                    let change = Change::new(Kind::Confirm, old, old, "NearMiss").of_incident(t.record.as_ref());
+                    let change = Change::new(Kind::Confirm, old, old, "NearMiss").of_incident(t);
                     return claim(s, a, change, Default::default(), d);
                 }
                 Reprobed::Dead(how) => {
@@ -289,7 +289,7 @@ fn next_candidate(s: &Snapshot, a: &Assessment, t: &Transition, why: &str, d: &m
                     give_up_record(t, d);
                     change.recorded_in(Some(request))
                 }
-                None => change.of_incident(t.record.as_ref()),
+                None => change.of_incident(t),
             };
             claim(s, a, change, ranking, d);
         }
@@ -315,7 +315,7 @@ fn is_left_to_person(s: &Snapshot, t: &Transition) -> bool {
     t.kind == Kind::Confirm
         && match s.policy.mode {
             Mode::Automatic => false,
-            Mode::Manual => !is_requested(s, t),
+            Mode::Manual => t.request.is_none(),
             Mode::Paused => true,
         }
 }
@@ -351,7 +351,7 @@ pub(crate) const SWITCHOVER_ABORTED: &str = "SwitchoverAborted";
 
 fn abort(s: &Snapshot, a: &Assessment, t: &Transition, old: &ReplicaName, why: &str, d: &mut Draft) {
     d.note(Reason::SwitchoverAborted, format!("{old} stays primary: {why}"));
-    let change = Change::new(Kind::Confirm, old, old, SWITCHOVER_ABORTED).of_incident(t.record.as_ref());
+    let change = Change::new(Kind::Confirm, old, old, SWITCHOVER_ABORTED).of_incident(t);
     claim(s, a, change, Default::default(), d);
 }
 
@@ -416,7 +416,7 @@ fn wait_no_more(s: &Snapshot, a: &Assessment, t: &Transition, old: &ReplicaName,
         return next_candidate(s, a, t, "the old primary died before it had sent everything", d);
     };
     let cause = a.verdict.cause().unwrap_or(Cause::Unexplained);
-    claim(s, a, Change::new(Kind::Failover, old, &best, cause.into()).of_incident(t.record.as_ref()), ranking, d);
+    claim(s, a, Change::new(Kind::Failover, old, &best, cause.into()).of_incident(t), ranking, d);
 }
 
 fn begin_fence(s: &Snapshot, t: &Transition, old: &ReplicaName, d: &mut Draft) {

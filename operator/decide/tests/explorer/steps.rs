@@ -51,6 +51,7 @@ impl Operator {
                     from: claim.from.clone(),
                     to: claim.to.clone(),
                     record: claim.record.clone(),
+                    request: claim.request.clone(),
                     cause: Some(claim.cause.clone()),
                 });
                 world.requests.retain(|request| Some(&request.name) != claim.record.as_ref());

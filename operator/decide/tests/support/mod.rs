@@ -311,6 +311,7 @@ impl Scene {
             from: Some(name("a")),
             to: name(to),
             record: Some("m-5".into()),
+            request: None,
             cause: Some("ProcessExited".into()),
         });
         self.0.memory.transition_known = 300;

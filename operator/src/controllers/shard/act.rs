@@ -145,6 +145,7 @@ impl Stage {
             from: claim.from.as_ref().map(ToString::to_string),
             to: claim.to.to_string(),
             record: claim.record.clone(),
+            request: claim.request.clone(),
             cause: Some(claim.cause.clone()),
             since: Some(MicroTime(Timestamp::now())),
         };

@@ -291,6 +291,7 @@ fn status(shard: &Shard) -> Status {
             from: name(&t.from),
             to: ReplicaName::new(&t.to),
             record: t.record.clone(),
+            request: t.request.clone(),
             cause: t.cause.clone(),
         }),
         bootstrap: status

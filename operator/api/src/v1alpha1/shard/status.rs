@@ -107,6 +107,9 @@ pub struct Transition {
     /// Name of the Failover that is its record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub record: Option<String>,
+    /// Name of the Failover by which a person asked for the change; unset when nobody did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
     /// What named the death of the old primary; PascalCase.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
