@@ -9,6 +9,7 @@ use understudy_decide::failover::snapshot::Kind;
 use understudy_wire::Epoch;
 
 use super::*;
+use crate::controllers::shard::showing::Shown;
 use crate::fake::FakeApi;
 
 /// A shard on which decisions do nothing by themselves.
@@ -67,6 +68,7 @@ fn claim(after: u64) -> Step {
         from: None,
         to: ReplicaName::new("m-a"),
         record: None,
+        request: None,
         cause: "ProcessExited".to_owned(),
     })
 }
@@ -194,6 +196,22 @@ async fn what_the_stage_wrote_itself_is_no_other_version() {
     assert!(matches!(taken, Ok(Taken::Done)), "{taken:?}");
     assert_eq!(api.writes(), ["PUT shards/m", "PUT shards/m"]);
     assert_eq!(api.object("shards/m").unwrap()["status"]["epoch"], 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_comes_late_takes_back_nothing_of_what_was_decided_on() {
+    let api = api();
+    let mut stage = stage(&api).await;
+    decided(&mut stage, Vec::new());
+    let before = stage.shard.clone().unwrap();
+    api.change("shards/m", |shard| shard["metadata"]["labels"] = json!({ "team": "metrics" }));
+    stage.shard = Some(serde_json::from_value(api.object("shards/m").unwrap()).unwrap());
+    let shard = stage.shard.clone().unwrap();
+    let objects = stage.objects(shard, Instant::now());
+    let snapshot = stage.observe(&objects, Instant::now());
+    stage.take_in_own(vec![Shown::Shard(before)]);
+    let taken = stage.take(&claim(0), &snapshot, &objects).await;
+    assert!(matches!(taken, Ok(Taken::Done)), "{taken:?}");
 }
 
 #[tokio::test(start_paused = true)]
