@@ -102,7 +102,9 @@ pub fn build_load(paths: &Paths, ui: &Ui, profile: Profile) -> Result<PathBuf> {
 fn build_dynamic(paths: &Paths, ui: &Ui, profile: Profile, more: &[&'static str]) -> Result<PathBuf> {
     let packages = selected(more);
     let (what, total) = (format!("build the product ({})", profile.name()), crates(paths, &packages));
-    build(paths, ui, &what, cargo_build(paths, profile, &packages), total)?;
+    let mut command = cargo_build(paths, profile, &packages);
+    command.args(beside_tests(profile));
+    build(paths, ui, &what, command, total)?;
     target_dir(paths)
 }
 
@@ -115,6 +117,15 @@ fn cargo_build(paths: &Paths, profile: Profile, packages: &[&str]) -> Command {
     let mut command = cargo_locked(paths, "build");
     command.args(["--profile", profile.name()]).args(named(packages));
     command
+}
+
+/// The programs for users have what they ask for. Those for tests are built beside one small test: tests ask for more of some crates (of
+/// tokio, say), and with that a hundred crates that `cargo test` has compiled already need not be compiled again.
+fn beside_tests(profile: Profile) -> &'static [&'static str] {
+    match profile {
+        Profile::Dev => &["--bins", "--package", "understudy-api", "--test", "names"],
+        Profile::Release => &[],
+    }
 }
 
 fn cargo_locked(paths: &Paths, verb: &str) -> Command {
@@ -187,6 +198,16 @@ mod tests {
         let asking: Vec<_> =
             lines.iter().filter(|line| line.replace("default-features", "").contains("features")).collect();
         assert!(asking.is_empty(), "{asking:?}");
+    }
+
+    #[test]
+    fn the_test_that_programs_are_built_beside_is_there_and_only_tests_get_such_programs() {
+        let [.., package, "--test", test] = beside_tests(Profile::Dev) else { panic!("no test is named") };
+        let api = Path::new(env!("CARGO_MANIFEST_DIR")).join("../operator/api");
+        let manifest = fs::read_to_string(api.join("Cargo.toml")).unwrap();
+        assert!(manifest.contains(&format!("name = \"{package}\"")), "{manifest}");
+        assert!(api.join("tests").join(test).with_extension("rs").exists());
+        assert!(beside_tests(Profile::Release).is_empty());
     }
 
     #[test]
