@@ -49,6 +49,8 @@ pub fn render(config: &Config) -> String {
         ("relay_log", "relay".to_owned()),
         ("relay_log_recovery", "ON".to_owned()),
         ("replica_net_timeout", "4".to_owned()),
+        // Without it a stored offset could be applied before the data that came before it.
+        ("replica_preserve_commit_order", "ON".to_owned()),
         ("sync_binlog", "1".to_owned()),
         ("innodb_flush_log_at_trx_commit", "1".to_owned()),
         ("performance_schema", "ON".to_owned()),

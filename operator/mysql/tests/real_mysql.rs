@@ -3,10 +3,12 @@
 
 mod contract;
 mod mysqld;
+mod valve;
 
 use std::sync::Mutex;
 use std::time::Duration;
 
+use mysql_async::prelude::Queryable;
 use mysqld::{Mysqld, account, free_port};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +18,7 @@ use understudy_mysql::probe::{Account, Failure, RowName, Success, attempt};
 use understudy_mysql::{Deadlines, Depth, Instance, Prober, SqlError, Target, Trust, schema};
 use understudy_wire::evidence::{ProbeError, Replication, Stage};
 use understudy_wire::{Epoch, ReplicaName};
+use valve::Valve;
 
 const SOON: Duration = Duration::from_secs(10);
 const STAGES: [Stage; 5] = [Stage::Tcp, Stage::Greeting, Stage::Auth, Stage::Select, Stage::Commit];
@@ -83,6 +86,51 @@ async fn how_far_behind_a_replica_is_stays_unknown_until_something_arrived() {
     assert_eq!(admin.wait_executed(&applied, SOON).await, Ok(true));
     let current = read(&|read| read.received.contains(&applied)).await;
     assert_eq!(current.delay, Some(0));
+}
+
+#[tokio::test]
+async fn a_replica_whose_source_died_within_a_transaction_stops_at_once_and_keeps_nothing_of_it() {
+    let source = Mysqld::start(&[]).await;
+    promoted(&source).await;
+    let mut writer = source.session().await;
+    writer.query_drop("CREATE TABLE understudy.big (id INT PRIMARY KEY, bytes LONGBLOB NOT NULL)").await.unwrap();
+    let whole = source.admin().status(SOON).await.unwrap().executed;
+    let mut replicas = Vec::new();
+    for id in ["--server-id=8", "--server-id=9", "--server-id=10"] {
+        let (replica, valve) = (Mysqld::start(&[id]).await, Valve::to(source.port).await);
+        let from =
+            Source { address: valve.address, account: account(schema::REPLICATION), ca_file: source.path("ca.crt") };
+        replica.admin().follow(&from, SOON).await.unwrap();
+        assert_eq!(replica.admin().wait_executed(&whole, SOON).await, Ok(true));
+        replicas.push((replica, valve));
+    }
+
+    for (_, valve) in &replicas {
+        valve.shut_after(3 << 20);
+    }
+    let rows: Vec<_> = (0..16).map(|id| format!("({id}, REPEAT('x', 500000))")).collect();
+    writer.query_drop(format!("INSERT INTO understudy.big VALUES {}", rows.join(", "))).await.unwrap();
+    for (replica, valve) in &mut replicas {
+        valve.is_shut(SOON).await;
+        replica.is_within_a_transaction(SOON).await;
+    }
+    let [a, b, c] = &replicas[..] else { panic!("three") };
+    let other = Source {
+        address: ([127, 0, 0, 1], free_port()).into(),
+        account: account(schema::REPLICATION),
+        ca_file: source.path("ca.crt"),
+    };
+
+    a.0.admin().stop_receiving(SOON).await.unwrap();
+    a.0.admin().stop_replicating(SOON).await.unwrap();
+    b.0.admin().forget_source(SOON).await.unwrap();
+    c.0.admin().follow(&other, SOON).await.unwrap();
+    for (replica, _) in &replicas {
+        assert_eq!(replica.admin().status(SOON).await.unwrap().executed, whole);
+    }
+    promoted(&a.0).await;
+    let write = "INSERT INTO understudy.big VALUES (0, 'of the next primary')";
+    a.0.session().await.query_drop(write).await.unwrap();
 }
 
 #[tokio::test]
@@ -212,12 +260,7 @@ async fn a_locked_heartbeat_row_is_an_error_of_the_server_and_no_stall() {
     promoted(&server).await;
     let commit = target(&server, Depth::Commit);
     assert!(try_once(&commit, quick()).await.0.is_ok());
-    let options = mysql_async::OptsBuilder::default()
-        .socket(Some(server.path("sock")))
-        .user(Some(schema::ADMIN))
-        .pass(Some(account(schema::ADMIN).password));
-    let mut holder = mysql_async::Conn::new(options).await.unwrap();
-    use mysql_async::prelude::Queryable;
+    let mut holder = server.session().await;
     holder.query_drop("BEGIN").await.unwrap();
     holder.query_drop("UPDATE understudy.heartbeat SET seq = 0").await.unwrap();
     let (outcome, _) = try_once(&commit, quick()).await;
@@ -231,15 +274,10 @@ async fn a_locked_heartbeat_row_is_an_error_of_the_server_and_no_stall() {
 
 #[tokio::test]
 async fn an_order_is_carried_out_although_the_server_closed_the_idle_connection() {
-    use mysql_async::prelude::Queryable;
     let server = Mysqld::start(&["--wait-timeout=1"]).await;
     let admin = server.admin();
     admin.refuse_writes(SOON).await.unwrap();
-    let options = mysql_async::OptsBuilder::default()
-        .socket(Some(server.path("sock")))
-        .user(Some(schema::ADMIN))
-        .pass(Some(account(schema::ADMIN).password));
-    let mut watcher = mysql_async::Conn::new(options).await.unwrap();
+    let mut watcher = server.session().await;
     let others = "SELECT COUNT(*) FROM performance_schema.processlist \
                   WHERE USER = 'understudy_admin' AND ID <> CONNECTION_ID()";
     let closed = async {

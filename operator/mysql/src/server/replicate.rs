@@ -5,10 +5,17 @@ use std::time::Duration;
 use mysql_async::Conn;
 use understudy_wire::GtidSet;
 
-use super::{execute, one, read};
+use super::{execute, one, read, rows};
 use crate::error::SqlError;
 use crate::instance::Source;
 use crate::schema::quote;
+
+/// mysqld's answer to STOP REPLICA when the applier has not ended within [`ROUND`].
+const STILL_BUSY: u16 = 1875;
+/// For how many seconds STOP REPLICA waits at a time: the least that mysqld takes.
+const ROUND: u8 = 2;
+/// mysqld's answer to KILL when the thread has ended meanwhile.
+const NO_SUCH_THREAD: u16 = 1094;
 
 pub(super) async fn follow(conn: &mut Conn, source: &Source) -> Result<(), SqlError> {
     const STEP: &str = "follow";
@@ -17,7 +24,7 @@ pub(super) async fn follow(conn: &mut Conn, source: &Source) -> Result<(), SqlEr
     if is_same && present.is_some_and(|r| r.receiving && r.applying) {
         return Ok(());
     }
-    execute(conn, STEP, "STOP REPLICA").await?;
+    stop(conn, STEP).await?;
     if !is_same {
         let (host, port) = (quote(&source.address.ip().to_string()), source.address.port());
         let ca = quote(&source.ca_file);
@@ -39,7 +46,40 @@ pub(super) async fn stop_receiving(conn: &mut Conn) -> Result<(), SqlError> {
 }
 
 pub(super) async fn stop_replicating(conn: &mut Conn) -> Result<(), SqlError> {
-    execute(conn, "stop replicating", "STOP REPLICA").await
+    stop(conn, "stop replicating").await
+}
+
+/// Ends both threads.
+///
+/// A source that dies within a transaction leaves the beginning of it in the relay log, and an applier that is asked to stop waits a
+/// minute for its end (`SLAVE_WAIT_GROUP_DONE` in MySQL's `rpl_replica.cc`). Ended by KILL it rolls that beginning back at once. Nothing is
+/// lost: it was never whole here, and whoever has the whole of it sends it again.
+async fn stop(conn: &mut Conn, step: &'static str) -> Result<(), SqlError> {
+    execute(conn, step, &format!("SET GLOBAL rpl_stop_replica_timeout = {ROUND}")).await?;
+    execute(conn, step, "STOP REPLICA IO_THREAD").await?;
+    loop {
+        give_up_beginning(conn, step).await?;
+        match execute(conn, step, "STOP REPLICA").await {
+            // It still reads what was received, or applies a transaction that is whole: the deadline of the step says for how long it may.
+            Err(e) if e.code() == Some(STILL_BUSY) => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+/// Kills the applier if it has read everything that there is and is within a transaction.
+async fn give_up_beginning(conn: &mut Conn, step: &'static str) -> Result<(), SqlError> {
+    let sql = "SELECT t.PROCESSLIST_ID FROM performance_schema.replication_applier_status_by_coordinator c \
+               JOIN performance_schema.threads t USING (THREAD_ID) \
+               WHERE c.PROCESSING_TRANSACTION <> '' AND t.PROCESSLIST_STATE LIKE 'Replica has read all relay log%'";
+    for thread in rows::<u64>(conn, step, sql).await? {
+        tracing::warn!(thread, "the source left the beginning of a transaction: it is rolled back");
+        match execute(conn, step, &format!("KILL {thread}")).await {
+            Err(e) if e.code() == Some(NO_SUCH_THREAD) => {}
+            outcome => outcome?,
+        }
+    }
+    Ok(())
 }
 
 pub(super) async fn wait_executed(conn: &mut Conn, gtids: &GtidSet, within: Duration) -> Result<bool, SqlError> {
@@ -53,6 +93,6 @@ pub(super) async fn wait_executed(conn: &mut Conn, gtids: &GtidSet, within: Dura
 
 pub(super) async fn forget_source(conn: &mut Conn) -> Result<(), SqlError> {
     const STEP: &str = "forget source";
-    execute(conn, STEP, "STOP REPLICA").await?;
+    stop(conn, STEP).await?;
     execute(conn, STEP, "RESET REPLICA ALL").await
 }

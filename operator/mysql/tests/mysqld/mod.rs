@@ -15,6 +15,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, SystemTime};
 
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, OptsBuilder};
 use tempfile::TempDir;
 use understudy_link::issue::{LEAF_LIFETIME, Pem};
 use understudy_link::{Authority, names};
@@ -190,6 +192,29 @@ impl Mysqld {
     pub fn admin(&self) -> Server {
         let address = ([127, 0, 0, 1], self.admin_port).into();
         Server::new(&Connect::Tcp(address, self.trust.clone()), &account(schema::ADMIN))
+    }
+
+    /// A session of the server's own manager, for what the contract has no word for.
+    pub async fn session(&self) -> Conn {
+        let options = OptsBuilder::default()
+            .socket(Some(self.path("sock")))
+            .user(Some(schema::ADMIN))
+            .pass(Some(account(schema::ADMIN).password));
+        Conn::new(options).await.unwrap()
+    }
+
+    /// Waits until the applier has read all that was received, and is within a transaction.
+    pub async fn is_within_a_transaction(&self, within: Duration) {
+        let sql = "SELECT COUNT(*) FROM performance_schema.replication_applier_status_by_coordinator c \
+                   JOIN performance_schema.threads t USING (THREAD_ID) \
+                   WHERE c.PROCESSING_TRANSACTION <> '' AND t.PROCESSLIST_STATE LIKE 'Replica has read all relay log%'";
+        let mut session = self.session().await;
+        let is = async {
+            while session.query_first::<u8, _>(sql).await.unwrap() != Some(1) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(within, is).await.expect("within a transaction");
     }
 
     /// Sends a signal to the server.
