@@ -134,6 +134,51 @@ async fn a_replica_whose_source_died_within_a_transaction_stops_at_once_and_keep
 }
 
 #[tokio::test]
+async fn a_replica_that_applies_a_whole_transaction_is_waited_for_however_often_the_server_says_that_it_is_busy() {
+    let (source, replica) = (Mysqld::start(&[]).await, Mysqld::start(&["--server-id=8"]).await);
+    promoted(&source).await;
+    let mut writer = source.session().await;
+    writer.query_drop("CREATE TABLE understudy.held (id INT PRIMARY KEY, n INT NOT NULL)").await.unwrap();
+    writer.query_drop("INSERT INTO understudy.held VALUES (1, 0)").await.unwrap();
+    let from = Source {
+        address: ([127, 0, 0, 1], source.port).into(),
+        account: account(schema::REPLICATION),
+        ca_file: source.path("ca.crt"),
+    };
+    let admin = replica.admin();
+    admin.follow(&from, SOON).await.unwrap();
+    let before = source.admin().status(SOON).await.unwrap().executed;
+    assert_eq!(admin.wait_executed(&before, SOON).await, Ok(true));
+    let mut holder = replica.session().await;
+    holder.query_drop("BEGIN").await.unwrap();
+    holder.query_drop("SELECT n FROM understudy.held FOR SHARE").await.unwrap();
+    writer.query_drop("UPDATE understudy.held SET n = 1").await.unwrap();
+    let whole = source.admin().status(SOON).await.unwrap().executed;
+    let waits = "SELECT COUNT(*) FROM performance_schema.data_lock_waits";
+    let stops = "SELECT COUNT_STAR FROM performance_schema.events_statements_summary_global_by_event_name \
+                 WHERE EVENT_NAME = 'statement/sql/replica_stop'";
+    let mut watcher = replica.session().await;
+    let is_held = async {
+        while watcher.query_first::<u64, _>(waits).await.unwrap() != Some(1) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(SOON, is_held).await.expect("the applier waits for the row");
+    let begun = watcher.query_first::<u64, _>(stops).await.unwrap().unwrap();
+    let release = async {
+        // The receiver was stopped, and for both the server said that the applier is busy.
+        while watcher.query_first::<u64, _>(stops).await.unwrap().unwrap() < begun + 2 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        holder.query_drop("ROLLBACK").await.unwrap();
+    };
+    let (stopped, released) = tokio::join!(admin.stop_replicating(SOON), tokio::time::timeout(SOON, release));
+    released.expect("it said so");
+    stopped.unwrap();
+    assert_eq!(admin.status(SOON).await.unwrap().executed, whole);
+}
+
+#[tokio::test]
 async fn a_probe_goes_through_every_stage_and_is_told_who_is_read_only() {
     let server = Mysqld::start(&[]).await;
     let commit = target(&server, Depth::Commit);
