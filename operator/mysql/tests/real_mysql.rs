@@ -123,6 +123,9 @@ async fn a_replica_whose_source_died_within_a_transaction_stops_at_once_and_keep
 
     a.0.admin().stop_receiving(SOON).await.unwrap();
     a.0.admin().stop_replicating(SOON).await.unwrap();
+    // Told to stop once, the applier waits for the rest even when it is killed.
+    let stopped = b.0.session().await.query_drop("SET GLOBAL rpl_stop_replica_timeout = 2; STOP REPLICA").await;
+    assert!(matches!(stopped, Err(mysql_async::Error::Server(ref e)) if e.code == 1875), "{stopped:?}");
     b.0.admin().forget_source(SOON).await.unwrap();
     c.0.admin().follow(&other, SOON).await.unwrap();
     for (replica, _) in &replicas {

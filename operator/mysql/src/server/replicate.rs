@@ -16,6 +16,8 @@ const STILL_BUSY: u16 = 1875;
 const ROUND: u8 = 2;
 /// mysqld's answer to KILL when the thread has ended meanwhile.
 const NO_SUCH_THREAD: u16 = 1094;
+/// Between two looks at whether a thread that was killed has ended.
+const KILL_PAUSE: Duration = Duration::from_millis(20);
 
 pub(super) async fn follow(conn: &mut Conn, source: &Source) -> Result<(), SqlError> {
     const STEP: &str = "follow";
@@ -51,7 +53,7 @@ pub(super) async fn stop_replicating(conn: &mut Conn) -> Result<(), SqlError> {
 
 /// Ends both threads.
 ///
-/// A source that dies within a transaction leaves the beginning of it in the relay log, and an applier that is asked to stop waits a
+/// A source that dies within a transaction leaves the beginning of it in the relay log, and an applier that is told to stop waits a
 /// minute for its end (`SLAVE_WAIT_GROUP_DONE` in MySQL's `rpl_replica.cc`). Ended by KILL it rolls that beginning back at once. Nothing is
 /// lost: it was never whole here, and whoever has the whole of it sends it again.
 async fn stop(conn: &mut Conn, step: &'static str) -> Result<(), SqlError> {
@@ -67,16 +69,23 @@ async fn stop(conn: &mut Conn, step: &'static str) -> Result<(), SqlError> {
     }
 }
 
-/// Kills the applier if it has read everything that there is and is within a transaction.
+/// Kills the applier if what was received ends within a transaction, and returns when it has ended.
 async fn give_up_beginning(conn: &mut Conn, step: &'static str) -> Result<(), SqlError> {
+    // The receiver has stopped, so what it was within has no end. It forgets that when it connects anew; the applier then tells.
     let sql = "SELECT t.PROCESSLIST_ID FROM performance_schema.replication_applier_status_by_coordinator c \
                JOIN performance_schema.threads t USING (THREAD_ID) \
-               WHERE c.PROCESSING_TRANSACTION <> '' AND t.PROCESSLIST_STATE LIKE 'Replica has read all relay log%'";
+               JOIN performance_schema.replication_connection_status r USING (CHANNEL_NAME) \
+               WHERE r.QUEUEING_TRANSACTION <> '' \
+               OR (c.PROCESSING_TRANSACTION <> '' AND t.PROCESSLIST_STATE LIKE 'Replica has read all relay log%')";
     for thread in rows::<u64>(conn, step, sql).await? {
         tracing::warn!(thread, "the source left the beginning of a transaction: it is rolled back");
-        match execute(conn, step, &format!("KILL {thread}")).await {
-            Err(e) if e.code() == Some(NO_SUCH_THREAD) => {}
-            outcome => outcome?,
+        // STOP REPLICA takes a KILL back that the thread has not noticed yet, so it has to be gone before.
+        loop {
+            match execute(conn, step, &format!("KILL {thread}")).await {
+                Err(e) if e.code() == Some(NO_SUCH_THREAD) => break,
+                outcome => outcome?,
+            }
+            tokio::time::sleep(KILL_PAUSE).await;
         }
     }
     Ok(())

@@ -11,6 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, SystemTime};
@@ -100,13 +101,16 @@ fn stage(from: &Path, to: &Path) {
 /// A port that was free a moment ago, and none from which a kernel makes connections (32768 and on): a client that asks for
 /// such a port before a server listens may be connected to itself, and the server finds its port taken.
 pub fn free_port() -> u16 {
+    /// The first port of each block of 100; whoever listens there has the whole block for as long as the process lives.
+    static BLOCK: LazyLock<TcpListener> = LazyLock::new(|| {
+        let start = u16::try_from(std::process::id() % 200).unwrap();
+        let blocks = (0..200).map(|n| 12_000 + (start + n) % 200 * 100);
+        blocks.filter_map(|first| TcpListener::bind(("127.0.0.1", first)).ok()).next().expect("no free block of ports")
+    });
     static TAKEN: AtomicU16 = AtomicU16::new(0);
-    let block = u16::try_from(std::process::id() % 200).unwrap() * 100;
-    let ports = std::iter::repeat_with(|| 12_000 + block + TAKEN.fetch_add(1, Ordering::Relaxed) % 100);
-    ports
-        .take(100)
-        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
-        .expect("no free port in a block of 100")
+    let first = BLOCK.local_addr().unwrap().port();
+    let ports = std::iter::repeat_with(|| first + 1 + TAKEN.fetch_add(1, Ordering::Relaxed) % 99);
+    ports.take(99).find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("no free port in a block of 100")
 }
 
 /// The same password for every account would hide a mix-up; these differ.
