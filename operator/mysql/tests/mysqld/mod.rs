@@ -11,9 +11,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::LazyLock;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{LazyLock, Once, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use mysql_async::prelude::Queryable;
@@ -28,6 +27,9 @@ use understudy_wire::ShardName;
 
 /// The user under which mysqld runs when the test runs as root.
 pub const UID: u32 = 999;
+
+/// Of the directories that these tests make; the process that made one follows.
+const PREFIX: &str = "understudy-mysqld-";
 
 const MISSING: &str = "MYSQLD_ROOT must name an unpacked root file system that holds usr/sbin/mysqld (8.4 or later); `cargo lab test --tier api` sets it";
 
@@ -57,9 +59,25 @@ pub fn mysqld() -> &'static Path {
 
 /// A directory that everybody may enter and, as root, the unprivileged user owns.
 pub fn shared_dir() -> TempDir {
-    let dir = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o755)).tempdir().unwrap();
+    static SWEPT: Once = Once::new();
+    SWEPT.call_once(sweep);
+    let prefix = format!("{PREFIX}{}-", std::process::id());
+    let everybody = fs::Permissions::from_mode(0o755);
+    let dir = tempfile::Builder::new().prefix(&prefix).permissions(everybody).tempdir().unwrap();
     give(dir.path());
     dir
+}
+
+/// Takes away what processes left that have ended: what is shared by all tests of one lives in statics, which nobody drops.
+fn sweep() {
+    for entry in fs::read_dir(std::env::temp_dir()).unwrap().flatten() {
+        let name = entry.file_name();
+        let process = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('-').next());
+        if process.is_some_and(|process| !Path::new("/proc").join(process).exists()) {
+            // Another process may be sweeping too.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 /// Makes the unprivileged user the owner.
