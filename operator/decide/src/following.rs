@@ -2,13 +2,14 @@
 //!
 //! Nothing here waits for a replica: each order goes out by itself, and a sick replica delays nobody else's.
 
-use understudy_wire::evidence::{Millis, Phase, Server};
+use understudy_wire::evidence::{Millis, Phase, Replication, Server};
 use understudy_wire::order::{Build, Follow, Origin, Peers};
 use understudy_wire::{GtidSet, ReplicaName};
 
 use crate::decision::{Draft, Order, OrderKind, Reason, Step};
 use crate::failover::candidate::errant;
 use crate::failover::snapshot::{MANAGER_PORT, OrderFact, OrderOutcome, Replica, Snapshot, with_port};
+use crate::replication_error::ReplicationError;
 use crate::topology::consumers_come_first;
 
 /// How soon an order that was not carried out is given again.
@@ -57,13 +58,13 @@ pub(crate) fn introduce(s: &Snapshot, primary: Option<&ReplicaName>, d: &mut Dra
 
 fn follow(s: &Snapshot, name: &ReplicaName, server: &Server, primary: &ReplicaName, address: &str, d: &mut Draft) {
     let epoch = s.status.epoch;
-    let follows = match &server.replication {
-        Some(read) => {
-            read.value.source.as_deref() == Some(address)
-                && (read.value.receiving || read.value.receive_error.is_some() || read.value.apply_error.is_some())
-        }
-        None => false,
-    };
+    let follows = server.replication.as_ref().is_some_and(|read| {
+        let replication = &read.value;
+        let has_error = replication.receive_error.is_some() || replication.apply_error.is_some();
+        replication.source.as_deref() == Some(address)
+            && (replication.receiving || has_error)
+            && !was_interrupted(replication)
+    });
     if follows && server.epoch >= epoch && server.read_only != Some(false) {
         return;
     }
@@ -76,6 +77,12 @@ fn follow(s: &Snapshot, name: &ReplicaName, server: &Server, primary: &ReplicaNa
         let order = Follow { epoch, source: primary.clone(), address: address.to_owned() };
         d.step(Step::Order { replica: name.clone(), order: Order::Follow(order) });
     }
+}
+
+/// Whether its applier was ended within a transaction, and whoever did it did not come to start it again.
+pub(crate) fn was_interrupted(replication: &Replication) -> bool {
+    let error = replication.apply_error.as_deref().filter(|_| !replication.applying).map(ReplicationError::parse);
+    error.is_some_and(|error| error.is_interruption())
 }
 
 /// Whether the primary before this one is known to write nothing any more: its manager answered the fence, or saw its server end. A

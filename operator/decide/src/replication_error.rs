@@ -3,6 +3,9 @@
 /// The source says that it cannot send what is asked for: as a server has it, and as a replica passes it on.
 const SOURCE_CANNOT: [u32; 2] = [1236, 13_114];
 
+/// The applier was ended within a transaction, as the manager does with one of which the source left only the beginning.
+const INTERRUPTED: u32 = 1756;
+
 /// An error of a receiver or an applier.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ReplicationError {
@@ -23,6 +26,11 @@ impl ReplicationError {
     /// Whether the source has purged what is needed, or cannot read it: trying again does not help.
     pub(crate) fn is_final(&self) -> bool {
         self.number.is_some_and(|number| SOURCE_CANNOT.contains(&number))
+    }
+
+    /// Whether it was ended by whoever meant to start it again: that is all it takes.
+    pub(crate) fn is_interruption(&self) -> bool {
+        self.number == Some(INTERRUPTED)
     }
 
     /// For a person.

@@ -235,7 +235,8 @@ fn broken(after: Millis, server: &Server, age: Millis) -> Option<(Sentence, Stri
     let parsed = |error: &Option<String>| error.as_deref().map(ReplicationError::parse);
     // The applier stops at the first transaction that it cannot apply; the source has purged what the receiver needs.
     let purged = parsed(&replication.receive_error).filter(ReplicationError::is_final);
-    let error = parsed(&replication.apply_error).filter(|_| !replication.applying).or(purged)?;
+    let stands = |error: &ReplicationError| !replication.applying && !error.is_interruption();
+    let error = parsed(&replication.apply_error).filter(stands).or(purged)?;
     // The manager repeats a last error for as long as it stands; the LSN says how long nothing has been applied.
     let idle = server.lsn.as_ref().is_none_or(|lsn| lsn.age + age >= after);
     idle.then(|| (Sentence::ReplicationBroken, error.text()))

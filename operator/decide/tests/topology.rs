@@ -157,6 +157,19 @@ fn who_is_replaced_and_why() {
             Some(("m-b", Sentence::ReplicationBroken)),
         ),
         (
+            "a standby whose applier was ended within a transaction",
+            |s| {
+                s.server("b", |server| {
+                    let replication = &mut server.replication.as_mut().expect("replicates").value;
+                    replication.applying = false;
+                    replication.apply_error =
+                        Some("1756: The replica coordinator and worker threads are stopped".into());
+                    server.lsn = Some(Aged { age: 20_000, value: 1 });
+                });
+            },
+            None,
+        ),
+        (
             "a standby whose source has purged what it needs",
             |s| receive_error(s, "13114: Got fatal error 1236 from source when reading data from binary log: 'purged'"),
             Some(("m-b", Sentence::ReplicationBroken)),
@@ -470,4 +483,17 @@ fn followers_are_told_again_only_when_they_do_not_follow() {
     scene.ordered("b", OrderKind::Follow, 1, 3_500, OrderOutcome::Failed("busy".into()));
     assert!(told(&scene));
     assert_eq!(ReplicaName::new("m-b"), name("b"));
+
+    for (case, error, again) in [
+        ("its applier was ended within a transaction", "1756: the coordinator and worker threads are stopped", true),
+        ("its applier cannot go on", "1062: duplicate entry", false),
+    ] {
+        let mut scene = Scene::well();
+        scene.server("b", |server| {
+            let replication = &mut server.replication.as_mut().expect("replicates").value;
+            (replication.receiving, replication.applying) = (false, false);
+            replication.apply_error = Some(error.into());
+        });
+        assert_eq!(told(&scene), again, "{case}");
+    }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use understudy_mysql::instance::EpochRow;
 use understudy_mysql::{Instance, SqlError};
+use understudy_wire::GtidSet;
 use understudy_wire::order::{Promote, Promoted, Refusal};
 
 use crate::facts::Shared;
@@ -37,13 +38,21 @@ pub async fn promote(shared: &Shared, server: &dyn Instance, order: &Promote) ->
         let reason = format!("{after} was not executed within {} ms", order.apply_relay_log_within);
         return Err(Refusal::Failed { step: "get the rest".to_owned(), reason });
     }
-    if let Some(replication) = step("read replication", server.replication(READ_WITHIN).await)? {
+    if step("read replication", server.replication(READ_WITHIN).await)?.is_some() {
         step("stop receiving", server.stop_receiving(STEP_WITHIN).await)?;
-        if !step("apply what was received", server.wait_executed(&replication.received, bound).await)? {
+        // Only now: what comes after a look would be waited for by nobody.
+        let received = received(server).await?;
+        if !step("apply what was received", server.wait_executed(&received, bound).await)? {
             // Kafka still has what these transactions hold; waiting on would only make the gap longer.
-            tracing::warn!(?bound, received = %replication.received, "not everything received was applied within its bound, the rest is discarded");
+            tracing::warn!(?bound, %received, "not everything received was applied within its bound, the rest is discarded");
         }
         step("stop applying", server.stop_replicating(STEP_WITHIN).await)?;
+        // A follow that missed its deadline here may have gone on there.
+        let left = step("read replication", server.replication(READ_WITHIN).await)?;
+        if left.is_some_and(|left| left.receiving || left.applying) {
+            let reason = "it replicates again: something else started it meanwhile".to_owned();
+            return Err(Refusal::Failed { step: "stop applying".to_owned(), reason });
+        }
     }
     if status.read_only {
         step("take writes", server.take_writes(STEP_WITHIN).await)?;
@@ -60,6 +69,11 @@ pub async fn promote(shared: &Shared, server: &dyn Instance, order: &Promote) ->
         facts.fence = None;
     });
     Ok(Promoted { epoch: order.epoch, executed })
+}
+
+async fn received(server: &dyn Instance) -> Result<GtidSet, Refusal> {
+    let replication = step("read replication", server.replication(READ_WITHIN).await)?;
+    Ok(replication.map(|replication| replication.received).unwrap_or_default())
 }
 
 /// What is left to do [`TIDY_AFTER`] the answer was given.

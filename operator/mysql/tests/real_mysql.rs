@@ -131,6 +131,13 @@ async fn a_replica_whose_source_died_within_a_transaction_stops_at_once_and_keep
     for (replica, _) in &replicas {
         assert_eq!(replica.admin().status(SOON).await.unwrap().executed, whole);
     }
+    let direct = Source { address: ([127, 0, 0, 1], source.port).into(), ..other };
+    let all = source.admin().status(SOON).await.unwrap().executed;
+    for (replica, _) in [b, c] {
+        replica.admin().follow(&direct, SOON).await.unwrap();
+        assert_eq!(replica.admin().wait_executed(&all, SOON).await, Ok(true), "it is sent again");
+        assert_eq!(replica.admin().replication(SOON).await.unwrap().unwrap().apply_error, None);
+    }
     promoted(&a.0).await;
     let write = "INSERT INTO understudy.big VALUES (0, 'of the next primary')";
     a.0.session().await.query_drop(write).await.unwrap();
@@ -169,13 +176,15 @@ async fn a_replica_that_applies_a_whole_transaction_is_waited_for_however_often_
     tokio::time::timeout(SOON, is_held).await.expect("the applier waits for the row");
     let begun = watcher.query_first::<u64, _>(stops).await.unwrap().unwrap();
     let release = async {
-        // The receiver was stopped, and for both the server said that the applier is busy.
-        while watcher.query_first::<u64, _>(stops).await.unwrap().unwrap() < begun + 2 {
+        // The receiver was stopped, and twice the server said that the applier is busy.
+        while watcher.query_first::<u64, _>(stops).await.unwrap().unwrap() < begun + 3 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         holder.query_drop("ROLLBACK").await.unwrap();
     };
-    let (stopped, released) = tokio::join!(admin.stop_replicating(SOON), tokio::time::timeout(SOON, release));
+    // Each time it took the server up to 4 s.
+    let long = 3 * SOON;
+    let (stopped, released) = tokio::join!(admin.stop_replicating(long), tokio::time::timeout(long, release));
     released.expect("it said so");
     stopped.unwrap();
     assert_eq!(admin.status(SOON).await.unwrap().executed, whole);

@@ -10,14 +10,16 @@ use crate::error::SqlError;
 use crate::instance::Source;
 use crate::schema::quote;
 
-/// mysqld's answer to STOP REPLICA when the applier has not ended within [`ROUND`].
-const STILL_BUSY: u16 = 1875;
+/// mysqld's answers to STOP REPLICA when the applier, or the receiver, has not ended within [`ROUND`].
+const STILL_BUSY: [u16; 2] = [1875, 1876];
 /// For how many seconds STOP REPLICA waits at a time: the least that mysqld takes.
 const ROUND: u8 = 2;
 /// mysqld's answer to KILL when the thread has ended meanwhile.
 const NO_SUCH_THREAD: u16 = 1094;
-/// Between two looks at whether a thread that was killed has ended.
-const KILL_PAUSE: Duration = Duration::from_millis(20);
+/// Between two looks at an applier.
+const PAUSE: Duration = Duration::from_millis(20);
+/// After how many attempts in a row the receiver gives up: never. Zero would mean so only while it connects, not where connections end at once.
+const ATTEMPTS: u32 = u32::MAX;
 
 pub(super) async fn follow(conn: &mut Conn, source: &Source) -> Result<(), SqlError> {
     const STEP: &str = "follow";
@@ -34,7 +36,7 @@ pub(super) async fn follow(conn: &mut Conn, source: &Source) -> Result<(), SqlEr
         let sql = format!(
             "CHANGE REPLICATION SOURCE TO SOURCE_HOST = {host}, SOURCE_PORT = {port}, SOURCE_AUTO_POSITION = 1, \
              SOURCE_SSL = 1, SOURCE_SSL_CA = {ca}, SOURCE_SSL_VERIFY_SERVER_CERT = 0, \
-             SOURCE_CONNECT_RETRY = 1, SOURCE_RETRY_COUNT = 0, SOURCE_HEARTBEAT_PERIOD = 1"
+             SOURCE_CONNECT_RETRY = 1, SOURCE_RETRY_COUNT = {ATTEMPTS}, SOURCE_HEARTBEAT_PERIOD = 1"
         );
         execute(conn, STEP, &sql).await?;
     }
@@ -44,7 +46,7 @@ pub(super) async fn follow(conn: &mut Conn, source: &Source) -> Result<(), SqlEr
 }
 
 pub(super) async fn stop_receiving(conn: &mut Conn) -> Result<(), SqlError> {
-    execute(conn, "stop receiving", "STOP REPLICA IO_THREAD").await
+    stop_receiver(conn, "stop receiving").await
 }
 
 pub(super) async fn stop_replicating(conn: &mut Conn) -> Result<(), SqlError> {
@@ -58,37 +60,72 @@ pub(super) async fn stop_replicating(conn: &mut Conn) -> Result<(), SqlError> {
 /// lost: it was never whole here, and whoever has the whole of it sends it again.
 async fn stop(conn: &mut Conn, step: &'static str) -> Result<(), SqlError> {
     execute(conn, step, &format!("SET GLOBAL rpl_stop_replica_timeout = {ROUND}")).await?;
-    execute(conn, step, "STOP REPLICA IO_THREAD").await?;
+    stop_receiver(conn, step).await?;
     loop {
-        give_up_beginning(conn, step).await?;
-        match execute(conn, step, "STOP REPLICA").await {
-            // It still reads what was received, or applies a transaction that is whole: the deadline of the step says for how long it may.
-            Err(e) if e.code() == Some(STILL_BUSY) => {}
-            outcome => return outcome,
+        match applier(conn, step).await? {
+            Applier::Within(thread) => kill(conn, step, thread).await?,
+            Applier::OnTheWay => {
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+            Applier::Stoppable => {}
+        }
+        // It applies a transaction that is whole: the deadline of the step says for how long it may.
+        if !is_busy(execute(conn, step, "STOP REPLICA").await)? {
+            return Ok(());
         }
     }
 }
 
-/// Kills the applier if what was received ends within a transaction, and returns when it has ended.
-async fn give_up_beginning(conn: &mut Conn, step: &'static str) -> Result<(), SqlError> {
-    // The receiver has stopped, so what it was within has no end. It forgets that when it connects anew; the applier then tells.
-    let sql = "SELECT t.PROCESSLIST_ID FROM performance_schema.replication_applier_status_by_coordinator c \
+async fn stop_receiver(conn: &mut Conn, step: &'static str) -> Result<(), SqlError> {
+    while is_busy(execute(conn, step, "STOP REPLICA IO_THREAD").await)? {}
+    Ok(())
+}
+
+fn is_busy(outcome: Result<(), SqlError>) -> Result<bool, SqlError> {
+    match outcome {
+        Err(e) if e.code().is_some_and(|code| STILL_BUSY.contains(&code)) => Ok(true),
+        outcome => outcome.map(|()| false),
+    }
+}
+
+/// The applier of a server that receives nothing any more.
+enum Applier {
+    /// It is within a transaction of which there is only the beginning; its thread, for KILL.
+    Within(u64),
+    /// What was received ends with such a beginning, and it has not come to it. Told to stop now it would wait there.
+    OnTheWay,
+    /// It stands still, or is within a transaction that is whole.
+    Stoppable,
+}
+
+async fn applier(conn: &mut Conn, step: &'static str) -> Result<Applier, SqlError> {
+    // The set holds what was received whole. What the receiver was within it forgets when it connects anew, and keeps when it has another
+    // source: then the applier has read everything and is within nothing.
+    let sql = "SELECT t.PROCESSLIST_ID, c.PROCESSING_TRANSACTION <> '' \
+                      AND NOT GTID_SUBSET(c.PROCESSING_TRANSACTION, r.RECEIVED_TRANSACTION_SET), \
+                      r.QUEUEING_TRANSACTION <> '' AND COALESCE(t.PROCESSLIST_STATE, '') NOT LIKE 'Replica has read all relay log%' \
+               FROM performance_schema.replication_applier_status_by_coordinator c \
                JOIN performance_schema.threads t USING (THREAD_ID) \
                JOIN performance_schema.replication_connection_status r USING (CHANNEL_NAME) \
-               WHERE r.QUEUEING_TRANSACTION <> '' \
-               OR (c.PROCESSING_TRANSACTION <> '' AND t.PROCESSLIST_STATE LIKE 'Replica has read all relay log%')";
-    for thread in rows::<u64>(conn, step, sql).await? {
-        tracing::warn!(thread, "the source left the beginning of a transaction: it is rolled back");
-        // STOP REPLICA takes a KILL back that the thread has not noticed yet, so it has to be gone before.
-        loop {
-            match execute(conn, step, &format!("KILL {thread}")).await {
-                Err(e) if e.code() == Some(NO_SUCH_THREAD) => break,
-                outcome => outcome?,
-            }
-            tokio::time::sleep(KILL_PAUSE).await;
+               WHERE t.PROCESSLIST_ID IS NOT NULL";
+    Ok(match rows::<(u64, bool, bool)>(conn, step, sql).await?.first() {
+        Some((thread, true, _)) => Applier::Within(*thread),
+        Some((_, false, true)) => Applier::OnTheWay,
+        Some((_, false, false)) | None => Applier::Stoppable,
+    })
+}
+
+/// Ends an applier, and returns when it has ended: STOP REPLICA takes a KILL back that the thread has not noticed yet.
+async fn kill(conn: &mut Conn, step: &'static str, thread: u64) -> Result<(), SqlError> {
+    tracing::warn!(thread, "the source left the beginning of a transaction: it is rolled back");
+    loop {
+        match execute(conn, step, &format!("KILL {thread}")).await {
+            Err(e) if e.code() == Some(NO_SUCH_THREAD) => return Ok(()),
+            outcome => outcome?,
         }
+        tokio::time::sleep(PAUSE).await;
     }
-    Ok(())
 }
 
 pub(super) async fn wait_executed(conn: &mut Conn, gtids: &GtidSet, within: Duration) -> Result<bool, SqlError> {

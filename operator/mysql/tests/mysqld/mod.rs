@@ -75,7 +75,7 @@ fn sweep() {
         let process = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('-').next());
         if process.is_some_and(|process| !Path::new("/proc").join(process).exists()) {
             // Another process may be sweeping too.
-            let _ = fs::remove_dir_all(entry.path());
+            fs::remove_dir_all(entry.path()).ok();
         }
     }
 }
