@@ -80,7 +80,7 @@ fn follow(s: &Snapshot, name: &ReplicaName, server: &Server, primary: &ReplicaNa
 }
 
 /// Whether its applier was ended within a transaction, and whoever did it did not come to start it again.
-pub(crate) fn was_interrupted(replication: &Replication) -> bool {
+fn was_interrupted(replication: &Replication) -> bool {
     let error = replication.apply_error.as_deref().filter(|_| !replication.applying).map(ReplicationError::parse);
     error.is_some_and(|error| error.is_interruption())
 }
