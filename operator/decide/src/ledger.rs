@@ -65,7 +65,12 @@ fn milestones(s: &Snapshot, primary: &ReplicaName, record: &Record, update: &mut
         // It may be another operator that comes to write it down.
         let at = published(s, record).and_then(|change| change.at);
         let ago = at.map_or(0, |at| s.now.as_millisecond().saturating_sub(at.as_millisecond()));
-        update.entries.push(Entry::ago(Milestone::Routed, epoch, Millis::try_from(ago).unwrap_or(0)));
+        let ago = Millis::try_from(ago).unwrap_or(0);
+        if !has(Milestone::Promoted) {
+            // When exactly is gone with whoever was told; not later than the route, which points at nobody who was not.
+            update.entries.push(Entry::ago(Milestone::Promoted, epoch, ago));
+        }
+        update.entries.push(Entry::ago(Milestone::Routed, epoch, ago));
     }
     if !has(Milestone::FirstCommit)
         && let Some(ago) = first_commit(s, primary)

@@ -119,6 +119,14 @@ impl Writer {
                 }
             }
         }
+        // What was done until now is known to nobody else. What cannot be written at once is left.
+        loop {
+            let turn = self.desk.waiting().take(Instant::now());
+            match turn {
+                Turn::Of(record, jobs) => self.serve(record, jobs).await,
+                Turn::Wait(_) => return,
+            }
+        }
     }
 
     async fn serve(&mut self, record: Key, jobs: Vec<Job>) {

@@ -126,6 +126,6 @@ fn join(known: &mut Job, later: Job) {
     so_far.message = so_far.message.take().or(message);
     so_far.result = so_far.result.or(result);
     so_far.to = to.or(so_far.to.take());
-    so_far.grounds = grounds.or(so_far.grounds.take());
+    so_far.grounds = so_far.grounds.take().or(grounds);
     so_far.offsets_after = offsets_after.or(so_far.offsets_after.take());
 }
