@@ -3,9 +3,11 @@
 //! The tests see the product as a user does: through its resources, its HTTP ports and the faults of the lab. They need a cluster
 //! with both charts installed; `cargo lab test --tier e2e` gives them one and sets the environment that [`cluster`] reads.
 
+pub mod calm;
 pub mod chance;
 pub mod changes;
 pub mod cluster;
+pub mod crowd;
 pub mod failures;
 pub mod fault;
 pub mod ledger;
