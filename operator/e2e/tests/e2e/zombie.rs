@@ -103,7 +103,7 @@ impl Zombie {
 
 /// How often the client wrote, as far as this server has it.
 async fn written(stage: &Stage, replica: &str) -> Result<u64> {
-    let server = (&*stage.shard_name(0), replica);
-    let row = sql::ask(stage.cluster, &stage.namespace, server, Account::Reader, WRITTEN).await?;
+    let shard = stage.shard_name(0);
+    let row = sql::ask(stage.cluster, &stage.namespace, (&shard, replica), Account::Reader, WRITTEN).await?;
     row.trim().parse().with_context(|| format!("not a number: {row}"))
 }
