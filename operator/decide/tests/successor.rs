@@ -88,4 +88,8 @@ fn a_publication_that_was_not_recorded_is_told_with_the_promotion_before_it() {
     assert_eq!(entries(&scene), [(Milestone::Promoted, 20_000), (Milestone::Routed, 20_000)]);
     scene.0.records[0].steps.extend(["Promoted".to_owned(), "Routed".to_owned()]);
     assert_eq!(entries(&scene), []);
+    let says = |scene: &Scene| scene.plan().records.into_iter().find_map(|update| update.message);
+    assert_eq!(says(&scene), None, "the claim said why");
+    scene.0.records[0].steps.clear();
+    assert!(says(&scene).is_some_and(|message| message.contains("not known")), "nobody did");
 }
