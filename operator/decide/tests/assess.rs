@@ -232,8 +232,13 @@ fn each_signature_gives_its_verdict() {
         ),
         (
             "out of connections",
-            |s| s.all_say(&fails(Stage::Auth, ProbeError::TooManyConnections, 20_000)),
+            |s| s.all_say(&fails(Stage::Auth, ProbeError::TooManyConnections { whose: Limit::Server }, 20_000)),
             Verdict::Saturated,
+        ),
+        (
+            "the account of the observers has reached its limit, and that says nothing of the server",
+            |s| s.all_say(&fails(Stage::Auth, ProbeError::TooManyConnections { whose: Limit::Account }, 20_000)),
+            Verdict::Unknown,
         ),
         (
             "the heartbeat waits for a lock",

@@ -31,7 +31,8 @@ use crate::orders::{Desk, Done, Work};
 
 /// Orders are small.
 const MAX_ORDER: usize = 256 * 1024;
-const STACKS_WITHIN: Duration = Duration::from_secs(1);
+/// Twice this is the longest that an answer takes; whoever asks waits a second.
+const STACKS_WITHIN: Duration = Duration::from_millis(400);
 
 /// What the routes need.
 #[derive(Clone)]

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use understudy_wire::ReplicaName;
-use understudy_wire::evidence::{Millis, Phase, ProbeError, Server, Stage};
+use understudy_wire::evidence::{Limit, Millis, Phase, ProbeError, Server, Stage};
 
 pub use super::signature::{Cause, Class, Fate};
 
@@ -251,7 +251,10 @@ impl fmt::Display for Said<'_, ProbeError> {
         match self.0 {
             ProbeError::Timeout => f.write_str("no answer"),
             ProbeError::Refused { .. } => f.write_str("refused"),
-            ProbeError::TooManyConnections => f.write_str("too many connections"),
+            ProbeError::TooManyConnections { whose: Limit::Server } => f.write_str("too many connections"),
+            ProbeError::TooManyConnections { whose: Limit::Account } => {
+                f.write_str("too many connections of its account")
+            }
             ProbeError::ReadOnly => f.write_str("read-only"),
             ProbeError::Server { code, .. } => write!(f, "error {code}"),
             ProbeError::Other { message } => f.write_str(message),
