@@ -244,7 +244,7 @@ impl fmt::Display for Seconds {
     }
 }
 
-struct Said<'a, T>(&'a T);
+pub(super) struct Said<'a, T>(pub(super) &'a T);
 
 impl fmt::Display for Said<'_, ProbeError> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -274,7 +274,7 @@ impl fmt::Display for Said<'_, Abstention> {
     }
 }
 
-struct Named(Stage);
+pub(super) struct Named(pub(super) Stage);
 
 impl fmt::Display for Named {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
