@@ -224,7 +224,7 @@ impl Reporter {
                 seconds: None,
             }
         });
-        super::super::failover::Measured { write_gap, rebuild }
+        super::super::failover::Measured { write_gap, rebuild, stacks: None }
     }
 }
 
