@@ -109,7 +109,7 @@ fn the_manager_beside_the_primary_tells_of_process_volume_and_locks() {
     ];
     for (case, spoil, stance, says) in cases {
         let mut scene = Scene::well();
-        scene.server("a", |server| spoil(server));
+        scene.server("a", spoil);
         let seen = of(&scene, &manager("a"));
         assert_eq!((seen.stance, domain_words(&seen.domain).as_str()), (stance, "pod"), "{case}");
         assert!(seen.says.contains(says), "{case}: {}", seen.says);

@@ -150,6 +150,10 @@ async fn a_shard_lives_through_a_switchover_and_a_frozen_primary() {
     let stacks: Stacks = serde_json::from_slice(&b.client.get("/v1/stacks", SOON).await.unwrap()).unwrap();
     assert!(stacks.complete && stacks.threads.iter().all(|t| t.state == 'T'), "{stacks:?}");
 
+    // With a stream of the operator its manager leaves it to the operator to tell it of another primary.
+    let mut stream = b.watch();
+    stream.until("the operator listens", SOON, |_| true).await;
+
     // c takes over without waiting for b; fencing b ends in a kill within its bound.
     c.promote(3).await.unwrap();
     a.follow(&c, 3).await.unwrap();
@@ -157,6 +161,7 @@ async fn a_shard_lives_through_a_switchover_and_a_frozen_primary() {
     assert_eq!(b.fence(3, false).await.unwrap(), Fenced { executed: None, killed: true });
     assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
     b.until("the kill is told", SOON, |server| matches!(server.phase, Phase::Exited { signal: Some(9), .. })).await;
+    drop(stream);
 }
 
 #[tokio::test(flavor = "multi_thread")]
