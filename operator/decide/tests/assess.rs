@@ -295,6 +295,23 @@ fn the_message_says_who_saw_what() {
 }
 
 #[test]
+fn the_message_names_who_holds_the_lock_that_commits_wait_for() {
+    let mut scene = Scene::well();
+    scene.all_say(&fails(Stage::Commit, ProbeError::Server { code: 1205, message: "lock wait".into() }, 20_000));
+    let holder = LockHolder {
+        connection: Some(7),
+        user: "someone@10.0.0.9".into(),
+        locked: "GLOBAL".into(),
+        ..LockHolder::default()
+    };
+    scene.server("a", |server| server.lock_holder = Some(Aged { age: 10, value: holder }));
+    let assessment = assess(&scene.0, &name("a"));
+    assert_eq!(assessment.verdict, Verdict::Saturated);
+    let said = "commits wait for someone@10.0.0.9 (connection 7), who holds a lock: GLOBAL";
+    assert!(assessment.own.ends_with(said), "{}", assessment.own);
+}
+
+#[test]
 fn what_a_server_said_last_is_told_with_its_end_unless_it_was_killed() {
     let ended = |code, signal| Phase::Exited { code, signal, age: 0 };
     for (case, phase, words) in [

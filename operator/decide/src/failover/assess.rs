@@ -13,6 +13,7 @@ pub use super::signature::{Cause, Class, Fate};
 use super::signature::SIGNATURES;
 use super::snapshot::Snapshot;
 use super::testimony::{Abstention, Case, Own, Testimony, name_of};
+use super::testimony_view::lock_words;
 
 /// Two observers never report at the same instant: a commit must be this much newer than the first sign of death to veto.
 pub const SKEW: Millis = 100;
@@ -205,7 +206,9 @@ fn conclude(case: &Case<'_>) -> (Verdict, Option<Class>, Millis) {
 fn own_words(own: &Own<'_>) -> String {
     match own {
         Own::Silent(silent) => format!("its manager has been silent for {}", Seconds(*silent)),
-        Own::Fresh(server, age) => format!("its manager says {}", phase_words(server, Some(*age))),
+        Own::Fresh(server, age) => {
+            format!("its manager says {}{}", phase_words(server, Some(*age)), lock_words(server))
+        }
     }
 }
 

@@ -118,12 +118,16 @@ fn own_words(server: &Server, t: &Thresholds) -> String {
     } else if hangs(server, t) {
         words.push_str("; its volume does not answer");
     }
-    if let Some(holder) = server.lock_holder.as_ref().map(|read| &read.value) {
-        let user = if holder.user.is_empty() { "the server itself" } else { &holder.user };
-        let connection = holder.connection.map_or(String::new(), |number| format!(" (connection {number})"));
-        words.push_str(&format!("; commits wait for {user}{connection}, who holds a lock: {}", holder.locked));
-    }
+    words.push_str(&lock_words(server));
     words
+}
+
+/// Who holds the lock that commits wait for, to be put behind what else is said of the server; empty when nobody is known to.
+pub(super) fn lock_words(server: &Server) -> String {
+    let Some(holder) = server.lock_holder.as_ref().map(|read| &read.value) else { return String::new() };
+    let user: &str = if holder.user.is_empty() { "the server itself" } else { &holder.user };
+    let connection = holder.connection.map_or(String::new(), |number| format!(" (connection {number})"));
+    format!("; commits wait for {user}{connection}, who holds a lock: {}", holder.locked)
 }
 
 fn other(testimony: &Testimony, s: &Snapshot) -> Seen {
