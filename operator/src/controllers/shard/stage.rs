@@ -288,7 +288,7 @@ impl Stage {
     fn observe(&mut self, objects: &Objects, now: Instant) -> Snapshot {
         let names: BTreeSet<_> = objects.replicas.iter().map(ResourceExt::name_any).collect();
         self.observers.dial(&objects.endpoints(), |name| names.contains(name));
-        self.own.look_at(objects.subject(), objects.pace());
+        self.own.look_at(objects.subject(), objects.pace(), self.context.leading.is_leading());
         for answer in self.orders.answered() {
             self.memory.answered(answer);
         }
