@@ -82,6 +82,8 @@ pub struct OwnObserver {
     prober: Prober,
     running: Option<Running>,
     subject: Option<Subject>,
+    /// Made once: it is asked for in every pass, and remembers sessions, which spares a server most of a handshake.
+    trust: Option<Trust>,
     account: Arc<Mutex<Option<Account>>>,
     reading: Option<(Instant, AbortOnDropHandle<()>)>,
     reprobe: Arc<Mutex<Option<Attempt>>>,
@@ -101,6 +103,7 @@ impl OwnObserver {
             prober: Prober::new(),
             running: None,
             subject: None,
+            trust: None,
             account: Arc::default(),
             reading: None,
             reprobe: Arc::default(),
@@ -112,6 +115,7 @@ impl OwnObserver {
     /// Probes exactly this server at this pace. `leads`: whether this instance acts on what it sees.
     pub fn look_at(&mut self, subject: Option<Subject>, pace: Pace, leads: bool) {
         self.subject = subject;
+        self.know_whom_to_trust();
         if self.running.as_ref().is_none_or(|running| running.pace != pace || running.leads != leads) {
             self.start(pace, leads);
         }
@@ -128,6 +132,16 @@ impl OwnObserver {
                 }
                 !same
             });
+        }
+    }
+
+    fn know_whom_to_trust(&mut self) {
+        if self.trust.is_some() {
+            return;
+        }
+        match Trust::new(self.context.authority.cert(), &names::shard_san(&self.shard)) {
+            Ok(trust) => self.trust = Some(trust),
+            Err(error) => tracing::error!(shard = self.shard, %error, "the primary cannot be probed"),
         }
     }
 
@@ -149,13 +163,7 @@ impl OwnObserver {
     fn target(&self) -> Option<Target> {
         let subject = self.subject.as_ref()?;
         let account = self.account.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
-        let trust = match Trust::new(self.context.authority.cert(), &names::shard_san(&self.shard)) {
-            Ok(trust) => trust,
-            Err(error) => {
-                tracing::error!(shard = self.shard, %error, "the primary cannot be probed");
-                return None;
-            }
-        };
+        let trust = self.trust.clone()?;
         Some(Target {
             subject: subject.replica.clone(),
             address: subject.address,
