@@ -85,6 +85,9 @@ fn complete(status: &mut FailoverStatus, job: &Job) {
         status.write_gap_seconds = Some(gap);
         status.gap = Some(format!("{gap:.1}s"));
     }
+    if let Some(stacks) = job.measured.stacks.as_ref().filter(|_| status.stacks.is_empty()) {
+        status.stacks.clone_from(stacks);
+    }
     if let Some(rebuild) = job.measured.rebuild.as_ref().filter(|_| status.rebuild.is_none()) {
         // Redundancy was lost with the first sign, not when the route was moved.
         let lost = status.started_at.as_ref().or(rebuild.started_at.as_ref()).map(|lost| lost.0);

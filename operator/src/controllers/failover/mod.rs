@@ -45,6 +45,8 @@ pub struct Measured {
     pub write_gap: Option<f64>,
     /// The replacement of the old primary.
     pub rebuild: Option<RebuildNote>,
+    /// What the threads of the old primary did when it fell sick.
+    pub stacks: Option<Vec<String>>,
 }
 
 /// One update of one record.

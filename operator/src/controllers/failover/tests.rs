@@ -240,6 +240,20 @@ fn the_time_to_redundancy_counts_from_the_first_sign() {
     assert!(!merge(&mut record, &closed), "once");
 }
 
+#[test]
+fn stacks_come_in_whenever_they_were_taken_and_the_first_ones_stay() {
+    let mut record = empty();
+    merge(&mut record, &job(update(Phase::Claimed, vec![]), 0));
+    let with = |line: &str, phase, second| {
+        let mut job = job(update(phase, vec![]), second);
+        job.measured.stacks = Some(vec![line.to_owned()]);
+        job
+    };
+    assert!(merge(&mut record, &with("1 in D: ib_log_flush", Phase::Promoting, 1)));
+    merge(&mut record, &with("1 in R: mysqld", Phase::Closed, 30));
+    assert_eq!(record.status.expect("a status").stacks, ["1 in D: ib_log_flush"]);
+}
+
 /// The same, about another shard in a namespace.
 fn of_shard(shard: &str, update: RecordUpdate, second: i64) -> Job {
     let mut job = job(RecordUpdate { name: format!("{shard}-5"), ..update }, second);

@@ -102,6 +102,7 @@ impl Measured {
     fn complete(&mut self, later: Self) {
         self.write_gap = self.write_gap.or(later.write_gap);
         self.rebuild = self.rebuild.take().or(later.rebuild);
+        self.stacks = self.stacks.take().or(later.stacks);
     }
 }
 
