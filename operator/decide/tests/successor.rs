@@ -58,7 +58,7 @@ fn a_record_is_begun_once_and_not_before_its_own_operator_had_the_time() {
     let mut scene = taken_over(1_500);
     scene.0.records.push(record_of(&[]));
     assert!(begun(&scene).is_some(), "the object was made, and then nothing was written");
-    let mut scene = taken_over(1_500);
+    let mut scene = Scene::well();
     scene.claimed(Kind::Confirm, "a");
     scene.0.memory.transition_known = 1_500;
     assert!(begun(&scene).is_none(), "a confirmation has no candidates");
