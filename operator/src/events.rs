@@ -135,6 +135,8 @@ pub enum Reason {
     SwitchoverStarted,
     /// A switchover has a new primary.
     SwitchoverSucceeded,
+    /// A primary that works had better hand over and does not; the message says why.
+    SwitchoverWithheld,
     /// A switchover was refused or given up; the message says why.
     SwitchoverRefused,
     /// The old primary was made to refuse writes.
@@ -208,6 +210,7 @@ impl Reason {
             | Self::NearMiss
             | Self::ConfirmationStarted
             | Self::SwitchoverRefused
+            | Self::SwitchoverWithheld
             | Self::PrimaryUnreachable
             | Self::NoCandidate
             | Self::RetentionExceeded

@@ -308,6 +308,8 @@ pub enum Reason {
     PrimaryConfirmed,
     /// A switchover's target did not catch up in time.
     SwitchoverAborted,
+    /// A primary that commits had better hand over, and does not.
+    SwitchoverWithheld,
     /// A request was turned down.
     RequestRefused,
     /// The replica that may initialise was named.

@@ -8,7 +8,7 @@ use super::candidate::{Candidate, Ranking, has_all, rank};
 use super::last_resort::{LastResort, last_resort};
 use super::record::{self, Entry, Grounds, Milestone, RecordUpdate};
 use super::snapshot::{Kind, Mode, PodPhase, Request, Snapshot, Transition};
-use super::{bootstrap, transition};
+use super::{bootstrap, cooldown, relief, transition};
 use crate::decision::{Claim, Draft, Reason, Step};
 
 /// A request is turned down when it could not be taken up for this long.
@@ -44,8 +44,9 @@ fn in_office(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft)
         return take_up(s, a, primary, request, d);
     }
     if let Some(cause) = leaving(s, primary) {
-        leave(s, a, primary, cause, d);
+        return leave(s, a, primary, cause, d);
     }
+    relief::plan(s, a, primary, d);
 }
 
 /// Why a primary that serves should hand over.
@@ -101,7 +102,7 @@ fn replace(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft) {
         Mode::Manual if request.is_none() => return left_to_person(s, a, primary, d),
         Mode::Manual | Mode::Automatic => {}
     }
-    if request.is_none() && a.class == Some(Class::Soft) && held_back(s, d) {
+    if request.is_none() && a.class == Some(Class::Soft) && held_back(s, a, d) {
         return;
     }
     let (to, ranking) = match best {
@@ -178,15 +179,16 @@ pub(crate) fn by_hand(s: &Snapshot, kind: Kind) -> String {
 }
 
 /// Whether evidence that is a judgement may not be acted on now.
-fn held_back(s: &Snapshot, d: &mut Draft) -> bool {
-    let cooldown = i64::try_from(s.policy.thresholds.cooldown).unwrap_or(i64::MAX);
-    let since = s.status.last_change.as_ref().and_then(|change| change.at);
-    if let Some(at) = since
-        && s.now.as_millisecond().saturating_sub(at.as_millisecond()) < cooldown
-    {
+fn held_back(s: &Snapshot, a: &Assessment, d: &mut Draft) -> bool {
+    if let Some(until) = cooldown::until(s) {
         let by_hand = by_hand(s, Kind::Failover);
+        d.doing(format!(
+            "waiting until {until}: the primary was changed a moment ago, and what is seen is a judgement"
+        ));
         let message = format!(
-            "the last change of primary was at {at}: only HARD evidence counts until the cooldown is over. {by_hand}"
+            "the primary was changed a moment ago: only HARD evidence counts, and this is looked at again at {until}, when the \
+             cooldown is over. Seen: {}. {by_hand}",
+            a.message()
         );
         d.note(Reason::Cooldown, message);
         return true;
@@ -196,9 +198,11 @@ fn held_back(s: &Snapshot, d: &mut Draft) -> bool {
         d.note(
             Reason::FleetBreaker,
             format!(
-                "{} of {} shards are suspect at once: only HARD evidence counts. {}",
+                "{} of {} shards are suspect at once, which is a shared cause: only HARD evidence counts. It is looked at again \
+                 with every report, and within a minute. Seen: {}. {}",
                 fleet.suspect,
                 fleet.shards,
+                a.message(),
                 by_hand(s, Kind::Failover)
             ),
         );
@@ -246,13 +250,13 @@ pub(crate) fn start_again(s: &Snapshot, d: &mut Draft) {
 }
 
 /// Whether a primary serves and can be told to stop: what a planned change begins with.
-fn hands_over(s: &Snapshot, a: &Assessment, primary: &ReplicaName) -> bool {
+pub(crate) fn hands_over(s: &Snapshot, a: &Assessment, primary: &ReplicaName) -> bool {
     let heard =
         s.fresh_report(primary).is_some_and(|(server, _)| matches!(server.phase, Phase::Running | Phase::Stopping));
     a.verdict.commits() && heard && s.replicas.get(primary).is_some_and(|replica| replica.link.connected)
 }
 
-fn in_time(s: &Snapshot, candidate: &Candidate) -> bool {
+pub(crate) fn in_time(s: &Snapshot, candidate: &Candidate) -> bool {
     candidate.delay.is_some_and(|delay| delay <= s.policy.thresholds.switchover_within)
 }
 

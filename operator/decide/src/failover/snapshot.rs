@@ -10,7 +10,7 @@ use understudy_wire::evidence::{Millis, Server, Volume};
 use understudy_wire::order::Peers;
 use understudy_wire::{Epoch, GtidSet, Observer, ReplicaName, Report, ShardName};
 
-pub use super::memory::{Memory, OrderFact, OrderOutcome, Reprobe, ReprobeOutcome};
+pub use super::memory::{Course, Memory, OrderFact, OrderOutcome, Past, Reprobe, ReprobeOutcome};
 pub use super::thresholds::Thresholds;
 use crate::decision::OrderKind;
 
@@ -351,6 +351,8 @@ pub struct Fleet {
     pub shards: usize,
     /// Shards that became Suspect or Stuck within the last minute.
     pub suspect: usize,
+    /// Shards whose primaries are slow now.
+    pub slow: usize,
     /// Replicas that were heard of before.
     pub managers: usize,
     /// Those of them that are silent.

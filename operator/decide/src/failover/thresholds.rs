@@ -33,6 +33,13 @@ pub struct Thresholds {
     pub unheard_after: Millis,
     /// The pause after a replacement failed as well; twice as long after each further one.
     pub replacement_pause: Millis,
+    /// A primary is slow when the quickest of its newest commits took this long. Half of what a probe waits for a commit: what takes
+    /// longer than that, a probe never sees end.
+    pub slow_commit: Millis,
+    /// A volume is slow when the last fsync on it took this long, some twenty times what a healthy one takes.
+    pub slow_fsync: Millis,
+    /// How long a primary must have been slow before it hands over to one that is not.
+    pub slow_after: Millis,
 }
 
 impl Default for Thresholds {
@@ -52,6 +59,9 @@ impl Default for Thresholds {
             stuck_standby_after: 60_000,
             unheard_after: 180_000,
             replacement_pause: 30_000,
+            slow_commit: 500,
+            slow_fsync: 200,
+            slow_after: 60_000,
         }
     }
 }

@@ -37,6 +37,7 @@ pub struct Operator {
     own: BTreeMap<ReplicaName, Watch>,
     /// Steps that were refused, and when.
     pub held_back: BTreeMap<Subject, Millis>,
+    course: Course,
     /// What the caches held in the last turns.
     cached: Vec<BTreeMap<ReplicaName, Rep>>,
 }
@@ -55,6 +56,7 @@ impl Operator {
             office: None,
             own: BTreeMap::new(),
             held_back: BTreeMap::new(),
+            course: Course::default(),
             cached: Vec::new(),
         }
     }
@@ -215,9 +217,11 @@ impl Operator {
                     })
                     .collect(),
                 held_back: self.held_back.iter().filter(|(_, at)| now - **at < 2_000).map(|(s, _)| s.clone()).collect(),
+                past: self.course.past(),
             },
         };
         let decision = plan(&snapshot);
+        self.course.see(&snapshot, &decision.assessment, now);
         if let Some((_, _, outcome @ None)) = &mut self.reprobe
             && let Some(primary) = &world.status.primary
         {

@@ -170,7 +170,7 @@ impl Scene {
             log: [(("samples".to_owned(), 0), 0)].into(),
             feeds: BTreeMap::new(),
             nodes: BTreeMap::new(),
-            fleet: Fleet { shards: 8, suspect: 0, managers: 24, silent: 0 },
+            fleet: Fleet { shards: 8, managers: 24, ..Fleet::default() },
             memory: Memory { awake: 3_600_000, office_known: 3_600_000, ..Memory::default() },
         });
         for (number, letter) in (1..).zip(["a", "b", "c"]) {

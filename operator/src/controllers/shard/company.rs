@@ -15,6 +15,7 @@ const TOGETHER: Duration = Duration::from_secs(60);
 pub struct Standing {
     has_primary: bool,
     is_suspect: bool,
+    is_slow: bool,
     managers: usize,
     silent: usize,
 }
@@ -29,6 +30,7 @@ impl Standing {
                 decision.assessment.verdict,
                 Verdict::Suspect(_) | Verdict::Stuck(_) | Verdict::Gone(_)
             ),
+            is_slow: decision.assessment.verdict == Verdict::Slow,
             managers: heard.len(),
             silent: heard.iter().filter(|(name, _)| snapshot.fresh_report(name).is_none()).count(),
         }
@@ -69,6 +71,7 @@ impl Company {
         Fleet {
             shards: members.values().filter(|member| member.standing.has_primary).count(),
             suspect: members.values().filter(lately).count(),
+            slow: members.values().filter(|member| member.standing.is_slow).count(),
             managers: members.values().map(|member| member.standing.managers).sum(),
             silent: members.values().map(|member| member.standing.silent).sum(),
         }
@@ -83,10 +86,10 @@ mod tests {
     fn shards_count_together_only_while_their_trouble_is_new() {
         let start = Instant::now();
         let company = Company::default();
-        let suspect = Standing { has_primary: true, is_suspect: true, managers: 3, silent: 1 };
+        let suspect = Standing { has_primary: true, is_suspect: true, is_slow: false, managers: 3, silent: 1 };
         company.stand("ns", "a", suspect, start);
-        company.stand("ns", "b", Standing { is_suspect: false, ..suspect }, start);
-        assert_eq!(company.fleet(start), Fleet { shards: 2, suspect: 1, managers: 6, silent: 2 });
+        company.stand("ns", "b", Standing { is_suspect: false, is_slow: true, ..suspect }, start);
+        assert_eq!(company.fleet(start), Fleet { shards: 2, suspect: 1, slow: 1, managers: 6, silent: 2 });
         company.stand("ns", "a", suspect, start + TOGETHER);
         assert_eq!(company.fleet(start + TOGETHER).suspect, 0);
         company.leave("ns", "a");

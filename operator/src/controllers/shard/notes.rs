@@ -57,6 +57,7 @@ fn is_not_acting(why: &Why) -> bool {
             | Why::LastCopyKept
             | Why::QuarantineFull
             | Why::ReplacementWaits
+            | Why::SwitchoverWithheld
     )
 }
 
@@ -69,6 +70,7 @@ fn event(why: Why) -> Option<Reason> {
         Why::NoCandidate => Reason::NoCandidate,
         Why::RetentionViolated => Reason::RetentionExceeded,
         Why::FleetBreaker => Reason::BreakerOpen,
+        Why::SwitchoverWithheld => Reason::SwitchoverWithheld,
         Why::FailoverBegun => Reason::FailoverStarted,
         Why::SwitchoverBegun => Reason::SwitchoverStarted,
         Why::ConfirmBegun => Reason::ConfirmationStarted,

@@ -1,0 +1,151 @@
+//! A primary that works and had better hand over.
+
+mod support;
+
+use support::*;
+use understudy_decide::failover::snapshot::*;
+use understudy_decide::{Reason, Verdict, assess};
+use understudy_wire::evidence::{Fsync, Millis, Probe, ProbeError, Stage};
+
+fn fsync(scene: &mut Scene, letter: &str, took: Millis) {
+    scene.server(letter, |server| {
+        server.fsync = Some(Fsync { succeeded: Some(100), took: Some(took), ..Fsync::default() });
+    });
+}
+
+/// Commits on `a` have taken 800 ms for this long, and its volume is why.
+fn slow(scene: &mut Scene, since: Millis) {
+    scene.all_say(&Probe { commit_took: Some(800), ..commits() });
+    fsync(scene, "a", 700);
+    scene.0.memory.past.slow_for = since;
+    scene.0.fleet.slow = 1;
+}
+
+#[test]
+fn a_slow_primary_hands_over_to_one_that_is_not_and_is_never_failed_over() {
+    type Case = (&'static str, fn(&mut Scene), Option<&'static str>);
+    let cases: &[Case] = &[
+        ("for a minute", |s| slow(s, 60_000), Some("m-b")),
+        ("for less", |s| slow(s, 59_000), None),
+        (
+            "and everybody's probes wait in vain for a commit while a consumer's end",
+            |s| {
+                slow(s, 60_000);
+                for observer in [manager("b"), manager("c"), operator()] {
+                    s.says(&observer, "a", Some(fails(Stage::Commit, ProbeError::Timeout, 70_000)), None);
+                }
+            },
+            Some("m-b"),
+        ),
+        (
+            "its volume is not: load",
+            |s| {
+                slow(s, 60_000);
+                fsync(s, "a", 3);
+            },
+            None,
+        ),
+        (
+            "the first standby is slow as well",
+            |s| {
+                slow(s, 60_000);
+                fsync(s, "b", 700);
+            },
+            Some("m-c"),
+        ),
+        (
+            "every volume is",
+            |s| {
+                slow(s, 60_000);
+                fsync(s, "b", 190);
+                fsync(s, "c", 700);
+            },
+            None,
+        ),
+        (
+            "another shard is slow too",
+            |s| {
+                slow(s, 60_000);
+                s.0.fleet.slow = 2;
+            },
+            None,
+        ),
+        (
+            "one of a hundred other shards is slow too",
+            |s| {
+                slow(s, 60_000);
+                s.0.fleet = Fleet { slow: 2, shards: 101, ..s.0.fleet };
+            },
+            Some("m-b"),
+        ),
+        (
+            "within the cooldown",
+            |s| {
+                slow(s, 60_000);
+                let at = Some(s.0.now);
+                s.0.status.last_change =
+                    Some(LastChange { kind: Kind::Failover, epoch: EPOCH, from: None, record: None, cause: None, at });
+            },
+            None,
+        ),
+        (
+            "a person decides",
+            |s| {
+                slow(s, 60_000);
+                s.0.policy.mode = Mode::Manual;
+            },
+            None,
+        ),
+        (
+            "no standby keeps up",
+            |s| {
+                slow(s, 60_000);
+                for letter in ["b", "c"] {
+                    s.server(letter, |server| {
+                        server.replication.as_mut().expect("replicates").value.delay = Some(60_000);
+                    });
+                }
+            },
+            None,
+        ),
+    ];
+    for (case, spoil, expected) in cases {
+        let mut scene = Scene::well();
+        spoil(&mut scene);
+        assert_eq!(assess(&scene.0, &name("a")).verdict, Verdict::Slow, "{case}");
+        let expected = expected.map(|to| (Kind::Switchover, to.to_owned()));
+        assert_eq!(scene.claim(), expected, "{case}: {:?}", scene.plan().notes);
+        let told = scene.0.memory.past.slow_for >= 60_000;
+        assert_eq!(scene.gives(Reason::SwitchoverWithheld), told && expected.is_none(), "{case}");
+    }
+}
+
+#[test]
+fn one_commit_that_took_long_beside_quick_ones_makes_nobody_slow() {
+    let mut scene = Scene::well();
+    scene.says(&consumer(), "a", Some(Probe { commit_took: Some(4_000), ..commits() }), None);
+    assert_eq!(assess(&scene.0, &name("a")).verdict, Verdict::Healthy);
+}
+
+#[test]
+fn how_long_a_primary_has_been_slow_outlasts_moments_and_no_change_of_office() {
+    let mut scene = Scene::well();
+    let mut course = Course::default();
+    let healthy = assess(&scene.0, &name("a"));
+    slow(&mut scene, 0);
+    let slow = assess(&scene.0, &name("a"));
+    let mut at = |scene: &Scene, slow_now: bool, now: Millis| {
+        course.see(&scene.0, if slow_now { &slow } else { &healthy }, now);
+        course.past().slow_for
+    };
+    assert_eq!(at(&scene, true, 10_000), 0);
+    assert_eq!(at(&scene, true, 14_000), 4_000);
+    assert_eq!(at(&scene, false, 17_000), 4_000, "for a moment it is not");
+    assert_eq!(at(&scene, true, 19_000), 9_000);
+    assert_eq!(at(&scene, false, 24_100), 0, "it has not been for longer");
+    assert_eq!(at(&scene, true, 25_000), 0);
+    assert_eq!(at(&scene, true, 40_000), 0, "nobody looked for longer");
+    assert_eq!(at(&scene, true, 41_000), 1_000);
+    scene.0.status.epoch = EPOCH.next();
+    assert_eq!(at(&scene, true, 42_000), 0, "another office");
+}
