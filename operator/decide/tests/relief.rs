@@ -4,8 +4,8 @@ mod support;
 
 use support::*;
 use understudy_decide::failover::snapshot::*;
-use understudy_decide::{Reason, Verdict, assess};
-use understudy_wire::evidence::{Fsync, Millis, Probe, ProbeError, Stage};
+use understudy_decide::{Cause, Reason, Verdict, assess};
+use understudy_wire::evidence::{Fsync, Millis, Probe, ProbeError, Stage, Volume};
 
 fn fsync(scene: &mut Scene, letter: &str, took: Millis) {
     scene.server(letter, |server| {
@@ -118,6 +118,75 @@ fn a_slow_primary_hands_over_to_one_that_is_not_and_is_never_failed_over() {
         let told = scene.0.memory.past.slow_for >= 60_000;
         assert_eq!(scene.gives(Reason::SwitchoverWithheld), told && expected.is_none(), "{case}");
     }
+}
+
+/// So many of a hundred parts of a volume are free.
+fn room(scene: &mut Scene, letter: &str, free: u64) {
+    scene.server(letter, |server| server.volume = Some(Volume { total: 1_000, free: free * 10 }));
+}
+
+/// The volume of `a` answers that it is full, and nobody has committed for two seconds.
+fn full(scene: &mut Scene) {
+    room(scene, "a", 0);
+    scene.all_say(&fails(Stage::Commit, ProbeError::Server { code: 1114, message: "full".into() }, 2_000));
+}
+
+#[test]
+fn a_primary_whose_volume_fills_up_gives_way_to_one_that_has_room_and_to_nobody_else() {
+    type Case = (&'static str, fn(&mut Scene), Option<(Kind, &'static str)>);
+    let cases: &[Case] = &[
+        ("a twentieth is free", |s| room(s, "a", 5), Some((Kind::Switchover, "m-b"))),
+        ("more is", |s| room(s, "a", 6), None),
+        (
+            "the first standby has no room",
+            |s| {
+                room(s, "a", 5);
+                room(s, "b", 20);
+            },
+            Some((Kind::Switchover, "m-c")),
+        ),
+        ("all fill up", |s| ["a", "b", "c"].iter().for_each(|letter| room(s, letter, 5)), None),
+        ("it is full and commits: it hands over", |s| room(s, "a", 0), Some((Kind::Switchover, "m-b"))),
+        ("it is full and does not", full, Some((Kind::Failover, "m-b"))),
+        (
+            "the probe says so",
+            |s| {
+                full(s);
+                room(s, "a", 4);
+                s.server("a", |server| server.fsync = Some(Fsync { error: Some("ENOSPC".into()), ..Fsync::default() }));
+            },
+            Some((Kind::Failover, "m-b")),
+        ),
+        (
+            "it is full, and only the other standby has room",
+            |s| {
+                full(s);
+                room(s, "b", 3);
+            },
+            Some((Kind::Failover, "m-c")),
+        ),
+        (
+            "all are full",
+            |s| {
+                full(s);
+                room(s, "b", 0);
+                room(s, "c", 3);
+            },
+            None,
+        ),
+    ];
+    for (case, spoil, expected) in cases {
+        let mut scene = Scene::well();
+        spoil(&mut scene);
+        let expected = expected.map(|(kind, to)| (kind, to.to_owned()));
+        assert_eq!(scene.claim(), expected, "{case}: {:?}", scene.plan().notes);
+    }
+    let mut scene = Scene::well();
+    full(&mut scene);
+    assert_eq!(assess(&scene.0, &name("a")).verdict, Verdict::Stuck(Cause::VolumeFull));
+    room(&mut scene, "b", 3);
+    room(&mut scene, "c", 3);
+    assert!(scene.gives(Reason::NoCandidate) && scene.gives(Reason::VolumeLow), "{:?}", scene.reasons());
 }
 
 #[test]

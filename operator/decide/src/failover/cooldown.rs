@@ -19,5 +19,7 @@ fn ends(s: &Snapshot, pause: Millis) -> Option<Timestamp> {
     let at = s.status.last_change.as_ref()?.at?;
     let passed = Millis::try_from(s.now.as_millisecond().saturating_sub(at.as_millisecond()));
     let left = pause.checked_sub(passed.unwrap_or(s.memory.office_known)).filter(|left| *left > 0)?;
-    s.now.checked_add(SignedDuration::from_millis(i64::try_from(left).ok()?)).ok()
+    let until = s.now.checked_add(SignedDuration::from_millis(i64::try_from(left).ok()?)).ok()?;
+    // Whole seconds: it is shown, and must be the same in every pass.
+    Timestamp::from_second(until.as_second()).ok()
 }

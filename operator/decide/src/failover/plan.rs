@@ -83,6 +83,7 @@ fn replace(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft) {
     let cause = a.verdict.cause().unwrap_or(Cause::Unexplained);
     let request = s.requests.first();
     let ranking = rank(s, Some(primary), &[primary]);
+    let ranking = if cause == Cause::VolumeFull { ranking.with_room(s) } else { ranking };
     let wanted = request.and_then(|request| request.target.as_ref());
     let best = ranking.choose(wanted).or_else(|| ranking.choose(None)).cloned();
     // The primary stays the same, so no mode speaks against it; without it a pause of the network would be an outage until a person
@@ -107,6 +108,8 @@ fn replace(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft) {
     }
     let (to, ranking) = match best {
         Some(to) => (to.name, ranking),
+        // It lives and has everything: room brings it back, and an errant one would throw it away.
+        None if cause == Cause::VolumeFull => return nobody_else(s, primary, &ranking, d),
         None => match errant(s, primary, wanted, &ranking, d) {
             Some(taken) => taken,
             None => return nobody_else(s, primary, &ranking, d),

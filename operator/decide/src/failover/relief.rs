@@ -1,4 +1,4 @@
-//! A primary that works and had better hand over, because its volume is slow and a standby's is not. Pure.
+//! A primary that works and had better hand over, because its volume is slow or nearly full and a standby's is not. Pure.
 //!
 //! Always a switchover, never a failover: the primary commits, so there is time to do it without a gap. What load or a statement
 //! makes slow would be as slow on another primary, and so would what a shared cause does; so both are told apart first.
@@ -14,12 +14,15 @@ use super::cooldown;
 use super::plan::{Change, by_hand, claim, hands_over, in_time};
 use super::snapshot::{Kind, Mode, Snapshot};
 use crate::decision::{Draft, Reason};
+use crate::space;
 
 /// Why a primary that commits should hand over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Strain {
     /// Its commits have been slow for long.
     Slow,
+    /// Its volume is nearly full.
+    Filling,
 }
 
 impl Strain {
@@ -27,14 +30,15 @@ impl Strain {
     fn cause(self) -> &'static str {
         match self {
             Self::Slow => "SlowVolume",
+            Self::Filling => "VolumeFilling",
         }
     }
 }
 
 /// Hands over from a primary that is under strain, or says why not.
 pub(crate) fn plan(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft) {
-    let Some(strain) = strain(s, a) else { return };
-    let Some((server, _)) = s.fresh_report(primary) else { return };
+    let Some((server, _)) = s.fresh_report(primary).filter(|_| a.verdict.commits()) else { return };
+    let Some(strain) = strain(s, a, server) else { return };
     let words = words(s, strain, server);
     let withheld = |d: &mut Draft, why: &dyn fmt::Display| {
         let message = format!("{primary} had better hand over ({words}) and does not: {why}");
@@ -47,7 +51,10 @@ pub(crate) fn plan(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut 
         let mode = s.policy.mode;
         return withheld(d, &format!("failover.mode is {mode}. {}", by_hand(s, Kind::Switchover)));
     }
-    if let Some(until) = cooldown::until(s) {
+    // What fills up does not wait, and fills up as much again before it comes back here.
+    if strain != Strain::Filling
+        && let Some(until) = cooldown::until(s)
+    {
         return withheld(d, &format!("the primary was changed a moment ago. It is looked at again at {until}"));
     }
     let ranking = rank(s, Some(primary), &[primary]);
@@ -63,7 +70,11 @@ pub(crate) fn plan(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut 
     claim(s, &a, Change::new(Kind::Switchover, primary, &to, strain.cause()), ranking, d);
 }
 
-fn strain(s: &Snapshot, a: &Assessment) -> Option<Strain> {
+/// The one that cannot wait first.
+fn strain(s: &Snapshot, a: &Assessment, server: &Server) -> Option<Strain> {
+    if server.volume.is_some_and(space::is_filling) {
+        return Some(Strain::Filling);
+    }
     (a.verdict == Verdict::Slow && s.memory.past.slow_for >= s.policy.thresholds.slow_after).then_some(Strain::Slow)
 }
 
@@ -74,12 +85,14 @@ fn words(s: &Snapshot, strain: Strain, server: &Server) -> String {
             let fsync = fsync.map_or("unknown".into(), |took| format!("{took} ms"));
             format!("its commits have been slow for {}, the last fsync took {fsync}", Seconds(s.memory.past.slow_for))
         }
+        Strain::Filling => "less than a twentieth of its volume is free".to_owned(),
     }
 }
 
 /// Why another primary would be no better.
 fn not_its_own(s: &Snapshot, strain: Strain, server: &Server) -> Option<String> {
     match strain {
+        Strain::Filling => None,
         Strain::Slow => {
             let others = s.fleet.slow.saturating_sub(1) + s.fleet.suspect;
             // One of twenty may have trouble of its own at the same time.
@@ -105,6 +118,7 @@ fn relieves(s: &Snapshot, strain: Strain, server: &Server, candidate: &Candidate
             (Some(its), Some(took)) => its < s.policy.thresholds.slow_fsync && its.saturating_mul(4) <= took,
             _ => false,
         },
+        Strain::Filling => other.volume.is_some_and(space::has_room),
     }
 }
 
@@ -119,6 +133,7 @@ fn nobody(s: &Snapshot, strain: Strain, ranking: &Ranking) -> String {
         words.push(match strain {
             _ if !in_time(s, candidate) => format!("{name}: it is too far behind, or not known to keep up"),
             Strain::Slow => format!("{name}: its volume is no quicker"),
+            Strain::Filling => format!("{name}: its volume has no room either, 20 % of it would have to be free"),
         });
     }
     if words.is_empty() {
