@@ -61,6 +61,8 @@ pub enum Step {
         primary: ReplicaName,
         /// Its `ip:port`.
         address: String,
+        /// How many failovers have followed each other with it.
+        in_a_row: u32,
     },
     /// Make the volume claim of a replica that has none.
     MakeVolume {
@@ -280,6 +282,8 @@ pub enum Reason {
     FleetBreaker,
     /// The last failover was a moment ago and the evidence is not HARD.
     Cooldown,
+    /// Several failovers followed each other before the shard had healed: the next one comes later.
+    FailoverPaced,
     /// An epoch was claimed for another primary, and the old one is not waited for.
     FailoverBegun,
     /// An epoch was claimed for another primary, which takes over from the old one.

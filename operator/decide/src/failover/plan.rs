@@ -5,6 +5,7 @@ use understudy_wire::evidence::{Millis, Phase};
 
 use super::assess::{Assessment, Cause, Class, Seconds, Verdict};
 use super::candidate::{Candidate, Ranking, has_all, rank};
+use super::cooldown::Pause;
 use super::last_resort::{LastResort, last_resort};
 use super::record::{self, Entry, Grounds, Milestone, RecordUpdate};
 use super::snapshot::{Kind, Mode, PodPhase, Request, Snapshot, Transition};
@@ -106,6 +107,10 @@ fn replace(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft) {
     if request.is_none() && a.class == Some(Class::Soft) && held_back(s, a, d) {
         return;
     }
+    // Without anybody who could take over there is nothing to pause.
+    if let Some(pause) = cooldown::pause(s, cause, primary).filter(|_| request.is_none() && best.is_some()) {
+        return wait_for_pause(s, a, primary, pause, d);
+    }
     let (to, ranking) = match best {
         Some(to) => (to.name, ranking),
         // It lives and has everything: room brings it back, and an errant one would throw it away.
@@ -179,6 +184,20 @@ pub(crate) fn by_hand(s: &Snapshot, kind: Kind) -> String {
         "To do it all the same: echo '{{\"apiVersion\":\"understudy.dev/v1alpha1\",\"kind\":\"Failover\",\"metadata\":{{\"generateName\":\"{shard}-\"}},\
          \"spec\":{{\"shard\":\"{shard}\",\"kind\":\"{kind}\"}}}}' | kubectl create -f - (in the namespace of the shard)."
     )
+}
+
+/// One primary after the other has died.
+fn wait_for_pause(s: &Snapshot, a: &Assessment, primary: &ReplicaName, pause: Pause, d: &mut Draft) {
+    let Pause { in_a_row, until } = pause;
+    d.doing(format!("waiting until {until}: {in_a_row} primaries died one after the other"));
+    let message = format!(
+        "{primary} is {}, and {in_a_row} failovers followed each other before the shard had all its copies again: what ended them may \
+         end the next as well. It is failed over at {until}. Seen: {}. {}",
+        a.verdict.state(),
+        a.message(),
+        by_hand(s, Kind::Failover)
+    );
+    d.note(Reason::FailoverPaced, message);
 }
 
 /// Whether evidence that is a judgement may not be acted on now.

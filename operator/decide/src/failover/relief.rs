@@ -51,8 +51,9 @@ pub(crate) fn plan(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut 
         let mode = s.policy.mode;
         return withheld(d, &format!("failover.mode is {mode}. {}", by_hand(s, Kind::Switchover)));
     }
-    // What fills up does not wait, and fills up as much again before it comes back here.
-    if strain != Strain::Filling
+    // What fills up does not wait, unless it was tried and came to nothing.
+    let tried = || s.status.last_change.as_ref().is_some_and(|change| change.kind == Kind::Confirm);
+    if (strain != Strain::Filling || tried())
         && let Some(until) = cooldown::until(s)
     {
         return withheld(d, &format!("the primary was changed a moment ago. It is looked at again at {until}"));

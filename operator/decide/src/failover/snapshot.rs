@@ -129,6 +129,8 @@ pub struct Status {
     pub next_server_id: u32,
     /// The last change of primary that was published.
     pub last_change: Option<LastChange>,
+    /// How many failovers have followed each other before the shard had healed, the last one included; written with the last change.
+    pub in_a_row: u32,
     /// Whether `spec.paused` held when it was written.
     pub paused: bool,
 }

@@ -56,7 +56,7 @@ impl Operator {
                 });
                 world.requests.retain(|request| Some(&request.name) != claim.record.as_ref());
             }
-            Step::Publish { epoch, primary, address } => {
+            Step::Publish { epoch, primary, address, in_a_row } => {
                 let Some(t) = world.status.transition.clone().filter(|t| t.epoch == *epoch && t.to == *primary) else {
                     return Ok(());
                 };
@@ -73,6 +73,7 @@ impl Operator {
                 world.status.primary = Some(primary.clone());
                 world.status.primary_address = Some(address.clone());
                 world.status.transition = None;
+                world.status.in_a_row = *in_a_row;
                 if let Some(bootstrap) = &mut world.status.bootstrap {
                     bootstrap.completed = true;
                 }

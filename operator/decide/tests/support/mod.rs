@@ -160,6 +160,7 @@ impl Scene {
                 bootstrap: Some(Bootstrap { replica: name("a"), completed: true }),
                 next_server_id: 4,
                 last_change: None,
+                in_a_row: 0,
                 paused: false,
             },
             replicas: BTreeMap::new(),

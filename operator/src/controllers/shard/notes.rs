@@ -49,6 +49,7 @@ fn is_not_acting(why: &Why) -> bool {
         why,
         Why::FailoverLeftToPerson
             | Why::Cooldown
+            | Why::FailoverPaced
             | Why::FleetBreaker
             | Why::NoCandidate
             | Why::RetentionViolated
@@ -66,7 +67,7 @@ fn event(why: Why) -> Option<Reason> {
     Some(match why {
         Why::ShardPaused => Reason::Paused,
         Why::ShardResumed => Reason::Resumed,
-        Why::FailoverLeftToPerson | Why::Cooldown => Reason::FailoverWithheld,
+        Why::FailoverLeftToPerson | Why::Cooldown | Why::FailoverPaced => Reason::FailoverWithheld,
         Why::NoCandidate => Reason::NoCandidate,
         Why::RetentionViolated => Reason::RetentionExceeded,
         Why::FleetBreaker => Reason::BreakerOpen,
