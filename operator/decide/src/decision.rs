@@ -296,6 +296,8 @@ pub enum Reason {
     PrimaryUnreachable,
     /// The probe after the claim committed: the primary is confirmed.
     NearMiss,
+    /// The primary was suspect or dead by the evidence, and commits again before anything was done about it.
+    SuspicionCleared,
     /// The candidate failed: the next one is taken.
     CandidateFailed,
     /// Nobody is left but replicas with transactions of their own: the best of them takes over.
@@ -356,7 +358,7 @@ pub enum Reason {
     Unschedulable,
     /// The status was lost and the epoch was read from the servers.
     StatusLost,
-    /// So many managers are silent that the operator rather suspects itself.
+    /// So many managers are silent that the operator rather suspects itself, or an observer contradicts the others.
     ObserverSuspect,
     /// The shard has all replicas it asked for.
     RedundancyBack,

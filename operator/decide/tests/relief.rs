@@ -205,7 +205,7 @@ fn how_long_a_primary_has_been_slow_outlasts_moments_and_no_change_of_office() {
     let slow = assess(&scene.0, &name("a"));
     let mut at = |scene: &Scene, slow_now: bool, now: Millis| {
         course.see(&scene.0, if slow_now { &slow } else { &healthy }, now);
-        course.past().slow_for
+        course.past(now).slow_for
     };
     assert_eq!(at(&scene, true, 10_000), 0);
     assert_eq!(at(&scene, true, 14_000), 4_000);

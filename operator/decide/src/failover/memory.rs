@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use understudy_wire::evidence::Millis;
 use understudy_wire::{Epoch, GtidSet, ReplicaName};
 
-pub use super::course::{Course, Past};
+pub use super::course::{Cleared, Course, Dissenter, Dissents, Past};
 use crate::decision::{OrderKind, Subject};
 
 /// What this process did and saw; empty after a restart, and nothing is lost with it but a little time.

@@ -8,7 +8,7 @@ use super::candidate::{Candidate, Ranking, has_all, rank};
 use super::cooldown::Pause;
 use super::last_resort::{LastResort, last_resort};
 use super::record::{self, Entry, Grounds, Milestone, RecordUpdate};
-use super::snapshot::{Kind, Mode, PodPhase, Request, Snapshot, Transition};
+use super::snapshot::{Cleared, Dissenter, Dissents, Kind, Mode, PodPhase, Request, Snapshot, Transition};
 use super::{bootstrap, cooldown, relief, transition};
 use crate::decision::{Claim, Draft, Reason, Step};
 
@@ -33,6 +33,7 @@ fn in_office(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft)
     {
         transition::note_fence(s, change.kind, old, change.epoch, d);
     }
+    note_past(s, primary, d);
     if a.verdict.is_dead() {
         return replace(s, a, primary, d);
     }
@@ -48,6 +49,32 @@ fn in_office(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft)
         return leave(s, a, primary, cause, d);
     }
     relief::plan(s, a, primary, d);
+}
+
+/// What came to nothing leaves a word as well: a suspicion that a commit ended, and who contradicts everybody else.
+fn note_past(s: &Snapshot, primary: &ReplicaName, d: &mut Draft) {
+    let past = &s.memory.past;
+    if let Some(Cleared { state, cause, lasted, message }) = &past.cleared {
+        let lasted = Seconds(*lasted);
+        let message = format!(
+            "{primary} commits: that it was {state} ({cause}) has come to nothing, the first sign was {lasted} old. Seen then: {message}"
+        );
+        d.note_about(Reason::SuspicionCleared, primary, message);
+    }
+    if past.dissenters.is_empty() {
+        return;
+    }
+    let how = |dissenter: &Dissenter| match dissenter.dissents {
+        Dissents::For(long) => format!("{} (for {})", dissenter.observer, Seconds(long)),
+        Dissents::Times(times) => format!("{} ({times} times within a minute)", dissenter.observer),
+    };
+    let who: Vec<_> = past.dissenters.iter().map(how).collect();
+    let message = format!(
+        "others see {primary} commit and these cannot use it: {}. The trouble is theirs or on the way there, and nobody is failed over \
+         for it. They are believed again once they see a commit themselves",
+        who.join(", ")
+    );
+    d.note(Reason::ObserverSuspect, message);
 }
 
 /// Why a primary that serves should hand over.

@@ -10,7 +10,9 @@ use understudy_wire::evidence::{Millis, Server, Volume};
 use understudy_wire::order::Peers;
 use understudy_wire::{Epoch, GtidSet, Observer, ReplicaName, Report, ShardName};
 
-pub use super::memory::{Course, Memory, OrderFact, OrderOutcome, Past, Reprobe, ReprobeOutcome};
+pub use super::memory::{
+    Cleared, Course, Dissenter, Dissents, Memory, OrderFact, OrderOutcome, Past, Reprobe, ReprobeOutcome,
+};
 pub use super::thresholds::Thresholds;
 use crate::decision::OrderKind;
 

@@ -7,6 +7,7 @@ use understudy_decide::failover::snapshot::{
     Course, Memory, OrderFact, OrderOutcome, Reprobe, ReprobeOutcome, Snapshot, Status,
 };
 use understudy_decide::{Assessment, OrderKind};
+use understudy_wire::evidence::Millis;
 use understudy_wire::order::Peers;
 use understudy_wire::{Epoch, ReplicaName};
 
@@ -69,8 +70,13 @@ impl Remembered {
 
     /// Takes note of what a pass saw and concluded.
     pub fn concluded(&mut self, s: &Snapshot, a: &Assessment, now: Instant) {
-        let begun = *self.begun.get_or_insert(now);
-        self.course.see(s, a, millis(now.saturating_duration_since(begun)));
+        self.begun.get_or_insert(now);
+        let now = self.time(now);
+        self.course.see(s, a, now);
+    }
+
+    fn time(&self, now: Instant) -> Millis {
+        self.begun.map_or(0, |begun| millis(now.saturating_duration_since(begun)))
     }
 
     /// An order goes out. Gives the number that its answer must bear.
@@ -127,7 +133,7 @@ impl Remembered {
             orders: self.orders.iter().map(|(key, sent)| (key.clone(), fact(sent))).collect(),
             // The stage knows it.
             held_back: BTreeSet::new(),
-            past: self.course.past(),
+            past: self.course.past(self.time(now)),
         }
     }
 }

@@ -78,6 +78,7 @@ fn event(why: Why) -> Option<Reason> {
         Why::PrimaryFenced => Reason::PrimaryFenced,
         Why::PrimaryUnreachable => Reason::PrimaryUnreachable,
         Why::NearMiss => Reason::NearMiss,
+        Why::SuspicionCleared => Reason::SuspicionCleared,
         Why::CandidateFailed => Reason::CandidateFailed,
         Why::LastResort => Reason::LastResort,
         // It follows the claim at once, and publication follows it.
