@@ -9,6 +9,7 @@ use understudy_wire::{GtidSet, ReplicaName};
 use crate::decision::{Draft, Order, OrderKind, Reason, Step};
 use crate::failover::candidate::errant;
 use crate::failover::snapshot::{MANAGER_PORT, OrderFact, OrderOutcome, Replica, Snapshot, with_port};
+use crate::pace;
 use crate::replication_error::ReplicationError;
 use crate::topology::consumers_come_first;
 
@@ -125,7 +126,13 @@ fn build(s: &Snapshot, name: &ReplicaName, replica: &Replica, server: &Server, p
     if s.order(name, OrderKind::Build, epoch).is_some_and(|o| o.in_flight() || o.sent < BUILD_BEGINS_WITHIN) {
         return;
     }
-    match donor(s, name, primary, d) {
+    let here = s.node_of(name).and_then(|node| s.fleet.filling.get(node)).copied().unwrap_or(0);
+    let donor = if here < pace::FILLED_ON_A_NODE {
+        donor(s, name, primary, d)
+    } else {
+        Donor::Wait("as many volumes as may be at a time are being filled on its node already")
+    };
+    match donor {
         Donor::Take(donor, address) => {
             d.note_about(Reason::Cloning, name, format!("{name} is told to clone {donor}"));
             let origin = Origin::Clone { donor, address };

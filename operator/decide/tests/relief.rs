@@ -74,7 +74,7 @@ fn a_slow_primary_hands_over_to_one_that_is_not_and_is_never_failed_over() {
             "one of a hundred other shards is slow too",
             |s| {
                 slow(s, 60_000);
-                s.0.fleet = Fleet { slow: 2, shards: 101, ..s.0.fleet };
+                (s.0.fleet.slow, s.0.fleet.shards) = (2, 101);
             },
             Some("m-b"),
         ),

@@ -6,11 +6,12 @@
 
 use std::collections::BTreeMap;
 
-use understudy_wire::evidence::Millis;
+use understudy_wire::evidence::{Millis, Phase};
 use understudy_wire::{Epoch, ReplicaName};
 
 use super::assess::{Assessment, Verdict};
 use super::snapshot::Snapshot;
+use crate::sick_standby;
 
 /// What stopped holding and holds again within this time went on.
 const FLICKER: Millis = 5_000;
@@ -22,6 +23,8 @@ const TURNS: usize = 3;
 const TURNS_WITHIN: Millis = 60_000;
 /// Who contradicted others and does so again within this time went on.
 const SAME_TURN: Millis = 1_000;
+/// Less than this is no coming closer.
+const CLOSER: Millis = 1_000;
 /// What is over is told for this long.
 const TOLD_FOR: Millis = 5_000;
 
@@ -32,6 +35,7 @@ pub struct Course {
     slow: Option<Spell>,
     suspicion: Option<Suspicion>,
     dissent: BTreeMap<String, Dissent>,
+    strays: BTreeMap<ReplicaName, Stray>,
 }
 
 /// The same, as of one moment.
@@ -43,6 +47,8 @@ pub struct Past {
     pub cleared: Option<Cleared>,
     /// Observers that contradict the others, and how.
     pub dissenters: Vec<Dissenter>,
+    /// How long standbys that are far behind have not come closer.
+    pub stray_for: BTreeMap<ReplicaName, Millis>,
 }
 
 /// A suspicion that came to nothing.
@@ -74,6 +80,14 @@ pub enum Dissents {
     For(Millis),
     /// It began to so often within a minute.
     Times(usize),
+}
+
+/// A standby that is far behind: how far at the closest, since when, and when that was seen last.
+#[derive(Clone, Copy, Debug)]
+struct Stray {
+    closest: Millis,
+    since: Millis,
+    last: Millis,
 }
 
 /// A primary in doubt.
@@ -119,6 +133,25 @@ impl Course {
         self.slow = Spell::go_on(self.slow, a.verdict == Verdict::Slow, now);
         self.suspect(s, a, now);
         self.contradict(s, a, now);
+        self.stray(s, now);
+    }
+
+    fn stray(&mut self, s: &Snapshot, now: Millis) {
+        self.strays.retain(|name, stray| s.replicas.contains_key(name) && now.saturating_sub(stray.last) <= FLICKER);
+        for (name, _) in s.cast().filter(|(name, _)| s.status.primary.as_ref() != Some(*name)) {
+            let Some((server, age)) = s.fresh_report(name).filter(|(server, _)| server.phase == Phase::Running) else {
+                continue;
+            };
+            let Some(distance) = sick_standby::distance(s, server, age) else {
+                self.strays.remove(name);
+                continue;
+            };
+            let stray = self.strays.entry(name.clone()).or_insert(Stray { closest: distance, since: now, last: now });
+            if distance.saturating_add(CLOSER) < stray.closest {
+                (stray.closest, stray.since) = (distance, now);
+            }
+            stray.last = now;
+        }
     }
 
     fn suspect(&mut self, s: &Snapshot, a: &Assessment, now: Millis) {
@@ -184,6 +217,7 @@ impl Course {
             slow_for: self.slow.map_or(0, |spell| spell.last - spell.since),
             cleared: cleared.map(|suspicion| suspicion.worst.clone()),
             dissenters: self.dissenters(now),
+            stray_for: self.strays.iter().map(|(name, stray)| (name.clone(), stray.last - stray.since)).collect(),
         }
     }
 }

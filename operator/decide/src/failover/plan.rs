@@ -242,7 +242,7 @@ fn held_back(s: &Snapshot, a: &Assessment, d: &mut Draft) -> bool {
         d.note(Reason::Cooldown, message);
         return true;
     }
-    let fleet = s.fleet;
+    let fleet = &s.fleet;
     if fleet.suspect >= 3 && fleet.suspect * 5 > fleet.shards {
         d.note(
             Reason::FleetBreaker,

@@ -349,7 +349,7 @@ pub struct Node {
 }
 
 /// What the other shards look like.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fleet {
     /// Shards that have a primary.
     pub shards: usize,
@@ -361,6 +361,12 @@ pub struct Fleet {
     pub managers: usize,
     /// Those of them that are silent.
     pub silent: usize,
+    /// Replicas that are not condemned.
+    pub replicas: usize,
+    /// Those of them that are being made in the place of others and have not joined yet.
+    pub rebuilding: usize,
+    /// How many volumes are being filled on each node.
+    pub filling: BTreeMap<String, usize>,
 }
 
 impl Snapshot {

@@ -29,6 +29,8 @@ pub struct Thresholds {
     pub broken_standby_after: Millis,
     /// How long the volume of a standby may hang, or its server not answer its own manager, before it is replaced.
     pub stuck_standby_after: Millis,
+    /// How long a standby may be far behind without coming closer before it is replaced.
+    pub lagging_standby_after: Millis,
     /// How long a pod may be without a word from its manager before another is tried.
     pub unheard_after: Millis,
     /// The pause after a replacement failed as well; twice as long after each further one.
@@ -57,6 +59,7 @@ impl Default for Thresholds {
             lost_standby_after: 60_000,
             broken_standby_after: 15_000,
             stuck_standby_after: 60_000,
+            lagging_standby_after: 600_000,
             unheard_after: 180_000,
             replacement_pause: 30_000,
             slow_commit: 500,

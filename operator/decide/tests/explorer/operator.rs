@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use understudy_decide::decision::Subject;
 use understudy_decide::failover::snapshot::*;
-use understudy_decide::{Decision, Fact, Order, OrderKind, plan};
+use understudy_decide::{Decision, Fact, Order, OrderKind, pace, plan};
 use understudy_wire::evidence::*;
 use understudy_wire::order::Peers;
 use understudy_wire::{Epoch, Evidence, Observer, ReplicaName, Report, ShardName};
@@ -160,7 +160,7 @@ impl Operator {
             (name.clone(), self.replica(world, name, &rep))
         };
         let replicas: BTreeMap<_, _> = world.replicas.iter().map(view).collect();
-        let snapshot = Snapshot {
+        let mut snapshot = Snapshot {
             now: at(now),
             shard: ShardName::new("m"),
             uid: "shard".into(),
@@ -173,6 +173,8 @@ impl Operator {
                     unheard_after: 10_000,
                     broken_standby_after: 3_000,
                     stuck_standby_after: 6_000,
+                    lagging_standby_after: 8_000,
+                    cooldown: 10_000,
                     replacement_pause: 3_000,
                     ..Thresholds::default()
                 },
@@ -220,6 +222,8 @@ impl Operator {
                 past: self.course.past(now),
             },
         };
+        snapshot.fleet.replicas = snapshot.cast().count();
+        snapshot.fleet.rebuilding = pace::rebuilding(&snapshot);
         let decision = plan(&snapshot);
         self.course.see(&snapshot, &decision.assessment, now);
         if let Some((_, _, outcome @ None)) = &mut self.reprobe

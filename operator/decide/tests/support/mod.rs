@@ -171,7 +171,7 @@ impl Scene {
             log: [(("samples".to_owned(), 0), 0)].into(),
             feeds: BTreeMap::new(),
             nodes: BTreeMap::new(),
-            fleet: Fleet { shards: 8, managers: 24, ..Fleet::default() },
+            fleet: Fleet { shards: 8, managers: 24, replicas: 24, ..Fleet::default() },
             memory: Memory { awake: 3_600_000, office_known: 3_600_000, ..Memory::default() },
         });
         for (number, letter) in (1..).zip(["a", "b", "c"]) {
