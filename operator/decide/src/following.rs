@@ -19,8 +19,8 @@ const RETRY: Millis = 3_000;
 const BUILD_BEGINS_WITHIN: Millis = 5_000;
 /// A standby is taken for one whose replication was read, and whose volume took a write, no longer ago than this.
 const IN_USE: Millis = 10_000;
-/// A standby may be a donor when it is no more than this behind.
-const DONOR_DELAY: Millis = 10_000;
+/// A standby may be a donor, and counts as a copy, when it is no more than this behind.
+pub(crate) const DONOR_DELAY: Millis = 10_000;
 
 /// Orders to everybody but the primary, and the peers of everybody.
 pub(crate) fn plan(s: &Snapshot, primary: &ReplicaName, d: &mut Draft) {
@@ -183,8 +183,14 @@ fn donor(s: &Snapshot, name: &ReplicaName, primary: &ReplicaName, d: &Draft) -> 
     };
     // One that has its data and is about to follow is worth waiting for; one that never gets there is replaced.
     let about_to_follow = s.cast().filter(|(other, _)| *other != name && *other != primary).any(|(other, _)| {
-        let phase = s.fresh_report(other).map(|(server, _)| &server.phase);
-        matches!(phase, Some(Phase::Starting | Phase::Running)) && !standbys.contains(&other)
+        let strays =
+            s.memory.past.stray_for.get(other).copied().unwrap_or(0) >= s.policy.thresholds.broken_standby_after;
+        let is_sick = || strays || errant_against(s, primary, other).is_some();
+        match s.fresh_report(other).map(|(server, _)| &server.phase) {
+            Some(Phase::Starting) => true,
+            Some(Phase::Running) => !standbys.contains(&other) && !is_sick(),
+            Some(_) | None => false,
+        }
     });
     match free {
         Some(standby) => taken(standby),

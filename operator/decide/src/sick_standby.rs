@@ -10,11 +10,8 @@ use crate::decision::{Draft, Reason, Sentence};
 use crate::failover::assess::{Assessment, phase_words};
 use crate::failover::signature::volume_error;
 use crate::failover::snapshot::{Replica, Snapshot};
-use crate::following::{errant_against, is_good_copy, replicates};
+use crate::following::{DONOR_DELAY, errant_against, is_good_copy, replicates};
 use crate::replication_error::ReplicationError;
-
-/// A standby further behind than this is lagging, in milliseconds: as far as one may be that is promoted on trust.
-const LAGGING: Millis = 60_000;
 
 /// Why a standby should be replaced, if it should.
 pub(crate) fn sentence(
@@ -127,7 +124,7 @@ fn lost(
 pub(crate) fn distance(s: &Snapshot, server: &Server, age: Millis) -> Option<Millis> {
     let replication = server.replication.as_ref().filter(|_| replicates(s, server));
     let delay = replication.and_then(|read| Some(read.value.delay? + read.age + age));
-    Some(delay.unwrap_or(Millis::MAX)).filter(|delay| *delay > LAGGING)
+    Some(delay.unwrap_or(Millis::MAX)).filter(|delay| *delay > DONOR_DELAY)
 }
 
 /// A standby that does not come closer to its primary. When none of the others keeps up either, it is the primary or the way to it.
@@ -136,7 +133,7 @@ fn lagging(s: &Snapshot, a: &Assessment, primary: &ReplicaName, name: &ReplicaNa
     s.memory.past.stray_for.get(name).filter(|stray| **stray >= after)?;
     let others = || s.cast().filter(|(other, _)| *other != name && *other != primary);
     let others_keep_up = a.verdict.commits() && others().any(|(other, _)| is_good_copy(s, primary, other));
-    let (limit, minutes) = (LAGGING / 1_000, after / 60_000);
+    let (limit, minutes) = (DONOR_DELAY / 1_000, after / 60_000);
     others_keep_up.then(|| {
         let why = format!(
             "it has been more than {limit} s behind for {minutes} min and comes no closer, while another keeps up"

@@ -212,6 +212,39 @@ fn no_more_than_two_volumes_are_filled_on_a_node() {
 }
 
 #[test]
+fn nobody_waits_for_a_donor_that_will_not_be_one() {
+    type Case = (&'static str, fn(&mut Scene), bool);
+    let cases: &[Case] = &[
+        ("it is about to follow", |s| delay(s, "b", None), false),
+        (
+            "it has been about to for long",
+            |s| {
+                delay(s, "b", None);
+                s.0.memory.past.stray_for.insert(name("b"), 15_000);
+            },
+            true,
+        ),
+        (
+            "it has transactions of its own, and is not replaced before this one is there",
+            |s| {
+                s.server("b", |server| server.executed.as_mut().expect("read").value = gtids("b", 3));
+                s.replica("c", |replica| replica.replaces = Some(name("x")));
+                s.label("c", "spare");
+            },
+            true,
+        ),
+    ];
+    for (case, spoil, builds) in cases {
+        let mut scene = Scene::well();
+        scene.server("c", |server| {
+            (server.phase, server.executed, server.replication) = (Phase::Empty, None, None);
+        });
+        spoil(&mut scene);
+        assert_eq!(scene.order_to("c", OrderKind::Build).is_some(), builds, "{case}: {:?}", scene.plan().notes);
+    }
+}
+
+#[test]
 fn a_rebuild_counts_until_it_has_joined_or_comes_to_nothing() {
     type Case = (&'static str, fn(&mut Scene), usize);
     let cases: &[Case] = &[
@@ -296,6 +329,6 @@ fn a_standby_strays_for_as_long_as_it_comes_no_closer() {
     assert_eq!(after(&scene, 2_000), Some(3_000), "further away is no coming closer");
     delay(&mut scene, "b", None);
     assert_eq!(after(&scene, 2_000), Some(5_000), "nor is what nobody knows");
-    delay(&mut scene, "b", Some(59_000));
+    delay(&mut scene, "b", Some(9_000));
     assert_eq!(after(&scene, 200), None);
 }
