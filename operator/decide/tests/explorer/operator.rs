@@ -23,8 +23,20 @@ pub struct Sent {
     pub outcome: OrderOutcome,
 }
 
+/// An operator that was paused between its decision and its steps.
+pub struct Asleep {
+    pub until: Millis,
+    pub operator: Operator,
+    pub decision: Decision,
+    pub snapshot: Snapshot,
+}
+
 pub struct Operator {
     pub generation: u64,
+    /// The version of the status that it decided on, or wrote.
+    pub seen: u64,
+    /// Whether something that cannot be taken back was not done in this turn: nothing is recorded then.
+    pub void: bool,
     started: Millis,
     /// Latest report of each observer and when it came.
     heard: BTreeMap<String, (Report, Millis, Option<String>)>,
@@ -46,6 +58,8 @@ impl Operator {
     pub fn new(generation: u64, now: Millis) -> Self {
         Self {
             generation,
+            seen: 0,
+            void: false,
             started: now,
             heard: BTreeMap::new(),
             connected: BTreeMap::new(),
@@ -137,6 +151,7 @@ impl Operator {
 
     pub fn decide(&mut self, world: &mut World) -> (Decision, Snapshot) {
         let now = world.now;
+        (self.seen, self.void) = (world.version, false);
         let status = world.status.clone();
         match (&status.transition, &self.transition) {
             (Some(t), Some((epoch, _))) if t.epoch == *epoch => {}
@@ -188,9 +203,9 @@ impl Operator {
                 .map(|(report, heard, node)| Received { report: report.clone(), age: now - heard, node: node.clone() })
                 .collect(),
             requests: world.requests.clone(),
-            records: Vec::new(),
+            records: world.open_records(),
             consumers: ["store".to_owned()].into(),
-            log: [(("samples".to_owned(), 0), 0)].into(),
+            log: [(("samples".to_owned(), 0), world.earliest)].into(),
             feeds: BTreeMap::new(),
             nodes: world.nodes[..world.nowhere()]
                 .iter()
