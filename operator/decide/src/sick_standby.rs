@@ -8,6 +8,7 @@ use understudy_wire::evidence::{Millis, Phase, Server};
 
 use crate::decision::{Draft, Reason, Sentence};
 use crate::failover::assess::{Assessment, phase_words};
+use crate::failover::plan::AGAIN;
 use crate::failover::signature::volume_error;
 use crate::failover::snapshot::{Replica, Snapshot};
 use crate::following::{DONOR_DELAY, errant_against, is_good_copy, replicates};
@@ -106,7 +107,7 @@ fn lost(
     }
     if s.fleet.managers >= 4 && s.fleet.silent * 2 > s.fleet.managers {
         let message = format!(
-            "{} of {} managers are silent: {name} is not replaced, the trouble may be the operator's own",
+            "{} of {} managers are silent: {name} is not replaced, the trouble may be the operator's own. {AGAIN}",
             s.fleet.silent, s.fleet.managers
         );
         d.note_about(Reason::ObserverSuspect, name, message);

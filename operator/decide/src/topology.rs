@@ -7,6 +7,7 @@ use understudy_wire::ReplicaName;
 
 use crate::decision::{Draft, NewReplica, Reason, Role, Sentence, Step};
 use crate::failover::assess::{Assessment, Cause};
+use crate::failover::plan::AGAIN;
 use crate::failover::snapshot::{Fact, Kind, Replica, Snapshot};
 use crate::following::is_good_copy;
 use crate::ledger;
@@ -212,7 +213,9 @@ fn condemn(
         d.note_about(
             Reason::LastCopyKept,
             name,
-            format!("{name} should be replaced ({why}), but it may be the last good copy"),
+            format!(
+                "{name} should be replaced ({why}), but it may be the last good copy. {AGAIN}, and it is replaced once another copy is there"
+            ),
         );
         return;
     }
@@ -261,7 +264,8 @@ fn scale_down(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft
     let good_left = good_left.filter(|(other, _)| is_good_copy(s, primary, other)).count();
     // With one replica asked for, the primary is the copy that stays.
     if good_left == 0 && s.policy.replicas > 1 {
-        d.note_about(Reason::LastCopyKept, name, "not scaled down: no other standby is intact");
+        let message = format!("{name} is not taken away: no other standby is intact. {AGAIN}");
+        d.note_about(Reason::LastCopyKept, name, message);
         return;
     }
     condemn(

@@ -17,6 +17,9 @@ pub const REQUEST_PATIENCE: Millis = 30_000;
 /// A dead primary without a candidate is left alone for this long, so that others can come forward.
 pub const LAST_COPY_PATIENCE: Millis = 5_000;
 
+/// When what is not done now is looked at again, for a person.
+pub(crate) const AGAIN: &str = "It is looked at again with every report";
+
 /// Plans the change of primary, if there is to be one.
 pub(crate) fn plan(s: &Snapshot, a: &Assessment, d: &mut Draft) {
     match (&s.status.transition, &s.status.primary) {
@@ -102,7 +105,10 @@ fn leave(s: &Snapshot, a: &Assessment, primary: &ReplicaName, cause: &str, d: &m
     let ranking = rank(s, Some(primary), &[primary]);
     match ranking.choose(None).filter(|candidate| in_time(s, candidate)).cloned() {
         Some(to) => claim(s, a, Change::new(Kind::Switchover, primary, &to.name, cause), ranking, d),
-        None => d.note(Reason::NoCandidate, format!("{primary} is leaving and cannot hand over: {}", ranking.words())),
+        None => {
+            let words = ranking.words();
+            d.note(Reason::NoCandidate, format!("{primary} is leaving and cannot hand over: {words}. {AGAIN}"));
+        }
     }
 }
 
@@ -247,8 +253,8 @@ fn held_back(s: &Snapshot, a: &Assessment, d: &mut Draft) -> bool {
         d.note(
             Reason::FleetBreaker,
             format!(
-                "{} of {} shards are suspect at once, which is a shared cause: only HARD evidence counts. It is looked at again \
-                 with every report, and within a minute. Seen: {}. {}",
+                "{} of {} shards are suspect at once, which is a shared cause: only HARD evidence counts. {AGAIN}, \
+                 and the shards that were suspect before count for a minute. Seen: {}. {}",
                 fleet.suspect,
                 fleet.shards,
                 a.message(),
@@ -270,7 +276,10 @@ pub(crate) fn nobody_else(s: &Snapshot, primary: &ReplicaName, ranking: &Ranking
         d.note(reason, format!("nobody can take over from {primary}: {by_hand}. Seen: {words}"));
     } else {
         d.doing("waiting for a replica that can be promoted");
-        d.note(reason, format!("nobody can take over from {primary}: {words}"));
+        d.note(
+            reason,
+            format!("nobody can take over from {primary}: {words}. {AGAIN}, and whoever can takes over at once"),
+        );
     }
     start_again(s, d);
 }

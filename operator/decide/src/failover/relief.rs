@@ -11,7 +11,7 @@ use understudy_wire::evidence::Server;
 use super::assess::{Assessment, Seconds, Verdict};
 use super::candidate::{Candidate, Ranking, rank};
 use super::cooldown;
-use super::plan::{Change, by_hand, claim, hands_over, in_time};
+use super::plan::{AGAIN, Change, by_hand, claim, hands_over, in_time};
 use super::snapshot::{Kind, Mode, Snapshot};
 use crate::decision::{Draft, Reason};
 use crate::space;
@@ -45,7 +45,7 @@ pub(crate) fn plan(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut 
         d.note_about(Reason::SwitchoverWithheld, primary, message);
     };
     if let Some(why) = not_its_own(s, strain, server) {
-        return withheld(d, &format!("{why}. It is looked at again with every report"));
+        return withheld(d, &format!("{why}. {AGAIN}"));
     }
     if s.policy.mode != Mode::Automatic {
         let mode = s.policy.mode;
@@ -62,7 +62,7 @@ pub(crate) fn plan(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut 
     let relieves = |candidate: &&Candidate| in_time(s, candidate) && relieves(s, strain, server, candidate);
     let Some(to) = ranking.fit.iter().find(relieves).map(|candidate| candidate.name.clone()) else {
         let nobody = nobody(s, strain, &ranking);
-        return withheld(d, &format!("{nobody}. It is looked at again with every report"));
+        return withheld(d, &format!("{nobody}. {AGAIN}"));
     };
     if !hands_over(s, a, primary) {
         return withheld(d, &"its manager cannot be told. It is looked at again as soon as that is connected");
