@@ -225,10 +225,10 @@ fn wait_for_pause(s: &Snapshot, a: &Assessment, primary: &ReplicaName, pause: Pa
     d.doing(format!("waiting until {until}: {in_a_row} primaries died one after the other"));
     let message = format!(
         "{primary} is {}, and {in_a_row} failovers followed each other before the shard had all its copies again: what ended them may \
-         end the next as well. It is failed over at {until}. Seen: {}. {}",
+         end the next as well. It is failed over at {until}. {} Seen: {}",
         a.verdict.state(),
-        a.message(),
-        by_hand(s, Kind::Failover)
+        by_hand(s, Kind::Failover),
+        a.message()
     );
     d.note(Reason::FailoverPaced, message);
 }
@@ -242,7 +242,7 @@ fn held_back(s: &Snapshot, a: &Assessment, d: &mut Draft) -> bool {
         ));
         let message = format!(
             "the primary was changed a moment ago: only HARD evidence counts, and this is looked at again at {until}, when the \
-             cooldown is over. Seen: {}. {by_hand}",
+             cooldown is over. {by_hand} Seen: {}",
             a.message()
         );
         d.note(Reason::Cooldown, message);
@@ -254,11 +254,11 @@ fn held_back(s: &Snapshot, a: &Assessment, d: &mut Draft) -> bool {
             Reason::FleetBreaker,
             format!(
                 "{} of {} shards are suspect at once, which is a shared cause: only HARD evidence counts. {AGAIN}, \
-                 and the shards that were suspect before count for a minute. Seen: {}. {}",
+                 and the shards that were suspect before count for a minute. {} Seen: {}",
                 fleet.suspect,
                 fleet.shards,
-                a.message(),
-                by_hand(s, Kind::Failover)
+                by_hand(s, Kind::Failover),
+                a.message()
             ),
         );
         return true;
