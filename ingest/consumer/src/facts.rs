@@ -256,6 +256,28 @@ mod tests {
     }
 
     #[test]
+    fn a_pause_of_this_very_process_is_told_for_as_long_as_it_may_look_like_silence_of_the_server() {
+        let start = Instant::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let facts = Facts::new("pod", start);
+        facts.about(Some(&ReplicaName::new("a")));
+        let turn_until = |from: u64, until: u64| (from..=until).step_by(250).for_each(|ms| facts.tick(at(ms)));
+        let is_suspect = |now: u64| {
+            let report = facts.report(at(now));
+            report.own_gap > 2 * report.interval
+        };
+        turn_until(250, 1_000);
+        assert!(!is_suspect(1_000));
+        // Stopped until 4 s: what was under way seems to have had no answer, and this may be told before the loop turns again.
+        facts.failed(&StepError::timeout("commit", Stage::Commit), at(4_000));
+        assert!(is_suspect(4_000));
+        turn_until(4_010, 9_000);
+        assert!(is_suspect(9_000));
+        turn_until(9_250, 9_500);
+        assert!(!is_suspect(9_500), "by now another attempt has shown how the server is");
+    }
+
+    #[test]
     fn a_step_under_way_is_told_with_its_age() {
         let now = Instant::now();
         let facts = Facts::new("pod", now);

@@ -3,10 +3,12 @@
 use std::fmt;
 
 use mysql_async::{DriverError, Error, IoError};
-use understudy_wire::evidence::{ProbeError, Stage};
+use understudy_wire::evidence::{Limit, ProbeError, Stage};
 
-/// Too many connections; too many of this account.
-const TOO_MANY: [u16; 2] = [1040, 1203];
+/// Too many connections.
+const TOO_MANY: u16 = 1040;
+/// Too many of this account; another limit of this account.
+const TOO_MANY_OF_ACCOUNT: [u16; 2] = [1203, 1226];
 /// The server is read-only, one way or the other.
 const READ_ONLY: [u16; 2] = [1290, 1836];
 /// A lock was not given in time; a deadlock was broken.
@@ -68,7 +70,12 @@ fn say(error: &ProbeError) -> impl fmt::Display + '_ {
             match self.0 {
                 ProbeError::Timeout => f.write_str("no answer within the deadline"),
                 ProbeError::Refused { message } => write!(f, "connection refused or lost: {message}"),
-                ProbeError::TooManyConnections => f.write_str("the server has no connection left"),
+                ProbeError::TooManyConnections { whose: Limit::Server } => {
+                    f.write_str("the server has no connection left")
+                }
+                ProbeError::TooManyConnections { whose: Limit::Account } => {
+                    f.write_str("the server has no connection left for this account")
+                }
                 ProbeError::ReadOnly => f.write_str("the server is read-only"),
                 ProbeError::Server { code, message } => write!(f, "error {code}: {message}"),
                 ProbeError::Other { message } => f.write_str(message),
@@ -80,7 +87,10 @@ fn say(error: &ProbeError) -> impl fmt::Display + '_ {
 
 fn classify(error: &Error) -> ProbeError {
     match error {
-        Error::Server(e) if TOO_MANY.contains(&e.code) => ProbeError::TooManyConnections,
+        Error::Server(e) if e.code == TOO_MANY => ProbeError::TooManyConnections { whose: Limit::Server },
+        Error::Server(e) if TOO_MANY_OF_ACCOUNT.contains(&e.code) => {
+            ProbeError::TooManyConnections { whose: Limit::Account }
+        }
         Error::Server(e) if READ_ONLY.contains(&e.code) => ProbeError::ReadOnly,
         Error::Server(e) => ProbeError::Server { code: e.code, message: e.message.clone() },
         Error::Io(IoError::Io(e)) => ProbeError::Refused { message: e.to_string() },
@@ -99,9 +109,11 @@ mod tests {
     fn an_answer_of_the_server_is_told_from_silence() {
         let server = |code| Error::Server(ServerError { code, message: "m".into(), state: "HY000".into() });
         let lost = || Error::Io(IoError::Io(std::io::Error::other("reset")));
-        let cases: [(&str, Error, ProbeError, bool); 6] = [
-            ("too many connections", server(1040), ProbeError::TooManyConnections, false),
-            ("too many of the account", server(1203), ProbeError::TooManyConnections, false),
+        let full = |whose| ProbeError::TooManyConnections { whose };
+        let cases: [(&str, Error, ProbeError, bool); 7] = [
+            ("too many connections", server(1040), full(Limit::Server), false),
+            ("too many of the account", server(1203), full(Limit::Account), false),
+            ("a limit of the account", server(1226), full(Limit::Account), false),
             ("read only by option", server(1290), ProbeError::ReadOnly, true),
             ("read only by mode", server(1836), ProbeError::ReadOnly, true),
             ("any other code", server(1146), ProbeError::Server { code: 1146, message: "m".into() }, true),

@@ -1,6 +1,7 @@
 //! `cargo lab test`: every test of this repository, in three tiers, each with what it needs. Runs cargo.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
@@ -11,6 +12,7 @@ use super::access::Access;
 use super::{build, collect, install, prometheus};
 use crate::artifacts::{self, HELM};
 use crate::cargo;
+use crate::fault;
 use crate::paths::Paths;
 use crate::product::{self, Profile};
 use crate::progress::{Ui, clock};
@@ -34,6 +36,9 @@ pub struct Options {
     /// Only this tier; by default all three.
     #[arg(long, value_enum)]
     tier: Option<Tier>,
+    /// Leave out the end-to-end tests that take long.
+    #[arg(long)]
+    quick: bool,
     /// Only tests whose names contain this.
     filter: Option<String>,
 }
@@ -43,17 +48,26 @@ pub struct Options {
 const API: &str = "real_*";
 const E2E: &str = "e2e";
 
+/// The end-to-end tests that `--quick` leaves out, by their files.
+const LONG: [&str; 4] = ["api_server_away", "second_failure", "sick_standby", "zombie"];
+
 /// Runs the tiers asked for. Every target is run, whatever became of those before it.
 pub fn run(options: &Options, paths: &Paths, ui: &Ui) -> Result<ExitCode> {
     let tiers = options.tier.map_or_else(|| vec![Tier::Unit, Tier::Api, Tier::E2e], |tier| vec![tier]);
     let mut failed = Vec::new();
+    let mut reasons = Vec::new();
     for tier in tiers {
         let began = Instant::now();
         let before = failed.len();
         match tier {
             Tier::Unit => unit(options, paths, ui, &mut failed)?,
             Tier::Api => api_tier(options, paths, ui, &mut failed)?,
-            Tier::E2e => e2e(options, paths, ui, &mut failed)?,
+            Tier::E2e => {
+                if let Some(why) = e2e(options, paths, ui)? {
+                    failed.push("e2e");
+                    reasons = why;
+                }
+            }
         }
         let outcome = if failed.len() == before { "passed" } else { "FAILED" };
         ui.say(&format!("tier {}: {outcome} in {}", tier.name(), clock(began.elapsed())));
@@ -62,6 +76,8 @@ pub fn run(options: &Options, paths: &Paths, ui: &Ui) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     ui.say(&format!("failed: {}", failed.join(", ")));
+    // Last of all, as nobody looks for them between the lines of the tests that came after.
+    reasons.iter().for_each(|reason| ui.say(reason));
     Ok(ExitCode::FAILURE)
 }
 
@@ -102,18 +118,56 @@ fn api_tier(options: &Options, paths: &Paths, ui: &Ui, failed: &mut Vec<&'static
     Ok(())
 }
 
-fn e2e(options: &Options, paths: &Paths, ui: &Ui, failed: &mut Vec<&'static str>) -> Result<()> {
+/// Why tests failed, each by its name; None when none did.
+fn e2e(options: &Options, paths: &Paths, ui: &Ui) -> Result<Option<Vec<String>>> {
     let environment = prepare(paths, ui, Profile::Dev)?;
+    let reasons = paths.dot_lab().join("failed-tests");
+    if reasons.exists() {
+        fs::remove_dir_all(&reasons).with_context(|| format!("cannot clear {}", reasons.display()))?;
+    }
+    fs::create_dir_all(&reasons).with_context(|| format!("cannot create {}", reasons.display()))?;
     ui.say(&format!("tier e2e: cargo test --workspace --test {E2E}"));
     let mut command = end_to_end(paths, &environment);
+    command.env("UNDERSTUDY_E2E_FAILURES", &reasons);
     command.args(&options.filter).args(["--", "--test-threads=1", "--nocapture"]);
-    let access = Access::lab(paths);
-    if !command.status().context("cannot run cargo")?.success() {
-        failed.push("e2e");
-        let dir = collect::everything(&access, paths)?;
-        ui.say(&format!("logs and objects of the cluster are in {}", dir.display()));
+    if options.quick {
+        command.args(LONG.iter().flat_map(|file| ["--skip".to_owned(), format!("{file}::")]));
     }
-    collect::delete_test_namespaces(&access)
+    let access = Access::lab(paths);
+    if command.status().context("cannot run cargo")?.success() {
+        collect::delete_test_namespaces(&access)?;
+        return Ok(None);
+    }
+    let why = kept(&reasons);
+    // What follows may find a cluster that is as broken as the tests left it, and must not hide why they failed.
+    if let Err(error) = after_failure(&access, paths, ui, &why) {
+        ui.say(&format!("cannot collect everything: {error:#}"));
+    }
+    Ok(Some(why))
+}
+
+/// Takes out the faults that a test did not, and collects what a person needs.
+fn after_failure(access: &Access, paths: &Paths, ui: &Ui, why: &[String]) -> Result<()> {
+    if !fault::active(paths)?.is_empty() {
+        fault::heal(paths, ui)?;
+    }
+    let dir = collect::everything(access, paths)?;
+    ui.say(&format!("logs and objects of the cluster are in {}", dir.display()));
+    let file = dir.join("failed-tests.txt");
+    fs::write(&file, why.join("\n") + "\n").with_context(|| format!("cannot write {}", file.display()))?;
+    collect::delete_test_namespaces(access)
+}
+
+/// What tests left in this folder, each in a file of its name.
+fn kept(folder: &Path) -> Vec<String> {
+    let files = fs::read_dir(folder).into_iter().flatten().flatten();
+    let read = |file: fs::DirEntry| {
+        let text = fs::read_to_string(file.path()).ok()?;
+        Some(format!("{}: {}", file.file_name().to_string_lossy(), text.trim_end()))
+    };
+    let mut all: Vec<_> = files.filter_map(read).collect();
+    all.sort();
+    all
 }
 
 /// The cluster, the images and the charts, and the environment by which the end-to-end tests find them.
@@ -141,6 +195,9 @@ pub fn prepare(paths: &Paths, ui: &Ui, profile: Profile) -> Result<Vec<(&'static
 pub fn end_to_end(paths: &Paths, environment: &[(&'static str, String)]) -> Command {
     let mut command = cargo_test(paths, E2E);
     command.envs(environment.iter().map(|(name, value)| (name, value)));
+    // A test fails with words that say what and where; a backtrace of its runtime hides them.
+    let backtrace = std::env::var("UNDERSTUDY_E2E_BACKTRACE").unwrap_or_else(|_| "0".into());
+    command.env("RUST_BACKTRACE", backtrace).env_remove("RUST_LIB_BACKTRACE");
     command
 }
 
@@ -155,9 +212,6 @@ fn cargo_test(paths: &Paths, targets: &str) -> Command {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::path::Path;
-
     use super::*;
 
     /// The name of each `[[test]]` in a manifest that has `test = false` or asks for a feature.
@@ -194,6 +248,24 @@ mod tests {
         let prefix = API.trim_end_matches('*');
         let lost: Vec<_> = found.iter().filter(|name| *name != E2E && !name.starts_with(prefix)).collect();
         assert!(lost.is_empty(), "no tier runs {lost:?}");
+    }
+
+    #[test]
+    fn every_test_that_is_called_long_exists() {
+        let main = Path::new(env!("CARGO_MANIFEST_DIR")).join("../operator/e2e/tests/e2e/main.rs");
+        let main = fs::read_to_string(main).unwrap();
+        for file in LONG {
+            assert!(main.lines().any(|line| line == format!("mod {file};")), "{file}");
+        }
+    }
+
+    #[test]
+    fn why_tests_failed_is_told_test_by_test() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(kept(&dir.path().join("nothing")).is_empty());
+        fs::write(dir.path().join("b::second"), "refused\npanicked\n").unwrap();
+        fs::write(dir.path().join("a::first"), "not within 20 s\n").unwrap();
+        assert_eq!(kept(dir.path()), ["a::first: not within 20 s", "b::second: refused\npanicked"]);
     }
 
     #[test]

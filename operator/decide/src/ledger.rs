@@ -12,6 +12,8 @@ use crate::topology::is_redundant;
 
 /// Seconds for which a record stays open for the first commit after a change. A busy consumer takes one or two.
 const COMMIT_PATIENCE: i64 = 30;
+/// What a record says that was never begun. It does not take the place of anything that was said.
+const UNTOLD: &str = "why it was decided is not known: the operator that did ended before it could say so";
 
 /// Completes the records of changes after which a primary took office.
 pub(crate) fn close(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft) {
@@ -42,6 +44,7 @@ fn update(s: &Snapshot, record: &Record) -> RecordUpdate {
     // What was published counts more than what the record got to know before the operator was restarted.
     let published = published(s, record);
     let kind = published.map_or(record.kind, |change| change.kind);
+    let is_begun = record.steps.contains(&Milestone::Claimed.to_string());
     RecordUpdate {
         name: record.name.clone(),
         kind,
@@ -49,7 +52,7 @@ fn update(s: &Snapshot, record: &Record) -> RecordUpdate {
         from: published.and_then(|change| change.from.clone()).or_else(|| record.from.clone()),
         to: published.and(s.status.primary.clone()).or_else(|| record.to.clone()),
         cause: published.and_then(|change| change.cause.clone()),
-        message: None,
+        message: (!is_begun).then(|| UNTOLD.to_owned()),
         phase: Phase::Rebuilding,
         result: Some(if kind == Kind::Confirm { Outcome::Confirmed } else { Outcome::Succeeded }),
         entries: Vec::new(),
@@ -65,7 +68,12 @@ fn milestones(s: &Snapshot, primary: &ReplicaName, record: &Record, update: &mut
         // It may be another operator that comes to write it down.
         let at = published(s, record).and_then(|change| change.at);
         let ago = at.map_or(0, |at| s.now.as_millisecond().saturating_sub(at.as_millisecond()));
-        update.entries.push(Entry::ago(Milestone::Routed, epoch, Millis::try_from(ago).unwrap_or(0)));
+        let ago = Millis::try_from(ago).unwrap_or(0);
+        if !has(Milestone::Promoted) {
+            // When exactly is gone with whoever was told; not later than the route, which points at nobody who was not.
+            update.entries.push(Entry::ago(Milestone::Promoted, epoch, ago));
+        }
+        update.entries.push(Entry::ago(Milestone::Routed, epoch, ago));
     }
     if !has(Milestone::FirstCommit)
         && let Some(ago) = first_commit(s, primary)

@@ -232,8 +232,13 @@ fn each_signature_gives_its_verdict() {
         ),
         (
             "out of connections",
-            |s| s.all_say(&fails(Stage::Auth, ProbeError::TooManyConnections, 20_000)),
+            |s| s.all_say(&fails(Stage::Auth, ProbeError::TooManyConnections { whose: Limit::Server }, 20_000)),
             Verdict::Saturated,
+        ),
+        (
+            "the account of the observers has reached its limit, and that says nothing of the server",
+            |s| s.all_say(&fails(Stage::Auth, ProbeError::TooManyConnections { whose: Limit::Account }, 20_000)),
+            Verdict::Unknown,
         ),
         (
             "the heartbeat waits for a lock",
@@ -287,6 +292,23 @@ fn the_message_says_who_saw_what() {
          consumer store-m-0: refused at tcp, operator understudy-0: refused at tcp; committed by peer m-b: commits, \
          peer m-c: commits, consumer store-m-0: commits, operator understudy-0: commits"
     );
+}
+
+#[test]
+fn the_message_names_who_holds_the_lock_that_commits_wait_for() {
+    let mut scene = Scene::well();
+    scene.all_say(&fails(Stage::Commit, ProbeError::Server { code: 1205, message: "lock wait".into() }, 20_000));
+    let holder = LockHolder {
+        connection: Some(7),
+        user: "someone@10.0.0.9".into(),
+        locked: "GLOBAL".into(),
+        ..LockHolder::default()
+    };
+    scene.server("a", |server| server.lock_holder = Some(Aged { age: 10, value: holder }));
+    let assessment = assess(&scene.0, &name("a"));
+    assert_eq!(assessment.verdict, Verdict::Saturated);
+    let said = "commits wait for someone@10.0.0.9 (connection 7), who holds a lock: GLOBAL";
+    assert!(assessment.own.ends_with(said), "{}", assessment.own);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use understudy_decide::failover::record::{Milestone, Phase as RecordPhase};
 use understudy_decide::failover::snapshot::*;
 use understudy_decide::{Fact, Reason, Step};
 use understudy_wire::Epoch;
-use understudy_wire::evidence::{Aged, Phase, ProbeError, Stage};
+use understudy_wire::evidence::{Aged, Limit, Phase, ProbeError, Stage};
 
 #[test]
 fn a_shard_that_is_well_needs_nothing() {
@@ -478,7 +478,12 @@ fn the_record_tells_how_old_each_word_was_and_where_each_replica_is() {
     scene.report(&manager("a")).age = 340;
     scene.server("a", |server| server.phase = Phase::Exited { code: None, signal: Some(9), age: 60 });
     scene.silent("c", 5_000);
-    scene.says(&consumer(), "a", Some(fails(Stage::Auth, ProbeError::TooManyConnections, 300)), None);
+    scene.says(
+        &consumer(),
+        "a",
+        Some(fails(Stage::Auth, ProbeError::TooManyConnections { whose: Limit::Server }, 300)),
+        None,
+    );
     scene.report(&consumer()).age = 70;
     let decision = scene.plan();
     let grounds = decision.records[0].grounds.as_ref().expect("what was known");

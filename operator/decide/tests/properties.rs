@@ -96,7 +96,7 @@ fn apply(scene: &mut Scene, harm: &Harm) {
                 1 => unreachable(since),
                 2 => fails(Stage::Greeting, ProbeError::Timeout, since),
                 3 => fails(Stage::Commit, ProbeError::ReadOnly, since),
-                4 => fails(Stage::Auth, ProbeError::TooManyConnections, since),
+                4 => fails(Stage::Auth, ProbeError::TooManyConnections { whose: Limit::Server }, since),
                 _ => commits(),
             };
             if committed.is_some() {

@@ -1,5 +1,6 @@
 //! Counting changes of a shard's status, so that a fault can be placed between two of them. I/O.
 
+use std::fmt::Display;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -31,6 +32,43 @@ impl Changes {
         Ok(Self { events: Box::pin(events), count: Count { last, seen: 0 } })
     }
 
+    /// The next change; the shard as it is then.
+    pub async fn next(&mut self) -> Result<Shard> {
+        loop {
+            match self.events.next().await.context("the watch ended")?? {
+                WatchEvent::Added(shard) | WatchEvent::Modified(shard) => {
+                    if self.count.see(shard.status.clone()) {
+                        return Ok(shard);
+                    }
+                }
+                WatchEvent::Bookmark(_) => {}
+                WatchEvent::Deleted(_) => bail!("the shard was deleted"),
+                WatchEvent::Error(status) => bail!("the watch failed: {status}"),
+            }
+        }
+    }
+
+    /// The first change after which `holds`, within `limit`.
+    pub async fn until(
+        &mut self,
+        what: impl Display,
+        limit: Duration,
+        mut holds: impl FnMut(&Shard) -> bool,
+    ) -> Result<Shard> {
+        let mut last = "as it was".to_owned();
+        let waiting = async {
+            loop {
+                let shard = self.next().await?;
+                if holds(&shard) {
+                    return Ok::<_, anyhow::Error>(shard);
+                }
+                last = see::shard(&shard);
+            }
+        };
+        let waited = tokio::time::timeout(limit, waiting).await;
+        waited.with_context(|| format!("{what}: not within {} s; last seen: {last}", limit.as_secs()))?
+    }
+
     /// Waits for the n-th change; what the status said then.
     pub async fn nth(&mut self, n: u64, limit: Duration) -> Result<String> {
         let waited = tokio::time::timeout(limit, self.wait(n)).await;
@@ -41,15 +79,7 @@ impl Changes {
     async fn wait(&mut self, n: u64) -> Result<String> {
         let mut last = "as it was".to_owned();
         while self.count.seen < n {
-            match self.events.next().await.context("the watch ended")?? {
-                WatchEvent::Added(shard) | WatchEvent::Modified(shard) => {
-                    last = see::shard(&shard);
-                    self.count.see(shard.status);
-                }
-                WatchEvent::Bookmark(_) => {}
-                WatchEvent::Deleted(_) => bail!("the shard was deleted"),
-                WatchEvent::Error(status) => bail!("the watch failed: {status}"),
-            }
+            last = see::shard(&self.next().await?);
         }
         Ok(last)
     }
@@ -62,11 +92,14 @@ struct Count {
 }
 
 impl Count {
-    fn see(&mut self, status: Option<ShardStatus>) {
-        if status != self.last {
+    /// Whether this is a change.
+    fn see(&mut self, status: Option<ShardStatus>) -> bool {
+        let is_change = status != self.last;
+        if is_change {
             self.seen += 1;
             self.last = status;
         }
+        is_change
     }
 }
 

@@ -63,12 +63,22 @@ impl Load {
     }
 
     async fn flows(&mut self) -> Result<()> {
-        until("the first samples are acknowledged", Duration::from_secs(30), async || {
+        self.goes_beyond(0, "the first samples are acknowledged", Duration::from_secs(30)).await
+    }
+
+    /// Waits until more is acknowledged than by now.
+    pub async fn goes_on(&mut self, limit: Duration) -> Result<()> {
+        let by_now = acknowledged(&self.progress.borrow().clone()).unwrap_or(0);
+        self.goes_beyond(by_now, "more samples are acknowledged", limit).await
+    }
+
+    async fn goes_beyond(&mut self, count: u64, what: &str, limit: Duration) -> Result<()> {
+        until(what, limit, async || {
             if let Some(status) = self.child.try_wait()? {
                 return Ok(Seen::NotYet(format!("the load ended ({status}): {}", *self.progress.borrow())));
             }
             let line = self.progress.borrow().clone();
-            Ok(Seen::when(acknowledged(&line).is_some_and(|n| n > 0), (), &line))
+            Ok(Seen::when(acknowledged(&line).is_some_and(|n| n > count), (), &line))
         })
         .await
     }

@@ -78,6 +78,11 @@ pub fn is_changing(shard: &Shard) -> bool {
     shard.status.as_ref().is_some_and(|s| s.transition.is_some())
 }
 
+/// What is concluded of the primary.
+pub fn verdict(shard: &Shard) -> Option<VerdictState> {
+    shard.status.as_ref()?.verdict.as_ref().map(|verdict| verdict.state)
+}
+
 /// The highest epoch that was claimed; the primary serves under it unless a change is under way.
 pub fn epoch(shard: &Shard) -> i64 {
     shard.status.as_ref().map_or(0, |s| s.epoch)

@@ -129,7 +129,12 @@ impl Stage {
 
     /// Waits until every shard has all that its spec asks for, no change of primary is under way, and the consumer runs.
     pub async fn settled(&self) -> Result<()> {
-        until(format!("the Datastore in {} is at rest", self.namespace.name()), SETTLE, async || {
+        self.settled_within(SETTLE).await
+    }
+
+    /// The same with another limit, where more than one replica is made.
+    pub async fn settled_within(&self, limit: Duration) -> Result<()> {
+        until(format!("the Datastore in {} is at rest", self.namespace.name()), limit, async || {
             let datastore = self.namespace.api::<Datastore>().get(&self.datastore).await?;
             if let Some(why) = see::wanting(&datastore) {
                 return Ok(Seen::NotYet(why));

@@ -13,7 +13,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use futures::StreamExt;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use understudy_link::evidence::Publisher;
@@ -24,14 +23,15 @@ use understudy_wire::stacks::Stacks;
 
 use crate::build::Plan;
 use crate::config::Config;
-use crate::contact::{HELLO, OperatorStreams};
+use crate::contact::{HELLO, Hello, OperatorStreams};
 use crate::facts::{Life, Shared};
 use crate::fence::{Body as Mysqld, stacks_of};
 use crate::orders::{Desk, Done, Work};
 
 /// Orders are small.
 const MAX_ORDER: usize = 256 * 1024;
-const STACKS_WITHIN: Duration = Duration::from_secs(1);
+/// Twice this is the longest that an answer takes; whoever asks waits a second.
+const STACKS_WITHIN: Duration = Duration::from_millis(400);
 
 /// What the routes need.
 #[derive(Clone)]
@@ -111,13 +111,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Order<T> {
 
 type Answer<T> = Result<Json<T>, Refused>;
 
-#[derive(Serialize)]
-struct Hello {
-    replica: String,
-}
-
 async fn hello(State(api): State<Api>) -> Json<Hello> {
-    Json(Hello { replica: api.shared.me.to_string() })
+    Json(api.shared.read(|facts| Hello::of(&api.shared.me, facts)))
 }
 
 async fn build(State(api): State<Api>, Order(order): Order<Build>) -> Answer<()> {

@@ -1,7 +1,10 @@
-//! Who still answers this pod, and the fence that falls when nobody does. [`Alone`] is pure.
+//! Who still answers this pod, and the fence that falls when nobody does, or when one of them knows a later primary. [`Alone`] and
+//! [`Hello`] are pure.
 //!
 //! The operator's stream is the first witness and costs nothing. Only while there is none are the API server and the peers
-//! asked: an operator that restarts is not isolation. Time during which the manager itself stood still does not count.
+//! asked: an operator that restarts is not isolation. Time during which the manager itself stood still does not count. But after it the peers
+//! are asked whatever streams are open, before anything else: the world may have gone on, and clients whose connections outlived the
+//! pause would be served by a primary that is none any more.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,13 +12,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::stream::{FuturesUnordered, StreamExt};
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use understudy_link::{Client, Endpoint, Identity, names};
+use understudy_wire::{Epoch, ReplicaName};
 
 use crate::config::Config;
-use crate::facts::Shared;
+use crate::facts::{Facts, Shared};
 use crate::orders::{Desk, Work};
 
 /// Alone for this long is isolated.
@@ -28,6 +33,52 @@ const TURN: Duration = Duration::from_millis(250);
 /// A longer turn than this was a pause of the manager itself.
 const LONGEST_TURN: Duration = Duration::from_millis(500);
 const ASK_WITHIN: Duration = Duration::from_millis(800);
+/// After a pause that was longer than this, another may be the primary. The shortest way to one, past a server that lives, takes longer.
+const PAUSED: Duration = Duration::from_secs(1);
+/// An epoch further ahead than this is no word of a manager that means it; promotions go beyond every epoch that is known.
+const AHEAD: u64 = 1_000_000;
+
+/// The answer to [`HELLO`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Hello {
+    /// Who answers.
+    pub replica: ReplicaName,
+    /// The latest primary that it knows; None from a manager that knows none, or does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub office: Option<Office>,
+}
+
+/// Who is the primary under an epoch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Office {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// Who.
+    pub primary: ReplicaName,
+}
+
+impl Hello {
+    /// What this manager answers.
+    pub fn of(me: &ReplicaName, facts: &Facts) -> Self {
+        let own = facts.serving(me).map(|epoch| Office { epoch, primary: me.clone() });
+        let told = facts.peers.as_ref().and_then(|peers| {
+            let (primary, _) = peers.primary.as_ref()?;
+            Some(Office { epoch: peers.epoch, primary: primary.clone() })
+        });
+        // One that serves knows best under which epoch; what it was told is only later when it was told of another since.
+        let office = own.into_iter().chain(told).rev().max_by_key(|office| office.epoch);
+        Self { replica: me.clone(), office }
+    }
+
+    /// The epoch under which another than `me` is the primary, when that is later than the one under which `me` serves.
+    pub fn supersedes(&self, me: &ReplicaName, serving: Epoch) -> Option<Epoch> {
+        let office = self.office.as_ref().filter(|office| office.primary != *me)?;
+        let is_later = office.epoch > serving && office.epoch.0 <= serving.0.saturating_add(AHEAD);
+        is_later.then_some(office.epoch)
+    }
+}
 
 /// How long nobody has answered, by the manager's own running time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -98,16 +149,28 @@ pub async fn watch(
     turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut alone, mut last) = (Alone::default(), Instant::now());
     while stop.run_until_cancelled(turn.tick()).await.is_some() {
-        let serves = shared.serving().is_some();
+        let stood_still = last.elapsed() > PAUSED;
+        let serving = shared.serving();
         let operator = streams.any();
-        let answered = if serves && !operator { Some(anybody(&shared, &config, &identity).await) } else { None };
+        let answers = match serving {
+            Some(serving) if !operator || stood_still => Some(ask(&shared, &config, &identity, serving).await),
+            _ => None,
+        };
         let took = last.elapsed();
         last = Instant::now();
-        if !serves {
+        let Some(serving) = serving else {
+            alone = Alone::default();
+            continue;
+        };
+        if let Some(later) = answers.and_then(|answers| answers.later) {
+            tracing::error!(%serving, %later, "another is the primary under a later epoch: the server stops taking writes");
+            if let Err(refusal) = desk.submit(Work::Superseded(later)).await {
+                tracing::warn!(%refusal, "fence of a later epoch not carried out");
+            }
             alone = Alone::default();
             continue;
         }
-        alone.turn(took, operator, answered);
+        alone.turn(took, operator, answers.map(|answers| answers.anybody));
         if alone.is_isolated() {
             tracing::error!(
                 "neither the operator nor the API server nor a peer answers: the server stops taking writes"
@@ -120,24 +183,41 @@ pub async fn watch(
     }
 }
 
-/// Whether the API server or any peer answers.
-async fn anybody(shared: &Shared, config: &Config, identity: &Identity) -> bool {
+/// What came of a round of questions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Answers {
+    /// Whether the API server or any peer answered.
+    anybody: bool,
+    /// The epoch under which another is the primary, if any peer knows that.
+    later: Option<Epoch>,
+}
+
+/// Asks the API server and every peer at once, until one of them knows a later primary or all have answered or let the deadline pass.
+async fn ask(shared: &Shared, config: &Config, identity: &Identity, serving: Epoch) -> Answers {
     let peers = shared.read(|facts| facts.peers.as_ref().map(|peers| peers.peers.clone()).unwrap_or_default());
     let name = names::shard(&config.shard);
     let mut questions = FuturesUnordered::new();
     if let Some(api) = config.api_server {
-        questions.push(futures::future::Either::Left(connects(api)));
+        let question = async move { Answers { anybody: connects(api).await, later: None } };
+        questions.push(futures::future::Either::Left(question));
     }
     for address in peers.iter().filter_map(|(_, address)| address.parse().ok()) {
         let client = Client::new(Endpoint { address, name: name.clone() }, identity.clone());
-        questions.push(futures::future::Either::Right(async move { client.get(HELLO, ASK_WITHIN).await.is_ok() }));
+        let question = async move {
+            let Ok(body) = client.get(HELLO, ASK_WITHIN).await else { return Answers::default() };
+            let hello = serde_json::from_slice::<Hello>(&body).ok();
+            Answers { anybody: true, later: hello.and_then(|hello| hello.supersedes(&shared.me, serving)) }
+        };
+        questions.push(futures::future::Either::Right(question));
     }
-    while let Some(answered) = questions.next().await {
-        if answered {
-            return true;
+    let mut all = Answers::default();
+    while let Some(answer) = questions.next().await {
+        all = Answers { anybody: all.anybody || answer.anybody, later: answer.later };
+        if all.later.is_some() {
+            break;
         }
     }
-    false
+    all
 }
 
 async fn connects(address: SocketAddr) -> bool {
@@ -175,6 +255,47 @@ mod tests {
             alone.turn(ms(800), false, Some(false));
             assert!(!alone.is_isolated(), "{case}");
         }
+    }
+
+    fn hello(office: Option<(u64, &str)>) -> Hello {
+        let office = office.map(|(epoch, primary)| Office { epoch: Epoch(epoch), primary: ReplicaName::new(primary) });
+        Hello { replica: ReplicaName::new("b"), office }
+    }
+
+    #[test]
+    fn only_another_primary_under_a_later_epoch_supersedes() {
+        for (case, office, expected) in [
+            ("it knows nobody", None, None),
+            ("it knows this one", Some((4, "a")), None),
+            ("this one is being confirmed", Some((5, "a")), None),
+            ("it knows an earlier one", Some((3, "b")), None),
+            ("it serves itself", Some((5, "b")), Some(Epoch(5))),
+            ("it follows another", Some((5, "c")), Some(Epoch(5))),
+            ("no epoch that anybody came to", Some((4 + AHEAD + 1, "c")), None),
+        ] {
+            assert_eq!(hello(office).supersedes(&ReplicaName::new("a"), Epoch(4)), expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn a_manager_tells_of_the_latest_primary_that_it_knows() {
+        use understudy_wire::order::Peers;
+        let me = ReplicaName::new("b");
+        let shared = Shared::new(me.clone());
+        let told = |epoch: u64, primary: &str| {
+            let primary = Some((ReplicaName::new(primary), "10.0.0.1:3306".to_owned()));
+            shared.update(|facts| facts.peers = Some(Peers { epoch: Epoch(epoch), primary, peers: vec![] }));
+            shared.read(|facts| Hello::of(&me, facts)).office
+        };
+        assert_eq!(shared.read(|facts| Hello::of(&me, facts)), hello(None));
+        assert_eq!(told(4, "a"), hello(Some((4, "a"))).office);
+        assert_eq!(told(5, "c"), hello(Some((5, "c"))).office);
+    }
+
+    #[test]
+    fn the_hello_of_an_earlier_manager_is_an_answer_and_no_more() {
+        let earlier: Hello = serde_json::from_str(r#"{ "replica": "b" }"#).unwrap();
+        assert_eq!(earlier, hello(None));
     }
 
     #[test]

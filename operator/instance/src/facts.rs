@@ -8,7 +8,9 @@ use tokio::sync::watch;
 use understudy_link::gap::LoopGap;
 use understudy_mysql::Prober;
 use understudy_mysql::instance::{EpochRow, Status};
-use understudy_wire::evidence::{Aged, BuildProgress, Fence, Millis, Phase, Replication, Server, StoredOffset};
+use understudy_wire::evidence::{
+    Aged, BuildProgress, Fence, LockHolder, Millis, Phase, Pressure, Replication, Server, StoredOffset,
+};
 use understudy_wire::order::Peers;
 use understudy_wire::{Epoch, Evidence, GtidSet, Observer, ReplicaName, Report};
 
@@ -77,6 +79,10 @@ pub struct Facts {
     pub lsn: Option<(Instant, u64)>,
     /// What the kernel says of mysqld.
     pub process: Option<ProcessState>,
+    /// Who waits for processor, memory and disk.
+    pub pressure: Option<Pressure>,
+    /// Who holds the lock that commits wait for, and when that was read.
+    pub lock_holder: Option<(Instant, LockHolder)>,
     /// Progress of the build, or why the last one failed.
     pub build: Option<BuildProgress>,
     /// The last error that mysqld wrote to its log since it was started.
@@ -100,6 +106,8 @@ impl Facts {
             connection: None,
             lsn: None,
             process: None,
+            pressure: None,
+            lock_holder: None,
             build: None,
             last_error: None,
             peers: None,
@@ -164,6 +172,7 @@ struct Headline {
     serving: Option<Epoch>,
     read_only: Option<bool>,
     process: Option<char>,
+    lock_holder: bool,
     receiving: Option<bool>,
     build: Option<(String, Option<String>)>,
 }
@@ -177,7 +186,8 @@ impl Headline {
             fence: facts.fence.map(|(why, _)| why),
             serving: facts.serving(me),
             read_only: facts.status.as_ref().map(|(_, status)| status.read_only),
-            process: facts.process.map(|p| if matches!(p.main, 'R' | 'S') { 'S' } else { p.main }),
+            process: facts.process.as_ref().map(|p| if matches!(p.main, 'R' | 'S') { 'S' } else { p.main }),
+            lock_holder: facts.lock_holder.is_some(),
             receiving: facts.replication.as_ref().and_then(|(_, r)| r.as_ref()).map(|r| r.receiving),
             build: facts.build.as_ref().map(|b| (b.stage.clone(), b.error.clone())),
         }
@@ -295,8 +305,11 @@ impl Sources {
         Server {
             phase: phase(facts, now),
             uuid: facts.status.as_ref().map(|(_, status)| status.uuid.clone()),
-            process_state: facts.process.map(|p| p.main),
-            threads_in_d: facts.process.map_or(0, |p| p.threads_in_d),
+            process_state: facts.process.as_ref().map(|p| p.main),
+            threads_in_d: facts.process.as_ref().map_or(0, |p| p.threads_in_d),
+            sleepers: facts.process.as_ref().map_or_else(Vec::new, |p| p.sleepers.clone()),
+            pressure: facts.pressure,
+            lock_holder: facts.lock_holder.as_ref().map(|(at, holder)| Aged { age: aged(*at), value: holder.clone() }),
             epoch: facts.known,
             serving: facts.serving(&self.shared.me),
             read_only: fresh.map(|(_, status)| status.read_only),
@@ -385,9 +398,12 @@ pub(crate) mod tests {
         assert!(!told(&|facts| facts.take_status(status(true, 2), now)));
         assert!(told(&|facts| facts.known = Epoch(2)));
         assert!(told(&|facts| facts.fence = Some((Why::Isolated, now))));
-        assert!(told(&|facts| facts.process = Some(ProcessState { main: 'S', threads_in_d: 0 })));
-        assert!(!told(&|facts| facts.process = Some(ProcessState { main: 'R', threads_in_d: 0 })));
-        assert!(told(&|facts| facts.process = Some(ProcessState { main: 'T', threads_in_d: 0 })));
+        let state = |main| Some(ProcessState { main, threads_in_d: 0, sleepers: Vec::new() });
+        assert!(told(&|facts| facts.process = state('S')));
+        assert!(!told(&|facts| facts.process = state('R')));
+        assert!(told(&|facts| facts.process = state('T')));
+        assert!(told(&|facts| facts.lock_holder = Some((now, LockHolder::default()))));
+        assert!(!told(&|facts| facts.pressure = Some(Pressure::default())));
     }
 
     #[test]

@@ -84,10 +84,11 @@ async fn obey(server: &dyn Instance, planned: bool) -> Result<(), SqlError> {
         }
     }
     let cut_and_refuse = async {
-        server.cut_clients(OBEYS_WITHIN).await?;
+        let first = server.cut_clients(OBEYS_WITHIN).await?;
         server.refuse_writes(OBEYS_WITHIN).await?;
         // Whoever came in between the two could only read.
-        server.cut_clients(OBEYS_WITHIN).await?;
+        let second = server.cut_clients(OBEYS_WITHIN).await?;
+        tracing::info!(connections = first + second, "clients cut");
         Ok(())
     };
     let step = "fence";

@@ -9,7 +9,8 @@
 //!   [`certificate`]: with which certificate it serves
 //! - [`volume`]: the threads that touch the volume; [`datadir`]: what lies on it; [`build`]: filling it
 //! - [`orders`]: the queue and its worker; [`promote`], [`follow`], [`fence`]: what they do
-//! - [`observe`]: readings of the own server; [`probes`]: probes of it and of the primary; [`proc`]: what the kernel says
+//! - [`observe`]: readings of the own server; [`probes`]: probes of it and of the primary; [`locks`]: what its commits wait for;
+//!   [`proc`], [`pressure`]: what the kernel says
 //! - [`contact`]: who still answers this pod; [`api`]: the instance API; [`admin`]: health and metrics; [`stop`]: the end
 //! - [`manager`]: everything wired together
 
@@ -27,11 +28,13 @@ pub mod follow;
 pub mod host;
 pub mod install;
 pub mod life;
+pub mod locks;
 pub mod logs;
 pub mod manager;
 pub mod mycnf;
 pub mod observe;
 pub mod orders;
+pub mod pressure;
 pub mod probes;
 pub mod proc;
 pub mod promote;

@@ -26,7 +26,7 @@ use crate::facts::{Shared, Sources};
 use crate::host::Host;
 use crate::probes::Probers;
 use crate::volume::Watch;
-use crate::{certificate, life, observe, orders, stop, telemetry};
+use crate::{certificate, life, locks, observe, orders, stop, telemetry};
 
 const END_WITHIN: Duration = Duration::from_secs(3);
 
@@ -67,6 +67,7 @@ async fn run(config: Arc<Config>, dropped_lines: Arc<AtomicU64>) -> anyhow::Resu
     tasks.spawn(observe::replication(shared.clone(), connection(), ending.clone()));
     observe::process(shared.clone(), host.clone()).context("thread not started")?;
     let probers = Probers::start(&shared, &config, &trust, &tasks, &ending);
+    tasks.spawn(locks::watch(shared.clone(), probers.own.clone(), connection(), ending.clone()));
     tasks.spawn(identity.clone().keep_fresh(config.tls.clone(), ending.clone()));
     tasks.spawn(certificate::keep_fresh(identity.clone(), connection(), certificate::PACE, ending.clone()));
     tasks.spawn(certificate::follow_authority(identity.clone(), trust.clone(), ending.clone()));

@@ -9,11 +9,14 @@ use understudy_mysql::{Instance, SqlError};
 
 use crate::facts::{EVERY, Life, Shared};
 use crate::host::Host;
-use crate::proc;
+use crate::{pressure, proc};
 
 const WITHIN: Duration = Duration::from_secs(1);
+/// The pressure is read once in so many turns.
+const PRESSURE_PACE: u64 = 4;
 
-fn turns() -> Interval {
+/// The pace of readings.
+pub(crate) fn turns() -> Interval {
     let mut turns = tokio::time::interval(EVERY);
     turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
     turns
@@ -75,12 +78,17 @@ async fn read_replication(shared: &Shared, server: &dyn Instance) -> Result<(), 
     Ok(())
 }
 
-/// State of the process, in a thread of its own because even the kernel may keep a reader waiting. Ends with the process.
+/// State of the process, and pressure, in a thread of its own because even the kernel may keep a reader waiting. Ends with the process.
 pub fn process(shared: Arc<Shared>, host: Arc<Host>) -> std::io::Result<()> {
     std::thread::Builder::new().name("process".to_owned()).spawn(move || {
-        loop {
+        for turn in 0_u64.. {
             let process = host.process().filter(|p| p.exit().is_none()).and_then(|p| proc::state(p.pid()));
             shared.update(|facts| facts.process = process);
+            // An average over ten seconds, after the state that may matter now.
+            if turn.is_multiple_of(PRESSURE_PACE) {
+                let pressure = pressure::read();
+                shared.update(|facts| facts.pressure = pressure);
+            }
             std::thread::sleep(EVERY);
         }
     })?;

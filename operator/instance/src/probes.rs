@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use understudy_mysql::probe::{Account, RowName};
+use understudy_mysql::probe::{Account, Pace, RowName};
 use understudy_mysql::schema::{ADMIN, PROBE};
 use understudy_mysql::{Deadlines, Depth, Prober, Target, Trust};
 use understudy_wire::ReplicaName;
@@ -15,6 +15,10 @@ use crate::facts::{Facts, Life, Shared};
 
 /// The admin port is probed once in so many turns.
 const ADMIN_PACE: u32 = 4;
+/// While all is well the own server is probed once in so many turns. No signature of a dead primary counts failures of this probe: the manager
+/// sees the process and the volume, and others see the server from outside. Its commits only speak for the server, and are still
+/// four times as fresh as they must be.
+const CALM_PACE: u32 = 2;
 
 /// The three probers, running.
 #[derive(Clone, Debug, Default)]
@@ -38,12 +42,13 @@ impl Probers {
     ) -> Self {
         let probers = Self::default();
         let aim = Aim { config: config.clone(), trust: trust.clone() };
-        let pace = config.probe_every;
+        let every = config.probe_every;
+        let own = Pace { eager: every, calm: CALM_PACE * every };
         for (prober, pace, target) in [
-            (&probers.own, pace, Aim::own as fn(&Aim, &Facts, &Shared) -> Option<Target>),
+            (&probers.own, own, Aim::own as fn(&Aim, &Facts, &Shared) -> Option<Target>),
             // It only tells a full server from a dead one, and every commit costs the standbys too.
-            (&probers.admin, ADMIN_PACE * pace, Aim::admin),
-            (&probers.primary, pace, Aim::primary),
+            (&probers.admin, Pace::from(ADMIN_PACE * every), Aim::admin),
+            (&probers.primary, Pace::from(every), Aim::primary),
         ] {
             let (targets, targeted) = watch::channel(None);
             tasks.spawn(follow_facts(shared.clone(), aim.clone(), target, targets, stop.clone()));

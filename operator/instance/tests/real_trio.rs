@@ -150,6 +150,10 @@ async fn a_shard_lives_through_a_switchover_and_a_frozen_primary() {
     let stacks: Stacks = serde_json::from_slice(&b.client.get("/v1/stacks", SOON).await.unwrap()).unwrap();
     assert!(stacks.complete && stacks.threads.iter().all(|t| t.state == 'T'), "{stacks:?}");
 
+    // With a stream of the operator its manager leaves it to the operator to tell it of another primary.
+    let mut stream = b.watch();
+    stream.until("the operator listens", SOON, |_| true).await;
+
     // c takes over without waiting for b; fencing b ends in a kill within its bound.
     c.promote(3).await.unwrap();
     a.follow(&c, 3).await.unwrap();
@@ -157,6 +161,41 @@ async fn a_shard_lives_through_a_switchover_and_a_frozen_primary() {
     assert_eq!(b.fence(3, false).await.unwrap(), Fenced { executed: None, killed: true });
     assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
     b.until("the kill is told", SOON, |server| matches!(server.phase, Phase::Exited { signal: Some(9), .. })).await;
+    drop(stream);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_primary_that_thaws_after_another_took_over_asks_its_peers_and_serves_nobody_any_more() {
+    const WRITE: &str =
+        "INSERT INTO understudy.heartbeat VALUES ('client', 1, 1) ON DUPLICATE KEY UPDATE seq = seq + 1";
+    let stage = Stage::set();
+    let [a, b, c] = shard(&stage).await;
+
+    // A client of its own and the operator's stream are connected, and stay so through the pause.
+    let mut client = a.connect(understudy_mysql::schema::PROBE).await.unwrap();
+    client.query_drop(WRITE).await.unwrap();
+    let mut stream = a.watch();
+    stream.until("a serves", SOON, |server| server.serving == Some(Epoch(1))).await;
+    a.signal_all("STOP").await;
+    let silent = |probe: &evidence::Probe| {
+        probe.failing.as_ref().is_some_and(|f| f.error == ProbeError::Timeout && f.stage == evidence::Stage::Greeting)
+    };
+    for standby in [&b, &c] {
+        standby.until_sees("no greeting", &a, SOON, silent).await;
+    }
+    b.promote(2).await.unwrap();
+    c.follow(&b, 2).await.unwrap();
+
+    // Nobody gives it an order.
+    a.signal_all("CONT").await;
+    a.until("the fence is told", SOON, |server| {
+        matches!(server.fenced, Some(Fence::Epoch { epoch: Epoch(2), .. })) && server.serving.is_none()
+    })
+    .await;
+    assert!(client.query_drop(WRITE).await.is_err(), "a connection from before the pause is cut");
+    assert!(!a.can_write().await);
+    assert!(b.can_write().await);
+    drop(stream);
 }
 
 #[tokio::test(flavor = "multi_thread")]

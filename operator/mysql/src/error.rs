@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use understudy_wire::evidence::ProbeError;
+use understudy_wire::evidence::{Limit, ProbeError};
 
 /// No connection left for anybody.
 const ER_CON_COUNT_ERROR: u16 = 1040;
 /// No connection left for this account.
 const ER_TOO_MANY_USER_CONNECTIONS: u16 = 1203;
+/// This account has used up one of its limits (connections at a time, connections or statements an hour).
+const ER_USER_LIMIT_REACHED: u16 = 1226;
 /// `--super-read-only`, `--read-only` and their like stand in the way.
 const ER_OPTION_PREVENTS_STATEMENT: u16 = 1290;
 /// Read-only mode.
@@ -16,7 +18,10 @@ const ER_READ_ONLY_MODE: u16 = 1836;
 /// What an error packet of the server means to a prober.
 pub fn classify(code: u16, message: &str) -> ProbeError {
     match code {
-        ER_CON_COUNT_ERROR | ER_TOO_MANY_USER_CONNECTIONS => ProbeError::TooManyConnections,
+        ER_CON_COUNT_ERROR => ProbeError::TooManyConnections { whose: Limit::Server },
+        ER_TOO_MANY_USER_CONNECTIONS | ER_USER_LIMIT_REACHED => {
+            ProbeError::TooManyConnections { whose: Limit::Account }
+        }
         ER_OPTION_PREVENTS_STATEMENT if message.contains("read-only") || message.contains("read_only") => {
             ProbeError::ReadOnly
         }
@@ -99,8 +104,19 @@ mod tests {
             format!("The MySQL server is running with the {what} option so it cannot execute this statement")
         };
         for (case, code, message, expected) in [
-            ("full", 1040, "Too many connections".to_owned(), ProbeError::TooManyConnections),
-            ("full for this account", 1203, "User x already has more".to_owned(), ProbeError::TooManyConnections),
+            ("full", 1040, "Too many connections".to_owned(), ProbeError::TooManyConnections { whose: Limit::Server }),
+            (
+                "full for this account",
+                1203,
+                "User x already has more".to_owned(),
+                ProbeError::TooManyConnections { whose: Limit::Account },
+            ),
+            (
+                "a limit of this account",
+                1226,
+                "User 'x' has exceeded the 'max_user_connections' resource".to_owned(),
+                ProbeError::TooManyConnections { whose: Limit::Account },
+            ),
             ("super read only", 1290, option("--super-read-only"), ProbeError::ReadOnly),
             ("read only", 1290, option("--read-only"), ProbeError::ReadOnly),
             ("read-only mode", 1836, "Running in read-only mode".to_owned(), ProbeError::ReadOnly),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use understudy_wire::GtidSet;
-use understudy_wire::evidence::{Replication, StoredOffset};
+use understudy_wire::evidence::{LockHolder, Replication, StoredOffset};
 use understudy_wire::gtid::SourceId;
 
 use crate::error::SqlError;
@@ -30,6 +30,7 @@ struct State {
     received: GtidSet,
     clients: u32,
     reloads: Reloads,
+    lock_holder: Option<LockHolder>,
 }
 
 /// How often the server was to read its certificate files again.
@@ -81,6 +82,11 @@ impl Fake {
     /// How many clients are connected.
     pub fn clients(&self) -> u32 {
         self.state().clients
+    }
+
+    /// Somebody holds a lock that others wait for, or nobody does any more.
+    pub fn hold_lock(&self, holder: Option<LockHolder>) {
+        self.state().lock_holder = holder;
     }
 
     /// How often its certificate files were read again.
@@ -157,6 +163,10 @@ impl Instance for Fake {
             }))
         })
         .await
+    }
+
+    async fn lock_holder(&self, within: Duration) -> Result<Option<LockHolder>, SqlError> {
+        self.run("lock holder", within, |state| Ok(state.lock_holder.clone())).await
     }
 
     async fn refuse_writes(&self, within: Duration) -> Result<(), SqlError> {

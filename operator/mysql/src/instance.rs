@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use understudy_wire::evidence::{Replication, StoredOffset};
+use understudy_wire::evidence::{LockHolder, Replication, StoredOffset};
 use understudy_wire::{Epoch, GtidSet, ReplicaName};
 
 use crate::error::SqlError;
@@ -85,6 +85,10 @@ pub trait Instance: Send + Sync {
 
     /// State of replication; None when the server has no source.
     async fn replication(&self, within: Duration) -> Result<Option<Replication>, SqlError>;
+
+    /// Who holds a lock that a session of a probe or of a consumer waits for now: of several the one that holds the most of the server, and
+    /// of those the one that has held it for longest. None when nobody waits.
+    async fn lock_holder(&self, within: Duration) -> Result<Option<LockHolder>, SqlError>;
 
     /// Makes the server refuse writes of everybody. Waits for commits under way, at most a second.
     async fn refuse_writes(&self, within: Duration) -> Result<(), SqlError>;

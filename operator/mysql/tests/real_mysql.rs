@@ -16,7 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 use understudy_mysql::instance::{EpochRow, Source};
 use understudy_mysql::probe::{Account, Failure, RowName, Success, attempt};
 use understudy_mysql::{Deadlines, Depth, Instance, Prober, SqlError, Target, Trust, schema};
-use understudy_wire::evidence::{ProbeError, Replication, Stage};
+use understudy_wire::evidence::{Limit, ProbeError, Replication, Stage};
 use understudy_wire::{Epoch, ReplicaName};
 use valve::Valve;
 
@@ -258,7 +258,10 @@ async fn a_full_server_is_told_from_a_dead_one_and_still_answers_on_its_admin_po
     }
     assert!(held.len() >= 9, "{}", held.len());
     let (outcome, _) = try_once(&target(&server, Depth::Commit), quick()).await;
-    assert!(matches!(outcome, Err(Failure { error: ProbeError::TooManyConnections, .. })), "{outcome:?}");
+    assert!(
+        matches!(outcome, Err(Failure { error: ProbeError::TooManyConnections { whose: Limit::Server }, .. })),
+        "{outcome:?}"
+    );
 
     let through_admin_port = Target {
         address: ([127, 0, 0, 1], server.admin_port).into(),
@@ -327,6 +330,46 @@ async fn a_locked_heartbeat_row_is_an_error_of_the_server_and_no_stall() {
     );
     holder.query_drop("ROLLBACK").await.unwrap();
     assert!(try_once(&commit, quick()).await.0.is_ok());
+}
+
+#[tokio::test]
+async fn who_holds_what_a_probe_waits_for_is_named() {
+    let server = Mysqld::start(&[]).await;
+    promoted(&server).await;
+    let commit = target(&server, Depth::Commit);
+    assert!(try_once(&commit, quick()).await.0.is_ok());
+    let admin = server.admin();
+    let mut holder = server.session().await;
+    let connection: u64 = holder.query_first("SELECT CONNECTION_ID()").await.unwrap().unwrap();
+    for (case, take, give, locked) in [
+        ("a row", "BEGIN", "ROLLBACK", "row"),
+        ("a table", "LOCK TABLES understudy.heartbeat READ", "UNLOCK TABLES", "TABLE understudy.heartbeat"),
+        ("everything", "FLUSH TABLES WITH READ LOCK", "UNLOCK TABLES", "GLOBAL"),
+    ] {
+        holder.query_drop(take).await.unwrap();
+        if case == "a row" {
+            holder.query_drop("UPDATE understudy.heartbeat SET seq = 0").await.unwrap();
+        }
+        let probing = async { while try_once(&commit, quick()).await.0.is_err() {} };
+        let named = async {
+            loop {
+                if let Some(found) = admin.lock_holder(SOON).await.unwrap() {
+                    return found;
+                }
+            }
+        };
+        let found = tokio::time::timeout(SOON, async {
+            tokio::select! {
+                found = named => found,
+                () = probing => panic!("{case}: the probe does not wait"),
+            }
+        });
+        let found = found.await.unwrap_or_else(|_| panic!("{case}: nobody is named"));
+        assert_eq!((found.connection, found.locked.as_str()), (Some(connection), locked), "{case}: {found:?}");
+        assert!(!found.statement.is_empty(), "{case}");
+        holder.query_drop(give).await.unwrap();
+        assert!(try_once(&commit, quick()).await.0.is_ok(), "{case}");
+    }
 }
 
 #[tokio::test]

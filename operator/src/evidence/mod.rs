@@ -6,11 +6,14 @@
 //! - [`observers`]: one stream per replica's manager and per consumer's pod
 //! - [`own`]: the operator's own probe of the primary
 //! - [`pulse`]: the operator's own pauses, so that it accuses nobody after one
+//! - [`stacks`]: what the threads of a sick primary do
 
 pub mod observers;
 pub mod own;
 pub mod pulse;
+pub mod stacks;
 
 pub use observers::{Heard, Observers, Speaker, Wanted};
 pub use own::OwnObserver;
 pub use pulse::Pulse;
+pub use stacks::StackTaker;

@@ -11,7 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 use understudy_api::names;
 use understudy_decide::failover::snapshot::ReprobeOutcome;
 use understudy_link::evidence::EVERY;
-use understudy_mysql::probe::{Account, RowName, attempt};
+use understudy_mysql::probe::{self, Account, RowName, attempt};
 use understudy_mysql::{Deadlines, Depth, Prober, Target, Trust};
 use understudy_wire::evidence::Millis;
 use understudy_wire::{Epoch, Observer, ReplicaName, Report};
@@ -23,6 +23,9 @@ use crate::context::Context;
 const ACCOUNT: &str = "understudy_probe";
 /// How soon the password is read again when it could not be.
 const AGAIN: Duration = Duration::from_secs(2);
+/// An instance that does not lead probes once in so many turns while all is well: what it sees decides nothing. From the first attempt that
+/// fails it probes like the one that leads, so whoever takes over knows as much.
+const ASIDE: u32 = 4;
 
 /// How often and how patiently to probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +34,15 @@ pub struct Pace {
     pub interval: Duration,
     /// Of the stages.
     pub deadlines: Deadlines,
+}
+
+impl Pace {
+    /// How soon one attempt follows the other. A success is never older than evidence may be, which is the deadline of a commit and two
+    /// intervals at the least.
+    fn attempts(self, leads: bool) -> probe::Pace {
+        let aside = (ASIDE * self.interval).min(self.interval + self.deadlines.commit);
+        probe::Pace { eager: self.interval, calm: if leads { self.interval } else { aside } }
+    }
 }
 
 /// Whom to probe.
@@ -44,6 +56,7 @@ pub struct Subject {
 
 struct Running {
     pace: Pace,
+    leads: bool,
     target: watch::Sender<Option<Target>>,
     _task: AbortOnDropHandle<()>,
 }
@@ -69,6 +82,8 @@ pub struct OwnObserver {
     prober: Prober,
     running: Option<Running>,
     subject: Option<Subject>,
+    /// Made once: it is asked for in every pass, and remembers sessions, which spares a server most of a handshake.
+    trust: Option<Trust>,
     account: Arc<Mutex<Option<Account>>>,
     reading: Option<(Instant, AbortOnDropHandle<()>)>,
     reprobe: Arc<Mutex<Option<Attempt>>>,
@@ -88,6 +103,7 @@ impl OwnObserver {
             prober: Prober::new(),
             running: None,
             subject: None,
+            trust: None,
             account: Arc::default(),
             reading: None,
             reprobe: Arc::default(),
@@ -96,12 +112,13 @@ impl OwnObserver {
         }
     }
 
-    /// Probes exactly this server at this pace.
-    pub fn look_at(&mut self, subject: Option<Subject>, pace: Pace) {
-        if self.running.as_ref().is_none_or(|running| running.pace != pace) {
-            self.start(pace);
-        }
+    /// Probes exactly this server at this pace. `leads`: whether this instance acts on what it sees.
+    pub fn look_at(&mut self, subject: Option<Subject>, pace: Pace, leads: bool) {
         self.subject = subject;
+        self.know_whom_to_trust();
+        if self.running.as_ref().is_none_or(|running| running.pace != pace || running.leads != leads) {
+            self.start(pace, leads);
+        }
         let target = self.target();
         if target.is_none() && self.subject.is_some() {
             self.read_account();
@@ -118,30 +135,35 @@ impl OwnObserver {
         }
     }
 
-    fn start(&mut self, pace: Pace) {
-        let (target, targets) = watch::channel(None);
+    fn know_whom_to_trust(&mut self) {
+        if self.trust.is_some() {
+            return;
+        }
+        match Trust::new(self.context.authority.cert(), &names::shard_san(&self.shard)) {
+            Ok(trust) => self.trust = Some(trust),
+            Err(error) => tracing::error!(shard = self.shard, %error, "the primary cannot be probed"),
+        }
+    }
+
+    /// What was seen of the same server at another pace stays.
+    fn start(&mut self, pace: Pace, leads: bool) {
+        self.running = None;
+        let (target, targets) = watch::channel(self.target());
         let news = self.news.clone();
-        self.prober = Prober::new();
         let probing = self.prober.clone().run(
             targets,
-            pace.interval,
+            pace.attempts(leads),
             pace.deadlines,
             move || news.notify_one(),
             CancellationToken::new(),
         );
-        self.running = Some(Running { pace, target, _task: AbortOnDropHandle::new(tokio::spawn(probing)) });
+        self.running = Some(Running { pace, leads, target, _task: AbortOnDropHandle::new(tokio::spawn(probing)) });
     }
 
     fn target(&self) -> Option<Target> {
         let subject = self.subject.as_ref()?;
         let account = self.account.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
-        let trust = match Trust::new(self.context.authority.cert(), &names::shard_san(&self.shard)) {
-            Ok(trust) => trust,
-            Err(error) => {
-                tracing::error!(shard = self.shard, %error, "the primary cannot be probed");
-                return None;
-            }
-        };
+        let trust = self.trust.clone()?;
         Some(Target {
             subject: subject.replica.clone(),
             address: subject.address,
@@ -224,4 +246,21 @@ impl OwnObserver {
 /// Whole milliseconds.
 pub fn millis(duration: Duration) -> Millis {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_does_not_lead_probes_less_often_and_its_successes_still_count() {
+        let ms = Duration::from_millis;
+        for (case, interval, calm) in [("as it is by default", 250, 1_000), ("slowly", 1_000, 2_500)] {
+            let deadlines = Deadlines { stage: ms(1_000), commit: ms(1_500) };
+            let pace = Pace { interval: ms(interval), deadlines };
+            assert_eq!(pace.attempts(true), probe::Pace::from(ms(interval)), "{case}, leading");
+            assert_eq!(pace.attempts(false), probe::Pace { eager: ms(interval), calm: ms(calm) }, "{case}");
+            assert!(ms(calm) <= deadlines.commit + 2 * pace.interval, "{case}: the least that evidenceMaxAgeMs may be");
+        }
+    }
 }

@@ -4,9 +4,13 @@
 //! Every age is a count of milliseconds on the observer's own monotonic clock at the moment of sending; the receiver adds
 //! the time that has passed since it received the report, so no two clocks are ever compared.
 
+mod strain;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+pub use strain::{LockHolder, MAX_DIGEST, MAX_SLEEPERS, Pressure, PressureOf, Sleeper, Stall};
 
 use crate::{Epoch, GtidSet, ReplicaName};
 
@@ -137,8 +141,12 @@ pub enum ProbeError {
         /// The system's words.
         message: String,
     },
-    /// The server answered that it has no connection left (error 1040 or 1203).
-    TooManyConnections,
+    /// The server answered that it has no connection left.
+    TooManyConnections {
+        /// For whom; one that does not say means everybody.
+        #[serde(default)]
+        whose: Limit,
+    },
     /// The server is read-only (error 1290 or 1836): it does not serve as a primary.
     ReadOnly,
     /// The server answered with another error.
@@ -153,6 +161,17 @@ pub enum ProbeError {
         /// What happened.
         message: String,
     },
+}
+
+/// Whose limit of connections was reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Limit {
+    /// That of the server: nobody gets in but through the admin port (error 1040).
+    #[default]
+    Server,
+    /// That of the observer's own account (errors 1203 and 1226): of others it says nothing.
+    Account,
 }
 
 /// The last success and the present run of failures of one kind of probe against one replica.
@@ -220,6 +239,15 @@ pub struct Server {
     /// How many threads of mysqld are in uninterruptible sleep.
     #[serde(default)]
     pub threads_in_d: u32,
+    /// The first few of those threads; at most [`MAX_SLEEPERS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sleepers: Vec<Sleeper>,
+    /// Who waits for processor, memory and disk; None where the kernel does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pressure: Option<Pressure>,
+    /// Who holds the lock that commits of the manager's own probe wait for, as read once in the present run of such commits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock_holder: Option<Aged<LockHolder>>,
     /// Highest epoch this manager has been told or has read in the epoch table.
     pub epoch: Epoch,
     /// The epoch under which this server takes writes: it is writable, and the row of its own epoch table names this replica. None otherwise.

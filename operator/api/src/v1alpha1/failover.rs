@@ -119,6 +119,10 @@ pub struct FailoverStatus {
     /// The facts at the moment of the decision.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub evidence: Vec<EvidenceNote>,
+    /// What the threads of the old primary did when it fell sick, those that wait in the same place in one line; 4 KiB at most. Not there when its
+    /// process had ended or its manager did not answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stacks: Vec<String>,
     /// The replicas that were considered, best first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub candidates: Vec<CandidateNote>,

@@ -6,13 +6,14 @@
 use std::fmt;
 
 use understudy_wire::ReplicaName;
-use understudy_wire::evidence::{Millis, Phase, ProbeError, Server, Stage};
+use understudy_wire::evidence::{Limit, Millis, Phase, ProbeError, Server, Stage};
 
 pub use super::signature::{Cause, Class, Fate};
 
 use super::signature::SIGNATURES;
 use super::snapshot::Snapshot;
 use super::testimony::{Abstention, Accusation, Case, Own, Testimony, name_of};
+use super::testimony_view::lock_words;
 
 /// Two observers never report at the same instant: a commit must be this much newer than the first sign of death to veto.
 pub const SKEW: Millis = 100;
@@ -226,7 +227,9 @@ fn commits_late(case: &Case<'_>) -> bool {
 fn own_words(own: &Own<'_>) -> String {
     match own {
         Own::Silent(silent) => format!("its manager has been silent for {}", Seconds(*silent)),
-        Own::Fresh(server, age) => format!("its manager says {}", phase_words(server, Some(*age))),
+        Own::Fresh(server, age) => {
+            format!("its manager says {}{}", phase_words(server, Some(*age)), lock_words(server))
+        }
     }
 }
 
@@ -265,14 +268,17 @@ impl fmt::Display for Seconds {
     }
 }
 
-struct Said<'a, T>(&'a T);
+pub(super) struct Said<'a, T>(pub(super) &'a T);
 
 impl fmt::Display for Said<'_, ProbeError> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             ProbeError::Timeout => f.write_str("no answer"),
             ProbeError::Refused { .. } => f.write_str("refused"),
-            ProbeError::TooManyConnections => f.write_str("too many connections"),
+            ProbeError::TooManyConnections { whose: Limit::Server } => f.write_str("too many connections"),
+            ProbeError::TooManyConnections { whose: Limit::Account } => {
+                f.write_str("too many connections of its account")
+            }
             ProbeError::ReadOnly => f.write_str("read-only"),
             ProbeError::Server { code, .. } => write!(f, "error {code}"),
             ProbeError::Other { message } => f.write_str(message),
@@ -292,7 +298,7 @@ impl fmt::Display for Said<'_, Abstention> {
     }
 }
 
-struct Named(Stage);
+pub(super) struct Named(pub(super) Stage);
 
 impl fmt::Display for Named {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -3,7 +3,7 @@
 //!
 //! - [`snapshot`]: everything that is known of one shard at one moment; [`memory`]: what of it
 //!   only this process knows; [`course`]: how it went from pass to pass; [`thresholds`]: how soon what follows
-//! - [`testimony`], [`signature`], [`assess`]: from evidence to a verdict
+//! - [`testimony`], [`signature`], [`assess`]: from evidence to a verdict; [`testimony_view`]: what each observer sees, for a person
 //! - [`candidate`]: who may become primary; [`retention`]: what Kafka must hold for it;
 //!   [`last_resort`]: who may when nobody should
 //! - [`plan`], [`transition`], [`bootstrap`]: what to do about it, one irreversible step at a time
@@ -24,5 +24,6 @@ pub mod retention;
 pub mod signature;
 pub mod snapshot;
 pub mod testimony;
+pub mod testimony_view;
 pub mod thresholds;
 pub(crate) mod transition;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use understudy_wire::evidence::{Evidence, Millis, Probe, ProbeError, Server, Stage};
+use understudy_wire::evidence::{Evidence, Limit, Millis, Probe, ProbeError, Server, Stage};
 use understudy_wire::{Observer, ReplicaName};
 
 use super::snapshot::{Received, Snapshot, Thresholds};
@@ -215,7 +215,8 @@ fn weigh(error: &ProbeError) -> Weight {
     match error {
         ProbeError::Timeout | ProbeError::Other { .. } => Weight::Silence,
         ProbeError::Refused { .. } | ProbeError::ReadOnly => Weight::Refusal,
-        ProbeError::TooManyConnections => Weight::Answered(Abstention::OutOfConnections),
+        ProbeError::TooManyConnections { whose: Limit::Server } => Weight::Answered(Abstention::OutOfConnections),
+        ProbeError::TooManyConnections { whose: Limit::Account } => Weight::Answered(Abstention::NotLetIn),
         ProbeError::Server { code, .. } => match code {
             // Lock wait timeout, deadlock, NOWAIT.
             1205 | 1213 | 3572 => Weight::Answered(Abstention::Locked),

@@ -4,14 +4,14 @@
 //! the last one stopped: Reprobe -> Fence -> Promote -> Publish. An epoch has one target for ever; a new target takes
 //! a new epoch, so a late answer to an old order can never make a second primary under one epoch.
 
-use understudy_wire::evidence::Phase;
+use understudy_wire::evidence::{Millis, Phase};
 use understudy_wire::order::{FenceOrder, Promote};
 use understudy_wire::{Epoch, GtidSet, ReplicaName};
 
-use super::assess::{Assessment, Cause, SKEW};
+use super::assess::{Assessment, Cause, SKEW, Seconds};
 use super::candidate::rank;
 use super::plan::{Change, by_hand, claim, errant, nobody_else, wait_for_request};
-use super::record::{self, Entry, Milestone, RecordUpdate};
+use super::record::{self, Entry, Grounds, Milestone, RecordUpdate};
 use super::snapshot::{Kind, Mode, OrderOutcome, ReprobeOutcome, Snapshot, Transition};
 use super::testimony::Case;
 use super::{bootstrap, cooldown};
@@ -19,6 +19,9 @@ use crate::decision::{Draft, Order, OrderKind, Reason, Step};
 
 /// How often a target is told again before the next one is taken.
 const TRIES: u32 = 2;
+/// A record that does not begin with the claim after this time is begun by whoever goes on with the change; milliseconds. An operator
+/// that lives has written it by then, and seen it.
+const RECORD_WITHIN: Millis = 1_000;
 
 /// The next step of the change.
 pub(crate) fn go_on(s: &Snapshot, a: &Assessment, t: &Transition, d: &mut Draft) {
@@ -31,6 +34,7 @@ pub(crate) fn go_on(s: &Snapshot, a: &Assessment, t: &Transition, d: &mut Draft)
     if let Some(old) = &t.from {
         note_fence(s, t.kind, old, t.epoch, d);
     }
+    begin_record(s, a, t, d);
     if serves(s, t)
         && let Some(address) = s.address_of(&t.to)
     {
@@ -45,6 +49,35 @@ pub(crate) fn go_on(s: &Snapshot, a: &Assessment, t: &Transition, d: &mut Draft)
         Kind::Bootstrap | Kind::Confirm => promote(s, a, t, at_once(s, t), d),
         Kind::Failover => failover(s, a, t, d),
         Kind::Switchover => switchover(s, a, t, d),
+    }
+}
+
+/// Begins the record of a claim whose operator did not live to write it, or never heard that its claim was taken. What led to the claim
+/// mostly still holds: the old primary is as dead as it was, and its manager still tells what it had stored. A record that was begun does
+/// not change by this.
+fn begin_record(s: &Snapshot, a: &Assessment, t: &Transition, d: &mut Draft) {
+    let (Some(name), Some(old), Kind::Failover | Kind::Switchover) = (&t.record, &t.from, t.kind) else { return };
+    let claimed = Milestone::Claimed.to_string();
+    let is_begun = s.records.iter().any(|record| record.name == *name && record.steps.contains(&claimed));
+    // After the publication only what follows it is told.
+    let is_due = s.memory.transition_known >= RECORD_WITHIN || serves(s, t);
+    if is_begun || !is_due {
+        return;
+    }
+    let (known, since) = (s.memory.transition_known, a.since);
+    let cause = t.cause.clone().unwrap_or_else(|| "unknown".into());
+    let decided = format!("{cause}, first sign {} ago; told after the claim", Seconds(since));
+    let mut entries = vec![
+        Entry::ago(Milestone::Decided, t.epoch, known).saying(decided),
+        Entry::ago(Milestone::Claimed, t.epoch, known).saying(format!("for {}", t.to)),
+    ];
+    if since > known {
+        entries.insert(0, Entry::ago(Milestone::FirstSign, t.epoch, since).saying(a.own.clone()));
+    }
+    tell(t, record::Phase::Claimed, entries, d);
+    if let Some(update) = d.records.last_mut() {
+        update.message = Some(a.message());
+        update.grounds = Some(Grounds::of(s, a, Some(old), rank(s, Some(old), &[old])));
     }
 }
 

@@ -52,7 +52,7 @@ pub fn locked(scene: &mut Scene) {
 }
 
 pub fn out_of_connections(scene: &mut Scene) {
-    scene.all_say(&fails(Stage::Auth, ProbeError::TooManyConnections, 20_000));
+    scene.all_say(&fails(Stage::Auth, ProbeError::TooManyConnections { whose: Limit::Server }, 20_000));
 }
 
 /// The consumer has nothing to store, and knows nothing of Kafka.

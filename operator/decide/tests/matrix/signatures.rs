@@ -54,6 +54,13 @@ pub const SIGNATURES: &[Row] = &[
     ("S4 a deadlock inside", |s| deadlocks(s, 8_500), Verdict::Stuck(Cause::Deadlocked), FailsOver("b"), None),
     ("S4 for less than 8 s", |s| deadlocks(s, 7_500), Verdict::Suspect(Cause::Deadlocked), Stays, None),
     ("S5 too many connections", out_of_connections, Verdict::Saturated, Stays, None),
+    (
+        "S5 too many connections of the account that probes",
+        |s| s.all_say(&fails(Stage::Auth, ProbeError::TooManyConnections { whose: Limit::Account }, 20_000)),
+        Verdict::Unknown,
+        Stays,
+        None,
+    ),
     ("S6 slow for less than a minute", |s| slow(s, 59_000, 700), Verdict::Slow, Stays, None),
     ("S6 slow for a minute", |s| slow(s, 61_000, 700), Verdict::Slow, SwitchesOver("b"), None),
     ("S7 a lock with a holder", locked, Verdict::Saturated, Stays, None),

@@ -1,15 +1,24 @@
 //! The product from outside, one file a behaviour. Needs a cluster: `cargo lab test --tier e2e`.
 
+mod api_server_away;
 mod bootstrap;
 mod definitions;
 mod deletion;
+mod kafka_down;
 mod levers;
 mod malformed;
 mod node_lost;
 mod operator_killed;
+mod out_of_connections;
+mod primary_frozen;
 mod primary_killed;
 mod prometheus_read_back;
 mod scaling;
+mod second_failure;
 mod second_view;
+mod sick_standby;
 mod standby_killed;
+mod stutter;
 mod switchover;
+mod volume_wedged;
+mod zombie;

@@ -328,6 +328,14 @@ impl Actor {
         assert!(sent.success());
     }
 
+    /// A signal to manager and mysqld at once: `STOP` as when a pod is frozen, `CONT` as when it thaws.
+    pub async fn signal_all(&self, signal: &str) {
+        for pid in [self.child.id().to_string(), self.mysqld_pid()] {
+            let sent = Command::new("kill").args([&format!("-{signal}"), &pid]).status().unwrap();
+            assert!(sent.success());
+        }
+    }
+
     /// SIGTERM, and the end within its bound.
     pub async fn ask_to_stop(mut self, within: Duration) -> (Off, ExitStatus) {
         let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();

@@ -16,7 +16,7 @@ use understudy_wire::ReplicaName;
 
 pub use attempt::{Failure, Success, attempt};
 pub use record::Record;
-pub use run::Prober;
+pub use run::{Pace, Prober};
 
 use crate::tls::Trust;
 

@@ -1,6 +1,7 @@
 //! The trait [`Instance`] over a real server, through one connection that is made again when it was lost. I/O.
 
 mod clone;
+mod locks;
 mod read;
 mod replicate;
 mod write;
@@ -15,7 +16,7 @@ use mysql_async::prelude::{FromRow, Queryable};
 use mysql_async::{Conn, OptsBuilder, SslOpts};
 use tokio::sync::Mutex;
 use understudy_wire::GtidSet;
-use understudy_wire::evidence::{Replication, StoredOffset};
+use understudy_wire::evidence::{LockHolder, Replication, StoredOffset};
 
 use crate::error::SqlError;
 use crate::instance::{CloneProgress, Donor, EpochRow, Instance, Source, Status};
@@ -164,6 +165,10 @@ impl Instance for Server {
 
     async fn replication(&self, within: Duration) -> Result<Option<Replication>, SqlError> {
         self.run("replication", within, read::replication).await
+    }
+
+    async fn lock_holder(&self, within: Duration) -> Result<Option<LockHolder>, SqlError> {
+        self.run("lock holder", within, locks::holder).await
     }
 
     async fn refuse_writes(&self, within: Duration) -> Result<(), SqlError> {

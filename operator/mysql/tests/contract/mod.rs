@@ -21,6 +21,7 @@ fn source(port: u16, ca_file: &str) -> Source {
 /// Runs the whole contract. `ca_file` is a path that the server can read, `silent` a port on which nobody answers.
 pub async fn holds(server: &dyn Instance, ca_file: &str, silent: [u16; 2]) {
     a_new_server_has_no_epoch_no_offsets_and_no_source(server).await;
+    nobody_holds_a_lock_where_nobody_waits(server).await;
     a_server_that_refuses_writes_says_so_and_takes_no_epoch(server).await;
     an_epoch_is_written_once_and_never_goes_back(server).await;
     writing_moves_the_executed_set_and_the_log(server).await;
@@ -34,6 +35,10 @@ async fn a_new_server_has_no_epoch_no_offsets_and_no_source(server: &dyn Instanc
     assert_eq!(server.epoch(SOON).await, Ok(None));
     assert_eq!(server.offsets(SOON).await, Ok(Vec::new()));
     assert_eq!(server.replication(SOON).await, Ok(None));
+}
+
+async fn nobody_holds_a_lock_where_nobody_waits(server: &dyn Instance) {
+    assert_eq!(server.lock_holder(SOON).await, Ok(None));
 }
 
 async fn a_server_that_refuses_writes_says_so_and_takes_no_epoch(server: &dyn Instance) {

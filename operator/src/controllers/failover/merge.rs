@@ -2,6 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use strum::IntoEnumIterator;
 use understudy_api::Failover;
 use understudy_api::conditions::{self, Claim};
 use understudy_api::v1alpha1::{
@@ -10,8 +11,9 @@ use understudy_api::v1alpha1::{
 };
 use understudy_decide::failover::assess::Ballot;
 use understudy_decide::failover::record::{Entry, Grounds, Milestone, Outcome, Phase, RecordUpdate};
-use understudy_wire::ReplicaName;
+use understudy_decide::failover::snapshot::Kind;
 use understudy_wire::evidence::StoredOffset;
+use understudy_wire::{Epoch, ReplicaName};
 
 use super::Job;
 
@@ -39,10 +41,14 @@ pub fn merge(failover: &mut Failover, job: &Job) -> bool {
     fill(&mut status.cause, update.cause.clone());
     fill(&mut status.message, update.message.clone());
     for entry in &update.entries {
-        enter(status, entry, job.at);
+        enter(status, entry, job);
     }
-    if let Some(grounds) = &update.grounds {
+    // What was known first counts: whoever tells it again knows less of that moment.
+    if let Some(grounds) = update.grounds.as_ref().filter(|_| status.evidence.is_empty()) {
         ground(status, grounds, update);
+    }
+    if update.kind != Kind::Confirm {
+        take(status);
     }
     if let Some(after) = &update.offsets_after {
         status.offsets_after = after.iter().map(offset).collect();
@@ -79,6 +85,9 @@ fn complete(status: &mut FailoverStatus, job: &Job) {
         status.write_gap_seconds = Some(gap);
         status.gap = Some(format!("{gap:.1}s"));
     }
+    if let Some(stacks) = job.measured.stacks.as_ref().filter(|_| status.stacks.is_empty()) {
+        status.stacks.clone_from(stacks);
+    }
     if let Some(rebuild) = job.measured.rebuild.as_ref().filter(|_| status.rebuild.is_none()) {
         // Redundancy was lost with the first sign, not when the route was moved.
         let lost = status.started_at.as_ref().or(rebuild.started_at.as_ref()).map(|lost| lost.0);
@@ -100,18 +109,28 @@ fn fill<T>(slot: &mut Option<T>, with: Option<T>) {
 }
 
 /// Adds a step to the timeline unless it is there. The same step under another epoch, with another candidate, is another.
-fn enter(status: &mut FailoverStatus, entry: &Entry, decided: Timestamp) {
+fn enter(status: &mut FailoverStatus, entry: &Entry, job: &Job) {
     let step = entry.step.to_string();
     let mark = format!("epoch {}", entry.epoch);
     let is_there = |there: &TimelineEntry| {
-        there.step == step
-            && there.detail.as_deref().is_some_and(|detail| detail == mark || detail.starts_with(&format!("{mark}: ")))
+        there.step == step && there.detail.as_deref().is_some_and(|detail| is_marked(detail, &mark))
     };
     if status.timeline.iter().any(is_there) {
         return;
     }
     let ago = SignedDuration::from_millis(i64::try_from(entry.ago).unwrap_or(0));
-    let at = decided.checked_sub(ago).unwrap_or(decided);
+    let told = job.at.checked_sub(ago).unwrap_or(job.at);
+    let at = match entry.step {
+        // Another operator than the one that decided may come to tell it; the claim itself says when it was made.
+        Milestone::Decided | Milestone::Claimed => {
+            claimed_at(job, entry.epoch).map_or(told, |claimed| told.min(claimed))
+        }
+        // The status tells the second of a publication only.
+        Milestone::Promoted | Milestone::Routed => {
+            earlier_steps(status, entry.step, &mark).map_or(told, |last| told.max(last))
+        }
+        _ => told,
+    };
     let detail = entry.detail.as_ref().map_or(mark.clone(), |detail| format!("{mark}: {detail}"));
     status.timeline.push(TimelineEntry { step, at: MicroTime(at), elapsed_ms: 0, detail: Some(detail) });
     status.timeline.sort_by_key(|there| there.at.0);
@@ -122,6 +141,43 @@ fn enter(status: &mut FailoverStatus, entry: &Entry, decided: Timestamp) {
     status.started_at = Some(MicroTime(first));
     if entry.step == Milestone::Promoted {
         status.promoted_at = Some(MicroTime(at));
+    }
+}
+
+/// When the epoch was claimed, as the Shard's status says while the change is under way.
+fn claimed_at(job: &Job, epoch: Epoch) -> Option<Timestamp> {
+    let transition = job.shard.status.as_ref()?.transition.as_ref()?;
+    let is_it = u64::try_from(transition.epoch).is_ok_and(|claimed| claimed == epoch.0);
+    transition.since.as_ref().filter(|_| is_it).map(|since| since.0)
+}
+
+/// When the last of the steps that come before this one, under the same epoch, happened.
+fn earlier_steps(status: &FailoverStatus, step: Milestone, mark: &str) -> Option<Timestamp> {
+    let is_earlier = |there: &&TimelineEntry| {
+        let of_epoch = there.detail.as_deref().is_some_and(|detail| is_marked(detail, mark));
+        of_epoch
+            && Milestone::iter().take_while(|earlier| *earlier < step).any(|earlier| there.step == earlier.to_string())
+    };
+    status.timeline.iter().filter(is_earlier).map(|there| there.at.0).max()
+}
+
+/// Whether the words of a step begin with the epoch that it belongs to.
+fn is_marked(detail: &str, mark: &str) -> bool {
+    detail.strip_prefix(mark).is_some_and(|rest| rest.is_empty() || rest.starts_with(": "))
+}
+
+/// The one that was taken is the only candidate that was not rejected, also when it is not the first that was taken.
+fn take(status: &mut FailoverStatus) {
+    let (Some(to), false) = (&status.to, status.candidates.is_empty()) else { return };
+    for candidate in &mut status.candidates {
+        if candidate.replica == *to {
+            candidate.rejected = None;
+        } else if candidate.rejected.is_none() {
+            candidate.rejected = Some("did not become primary".into());
+        }
+    }
+    if !status.candidates.iter().any(|candidate| candidate.replica == *to) {
+        status.candidates.push(CandidateNote { replica: to.clone(), ..CandidateNote::default() });
     }
 }
 

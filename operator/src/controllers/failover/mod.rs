@@ -45,6 +45,8 @@ pub struct Measured {
     pub write_gap: Option<f64>,
     /// The replacement of the old primary.
     pub rebuild: Option<RebuildNote>,
+    /// What the threads of the old primary did when it fell sick.
+    pub stacks: Option<Vec<String>>,
 }
 
 /// One update of one record.
@@ -117,6 +119,14 @@ impl Writer {
                 Turn::Wait(until) => {
                     stop.run_until_cancelled(self.desk.wait(until)).await;
                 }
+            }
+        }
+        // What was done until now is known to nobody else. What cannot be written at once is left.
+        loop {
+            let turn = self.desk.waiting().take(Instant::now());
+            match turn {
+                Turn::Of(record, jobs) => self.serve(record, jobs).await,
+                Turn::Wait(_) => return,
             }
         }
     }

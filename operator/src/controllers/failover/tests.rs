@@ -5,7 +5,9 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
-use understudy_api::v1alpha1::{FailoverPhase, FailoverResult, FailoverSpec, FailoverStatus, RebuildNote};
+use understudy_api::v1alpha1::{
+    FailoverPhase, FailoverResult, FailoverSpec, FailoverStatus, RebuildNote, ShardStatus, Transition,
+};
 use understudy_api::{Failover, Shard};
 use understudy_decide::failover::assess::Ballot;
 use understudy_decide::failover::candidate::{Candidate, Ranking, Unfit};
@@ -142,6 +144,74 @@ fn the_one_that_was_asked_for_is_taken_wherever_it_stands() {
 }
 
 #[test]
+fn a_second_candidate_is_the_one_taken_and_the_first_one_did_not_become_primary() {
+    let mut record = empty();
+    let mut first = update(Phase::Claimed, vec![Entry::now(Milestone::Claimed, Epoch(5))]);
+    first.grounds = Some(Box::new(Grounds { ranking: ranking(), ..Grounds::default() }));
+    merge(&mut record, &job(first, 0));
+    let mut second = update(Phase::Promoting, vec![Entry::now(Milestone::Claimed, Epoch(6))]);
+    (second.epoch, second.to) = (Epoch(6), Some(ReplicaName::new("m-c")));
+    merge(&mut record, &job(second, 3));
+    let rejected = |record: &Failover| {
+        let candidates = record.status.clone().expect("a status").candidates;
+        candidates.into_iter().map(|note| (note.replica, note.rejected)).collect::<Vec<_>>()
+    };
+    let note = |replica: &str, why: Option<&str>| (replica.to_owned(), why.map(str::to_owned));
+    let others = [note("m-c", None), note("m-d", Some("condemned"))];
+    assert_eq!(rejected(&record)[0], note("m-b", Some("did not become primary")));
+    assert_eq!(rejected(&record)[1..], others);
+
+    let mut third = update(Phase::Promoting, vec![Entry::now(Milestone::Claimed, Epoch(7))]);
+    (third.epoch, third.to) = (Epoch(7), Some(ReplicaName::new("m-e")));
+    merge(&mut record, &job(third, 6));
+    assert_eq!(rejected(&record)[3..], [note("m-e", None)], "it came after the decision");
+}
+
+#[test]
+fn what_is_told_by_a_later_operator_stands_where_it_belongs() {
+    let mut record = empty();
+    // The claim was made 20 s before anybody came to tell it.
+    let told = vec![Entry::ago(Milestone::Decided, Epoch(5), 1_000), Entry::ago(Milestone::Claimed, Epoch(5), 1_000)];
+    let mut begun = job(update(Phase::Claimed, told), 20);
+    let since = begun.at - SignedDuration::from_secs(20);
+    begun.shard.status = Some(ShardStatus {
+        transition: Some(Transition { epoch: 5, since: Some(MicroTime(since)), ..Transition::default() }),
+        ..ShardStatus::default()
+    });
+    merge(&mut record, &begun);
+    merge(&mut record, &job(update(Phase::Fencing, vec![Entry::now(Milestone::Reprobed, Epoch(5))]), 21));
+    // The status says the second of the publication, which began before the probe ended.
+    let published = [Milestone::Promoted, Milestone::Routed].map(|step| Entry::ago(step, Epoch(5), 500));
+    merge(&mut record, &job(update(Phase::Rebuilding, published.into()), 21));
+    let status = record.status.expect("a status");
+    let steps: Vec<_> = status.timeline.iter().map(|entry| (entry.step.as_str(), entry.elapsed_ms)).collect();
+    let expected = [("Decided", 0), ("Claimed", 0), ("Reprobed", 21_000), ("Promoted", 21_000), ("Routed", 21_000)];
+    assert_eq!(steps, expected);
+}
+
+#[test]
+fn what_was_known_at_the_decision_is_not_changed_by_who_tells_it_again() {
+    let grounds = |own: &str| Some(Box::new(Grounds { own: own.into(), ..Grounds::default() }));
+    let claimed = |own: &str| RecordUpdate { grounds: grounds(own), ..update(Phase::Claimed, vec![]) };
+    let said = |record: Failover| record.status.expect("a status").evidence.into_iter().map(|note| note.fact).collect();
+    let mut one_by_one = empty();
+    merge(&mut one_by_one, &job(claimed("first"), 0));
+    merge(&mut one_by_one, &job(claimed("later"), 1));
+    let mut waiting = Waiting::default();
+    waiting.note(job(claimed("first"), 0));
+    waiting.note(job(claimed("later"), 1));
+    let Turn::Of(_, jobs) = waiting.take(Instant::now()) else { panic!("nothing waits") };
+    let mut together = empty();
+    for job in &jobs {
+        merge(&mut together, job);
+    }
+    for record in [one_by_one, together] {
+        let said: Vec<String> = said(record);
+        assert_eq!(said, ["first"]);
+    }
+}
+
+#[test]
 fn evidence_is_as_old_as_it_was() {
     let mut record = empty();
     let mut first = update(Phase::Claimed, vec![]);
@@ -168,6 +238,20 @@ fn the_time_to_redundancy_counts_from_the_first_sign() {
     let rebuild = record.status.clone().expect("a status").rebuild.expect("a replacement");
     assert_eq!((rebuild.replica.as_deref(), rebuild.seconds), (Some("m-d"), Some(32.5)));
     assert!(!merge(&mut record, &closed), "once");
+}
+
+#[test]
+fn stacks_come_in_whenever_they_were_taken_and_the_first_ones_stay() {
+    let mut record = empty();
+    merge(&mut record, &job(update(Phase::Claimed, vec![]), 0));
+    let with = |line: &str, phase, second| {
+        let mut job = job(update(phase, vec![]), second);
+        job.measured.stacks = Some(vec![line.to_owned()]);
+        job
+    };
+    assert!(merge(&mut record, &with("1 in D: ib_log_flush", Phase::Promoting, 1)));
+    merge(&mut record, &with("1 in R: mysqld", Phase::Closed, 30));
+    assert_eq!(record.status.expect("a status").stacks, ["1 in D: ib_log_flush"]);
 }
 
 /// The same, about another shard in a namespace.
@@ -303,6 +387,18 @@ async fn when_many_shards_change_at_once_each_record_is_written_with_all_of_its_
         let status = status(shard).expect("a record");
         assert_eq!(steps(&status), ["Claimed", "Fenced", "Promoted"], "{shard}");
     }
+}
+
+#[tokio::test]
+async fn what_was_told_before_the_operator_was_asked_to_stop_is_written() {
+    let api = FakeApi::default();
+    let context = api.context().await;
+    let (registrar, writing) = Registrar::new(&context);
+    registrar.note(of_shard("m", update(Phase::Claimed, vec![Entry::now(Milestone::Claimed, Epoch(5))]), 0));
+    context.stop.cancel();
+    tokio::time::timeout(Duration::from_secs(60), writing).await.expect("it ends");
+    let record = api.object("failovers/m-5").expect("a record");
+    assert_eq!(record["status"]["timeline"][0]["step"], "Claimed");
 }
 
 /// A record that was closed, as the API server has it.

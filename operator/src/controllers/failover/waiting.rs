@@ -102,6 +102,7 @@ impl Measured {
     fn complete(&mut self, later: Self) {
         self.write_gap = self.write_gap.or(later.write_gap);
         self.rebuild = self.rebuild.take().or(later.rebuild);
+        self.stacks = self.stacks.take().or(later.stacks);
     }
 }
 
@@ -126,6 +127,6 @@ fn join(known: &mut Job, later: Job) {
     so_far.message = so_far.message.take().or(message);
     so_far.result = so_far.result.or(result);
     so_far.to = to.or(so_far.to.take());
-    so_far.grounds = grounds.or(so_far.grounds.take());
+    so_far.grounds = so_far.grounds.take().or(grounds);
     so_far.offsets_after = offsets_after.or(so_far.offsets_after.take());
 }

@@ -4,6 +4,7 @@
 //! are old; a shard at work costs no write a second.
 
 mod measures;
+mod observers;
 mod replica;
 #[cfg(test)]
 mod tests;
@@ -51,6 +52,7 @@ pub struct Reporter {
     obstacles: Seen,
     verdict: Option<(&'static str, Option<String>)>,
     worded: Option<Timestamp>,
+    observed: observers::Observed,
     measures: ShardFacts,
     written: Option<Instant>,
     replica_written: HashMap<String, Instant>,
@@ -116,6 +118,7 @@ impl Reporter {
         let ShardStatus {
             observed_generation,
             verdict,
+            observers,
             doing,
             replicas,
             ready,
@@ -129,6 +132,7 @@ impl Reporter {
         } = next.clone();
         status.observed_generation = observed_generation;
         status.verdict = verdict;
+        status.observers = observers;
         status.doing = doing;
         status.replicas = replicas;
         status.ready = ready;
@@ -155,6 +159,7 @@ impl Reporter {
         if is_stale || next.message != status.verdict.and_then(|before| before.message) {
             self.worded = Some(s.now);
         }
+        status.observers = self.observed.show(&status.observers, s, &next, is_stale);
         status.verdict = Some(next);
         status.doing.clone_from(&d.view.doing);
         status.replicas = objects.replicas.iter().filter_map(|of| replica::summary(of, s, d, objects)).collect();
@@ -219,7 +224,7 @@ impl Reporter {
                 seconds: None,
             }
         });
-        super::super::failover::Measured { write_gap, rebuild }
+        super::super::failover::Measured { write_gap, rebuild, stacks: None }
     }
 }
 

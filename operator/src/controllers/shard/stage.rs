@@ -40,7 +40,7 @@ use crate::context::Context;
 use crate::controllers::failover::{Job, Registrar};
 use crate::controllers::queue::chain;
 use crate::events::Reason;
-use crate::evidence::{Heard, Observers, OwnObserver, Pulse};
+use crate::evidence::{Heard, Observers, OwnObserver, Pulse, StackTaker};
 use crate::farewell;
 use crate::metrics::{OfKind, Outcome};
 use crate::troubles::Trouble;
@@ -87,6 +87,7 @@ pub struct Stage {
     gaps: GapWatch,
     refusals: Refusals,
     log: KafkaLog,
+    stacks: StackTaker,
 }
 
 /// When to look again.
@@ -127,6 +128,7 @@ impl Stage {
             own: OwnObserver::new(&context, namespace, name, shared.pulse.clone(), news.clone()),
             observers: Observers::new(context.identity.clone(), news.clone()),
             orders: Orders::new(context.identity.clone(), news.clone(), context.tasks.clone()),
+            stacks: StackTaker::new(context.identity.clone(), news.clone()),
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             shard: None,
@@ -189,6 +191,7 @@ impl Stage {
         self.reporter.prepare(&snapshot, &decision, &objects, gap);
         self.context.metrics.shards.tell(&self.namespace, &self.name, self.reporter.measures());
         self.reporter.say(&self.context.events, &objects, &snapshot, &decision);
+        self.stacks.look(&snapshot, decision.assessment.verdict, |replica| objects.manager(replica));
         self.carry_out(&decision, &snapshot, &objects, started).await
     }
 
@@ -286,7 +289,7 @@ impl Stage {
     fn observe(&mut self, objects: &Objects, now: Instant) -> Snapshot {
         let names: BTreeSet<_> = objects.replicas.iter().map(ResourceExt::name_any).collect();
         self.observers.dial(&objects.endpoints(), |name| names.contains(name));
-        self.own.look_at(objects.subject(), objects.pace());
+        self.own.look_at(objects.subject(), objects.pace(), self.context.leading.is_leading());
         for answer in self.orders.answered() {
             self.memory.answered(answer);
         }
@@ -393,7 +396,8 @@ impl Stage {
     fn record(&mut self, decision: &Decision, snapshot: &Snapshot, objects: &Objects) {
         let Some(shard) = &self.shard else { return };
         for update in &decision.records {
-            let measured = self.reporter.measured(update, snapshot, objects);
+            let mut measured = self.reporter.measured(update, snapshot, objects);
+            measured.stacks = update.from.as_ref().and_then(|from| self.stacks.of(from));
             let job = Job { shard: shard.clone(), update: update.clone(), at: snapshot.now, measured };
             self.shared.registrar.note(job);
         }

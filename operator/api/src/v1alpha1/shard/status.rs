@@ -39,6 +39,9 @@ pub struct ShardStatus {
     /// State of the primary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Verdict>,
+    /// What each observer sees of the primary. Written when the verdict or what one of them sees changes, and not for age alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub observers: Vec<ObserverSummary>,
     /// What is being done, for a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub doing: Option<String>,
@@ -175,6 +178,69 @@ pub struct ReplicaSummary {
     /// What is wrong with it, for a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+}
+
+/// What one observer sees of the primary.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ObserverSummary {
+    /// What it is.
+    pub kind: ObserverKind,
+    /// The replica whose manager it is, or the name of its pod.
+    pub name: String,
+    /// The node it runs on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// What fails as a whole with it: two observers of one domain are one voice. `pod` of the manager beside the primary; `node` and its name;
+    /// or a kind of observer, while all of them run on one node.
+    pub domain: String,
+    /// For or against the primary.
+    pub stance: Stance,
+    /// What it sees, for a person.
+    pub says: String,
+    /// The stage at which its probes fail: Tcp, Greeting, Auth, Select or Commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<String>,
+    /// Since when: the first failure of a run, else when it was seen to change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+    /// Whether its word counts for the verdict.
+    pub counts: bool,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_counted: Option<String>,
+}
+
+/// What an observer is.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Display, AsRefStr, IntoStaticStr,
+)]
+pub enum ObserverKind {
+    /// The instance manager beside the primary.
+    #[default]
+    Manager,
+    /// The instance manager of another replica.
+    Peer,
+    /// A consumer's pod.
+    Consumer,
+    /// The operator.
+    Operator,
+}
+
+/// Where an observer stands.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Display, AsRefStr, IntoStaticStr,
+)]
+pub enum Stance {
+    /// It sees commits succeed.
+    Commits,
+    /// It sees the primary fail.
+    Accuses,
+    /// What it met is no accusation, or it has no voice.
+    Abstains,
+    /// It has seen nothing yet that counts, or nothing has come from it lately.
+    #[default]
+    Silent,
 }
 
 /// The last change of primary.
