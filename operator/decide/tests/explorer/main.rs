@@ -60,7 +60,7 @@ fn no_run_of_faults_breaks_an_invariant_and_every_one_ends_well() {
     if let Some(seed) = std::env::var("UNDERSTUDY_SEED").ok().and_then(|seed| seed.parse().ok()) {
         match run(seed, true) {
             (world, Ok(())) => println!("{}\nseed {seed} ends well", world.trace()),
-            (world, Err(broken)) => panic!("{}\nseed {seed}: {broken}", world.trace()),
+            (world, Err(broken)) => panic!("{}\n\n{}\nseed {seed}: {broken}", world.trace(), world.script),
         }
         return;
     }
