@@ -127,6 +127,8 @@ pub enum Reason {
     FailoverWithheld,
     /// The old primary turned out to live and is confirmed.
     NearMiss,
+    /// The primary was suspect for a while and commits; nothing was done about it.
+    SuspicionCleared,
     /// The primary is to stay, under the next epoch.
     ConfirmationStarted,
     /// The primary stayed, under the next epoch.
@@ -135,6 +137,8 @@ pub enum Reason {
     SwitchoverStarted,
     /// A switchover has a new primary.
     SwitchoverSucceeded,
+    /// A primary that works had better hand over and does not; the message says why.
+    SwitchoverWithheld,
     /// A switchover was refused or given up; the message says why.
     SwitchoverRefused,
     /// The old primary was made to refuse writes.
@@ -161,7 +165,7 @@ pub enum Reason {
     Unschedulable,
     /// The status was lost or is older than what the servers know.
     StatusLost,
-    /// So many managers are silent that the operator rather suspects itself.
+    /// So many managers are silent that the operator rather suspects itself, or an observer contradicts the others.
     ObserverSuspect,
 }
 
@@ -206,8 +210,10 @@ impl Reason {
             | Self::FailoverStarted
             | Self::FailoverWithheld
             | Self::NearMiss
+            | Self::SuspicionCleared
             | Self::ConfirmationStarted
             | Self::SwitchoverRefused
+            | Self::SwitchoverWithheld
             | Self::PrimaryUnreachable
             | Self::NoCandidate
             | Self::RetentionExceeded

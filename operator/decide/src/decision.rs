@@ -61,6 +61,8 @@ pub enum Step {
         primary: ReplicaName,
         /// Its `ip:port`.
         address: String,
+        /// How many failovers have followed each other with it.
+        in_a_row: u32,
     },
     /// Make the volume claim of a replica that has none.
     MakeVolume {
@@ -280,6 +282,8 @@ pub enum Reason {
     FleetBreaker,
     /// The last failover was a moment ago and the evidence is not HARD.
     Cooldown,
+    /// Several failovers followed each other before the shard had healed: the next one comes later.
+    FailoverPaced,
     /// An epoch was claimed for another primary, and the old one is not waited for.
     FailoverBegun,
     /// An epoch was claimed for another primary, which takes over from the old one.
@@ -292,6 +296,8 @@ pub enum Reason {
     PrimaryUnreachable,
     /// The probe after the claim committed: the primary is confirmed.
     NearMiss,
+    /// The primary was suspect or dead by the evidence, and commits again before anything was done about it.
+    SuspicionCleared,
     /// The candidate failed: the next one is taken.
     CandidateFailed,
     /// Nobody is left but replicas with transactions of their own: the best of them takes over.
@@ -308,6 +314,8 @@ pub enum Reason {
     PrimaryConfirmed,
     /// A switchover's target did not catch up in time.
     SwitchoverAborted,
+    /// A primary that commits had better hand over, and does not.
+    SwitchoverWithheld,
     /// A request was turned down.
     RequestRefused,
     /// The replica that may initialise was named.
@@ -350,7 +358,7 @@ pub enum Reason {
     Unschedulable,
     /// The status was lost and the epoch was read from the servers.
     StatusLost,
-    /// So many managers are silent that the operator rather suspects itself.
+    /// So many managers are silent that the operator rather suspects itself, or an observer contradicts the others.
     ObserverSuspect,
     /// The shard has all replicas it asked for.
     RedundancyBack,

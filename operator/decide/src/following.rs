@@ -9,6 +9,7 @@ use understudy_wire::{GtidSet, ReplicaName};
 use crate::decision::{Draft, Order, OrderKind, Reason, Step};
 use crate::failover::candidate::errant;
 use crate::failover::snapshot::{MANAGER_PORT, OrderFact, OrderOutcome, Replica, Snapshot, with_port};
+use crate::pace;
 use crate::replication_error::ReplicationError;
 use crate::topology::consumers_come_first;
 
@@ -18,8 +19,8 @@ const RETRY: Millis = 3_000;
 const BUILD_BEGINS_WITHIN: Millis = 5_000;
 /// A standby is taken for one whose replication was read, and whose volume took a write, no longer ago than this.
 const IN_USE: Millis = 10_000;
-/// A standby may be a donor when it is no more than this behind.
-const DONOR_DELAY: Millis = 10_000;
+/// A standby may be a donor, and counts as a copy, when it is no more than this behind.
+pub(crate) const DONOR_DELAY: Millis = 10_000;
 
 /// Orders to everybody but the primary, and the peers of everybody.
 pub(crate) fn plan(s: &Snapshot, primary: &ReplicaName, d: &mut Draft) {
@@ -125,7 +126,13 @@ fn build(s: &Snapshot, name: &ReplicaName, replica: &Replica, server: &Server, p
     if s.order(name, OrderKind::Build, epoch).is_some_and(|o| o.in_flight() || o.sent < BUILD_BEGINS_WITHIN) {
         return;
     }
-    match donor(s, name, primary, d) {
+    let here = s.node_of(name).and_then(|node| s.fleet.filling.get(node)).copied().unwrap_or(0);
+    let donor = if here < pace::FILLED_ON_A_NODE {
+        donor(s, name, primary, d)
+    } else {
+        Donor::Wait("as many volumes as may be at a time are being filled on its node already")
+    };
+    match donor {
         Donor::Take(donor, address) => {
             d.note_about(Reason::Cloning, name, format!("{name} is told to clone {donor}"));
             let origin = Origin::Clone { donor, address };
@@ -176,8 +183,14 @@ fn donor(s: &Snapshot, name: &ReplicaName, primary: &ReplicaName, d: &Draft) -> 
     };
     // One that has its data and is about to follow is worth waiting for; one that never gets there is replaced.
     let about_to_follow = s.cast().filter(|(other, _)| *other != name && *other != primary).any(|(other, _)| {
-        let phase = s.fresh_report(other).map(|(server, _)| &server.phase);
-        matches!(phase, Some(Phase::Starting | Phase::Running)) && !standbys.contains(&other)
+        let strays =
+            s.memory.past.stray_for.get(other).copied().unwrap_or(0) >= s.policy.thresholds.broken_standby_after;
+        let is_sick = || strays || errant_against(s, primary, other).is_some();
+        match s.fresh_report(other).map(|(server, _)| &server.phase) {
+            Some(Phase::Starting) => true,
+            Some(Phase::Running) => !standbys.contains(&other) && !is_sick(),
+            Some(_) | None => false,
+        }
     });
     match free {
         Some(standby) => taken(standby),

@@ -5,16 +5,17 @@
 //! Terms, states, invariants and the flow: `operator/docs/failover.md`, under the same names.
 //!
 //! - [`failover`]: who is primary
-//! - [`topology`]: which replicas there should be; [`placement`]: where; [`pace`]: how soon; [`space`]: when their volumes fill up
+//! - [`topology`]: which replicas there should be; `sick_standby`: who is of no use; [`placement`]: where; [`pace`]: how soon; [`space`]: when their volumes fill up
 //! - [`decision`]: steps, events and what the status shows
 
 pub mod decision;
 pub mod failover;
 mod following;
 mod ledger;
-mod pace;
+pub mod pace;
 pub mod placement;
 mod replication_error;
+mod sick_standby;
 pub mod space;
 pub mod topology;
 mod view;

@@ -1,14 +1,21 @@
-//! How fast replicas are replaced: slower and slower when each replacement fails as well, and at last not at all. Pure.
+//! How fast replicas are replaced: one standby of a shard and few of the fleet at a time, slower and slower when each replacement fails
+//! as well, and at last not at all. Pure.
 //!
-//! Nothing here holds a promotion, or the replacement of a primary that was failed over.
+//! Nothing here holds a promotion. The budget of the fleet holds every replacement, the rest not that of a primary that was failed over.
 
 use jiff::{SignedDuration, Timestamp};
 use strum::IntoEnumIterator;
 use understudy_wire::ReplicaName;
+use understudy_wire::evidence::Phase;
 
 use crate::decision::Sentence;
 use crate::failover::snapshot::{Condemned, Fact, Replica, Snapshot};
+use crate::following::replicates;
 
+/// One of so many replicas of the fleet may be rebuilt at a time, and one in any case: a rebuild reads a whole copy and writes another.
+const FLEET_SHARE: usize = 10;
+/// So many copies are filled on a node at a time.
+pub(crate) const FILLED_ON_A_NODE: usize = 2;
 /// How many times the first pause the longest one is.
 const LONGEST: u64 = 60;
 /// A replica that was condemned sooner than this many seconds after it was made was never of use.
@@ -16,6 +23,90 @@ const SHORT_LIFE: i64 = 3_600;
 /// So many volumes of replicas that were replaced on a judgement are kept in one shard before no more are replaced, and so many of
 /// former primaries before the first of them goes.
 pub(crate) const KEPT_AT_MOST: usize = 8;
+
+/// How many replicas of this shard are being made in the place of others and have not joined yet. One that comes to nothing does not
+/// count for ever: its pod finds no room, or nobody has heard of it for long.
+pub fn rebuilding(s: &Snapshot) -> usize {
+    s.cast().filter(|(name, replica)| is_rebuilding(s, name, replica)).count()
+}
+
+fn is_rebuilding(s: &Snapshot, name: &ReplicaName, replica: &Replica) -> bool {
+    // The volume's label tells one that has joined before.
+    let label = replica.volume.present().and_then(|volume| volume.role.as_deref());
+    let joined = matches!(label, Some("standby" | "primary")) || s.status.primary.as_ref() == Some(name);
+    if replica.replaces.is_none() || joined {
+        return false;
+    }
+    let is_young = replica.age < s.policy.thresholds.unheard_after;
+    let has_room = replica.pod.present().is_none_or(|pod| pod.unschedulable.is_none());
+    match s.fresh_report(name).map(|(server, _)| server) {
+        Some(server) => match server.phase {
+            Phase::Building | Phase::Starting => true,
+            Phase::Running => !replicates(s, server),
+            Phase::Empty => is_young,
+            Phase::Unusable { .. } | Phase::Exited { .. } | Phase::Stopping => false,
+        },
+        None => is_young && has_room,
+    }
+}
+
+/// How many may be rebuilt in the fleet at a time.
+fn budget(s: &Snapshot) -> usize {
+    (s.fleet.replicas / FLEET_SHARE).max(1)
+}
+
+/// How many more rebuilds may begin now, as far as this operator counts those of the fleet. What a shard needs to get its first primary
+/// is no rebuild.
+pub(crate) fn room(s: &Snapshot) -> usize {
+    if s.status.primary.is_none() {
+        return usize::MAX;
+    }
+    budget(s).saturating_sub(s.fleet.rebuilding)
+}
+
+/// That there is none, for a person.
+pub(crate) fn budget_spent(s: &Snapshot) -> String {
+    format!(
+        "of the {} replicas of the fleet {} are being rebuilt, and {} may be at a time. It goes on as soon as one of them is a standby",
+        s.fleet.replicas,
+        s.fleet.rebuilding,
+        budget(s)
+    )
+}
+
+/// Why a standby that should be replaced is not condemned yet; None: it may be. It may still be of some use, so it stays for as long as
+/// its replacement would not be made at once.
+pub(crate) fn waits(s: &Snapshot, (name, replica): (&ReplicaName, &Replica), sentence: Sentence) -> Option<String> {
+    let others = s.cast().filter(|(other, _)| *other != name);
+    let rebuilt: Vec<_> = others.filter(|(other, its)| is_rebuilding(s, other, its)).map(|(other, _)| other).collect();
+    // What is on a lost node is lost, and what the others do is no reason to wait for it.
+    if sentence != Sentence::Lost {
+        if let Some(other) = rebuilt.first() {
+            return Some(format!(
+                "one standby of a shard is replaced at a time, and {other} is being built. It goes on once that is a standby"
+            ));
+        }
+        if let Some(other) = due(s) {
+            return Some(format!("one standby of a shard is replaced at a time, and {other} comes first"));
+        }
+    }
+    // Its own place in the budget goes to whom is made instead.
+    let own = usize::from(is_rebuilding(s, name, replica));
+    (room(s).saturating_add(own) == 0).then(|| budget_spent(s))
+}
+
+/// A condemned replica whose replacement is to be made now.
+fn due(s: &Snapshot) -> Option<&ReplicaName> {
+    if s.cast().count() >= s.policy.replicas {
+        return None;
+    }
+    let is_due = |(name, replica): &(&ReplicaName, &Replica)| {
+        let condemned = replica.condemned.as_ref().filter(|of| of.reason != Sentence::ScaledDown.to_string());
+        let succeeded = || s.replicas.values().any(|other| other.replaces.as_ref() == Some(*name));
+        condemned.is_some() && s.status.primary.as_ref() != Some(*name) && !succeeded() && pause(s, replica).is_none()
+    };
+    s.replicas.iter().find(is_due).map(|(name, _)| name)
+}
 
 /// That the replacement of a condemned replica waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

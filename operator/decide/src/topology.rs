@@ -4,17 +4,16 @@
 //! condemned, and no volume is deleted before its successor has caught up and its time is over.
 
 use understudy_wire::ReplicaName;
-use understudy_wire::evidence::{Millis, Phase, Server};
 
 use crate::decision::{Draft, NewReplica, Reason, Role, Sentence, Step};
-use crate::failover::assess::{Assessment, Cause, phase_words};
-use crate::failover::signature::volume_error;
+use crate::failover::assess::{Assessment, Cause};
+use crate::failover::plan::AGAIN;
 use crate::failover::snapshot::{Fact, Kind, Replica, Snapshot};
-use crate::following::{errant_against, is_good_copy};
+use crate::following::is_good_copy;
 use crate::ledger;
 use crate::pace::{self, Pause};
 use crate::placement;
-use crate::replication_error::ReplicationError;
+use crate::sick_standby;
 use crate::view::role_of;
 
 /// For how long after a change of primary consumers come first, in milliseconds: some three times what they take on a busy machine.
@@ -113,6 +112,12 @@ fn to_fill<'a>(s: &'a Snapshot, missing: usize, d: &mut Draft) -> Vec<Option<(&'
     }
     due.truncate(missing);
     let new = missing.saturating_sub(due.len()).saturating_sub(waiting);
+    for (name, _) in due.iter().skip(pace::room(s)).flatten() {
+        d.doing(format!("waiting to replace {name}: as many replicas as may be are being rebuilt already"));
+        let message = format!("{name} is not replaced yet: {}", pace::budget_spent(s));
+        d.note_about(Reason::ReplacementWaits, name, message);
+    }
+    due.truncate(pace::room(s));
     due.extend(std::iter::repeat_n(None, new));
     due
 }
@@ -145,11 +150,13 @@ fn fnv1a(bytes: &[u8]) -> u64 {
 pub(crate) fn shrink(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft) {
     let old = condemn_old_primary(s, primary, d);
     for (name, replica) in s.cast().filter(|(name, _)| *name != primary && Some(*name) != old) {
-        if let Some((sentence, why)) = sentence(s, a, primary, (name, replica), d) {
-            if sentence.is_soft() && pace::kept(s).len() >= pace::KEPT_AT_MOST {
-                keep(s, name, &why, d);
-                continue;
-            }
+        let Some((sentence, why)) = sick_standby::sentence(s, a, primary, (name, replica), d) else { continue };
+        if sentence.is_soft() && pace::kept(s).len() >= pace::KEPT_AT_MOST {
+            keep(s, name, &why, d);
+        } else if let Some(waits) = pace::waits(s, (name, replica), sentence) {
+            let message = format!("{name} should be replaced ({why}) and stays for now: {waits}");
+            d.note_about(Reason::ReplacementWaits, name, message);
+        } else {
             condemn(s, a, primary, (name, replica), sentence, why, d);
         }
     }
@@ -182,110 +189,6 @@ fn condemn_old_primary<'a>(s: &'a Snapshot, primary: &ReplicaName, d: &mut Draft
     Some(old)
 }
 
-/// Why a standby should be replaced, if it should.
-fn sentence(
-    s: &Snapshot,
-    a: &Assessment,
-    primary: &ReplicaName,
-    (name, replica): (&ReplicaName, &Replica),
-    d: &mut Draft,
-) -> Option<(Sentence, String)> {
-    let t = &s.policy.thresholds;
-    let Some((server, age)) = s.fresh_report(name) else {
-        if s.pod_ended(name) {
-            return Some((Sentence::Exited, "its pod ended, and nobody starts it again".into()));
-        }
-        return lost(s, a, primary, (name, replica), d);
-    };
-    if let Some(own) = errant_against(s, primary, name) {
-        return Some((Sentence::Errant, format!("it has transactions that the primary lacks: {own}")));
-    }
-    match &server.phase {
-        Phase::Exited { age: ended, .. } if *ended + age >= t.gone_after => {
-            Some((Sentence::Exited, phase_words(server, None)))
-        }
-        Phase::Unusable { reason } => Some((Sentence::Unusable, reason.clone())),
-        Phase::Running => broken(t.broken_standby_after, server, age).or_else(|| stuck(s, name, server, age)),
-        Phase::Empty | Phase::Building | Phase::Starting => stuck(s, name, server, age),
-        Phase::Exited { .. } | Phase::Stopping => None,
-    }
-}
-
-/// A standby that is there and of no use, in the eyes of its own manager: what it asked for has not come back.
-fn stuck(s: &Snapshot, name: &ReplicaName, server: &Server, age: Millis) -> Option<(Sentence, String)> {
-    let after = s.policy.thresholds.stuck_standby_after;
-    // A manager that was paused itself takes that time for a hang.
-    let long = |since: Millis| since + age >= after + s.own_pause(name);
-    let seconds = after / 1_000;
-    if server.fsync.as_ref().and_then(|fsync| fsync.in_flight).is_some_and(long) {
-        return Some((Sentence::Stuck, format!("a write to its volume has not ended within {seconds} s")));
-    }
-    // Not the reading of its replication: that waits while replication is being stopped, behind a long statement for instance.
-    server.executed.as_ref().map(|read| read.age).filter(|since| long(*since))?;
-    let stopped = matches!(server.process_state, Some('T' | 't'));
-    let what = if stopped { "mysqld is stopped and" } else { "mysqld" };
-    Some((Sentence::Stuck, format!("{what} has not answered its manager for {seconds} s")))
-}
-
-fn broken(after: Millis, server: &Server, age: Millis) -> Option<(Sentence, String)> {
-    if let Some(error) = volume_error(server) {
-        return Some((Sentence::VolumeFailed, format!("its volume answers {error}")));
-    }
-    let replication = &server.replication.as_ref()?.value;
-    let parsed = |error: &Option<String>| error.as_deref().map(ReplicationError::parse);
-    // The applier stops at the first transaction that it cannot apply; the source has purged what the receiver needs.
-    let purged = parsed(&replication.receive_error).filter(ReplicationError::is_final);
-    let stands = |error: &ReplicationError| !replication.applying && !error.is_interruption();
-    let error = parsed(&replication.apply_error).filter(stands).or(purged)?;
-    // The manager repeats a last error for as long as it stands; the LSN says how long nothing has been applied.
-    let idle = server.lsn.as_ref().is_none_or(|lsn| lsn.age + age >= after);
-    idle.then(|| (Sentence::ReplicationBroken, error.text()))
-}
-
-/// A standby whose manager is silent. A silence that may be the operator's own is nobody's fault.
-fn lost(
-    s: &Snapshot,
-    a: &Assessment,
-    primary: &ReplicaName,
-    (name, replica): (&ReplicaName, &Replica),
-    d: &mut Draft,
-) -> Option<(Sentence, String)> {
-    let t = &s.policy.thresholds;
-    let pod = replica.pod.present()?;
-    let heard = s.own_report(name).is_some();
-    let silent = s.silent_for(name);
-    let starts_within = t.unheard_after.max(t.lost_standby_after);
-    let patience = if heard { t.lost_standby_after } else { starts_within };
-    // The last word may be of an earlier pod of the replica: one that was made anew is as silent as that while it starts.
-    if silent < patience || pod.age < starts_within {
-        return None;
-    }
-    // A volume has its place, and nothing comes back where that is gone. What never had one waits for room, as its successor would.
-    let has_place = || replica.volume.present().is_some_and(|volume| volume.bound);
-    if pod.unschedulable.is_some() && !heard && !has_place() {
-        let avoided = replica.avoid_nodes.iter().any(|node| s.nodes.get(node).is_some_and(|node| node.schedulable));
-        return avoided
-            .then(|| (Sentence::Unplaceable, "the nodes it avoids are well again, and no other has room".into()));
-    }
-    let primary_is_heard = s.fresh_report(primary).is_some() && a.verdict.commits();
-    if !primary_is_heard {
-        return None;
-    }
-    if s.fleet.managers >= 4 && s.fleet.silent * 2 > s.fleet.managers {
-        let message = format!(
-            "{} of {} managers are silent: {name} is not replaced, the trouble may be the operator's own",
-            s.fleet.silent, s.fleet.managers
-        );
-        d.note_about(Reason::ObserverSuspect, name, message);
-        return None;
-    }
-    let why = match &pod.unschedulable {
-        Some(why) => format!("its pod cannot be placed where its volume is: {why}"),
-        None => format!("its manager has been silent for {} s", silent / 1_000),
-    };
-    Some((Sentence::Lost, why))
-}
-
 /// Intact copies of the shard besides `but`: a primary that serves and commits, and every good standby. A frozen primary
 /// still says that it serves; it is no copy that anybody could use.
 fn copies_besides(s: &Snapshot, a: &Assessment, primary: &ReplicaName, but: &ReplicaName) -> usize {
@@ -310,7 +213,9 @@ fn condemn(
         d.note_about(
             Reason::LastCopyKept,
             name,
-            format!("{name} should be replaced ({why}), but it may be the last good copy"),
+            format!(
+                "{name} should be replaced ({why}), but it may be the last good copy. {AGAIN}, and it is replaced once another copy is there"
+            ),
         );
         return;
     }
@@ -359,7 +264,8 @@ fn scale_down(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft
     let good_left = good_left.filter(|(other, _)| is_good_copy(s, primary, other)).count();
     // With one replica asked for, the primary is the copy that stays.
     if good_left == 0 && s.policy.replicas > 1 {
-        d.note_about(Reason::LastCopyKept, name, "not scaled down: no other standby is intact");
+        let message = format!("{name} is not taken away: no other standby is intact. {AGAIN}");
+        d.note_about(Reason::LastCopyKept, name, message);
         return;
     }
     condemn(

@@ -4,9 +4,11 @@ mod support;
 
 use proptest::prelude::*;
 use support::*;
+use understudy_decide::decision::Sentence;
+use understudy_decide::failover::assess::Class;
 use understudy_decide::failover::candidate::{Unfit, examine};
 use understudy_decide::failover::snapshot::*;
-use understudy_decide::{Fact, Order, OrderKind, Step, plan};
+use understudy_decide::{Cause, Fact, Order, OrderKind, Reason, Step, plan};
 use understudy_wire::evidence::*;
 use understudy_wire::{Epoch, ReplicaName};
 
@@ -33,6 +35,10 @@ enum Harm {
     Request(Option<usize>),
     NoPrimary,
     Gap(usize),
+    Changed(Millis, u32, bool),
+    Fleet(usize, usize),
+    Still(Millis),
+    Space(usize, u64, bool),
 }
 
 fn harm() -> impl Strategy<Value = Harm> {
@@ -56,7 +62,11 @@ fn harm() -> impl Strategy<Value = Harm> {
         (1..5usize).prop_map(Harm::Wanted),
         (0..3u8).prop_map(Harm::Mode),
         age.clone().prop_map(Harm::Awake),
-        age.prop_map(Harm::Office),
+        age.clone().prop_map(Harm::Office),
+        (0..1_000_000u64, 0..6u32, any::<bool>()).prop_map(|(ago, row, open)| Harm::Changed(ago, row, open)),
+        (0..6usize, 0..4usize).prop_map(|(suspect, rebuilding)| Harm::Fleet(suspect, rebuilding)),
+        age.prop_map(Harm::Still),
+        (who.clone(), 0..60u64, any::<bool>()).prop_map(|(w, free, full)| Harm::Space(w, free, full)),
         prop::option::of(who).prop_map(Harm::Request),
         Just(Harm::NoPrimary),
         (0..4usize).prop_map(Harm::Gap),
@@ -167,6 +177,31 @@ fn apply(scene: &mut Scene, harm: &Harm) {
         }
         Harm::NoPrimary => scene.0.status.primary = None,
         Harm::Gap(who) => scene.report(&observers[who]).report.own_gap = 4_000,
+        Harm::Changed(ago, in_a_row, open) => {
+            let ago = jiff::SignedDuration::from_millis(i64::try_from(ago).expect("small"));
+            let (kind, epoch, from) = (Kind::Failover, EPOCH, Some(name("gone")));
+            let at = Some(scene.0.now - ago);
+            let record = Some("m-4".to_owned());
+            scene.0.status.in_a_row = in_a_row;
+            scene.0.status.last_change = Some(LastChange { kind, epoch, from: from.clone(), record, cause: None, at });
+            if open {
+                let to = Some(name("a"));
+                scene.0.records = vec![Record { name: "m-4".into(), kind, epoch, from, to, steps: vec![] }];
+            }
+        }
+        Harm::Fleet(suspect, rebuilding) => {
+            (scene.0.fleet.suspect, scene.0.fleet.rebuilding) = (suspect, rebuilding);
+        }
+        Harm::Still(age) => {
+            scene.server("a", |server| server.lsn = Some(Aged { age, value: 1 }));
+            scene.all_say(&fails(Stage::Commit, ProbeError::Timeout, age));
+        }
+        Harm::Space(who, free, full) => scene.server(LETTERS[who], |server| {
+            server.volume = Some(Volume { total: 100, free });
+            if full {
+                server.fsync = Some(Fsync { error: Some("ENOSPC".into()), ..Fsync::default() });
+            }
+        }),
     }
 }
 
@@ -298,6 +333,61 @@ proptest! {
                 }
                 Step::DeletePod { replica, restart: false, .. } => prop_assert!(s.replicas[replica].condemned.is_some()),
                 _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn i6_the_last_good_copy_is_never_condemned(harms in harms()) {
+        let scene = spoiled(&harms);
+        let s = &scene.0;
+        // What was to be the first primary and never served is no copy of anything.
+        if s.status.primary.is_none() {
+            return Ok(());
+        }
+        for step in plan(s).steps {
+            let Step::Condemn { replica, epoch: None, .. } = &step else { continue };
+            let is_copy = |server: &Server| server.phase == Phase::Running || server.serving.is_some();
+            let others = s.cast().filter(|(name, _)| *name != replica);
+            let copies = others.filter(|(name, _)| s.fresh_report(name).is_some_and(|(server, _)| is_copy(server)));
+            prop_assert!(copies.count() > 0, "{step:?}");
+        }
+    }
+
+    #[test]
+    fn i7_a_judgement_ends_no_office_within_the_cooldown_or_above_the_breaker(harms in harms()) {
+        let scene = spoiled(&harms);
+        let s = &scene.0;
+        let decision = plan(s);
+        let begins = |step: &Step| matches!(step, Step::Claim(claim) if claim.kind == Kind::Failover);
+        let judged = s.status.primary.is_some() && s.status.transition.is_none() && s.requests.is_empty();
+        let last_resort = decision.notes.iter().any(|note| note.reason == Reason::LastResort);
+        if !judged || last_resort || !decision.steps.iter().any(begins) {
+            return Ok(());
+        }
+        let since = s.status.last_change.as_ref().and_then(|change| change.at);
+        let ago = since.map(|at| s.now.as_millisecond() - at.as_millisecond());
+        if decision.assessment.class == Some(Class::Soft) {
+            prop_assert!(ago.is_none_or(|ago| ago >= 600_000), "{:?}", decision.assessment);
+            prop_assert!(s.fleet.suspect < 3 || s.fleet.suspect * 5 <= s.fleet.shards, "{:?}", decision.assessment);
+        }
+        let lost = decision.assessment.verdict.cause() == Some(Cause::Unreachable);
+        if s.status.in_a_row >= 2 && !s.records.is_empty() && !lost {
+            prop_assert!(ago.is_none_or(|ago| ago >= 30_000), "{:?}", s.status);
+        }
+    }
+
+    #[test]
+    fn i7_no_sick_standby_is_given_up_beyond_the_budgets(harms in harms()) {
+        let scene = spoiled(&harms);
+        let s = &scene.0;
+        for step in plan(s).steps {
+            let Step::Condemn { reason, epoch: None, .. } = &step else { continue };
+            if *reason != Sentence::ScaledDown && s.status.primary.is_some() {
+                prop_assert!(s.fleet.rebuilding < 2, "{step:?}: 24 replicas, of which a tenth may be rebuilt");
+                let mut given_up = s.replicas.iter().filter(|(name, _)| s.status.primary.as_ref() != Some(*name)).filter(|(_, replica)| replica.condemned.is_some());
+                let waits = given_up.next().is_some() && s.cast().count() < s.policy.replicas;
+                prop_assert!(*reason == Sentence::Lost || !waits, "{step:?}");
             }
         }
     }

@@ -121,7 +121,7 @@ fn one_whose_volume_hangs_or_fails_is_no_candidate() {
         ("a write is slow", fsync(Some(1_500), None), true),
         ("a write hangs", fsync(Some(3_000), None), false),
         ("it answers EIO", fsync(None, Some("EIO")), false),
-        ("it is full", fsync(None, Some("ENOSPC")), true),
+        ("it is full", fsync(None, Some("ENOSPC")), false),
     ];
     for (case, fsync, fit) in cases {
         let mut scene = Scene::well();

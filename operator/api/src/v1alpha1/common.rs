@@ -88,7 +88,7 @@ pub enum VerdictState {
 pub struct Verdict {
     /// The conclusion.
     pub state: VerdictState,
-    /// What named a state of Suspect, Stuck or Gone: ProcessExited, DataLost, VolumeFailed, Restarted, PodStopped, Unreachable, Stopped,
+    /// What named a state of Suspect, Stuck or Gone: ProcessExited, DataLost, VolumeFailed, VolumeFull, Restarted, PodStopped, Unreachable, Stopped,
     /// VolumeStalled, Deadlocked, or Unexplained when commits fail and none of these fits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,

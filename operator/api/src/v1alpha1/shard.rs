@@ -218,7 +218,8 @@ pub struct FailoverPolicy {
     #[serde(default = "one")]
     #[schemars(range(min = 0, max = 60))]
     pub apply_relay_log_within_seconds: i32,
-    /// After any change of primary, a switchover or a confirmation too, how long only hard evidence may cause a failover.
+    /// After any change of primary, a switchover or a confirmation too, how long only hard evidence may cause a failover. Also the longest
+    /// pause between failovers that follow each other before the shard has all its copies again.
     #[serde(default = "ten_minutes")]
     #[schemars(range(min = 0, max = 86400))]
     pub cooldown_seconds: i32,

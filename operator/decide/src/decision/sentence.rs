@@ -17,6 +17,8 @@ pub enum Sentence {
     Unusable,
     /// It is there and of no use: its volume hangs, or its server does not answer its own manager.
     Stuck,
+    /// It is far behind and comes no closer, while another standby keeps up.
+    Lagging,
     /// Its replication is broken for good.
     ReplicationBroken,
     /// Its volume fails.
@@ -36,9 +38,13 @@ impl Sentence {
     /// replica's own.
     pub fn is_soft(self) -> bool {
         match self {
-            Self::Exited | Self::Lost | Self::Unusable | Self::Stuck | Self::ReplicationBroken | Self::Unplaceable => {
-                true
-            }
+            Self::Exited
+            | Self::Lost
+            | Self::Unusable
+            | Self::Stuck
+            | Self::Lagging
+            | Self::ReplicationBroken
+            | Self::Unplaceable => true,
             Self::FailedOver
             | Self::Errant
             | Self::VolumeFailed
@@ -56,6 +62,7 @@ impl Sentence {
             | Self::Errant
             | Self::Unusable
             | Self::Stuck
+            | Self::Lagging
             | Self::ReplicationBroken
             | Self::VolumeFailed
             | Self::Unplaceable

@@ -12,13 +12,11 @@ pub use super::signature::{Cause, Class, Fate};
 
 use super::signature::SIGNATURES;
 use super::snapshot::Snapshot;
-use super::testimony::{Abstention, Case, Own, Testimony, name_of};
+use super::testimony::{Abstention, Accusation, Case, Own, Testimony, name_of};
 use super::testimony_view::lock_words;
 
 /// Two observers never report at the same instant: a commit must be this much newer than the first sign of death to veto.
 pub const SKEW: Millis = 100;
-/// A commit that took this long is slow.
-pub const SLOW_COMMIT: Millis = 1_000;
 
 /// What is concluded from the evidence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,7 +180,8 @@ fn conclude(case: &Case<'_>) -> (Verdict, Option<Class>, Millis) {
     }
     let accused = case.first_accused();
     if let Some(since) = accused.filter(|since| vetoed(*since) && *since >= case.thresholds.suspect_after) {
-        return (Verdict::ObserverPartition, None, since);
+        let verdict = if commits_late(case) { Verdict::Slow } else { Verdict::ObserverPartition };
+        return (verdict, None, since);
     }
     let first_hand = |row_cause| matches!(row_cause, Cause::ProcessExited | Cause::DataLost | Cause::VolumeFailed);
     let suspicion = found().find(|(row, finding)| {
@@ -198,9 +197,31 @@ fn conclude(case: &Case<'_>) -> (Verdict, Option<Class>, Millis) {
     if case.testimonies.iter().any(blocked) {
         return (Verdict::Saturated, None, 0);
     }
-    let Some(commit) = fresh_commit else { return (Verdict::Unknown, None, 0) };
-    let slow = |t: &Testimony| t.committed == Some(commit) && t.took.is_some_and(|took| took >= SLOW_COMMIT);
-    if case.testimonies.iter().any(slow) { (Verdict::Slow, None, 0) } else { (Verdict::Healthy, None, 0) }
+    let verdict = match fresh_commit {
+        None => Verdict::Unknown,
+        Some(_) if commits_slowly(case) => Verdict::Slow,
+        Some(_) => Verdict::Healthy,
+    };
+    (verdict, None, 0)
+}
+
+/// Whether the quickest of the newest commits took long. One that took long beside quick ones is the trouble of who waited for it.
+fn commits_slowly(case: &Case<'_>) -> bool {
+    let fresh = case.testimonies.iter().filter(|t| t.committed.is_some_and(|age| age <= case.thresholds.fresh));
+    fresh.filter_map(|t| t.took).min().is_some_and(|took| took >= case.thresholds.slow_commit)
+}
+
+/// Whether who gets no answer only waits too short: everybody comes as far as the commit, those that end take long, and the server's
+/// own log moves.
+fn commits_late(case: &Case<'_>) -> bool {
+    let late = |a: &Accusation| a.stage == Stage::Commit && matches!(a.error, ProbeError::Timeout);
+    let moves = match case.own {
+        Own::Fresh(server, received) => {
+            server.lsn.as_ref().is_some_and(|lsn| lsn.age + received <= case.thresholds.fresh)
+        }
+        Own::Silent(_) => false,
+    };
+    moves && commits_slowly(case) && case.testimonies.iter().filter_map(|t| t.accuses.as_ref()).all(late)
 }
 
 fn own_words(own: &Own<'_>) -> String {

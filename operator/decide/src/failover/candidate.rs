@@ -13,6 +13,7 @@ use super::assess::phase_words;
 use super::retention::retention;
 use super::signature::volume_error;
 use super::snapshot::{Pod, PodPhase, Replica, Snapshot};
+use crate::space;
 
 /// Received transactions count as executed when the applier is no more than this behind.
 pub const APPLIES_IN_TIME: Millis = 1_000;
@@ -108,6 +109,16 @@ impl Ranking {
         if words.is_empty() { "there is no other replica".into() } else { words.join("; ") }
     }
 
+    /// The same of those whose volumes have room: who takes over from a primary whose volume is full must not be full next.
+    pub(crate) fn with_room(self, s: &Snapshot) -> Self {
+        let volume = |name: &ReplicaName| s.fresh_report(name).and_then(|(server, _)| server.volume);
+        let (fit, full): (Vec<_>, Vec<_>) =
+            self.fit.into_iter().partition(|candidate| volume(&candidate.name).is_some_and(space::has_room));
+        let no_room = || Unfit::Volume("its volume has no room either, 20 % of it would have to be free".into());
+        let full = full.into_iter().map(|candidate| (candidate.name, no_room()));
+        Self { fit, unfit: self.unfit.into_iter().chain(full).collect() }
+    }
+
     /// Whether it was only Kafka's retention that stood against somebody.
     pub fn retention_violated(&self) -> bool {
         let retention = |why: &Unfit| matches!(why, Unfit::Retention { .. } | Unfit::RetentionUnknown);
@@ -189,6 +200,9 @@ fn able(s: &Snapshot, old: Option<&ReplicaName>, name: &ReplicaName, replica: &R
     }
     if let Some(error) = volume_error(server) {
         return Err(Unfit::Volume(format!("its volume answers {error}")));
+    }
+    if let Some(error) = space::answers_full(server) {
+        return Err(Unfit::Volume(format!("its volume is full: {error}")));
     }
     if server.fsync.as_ref().and_then(|fsync| fsync.in_flight).is_some_and(|hanging| hanging + age >= t.stuck_after) {
         return Err(Unfit::Volume("writes to its volume hang".into()));

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use understudy_wire::evidence::Millis;
 use understudy_wire::{Epoch, GtidSet, ReplicaName};
 
+pub use super::course::{Cleared, Course, Dissenter, Dissents, Past};
 use crate::decision::{OrderKind, Subject};
 
 /// What this process did and saw; empty after a restart, and nothing is lost with it but a little time.
@@ -22,6 +23,8 @@ pub struct Memory {
     pub orders: BTreeMap<(ReplicaName, OrderKind), OrderFact>,
     /// Steps that could not be taken a moment ago. They are held back for a while, and stand in nobody's way.
     pub held_back: BTreeSet<Subject>,
+    /// What earlier passes came to.
+    pub past: Past,
 }
 
 /// The probe after the claim.

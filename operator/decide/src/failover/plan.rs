@@ -5,16 +5,20 @@ use understudy_wire::evidence::{Millis, Phase};
 
 use super::assess::{Assessment, Cause, Class, Seconds, Verdict};
 use super::candidate::{Candidate, Ranking, has_all, rank};
+use super::cooldown::Pause;
 use super::last_resort::{LastResort, last_resort};
 use super::record::{self, Entry, Grounds, Milestone, RecordUpdate};
-use super::snapshot::{Kind, Mode, PodPhase, Request, Snapshot, Transition};
-use super::{bootstrap, transition};
+use super::snapshot::{Cleared, Dissenter, Dissents, Kind, Mode, PodPhase, Request, Snapshot, Transition};
+use super::{bootstrap, cooldown, relief, transition};
 use crate::decision::{Claim, Draft, Reason, Step};
 
 /// A request is turned down when it could not be taken up for this long.
 pub const REQUEST_PATIENCE: Millis = 30_000;
 /// A dead primary without a candidate is left alone for this long, so that others can come forward.
 pub const LAST_COPY_PATIENCE: Millis = 5_000;
+
+/// When what is not done now is looked at again, for a person.
+pub(crate) const AGAIN: &str = "It is looked at again with every report";
 
 /// Plans the change of primary, if there is to be one.
 pub(crate) fn plan(s: &Snapshot, a: &Assessment, d: &mut Draft) {
@@ -32,6 +36,7 @@ fn in_office(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft)
     {
         transition::note_fence(s, change.kind, old, change.epoch, d);
     }
+    note_past(s, primary, d);
     if a.verdict.is_dead() {
         return replace(s, a, primary, d);
     }
@@ -44,8 +49,35 @@ fn in_office(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft)
         return take_up(s, a, primary, request, d);
     }
     if let Some(cause) = leaving(s, primary) {
-        leave(s, a, primary, cause, d);
+        return leave(s, a, primary, cause, d);
     }
+    relief::plan(s, a, primary, d);
+}
+
+/// What came to nothing leaves a word as well: a suspicion that a commit ended, and who contradicts everybody else.
+fn note_past(s: &Snapshot, primary: &ReplicaName, d: &mut Draft) {
+    let past = &s.memory.past;
+    if let Some(Cleared { state, cause, lasted, message }) = &past.cleared {
+        let lasted = Seconds(*lasted);
+        let message = format!(
+            "{primary} commits: that it was {state} ({cause}) has come to nothing, the first sign was {lasted} old. Seen then: {message}"
+        );
+        d.note_about(Reason::SuspicionCleared, primary, message);
+    }
+    if past.dissenters.is_empty() {
+        return;
+    }
+    let how = |dissenter: &Dissenter| match dissenter.dissents {
+        Dissents::For(long) => format!("{} (for {})", dissenter.observer, Seconds(long)),
+        Dissents::Times(times) => format!("{} ({times} times within a minute)", dissenter.observer),
+    };
+    let who: Vec<_> = past.dissenters.iter().map(how).collect();
+    let message = format!(
+        "others see {primary} commit and these cannot use it: {}. The trouble is theirs or on the way there, and nobody is failed over \
+         for it. They are believed again once they see a commit themselves",
+        who.join(", ")
+    );
+    d.note(Reason::ObserverSuspect, message);
 }
 
 /// Why a primary that serves should hand over.
@@ -73,7 +105,10 @@ fn leave(s: &Snapshot, a: &Assessment, primary: &ReplicaName, cause: &str, d: &m
     let ranking = rank(s, Some(primary), &[primary]);
     match ranking.choose(None).filter(|candidate| in_time(s, candidate)).cloned() {
         Some(to) => claim(s, a, Change::new(Kind::Switchover, primary, &to.name, cause), ranking, d),
-        None => d.note(Reason::NoCandidate, format!("{primary} is leaving and cannot hand over: {}", ranking.words())),
+        None => {
+            let words = ranking.words();
+            d.note(Reason::NoCandidate, format!("{primary} is leaving and cannot hand over: {words}. {AGAIN}"));
+        }
     }
 }
 
@@ -82,6 +117,7 @@ fn replace(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft) {
     let cause = a.verdict.cause().unwrap_or(Cause::Unexplained);
     let request = s.requests.first();
     let ranking = rank(s, Some(primary), &[primary]);
+    let ranking = if cause == Cause::VolumeFull { ranking.with_room(s) } else { ranking };
     let wanted = request.and_then(|request| request.target.as_ref());
     let best = ranking.choose(wanted).or_else(|| ranking.choose(None)).cloned();
     // The primary stays the same, so no mode speaks against it; without it a pause of the network would be an outage until a person
@@ -101,11 +137,17 @@ fn replace(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft) {
         Mode::Manual if request.is_none() => return left_to_person(s, a, primary, d),
         Mode::Manual | Mode::Automatic => {}
     }
-    if request.is_none() && a.class == Some(Class::Soft) && held_back(s, d) {
+    if request.is_none() && a.class == Some(Class::Soft) && held_back(s, a, d) {
         return;
+    }
+    // Without anybody who could take over there is nothing to pause.
+    if let Some(pause) = cooldown::pause(s, cause, primary).filter(|_| request.is_none() && best.is_some()) {
+        return wait_for_pause(s, a, primary, pause, d);
     }
     let (to, ranking) = match best {
         Some(to) => (to.name, ranking),
+        // It lives and has everything: room brings it back, and an errant one would throw it away.
+        None if cause == Cause::VolumeFull => return nobody_else(s, primary, &ranking, d),
         None => match errant(s, primary, wanted, &ranking, d) {
             Some(taken) => taken,
             None => return nobody_else(s, primary, &ranking, d),
@@ -177,29 +219,46 @@ pub(crate) fn by_hand(s: &Snapshot, kind: Kind) -> String {
     )
 }
 
+/// One primary after the other has died.
+fn wait_for_pause(s: &Snapshot, a: &Assessment, primary: &ReplicaName, pause: Pause, d: &mut Draft) {
+    let Pause { in_a_row, until } = pause;
+    d.doing(format!("waiting until {until}: {in_a_row} primaries died one after the other"));
+    let message = format!(
+        "{primary} is {}, and {in_a_row} failovers followed each other before the shard had all its copies again: what ended them may \
+         end the next as well. It is failed over at {until}. {} Seen: {}",
+        a.verdict.state(),
+        by_hand(s, Kind::Failover),
+        a.message()
+    );
+    d.note(Reason::FailoverPaced, message);
+}
+
 /// Whether evidence that is a judgement may not be acted on now.
-fn held_back(s: &Snapshot, d: &mut Draft) -> bool {
-    let cooldown = i64::try_from(s.policy.thresholds.cooldown).unwrap_or(i64::MAX);
-    let since = s.status.last_change.as_ref().and_then(|change| change.at);
-    if let Some(at) = since
-        && s.now.as_millisecond().saturating_sub(at.as_millisecond()) < cooldown
-    {
+fn held_back(s: &Snapshot, a: &Assessment, d: &mut Draft) -> bool {
+    if let Some(until) = cooldown::until(s) {
         let by_hand = by_hand(s, Kind::Failover);
+        d.doing(format!(
+            "waiting until {until}: the primary was changed a moment ago, and what is seen is a judgement"
+        ));
         let message = format!(
-            "the last change of primary was at {at}: only HARD evidence counts until the cooldown is over. {by_hand}"
+            "the primary was changed a moment ago: only HARD evidence counts, and this is looked at again at {until}, when the \
+             cooldown is over. {by_hand} Seen: {}",
+            a.message()
         );
         d.note(Reason::Cooldown, message);
         return true;
     }
-    let fleet = s.fleet;
+    let fleet = &s.fleet;
     if fleet.suspect >= 3 && fleet.suspect * 5 > fleet.shards {
         d.note(
             Reason::FleetBreaker,
             format!(
-                "{} of {} shards are suspect at once: only HARD evidence counts. {}",
+                "{} of {} shards are suspect at once, which is a shared cause: only HARD evidence counts. {AGAIN}, \
+                 and the shards that were suspect before count for a minute. {} Seen: {}",
                 fleet.suspect,
                 fleet.shards,
-                by_hand(s, Kind::Failover)
+                by_hand(s, Kind::Failover),
+                a.message()
             ),
         );
         return true;
@@ -217,7 +276,10 @@ pub(crate) fn nobody_else(s: &Snapshot, primary: &ReplicaName, ranking: &Ranking
         d.note(reason, format!("nobody can take over from {primary}: {by_hand}. Seen: {words}"));
     } else {
         d.doing("waiting for a replica that can be promoted");
-        d.note(reason, format!("nobody can take over from {primary}: {words}"));
+        d.note(
+            reason,
+            format!("nobody can take over from {primary}: {words}. {AGAIN}, and whoever can takes over at once"),
+        );
     }
     start_again(s, d);
 }
@@ -246,13 +308,13 @@ pub(crate) fn start_again(s: &Snapshot, d: &mut Draft) {
 }
 
 /// Whether a primary serves and can be told to stop: what a planned change begins with.
-fn hands_over(s: &Snapshot, a: &Assessment, primary: &ReplicaName) -> bool {
+pub(crate) fn hands_over(s: &Snapshot, a: &Assessment, primary: &ReplicaName) -> bool {
     let heard =
         s.fresh_report(primary).is_some_and(|(server, _)| matches!(server.phase, Phase::Running | Phase::Stopping));
     a.verdict.commits() && heard && s.replicas.get(primary).is_some_and(|replica| replica.link.connected)
 }
 
-fn in_time(s: &Snapshot, candidate: &Candidate) -> bool {
+pub(crate) fn in_time(s: &Snapshot, candidate: &Candidate) -> bool {
     candidate.delay.is_some_and(|delay| delay <= s.policy.thresholds.switchover_within)
 }
 

@@ -7,6 +7,7 @@ use strum::{Display, EnumIter, IntoStaticStr};
 use understudy_wire::evidence::{Millis, Phase, ProbeError, Server, Stage};
 
 use super::testimony::{Accusation, Case, Own};
+use crate::space;
 
 /// How sure a signature is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +36,8 @@ pub enum Cause {
     DataLost,
     /// The volume answers with errors or is read-only.
     VolumeFailed,
+    /// The volume is full, and commits fail.
+    VolumeFull,
     /// mysqld was started again and does not take writes.
     Restarted,
     /// The pod is stopping, or ended, and the server serves no more.
@@ -89,6 +92,7 @@ pub const SIGNATURES: &[Signature] = &[
     Signature { cause: Cause::ProcessExited, class: Class::Hard, fate: Fate::Gone, find: process_exited },
     Signature { cause: Cause::DataLost, class: Class::Hard, fate: Fate::Gone, find: data_lost },
     Signature { cause: Cause::VolumeFailed, class: Class::Hard, fate: Fate::Stuck, find: volume_failed },
+    Signature { cause: Cause::VolumeFull, class: Class::Hard, fate: Fate::Stuck, find: volume_full },
     Signature { cause: Cause::Restarted, class: Class::Hard, fate: Fate::Gone, find: restarted },
     Signature { cause: Cause::PodStopped, class: Class::Hard, fate: Fate::Gone, find: pod_stopped },
     Signature { cause: Cause::Unreachable, class: Class::Hard, fate: Fate::Gone, find: unreachable },
@@ -122,6 +126,13 @@ fn volume_failed(case: &Case<'_>) -> Option<Finding> {
     let Own::Fresh(server, _) = case.own else { return None };
     volume_error(server)?;
     Finding::of_accusers(0, case.first_accused(), 0)
+}
+
+/// Without an accusation it is only full: what needs no room is still written.
+fn volume_full(case: &Case<'_>) -> Option<Finding> {
+    let Own::Fresh(server, _) = case.own else { return None };
+    let first = case.first_accused().filter(|_| space::is_full(server))?;
+    Finding::of_accusers(first, Some(first), case.thresholds.suspect_after)
 }
 
 /// What the volume answers, when that is the end of it.

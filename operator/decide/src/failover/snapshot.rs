@@ -10,7 +10,9 @@ use understudy_wire::evidence::{Millis, Server, Volume};
 use understudy_wire::order::Peers;
 use understudy_wire::{Epoch, GtidSet, Observer, ReplicaName, Report, ShardName};
 
-pub use super::memory::{Memory, OrderFact, OrderOutcome, Reprobe, ReprobeOutcome};
+pub use super::memory::{
+    Cleared, Course, Dissenter, Dissents, Memory, OrderFact, OrderOutcome, Past, Reprobe, ReprobeOutcome,
+};
 pub use super::thresholds::Thresholds;
 use crate::decision::OrderKind;
 
@@ -129,6 +131,8 @@ pub struct Status {
     pub next_server_id: u32,
     /// The last change of primary that was published.
     pub last_change: Option<LastChange>,
+    /// How many failovers have followed each other before the shard had healed, the last one included; written with the last change.
+    pub in_a_row: u32,
     /// Whether `spec.paused` held when it was written.
     pub paused: bool,
 }
@@ -345,16 +349,24 @@ pub struct Node {
 }
 
 /// What the other shards look like.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fleet {
     /// Shards that have a primary.
     pub shards: usize,
     /// Shards that became Suspect or Stuck within the last minute.
     pub suspect: usize,
+    /// Shards whose primaries are slow now.
+    pub slow: usize,
     /// Replicas that were heard of before.
     pub managers: usize,
     /// Those of them that are silent.
     pub silent: usize,
+    /// Replicas that are not condemned.
+    pub replicas: usize,
+    /// Those of them that are being made in the place of others and have not joined yet.
+    pub rebuilding: usize,
+    /// How many volumes are being filled on each node.
+    pub filling: BTreeMap<String, usize>,
 }
 
 impl Snapshot {

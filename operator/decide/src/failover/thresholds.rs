@@ -29,10 +29,19 @@ pub struct Thresholds {
     pub broken_standby_after: Millis,
     /// How long the volume of a standby may hang, or its server not answer its own manager, before it is replaced.
     pub stuck_standby_after: Millis,
+    /// How long a standby may be far behind without coming closer before it is replaced.
+    pub lagging_standby_after: Millis,
     /// How long a pod may be without a word from its manager before another is tried.
     pub unheard_after: Millis,
     /// The pause after a replacement failed as well; twice as long after each further one.
     pub replacement_pause: Millis,
+    /// A primary is slow when the quickest of its newest commits took this long. Half of what a probe waits for a commit: what takes
+    /// longer than that, a probe never sees end.
+    pub slow_commit: Millis,
+    /// A volume is slow when the last fsync on it took this long, some twenty times what a healthy one takes.
+    pub slow_fsync: Millis,
+    /// How long a primary must have been slow before it hands over to one that is not.
+    pub slow_after: Millis,
 }
 
 impl Default for Thresholds {
@@ -50,8 +59,12 @@ impl Default for Thresholds {
             lost_standby_after: 60_000,
             broken_standby_after: 15_000,
             stuck_standby_after: 60_000,
+            lagging_standby_after: 600_000,
             unheard_after: 180_000,
             replacement_pause: 30_000,
+            slow_commit: 500,
+            slow_fsync: 200,
+            slow_after: 60_000,
         }
     }
 }

@@ -9,12 +9,12 @@ use understudy_wire::order::{FenceOrder, Promote};
 use understudy_wire::{Epoch, GtidSet, ReplicaName};
 
 use super::assess::{Assessment, Cause, SKEW, Seconds};
-use super::bootstrap;
 use super::candidate::rank;
 use super::plan::{Change, by_hand, claim, errant, nobody_else, wait_for_request};
 use super::record::{self, Entry, Grounds, Milestone, RecordUpdate};
 use super::snapshot::{Kind, Mode, OrderOutcome, ReprobeOutcome, Snapshot, Transition};
 use super::testimony::Case;
+use super::{bootstrap, cooldown};
 use crate::decision::{Draft, Order, OrderKind, Reason, Step};
 
 /// How often a target is told again before the next one is taken.
@@ -94,7 +94,8 @@ fn serves(s: &Snapshot, t: &Transition) -> bool {
 }
 
 fn publish(s: &Snapshot, t: &Transition, address: String, d: &mut Draft) {
-    if !d.step(Step::Publish { epoch: t.epoch, primary: t.to.clone(), address }) {
+    let in_a_row = cooldown::row_after(s, t.kind);
+    if !d.step(Step::Publish { epoch: t.epoch, primary: t.to.clone(), address, in_a_row }) {
         return;
     }
     let done = match t.kind {

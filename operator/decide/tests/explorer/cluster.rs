@@ -59,6 +59,10 @@ pub struct PodW {
     pub node: usize,
     pub process: Process,
     pub frozen: bool,
+    /// Since when its applier stands still.
+    pub lags: Option<Millis>,
+    /// Its applier ended with an error.
+    pub broken: bool,
     /// Evicted, or its node was shut down: it stays there, and nothing runs in it again.
     pub ended: bool,
     pub terminating_at: Option<Millis>,

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use understudy_wire::{Epoch, ReplicaName};
 
-use super::cluster::Process;
+use understudy_decide::failover::record::Phase;
+
+use super::cluster::{Process, Rep};
 use super::world::World;
 
 impl World {
@@ -57,12 +59,37 @@ impl World {
         for (name, rep) in cast.iter().filter(|(name, _)| *name != primary) {
             let follows = rep.pod.as_ref().is_some_and(|pod| {
                 let source = pod.source.as_ref().map(|(source, _)| source);
-                pod.process == Process::Running && source == Some(primary) && !self.hangs(name)
+                pod.process == Process::Running && source == Some(primary) && !self.hangs(name) && !pod.broken
             });
             if !follows {
                 return Some(format!("{name} does not follow: {rep:?}"));
             }
         }
-        None
+        self.unrecorded()
+    }
+
+    /// What is condemned now must not be the last intact copy.
+    pub fn last_copy(&self, condemned: &ReplicaName) -> Result<(), String> {
+        let is_copy = |rep: &Rep| {
+            rep.condemned.is_none() && rep.disk.as_ref().is_some_and(|disk| disk.data.is_some() && !disk.unusable)
+        };
+        let holds = self.replicas.get(condemned).is_some_and(is_copy);
+        let others = self.replicas.iter().filter(|(name, rep)| *name != condemned && is_copy(rep));
+        if holds && !self.served.is_empty() && others.count() == 0 {
+            return Err(format!("I6: {condemned} is condemned and no other copy is there"));
+        }
+        Ok(())
+    }
+
+    /// The change of primary that has no complete record.
+    fn unrecorded(&self) -> Option<String> {
+        if let Some((name, record)) = self.records.iter().find(|(_, record)| record.phase != Phase::Closed) {
+            return Some(format!("the record {name} is not closed: {record:?}"));
+        }
+        let (name, epoch) = self.changes.last()?;
+        let Some(name) = name else { return Some(format!("the change to epoch {epoch} names no record")) };
+        let Some(record) = self.records.get(name) else { return Some(format!("{name} is not there")) };
+        let is_complete = record.result.is_some() && record.epoch == *epoch && record.steps.contains("Routed");
+        (!is_complete).then(|| format!("I5: {name} is closed and says too little of epoch {epoch}: {record:?}"))
     }
 }

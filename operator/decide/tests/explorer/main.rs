@@ -1,7 +1,8 @@
 //! Drives `plan` against a model of replicas, nodes, observers and an operator that dies between any two steps.
 //!
-//! `UNDERSTUDY_SEEDS` is how many seeds are tried (10,000 without it), `UNDERSTUDY_SEED` tries one and prints its trace.
-//! A failing seed is run again and prints its trace: everything that happened, in order, so that it can be replayed.
+//! `UNDERSTUDY_SEEDS` is how many seeds are tried (`SEEDS` without it), `UNDERSTUDY_SEED` tries one and prints its trace.
+//! A failing seed is run again and prints its trace, everything that happened in order, and its script: what befell the world, one
+//! misfortune a line. `UNDERSTUDY_SCRIPT` names a file with a script, which may have been edited, and runs that.
 
 mod cluster;
 mod evidence;
@@ -10,6 +11,8 @@ mod manager;
 mod misfortune;
 mod operator;
 mod random;
+mod records;
+mod script;
 mod servers;
 mod steps;
 mod watch;
@@ -19,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use world::World;
 
-const SEEDS: u64 = 10_000;
+const SEEDS: u64 = 100_000;
 
 /// Runs one seed: a time of faults, then a time in which everything must become well again.
 fn run(seed: u64, traced: bool) -> (World, Result<(), String>) {
@@ -28,12 +31,36 @@ fn run(seed: u64, traced: bool) -> (World, Result<(), String>) {
     (world, outcome)
 }
 
+/// The same script makes the same run.
+fn replay(script: script::Script) -> (World, Result<(), String>) {
+    let mut world = World::scripted(script, true);
+    let outcome = world.live_through();
+    (world, outcome)
+}
+
+#[test]
+fn a_script_replays_what_was_drawn() {
+    for seed in 0..50 {
+        let (drawn, outcome) = run(seed, true);
+        let script = drawn.script.to_string().parse().expect("a script");
+        let (replayed, again) = replay(script);
+        assert_eq!(again, outcome, "seed {seed}");
+        assert!(replayed.trace() == drawn.trace(), "seed {seed} and its script differ");
+    }
+}
+
 #[test]
 fn no_run_of_faults_breaks_an_invariant_and_every_one_ends_well() {
+    if let Ok(file) = std::env::var("UNDERSTUDY_SCRIPT") {
+        let text = std::fs::read_to_string(&file).expect("a file");
+        let (world, outcome) = replay(text.parse().expect("a script"));
+        println!("{}", world.trace());
+        return outcome.unwrap_or_else(|broken| panic!("{file}: {broken}"));
+    }
     if let Some(seed) = std::env::var("UNDERSTUDY_SEED").ok().and_then(|seed| seed.parse().ok()) {
         match run(seed, true) {
             (world, Ok(())) => println!("{}\nseed {seed} ends well", world.trace()),
-            (world, Err(broken)) => panic!("{}\nseed {seed}: {broken}", world.trace()),
+            (world, Err(broken)) => panic!("{}\n\n{}\nseed {seed}: {broken}", world.trace(), world.script),
         }
         return;
     }
@@ -52,8 +79,12 @@ fn no_run_of_faults_breaks_an_invariant_and_every_one_ends_well() {
                     (world, Ok(())) => counts.add(&world.counts),
                     (_, Err(broken)) => {
                         next.store(seeds, Ordering::Relaxed);
-                        let trace = run(seed, true).0.trace();
-                        panic!("{trace}\nseed {seed}: {broken}\nagain: UNDERSTUDY_SEED={seed}");
+                        let (world, _) = run(seed, true);
+                        let (trace, script) = (world.trace(), &world.script);
+                        panic!(
+                            "{trace}\n\n{script}\nseed {seed}: {broken}\nagain: UNDERSTUDY_SEED={seed}, or the lines from `seed` on in a \
+                             file and UNDERSTUDY_SCRIPT=FILE"
+                        );
                     }
                 }
             }
@@ -70,6 +101,7 @@ fn no_run_of_faults_breaks_an_invariant_and_every_one_ends_well() {
     if seeds >= 1_000 {
         assert!(totals.failovers > seeds / 4, "too few failovers: {totals:?}");
         assert!(totals.switchovers > 0 && totals.confirms > 0 && totals.crashes > 0, "{totals:?}");
+        assert!(totals.sleepers > 0, "{totals:?}");
         assert!(totals.second_candidates > 0 && totals.volumes_deleted > 0, "{totals:?}");
     }
 }

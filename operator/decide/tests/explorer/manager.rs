@@ -122,6 +122,7 @@ impl World {
                 pod.source = None;
                 pod.fenced = None;
                 pod.read_only = false;
+                (pod.lags, pod.broken) = (None, false);
                 done(Some(data.executed.clone()))
             }
             Order::Fence(fence) => {

@@ -1,87 +1,157 @@
 //! What befalls the world, and how it becomes well again.
 
 use understudy_decide::failover::snapshot::{Kind, Request};
+use understudy_wire::evidence::Millis;
 use understudy_wire::{Epoch, ReplicaName};
 
 use super::cluster::Process;
-use super::world::World;
+use super::operator::Asleep;
+use super::random::Random;
+use super::script::{Misfortune, Verb};
+use super::world::{BEGUN, World};
 
 impl World {
+    /// What befalls the world in this turn: drawn, unless the script has it already.
     pub fn misfortune(&mut self) {
-        let names: Vec<_> = self.replicas.keys().cloned().collect();
-        if self.random.one_in(25)
-            && let Some(name) = self.random.pick(&names).cloned()
-        {
-            // The primary is the most interesting victim.
-            let name = if self.random.one_in(2) { self.status.primary.clone().unwrap_or(name) } else { name };
-            self.harm(&name);
+        let at = self.now - BEGUN;
+        if let Some(mut fate) = self.fate.take() {
+            let drawn = self.draw(&mut fate, at);
+            self.script.misfortunes.extend(drawn);
+            self.fate = Some(fate);
         }
-        if self.random.one_in(120) {
-            let at = usize::try_from(self.random.next() % self.nowhere() as u64).expect("small");
-            let kind = self.random.between(0, 2);
-            match kind {
-                0 if self.nodes.iter().filter(|node| !node.up).count() == 1 => self.node_down(at),
-                1 => self.nodes[at].cut = !self.nodes[at].cut,
-                _ => self.node_back(at),
-            }
-            let node = self.nodes[at].clone();
-            self.say(|| format!("{node:?}"));
-        }
-        if self.random.one_in(150) && self.operator.is_some() {
-            self.say(|| "operator dies".into());
-            self.counts.crashes += 1;
-            self.operator = None;
-            self.operator_back = self.now + self.random.between(0, 5_000);
-        }
-        if self.random.one_in(400) {
-            self.say(|| "every node is shut down and comes back".into());
-            names.iter().for_each(|name| self.end_pod(name));
-        }
-        if self.random.one_in(100) {
-            let target = if self.random.one_in(2) { self.random.pick(&names).cloned() } else { None };
-            let name = format!("request-{}", self.now);
-            self.say(|| format!("a person asks for a switchover to {target:?}"));
-            self.requests.push(Request { name, kind: Kind::Switchover, target, age: 0 });
-        }
-        if self.random.one_in(200) && self.wanted > 1 {
-            self.wanted = usize::try_from(self.random.between(2, 3)).expect("small");
-            let wanted = self.wanted;
-            self.say(|| format!("{wanted} replicas are asked for"));
+        while let Some(next) = self.script.misfortunes.get(self.befallen).filter(|next| next.at <= at).cloned() {
+            self.befallen += 1;
+            self.say(|| next.to_string());
+            self.befall(&next);
         }
     }
 
-    pub fn harm(&mut self, name: &ReplicaName) {
-        let kind = self.random.between(0, 11);
-        let now = self.now;
-        if kind == 10 {
-            self.say(|| format!("{name}: its pod is evicted"));
-            return self.end_pod(name);
+    fn draw(&self, fate: &mut Random, at: Millis) -> Vec<Misfortune> {
+        let names: Vec<_> = self.replicas.keys().cloned().collect();
+        let mut drawn = Vec::new();
+        let mut add = |verb, about: Option<String>, amount| drawn.push(Misfortune { at, verb, about, amount });
+        if fate.one_in(25)
+            && let Some(name) = fate.pick(&names).cloned()
+        {
+            // The primary is the most interesting victim.
+            let name = if fate.one_in(2) { self.status.primary.clone().unwrap_or(name) } else { name };
+            if let Some(verb) = self.harm(&name, fate) {
+                add(verb, Some(name.to_string()), None);
+            }
         }
+        if fate.one_in(120) {
+            let node = &self.nodes[usize::try_from(fate.next() % self.nowhere() as u64).expect("small")];
+            let verb = match fate.between(0, 2) {
+                0 if self.nodes.iter().filter(|node| !node.up).count() == 1 => Verb::NodeDown,
+                1 if node.cut => Verb::Join,
+                1 => Verb::Cut,
+                _ => Verb::NodeUp,
+            };
+            add(verb, Some(node.name.clone()), None);
+        }
+        if fate.one_in(150) {
+            add(Verb::OperatorDies, None, Some(fate.between(0, 5_000)));
+        }
+        if fate.one_in(200) {
+            add(Verb::OperatorSleeps, None, Some(fate.between(0, 6_000)));
+        }
+        if fate.one_in(400) {
+            add(Verb::Blackout, None, None);
+        }
+        if fate.one_in(100) {
+            let target = if fate.one_in(2) { fate.pick(&names).map(ToString::to_string) } else { None };
+            add(Verb::Ask, target, None);
+        }
+        if fate.one_in(200) && self.wanted > 1 {
+            add(Verb::Want, None, Some(fate.between(2, 3)));
+        }
+        if fate.one_in(150) {
+            let stored = self.replicas.values().filter_map(|rep| Some(rep.disk.as_ref()?.data.as_ref()?.offset)).max();
+            let stored = u64::try_from(stored.unwrap_or(0)).expect("an offset");
+            add(Verb::Drop, None, Some(stored.saturating_sub(fate.between(0, 8))));
+        }
+        drawn
+    }
+
+    /// What may happen to a replica as it is now.
+    fn harm(&self, name: &ReplicaName, fate: &mut Random) -> Option<Verb> {
+        let rep = self.replicas.get(name)?;
+        let pod = rep.pod.as_ref()?;
+        let running = pod.process == Process::Running;
+        Some(match fate.between(0, 13) {
+            0..=4 if running || matches!(pod.process, Process::Starting { .. }) => Verb::Kill,
+            5 | 6 if running && pod.frozen => Verb::Thaw,
+            5 | 6 if running => Verb::Freeze,
+            7 => Verb::Stop,
+            8 => Verb::Delete,
+            9 if running => Verb::Restart,
+            10 => Verb::Evict,
+            11 => match rep.disk.as_ref()?.hangs {
+                Some(_) => Verb::Unhang,
+                None => Verb::Hang,
+            },
+            12 if pod.lags.is_some() => Verb::CatchUp,
+            12 if running => Verb::Lag,
+            13 if running && pod.source.is_some() => Verb::Corrupt,
+            _ => return None,
+        })
+    }
+
+    fn befall(&mut self, misfortune: &Misfortune) {
+        let Misfortune { verb, about, amount, .. } = misfortune;
+        let amount = amount.unwrap_or(0);
+        let replica = about.as_ref().map(ReplicaName::new);
+        let node = about.as_ref().and_then(|about| self.nodes.iter().position(|node| node.name == *about));
+        match verb {
+            Verb::NodeDown => node.into_iter().for_each(|node| self.nodes[node].up = false),
+            Verb::NodeUp => node.into_iter().for_each(|node| self.node_back(node)),
+            Verb::Cut | Verb::Join => {
+                node.into_iter().for_each(|node| self.nodes[node].cut = *verb == Verb::Cut);
+            }
+            Verb::Blackout => {
+                let names: Vec<_> = self.replicas.keys().cloned().collect();
+                names.iter().for_each(|name| self.end_pod(name));
+            }
+            Verb::OperatorDies if self.operator.is_some() => {
+                self.counts.crashes += 1;
+                self.operator = None;
+                self.operator_back = self.now + amount;
+            }
+            Verb::OperatorSleeps => self.operator_sleeps(amount),
+            Verb::Ask => {
+                let name = format!("request-{}", self.now);
+                self.requests.push(Request { name, kind: Kind::Switchover, target: replica, age: 0 });
+            }
+            Verb::Want => self.wanted = usize::try_from(amount).expect("small"),
+            Verb::Drop => self.earliest = self.earliest.max(i64::try_from(amount).expect("an offset")),
+            Verb::OperatorDies => {}
+            Verb::Evict => replica.iter().for_each(|replica| self.end_pod(replica)),
+            _ => replica.iter().for_each(|replica| self.befall_replica(replica, *verb)),
+        }
+    }
+
+    fn befall_replica(&mut self, name: &ReplicaName, verb: Verb) {
+        let now = self.now;
         let Some(rep) = self.replicas.get_mut(name) else { return };
+        if verb == Verb::Delete {
+            rep.pod = None;
+            return;
+        }
         let Some(pod) = &mut rep.pod else { return };
-        let what = match kind {
-            0..=4 if matches!(pod.process, Process::Running | Process::Starting { .. }) => {
+        let running = pod.process == Process::Running;
+        match verb {
+            Verb::Kill if running || matches!(pod.process, Process::Starting { .. }) => {
                 pod.process = Process::Exited { at: now };
-                "its process is killed"
             }
-            5 | 6 if pod.process == Process::Running => {
-                pod.frozen = !pod.frozen;
-                if pod.frozen { "its process is frozen" } else { "its process thaws" }
-            }
-            7 => {
-                pod.terminating_at = Some(now);
-                "its pod is asked to stop"
-            }
-            11 => {
-                let Some(disk) = &mut rep.disk else { return };
-                disk.hangs = if disk.hangs.is_some() { None } else { Some(now) };
-                if disk.hangs.is_some() { "its volume hangs" } else { "its volume thaws" }
-            }
-            8 => {
-                rep.pod = None;
-                "its pod is deleted by force"
-            }
-            9 if pod.process == Process::Running => {
+            Verb::Freeze => pod.frozen = running,
+            Verb::Thaw => pod.frozen = false,
+            Verb::Stop => pod.terminating_at = Some(now),
+            Verb::Hang => rep.disk.iter_mut().for_each(|disk| disk.hangs = Some(now)),
+            Verb::Unhang => rep.disk.iter_mut().for_each(|disk| disk.hangs = None),
+            Verb::Lag => pod.lags = Some(now),
+            Verb::CatchUp => pod.lags = None,
+            Verb::Corrupt => pod.broken = true,
+            Verb::Restart if running => {
                 // A reboot of the pod: the data stays, the manager forgets what only it knew.
                 pod.process = Process::Starting { until: now + 1_500 };
                 pod.read_only = true;
@@ -89,11 +159,22 @@ impl World {
                 pod.fenced = None;
                 pod.known =
                     rep.disk.as_ref().and_then(|d| d.data.as_ref()?.row.as_ref()).map_or(Epoch(0), |(epoch, _)| *epoch);
-                "its pod is restarted"
             }
-            _ => return,
-        };
-        self.say(|| format!("{name}: {what}"));
+            _ => {}
+        }
+    }
+
+    /// The operator is paused after it has decided; whoever begins in its place does not wait for it.
+    fn operator_sleeps(&mut self, millis: Millis) {
+        if self.asleep.is_some() {
+            return;
+        }
+        let Some(mut operator) = self.operator.take() else { return };
+        operator.listen(self);
+        let (decision, snapshot) = operator.decide(self);
+        self.counts.sleepers += 1;
+        self.asleep = Some(Asleep { until: self.now + millis, operator, decision, snapshot });
+        self.operator_back = self.now;
     }
 
     fn end_pod(&mut self, name: &ReplicaName) {
@@ -104,10 +185,6 @@ impl World {
             pod.process = Process::Exited { at: now };
             pod.probe = None;
         }
-    }
-
-    pub fn node_down(&mut self, at: usize) {
-        self.nodes[at].up = false;
     }
 
     pub fn node_back(&mut self, at: usize) {
@@ -138,6 +215,10 @@ impl World {
     pub fn heal(&mut self) {
         self.say(|| "no more faults".into());
         self.faults = false;
+        // Somebody gave Kafka more room.
+        self.earliest = 0;
+        // One standby may lag for ever, as long as another does not.
+        let mut may_lag = self.wanted > 2;
         for at in 0..self.nowhere() {
             self.nodes[at].cut = false;
             // One node may stay lost for ever, as long as there is room elsewhere and it does not hold the only copy.
@@ -153,6 +234,9 @@ impl World {
         for rep in self.replicas.values_mut() {
             if let Some(pod) = &mut rep.pod {
                 pod.frozen = false;
+                let lags = pod.lags.is_some() && may_lag && self.random.one_in(2);
+                may_lag &= !lags;
+                pod.lags = pod.lags.filter(|_| lags);
             }
         }
         // So may one volume hang for ever, as long as another copy is there.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use understudy_decide::decision::Subject;
 use understudy_decide::failover::snapshot::*;
-use understudy_decide::{Decision, Fact, Order, OrderKind, plan};
+use understudy_decide::{Decision, Fact, Order, OrderKind, pace, plan};
 use understudy_wire::evidence::*;
 use understudy_wire::order::Peers;
 use understudy_wire::{Epoch, Evidence, Observer, ReplicaName, Report, ShardName};
@@ -23,8 +23,20 @@ pub struct Sent {
     pub outcome: OrderOutcome,
 }
 
+/// An operator that was paused between its decision and its steps.
+pub struct Asleep {
+    pub until: Millis,
+    pub operator: Operator,
+    pub decision: Decision,
+    pub snapshot: Snapshot,
+}
+
 pub struct Operator {
     pub generation: u64,
+    /// The version of the status that it decided on, or wrote.
+    pub seen: u64,
+    /// Whether something that cannot be taken back was not done in this turn: nothing is recorded then.
+    pub void: bool,
     started: Millis,
     /// Latest report of each observer and when it came.
     heard: BTreeMap<String, (Report, Millis, Option<String>)>,
@@ -37,6 +49,7 @@ pub struct Operator {
     own: BTreeMap<ReplicaName, Watch>,
     /// Steps that were refused, and when.
     pub held_back: BTreeMap<Subject, Millis>,
+    course: Course,
     /// What the caches held in the last turns.
     cached: Vec<BTreeMap<ReplicaName, Rep>>,
 }
@@ -45,6 +58,8 @@ impl Operator {
     pub fn new(generation: u64, now: Millis) -> Self {
         Self {
             generation,
+            seen: 0,
+            void: false,
             started: now,
             heard: BTreeMap::new(),
             connected: BTreeMap::new(),
@@ -55,6 +70,7 @@ impl Operator {
             office: None,
             own: BTreeMap::new(),
             held_back: BTreeMap::new(),
+            course: Course::default(),
             cached: Vec::new(),
         }
     }
@@ -135,6 +151,7 @@ impl Operator {
 
     pub fn decide(&mut self, world: &mut World) -> (Decision, Snapshot) {
         let now = world.now;
+        (self.seen, self.void) = (world.version, false);
         let status = world.status.clone();
         match (&status.transition, &self.transition) {
             (Some(t), Some((epoch, _))) if t.epoch == *epoch => {}
@@ -158,7 +175,7 @@ impl Operator {
             (name.clone(), self.replica(world, name, &rep))
         };
         let replicas: BTreeMap<_, _> = world.replicas.iter().map(view).collect();
-        let snapshot = Snapshot {
+        let mut snapshot = Snapshot {
             now: at(now),
             shard: ShardName::new("m"),
             uid: "shard".into(),
@@ -171,6 +188,8 @@ impl Operator {
                     unheard_after: 10_000,
                     broken_standby_after: 3_000,
                     stuck_standby_after: 6_000,
+                    lagging_standby_after: 8_000,
+                    cooldown: 10_000,
                     replacement_pause: 3_000,
                     ..Thresholds::default()
                 },
@@ -184,9 +203,9 @@ impl Operator {
                 .map(|(report, heard, node)| Received { report: report.clone(), age: now - heard, node: node.clone() })
                 .collect(),
             requests: world.requests.clone(),
-            records: Vec::new(),
+            records: world.open_records(),
             consumers: ["store".to_owned()].into(),
-            log: [(("samples".to_owned(), 0), 0)].into(),
+            log: [(("samples".to_owned(), 0), world.earliest)].into(),
             feeds: BTreeMap::new(),
             nodes: world.nodes[..world.nowhere()]
                 .iter()
@@ -215,9 +234,13 @@ impl Operator {
                     })
                     .collect(),
                 held_back: self.held_back.iter().filter(|(_, at)| now - **at < 2_000).map(|(s, _)| s.clone()).collect(),
+                past: self.course.past(now),
             },
         };
+        snapshot.fleet.replicas = snapshot.cast().count();
+        snapshot.fleet.rebuilding = pace::rebuilding(&snapshot);
         let decision = plan(&snapshot);
+        self.course.see(&snapshot, &decision.assessment, now);
         if let Some((_, _, outcome @ None)) = &mut self.reprobe
             && let Some(primary) = &world.status.primary
         {

@@ -63,7 +63,7 @@ impl World {
                 && format!("{}:3306", head.ip) == *address
             {
                 pod.received = pod.received.union(&theirs.executed.subtract(&data.executed));
-                if !self.random.one_in(3) {
+                if !self.random.one_in(3) && pod.lags.is_none() && !pod.broken {
                     data.executed = data.executed.union(&pod.received);
                     data.offset = data.offset.max(theirs.offset);
                     if let Some((epoch, head)) = &theirs.row

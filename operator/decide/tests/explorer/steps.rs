@@ -15,6 +15,7 @@ impl Operator {
         // A write can fail, or somebody else may have written first.
         if world.faults && world.random.one_in(15) {
             world.say(|| format!("write fails: {step:?}"));
+            self.void |= step.is_irreversible();
             if step.can_wait() {
                 self.held_back.insert(step.subject(), world.now);
             }
@@ -33,7 +34,8 @@ impl Operator {
             }
             Step::Reprobe { epoch, .. } => self.reprobe = Some((*epoch, world.now, None)),
             Step::Claim(claim) => {
-                if world.status.epoch > claim.after || world.status.epoch != seen.status.epoch {
+                if self.is_behind(world) || world.status.epoch > claim.after || world.status.epoch != seen.status.epoch
+                {
                     return Ok(());
                 }
                 if world
@@ -56,10 +58,13 @@ impl Operator {
                 });
                 world.requests.retain(|request| Some(&request.name) != claim.record.as_ref());
             }
-            Step::Publish { epoch, primary, address } => {
+            Step::Publish { epoch, primary, address, in_a_row } => {
                 let Some(t) = world.status.transition.clone().filter(|t| t.epoch == *epoch && t.to == *primary) else {
                     return Ok(());
                 };
+                if self.is_behind(world) {
+                    return Ok(());
+                }
                 let given_up = world.replicas.get(primary).is_none_or(|rep| rep.condemned.is_some());
                 if t.kind == Kind::Bootstrap && given_up {
                     return Ok(());
@@ -73,8 +78,12 @@ impl Operator {
                 world.status.primary = Some(primary.clone());
                 world.status.primary_address = Some(address.clone());
                 world.status.transition = None;
+                world.status.in_a_row = *in_a_row;
                 if let Some(bootstrap) = &mut world.status.bootstrap {
                     bootstrap.completed = true;
+                }
+                if t.kind != Kind::Bootstrap {
+                    world.changes.push((t.record.clone(), *epoch));
                 }
                 let at = Some(at(world.now));
                 world.status.last_change = Some(LastChange {
@@ -87,6 +96,9 @@ impl Operator {
                 });
             }
             Step::IntendBootstrap { replica } => {
+                if self.is_behind(world) {
+                    return Ok(());
+                }
                 world.status.bootstrap = Some(Bootstrap { replica: replica.clone(), completed: false });
             }
             Step::Grow { first, replicas } => self.grow(world, *first, replicas),
@@ -105,6 +117,14 @@ impl Operator {
             }
             Step::MakePod { replica } => make_pod(world, replica),
             Step::Condemn { replica, uid, reason, .. } => {
+                // The primary is never condemned on a cache.
+                let is_to_serve = |t: &Transition| t.to == *replica && t.kind != Kind::Bootstrap;
+                if world.status.primary.as_ref() == Some(replica)
+                    || world.status.transition.as_ref().is_some_and(is_to_serve)
+                {
+                    return Ok(());
+                }
+                world.last_copy(replica)?;
                 let node =
                     world.replicas.get(replica).and_then(|rep| Some(world.nodes[rep.pod.as_ref()?.node].name.clone()));
                 if let Some(rep) =
@@ -141,8 +161,19 @@ impl Operator {
                 }
             }
         }
+        if matches!(step, Step::Claim(_) | Step::Publish { .. } | Step::IntendBootstrap { .. } | Step::Grow { .. }) {
+            world.version += 1;
+            self.seen = world.version;
+        }
         world.wrote(step);
         Ok(())
+    }
+
+    /// Whether somebody wrote the status of the shard since this operator looked: its own write of it is refused then.
+    fn is_behind(&mut self, world: &World) -> bool {
+        let behind = self.seen != world.version;
+        self.void |= behind;
+        behind
     }
 
     fn send(&mut self, world: &mut World, to: &ReplicaName, order: &Order) {
@@ -165,13 +196,20 @@ impl Operator {
                 Order::Promote(promote) => promote.apply_relay_log_within,
                 _ => 0,
             };
-        world.post.push(Letter { arrives, until, to: to.clone(), pod: uid, order: order.clone(), answer_to });
+        let letter = Letter { arrives, until, to: to.clone(), pod: uid, order: order.clone(), answer_to };
+        // One that got no answer may have been sent twice on the way.
+        if world.faults && world.random.one_in(15) {
+            let later = world.random.between(250, 9_000);
+            world.post.push(Letter { arrives: arrives + later, until: until + later, ..letter.clone() });
+        }
+        world.post.push(letter);
     }
 
     fn grow(&mut self, world: &mut World, first: u32, replicas: &[NewReplica]) {
         // The shell counts again past the cache, and the ids are taken by compare-and-set.
         let there = world.replicas.values().filter(|rep| rep.condemned.is_none()).count();
-        if world.status.next_server_id.max(1) != first || there + replicas.len() > world.wanted {
+        if self.is_behind(world) || world.status.next_server_id.max(1) != first || there + replicas.len() > world.wanted
+        {
             return;
         }
         world.status.next_server_id = first + u32::try_from(replicas.len()).expect("few");
@@ -240,6 +278,8 @@ fn make_pod(world: &mut World, replica: &ReplicaName) {
         node,
         process,
         frozen: false,
+        lags: None,
+        broken: false,
         ended: false,
         terminating_at: None,
         read_only: true,

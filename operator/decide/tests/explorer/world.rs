@@ -2,17 +2,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use understudy_decide::Step;
 use understudy_decide::decision::Subject;
 use understudy_decide::failover::snapshot::*;
+use understudy_decide::{Decision, Step};
 use understudy_wire::evidence::Millis;
 use understudy_wire::{Epoch, ReplicaName};
 
 use super::cluster::{Letter, NodeW, Rep};
-use super::operator::Operator;
+use super::operator::{Asleep, Operator};
 use super::random::Random;
+use super::records::RecordW;
+use super::script::Script;
 use super::watch::Watch;
 
+/// When a run begins, in milliseconds.
+pub const BEGUN: Millis = 1_000_000;
 /// Milliseconds of one turn of the world.
 pub const TURN: Millis = 250;
 const FAULTS_FOR: Millis = 25_000;
@@ -27,6 +31,8 @@ pub struct Counts {
     pub confirms: u64,
     pub second_candidates: u64,
     pub crashes: u64,
+    /// Operators that were paused between a decision and its steps.
+    pub sleepers: u64,
     pub volumes_deleted: u64,
 }
 
@@ -37,12 +43,20 @@ impl Counts {
         self.confirms += other.confirms;
         self.second_candidates += other.second_candidates;
         self.crashes += other.crashes;
+        self.sleepers += other.sleepers;
         self.volumes_deleted += other.volumes_deleted;
     }
 }
 
 pub struct World {
+    /// What happens in any case: delays, losses, where the operator dies.
     pub random: Random,
+    /// What misfortunes are drawn from; None: they are in the script.
+    pub fate: Option<Random>,
+    /// What has befallen the world, or is to.
+    pub script: Script,
+    /// How much of it has.
+    pub befallen: usize,
     pub now: Millis,
     pub nodes: Vec<NodeW>,
     pub replicas: BTreeMap<ReplicaName, Rep>,
@@ -53,7 +67,13 @@ pub struct World {
     pub post: Vec<Letter>,
     pub consumer: BTreeMap<ReplicaName, Watch>,
     pub written: i64,
+    /// The lowest offset that Kafka still holds.
+    pub earliest: i64,
+    pub records: BTreeMap<String, RecordW>,
+    /// Changes of primary that were published: the record that the status named, and the epoch.
+    pub changes: Vec<(Option<String>, Epoch)>,
     pub operator: Option<Operator>,
+    pub asleep: Option<Asleep>,
     pub operator_back: Millis,
     pub generation: u64,
     pub faults: bool,
@@ -67,27 +87,42 @@ pub struct World {
 }
 
 impl World {
+    /// A world of which everything is drawn.
     pub fn new(seed: u64, traced: bool) -> Self {
-        let mut random = Random::new(seed);
-        let nodes = random.between(3, 5);
+        let mut fate = Random::new(!seed);
+        let nodes = fate.between(3, 5);
+        let replicas = usize::try_from(fate.between(1, 3)).expect("small");
+        let replicas = if fate.one_in(3) { replicas } else { 3 };
+        let mut world = Self::scripted(Script { seed, nodes, replicas, misfortunes: Vec::new() }, traced);
+        world.fate = Some(fate);
+        world
+    }
+
+    /// A world whose misfortunes are known.
+    pub fn scripted(script: Script, traced: bool) -> Self {
         let node = |n| NodeW { name: format!("node-{n}"), up: true, cut: false };
         // The last one is nowhere: pods that cannot be placed wait there.
         let nowhere = NodeW { name: "nowhere".into(), up: false, cut: true };
-        let wanted = usize::try_from(random.between(1, 3)).expect("small");
-        let wanted = if random.one_in(3) { wanted } else { 3 };
         Self {
-            random,
-            now: 1_000_000,
-            nodes: (0..nodes).map(node).chain([nowhere]).collect(),
+            random: Random::new(script.seed),
+            fate: None,
+            befallen: 0,
+            now: BEGUN,
+            nodes: (0..script.nodes).map(node).chain([nowhere]).collect(),
             replicas: BTreeMap::new(),
             status: Status { next_server_id: 0, ..Status::default() },
-            wanted,
+            wanted: script.replicas,
+            script,
             version: 1,
             requests: Vec::new(),
             post: Vec::new(),
             consumer: BTreeMap::new(),
             written: 0,
+            earliest: 0,
+            records: BTreeMap::new(),
+            changes: Vec::new(),
             operator: None,
+            asleep: None,
             operator_back: 0,
             generation: 0,
             faults: true,
@@ -106,7 +141,7 @@ impl World {
 
     pub fn say(&mut self, what: impl FnOnce() -> String) {
         if let Some(trace) = &mut self.trace {
-            trace.push(format!("{:>8.2} {}", (self.now - 1_000_000) as f64 / 1_000.0, what()));
+            trace.push(format!("{:>8.2} {}", (self.now - BEGUN) as f64 / 1_000.0, what()));
         }
     }
 
@@ -154,21 +189,44 @@ impl World {
         if let Some(mut operator) = self.operator.take() {
             operator.listen(self);
             let (decision, snapshot) = operator.decide(self);
-            for step in &decision.steps {
-                if self.faults && self.random.one_in(40) {
-                    self.say(|| format!("operator dies before {step:?}"));
-                    self.counts.crashes += 1;
-                    self.operator_back = self.now + self.random.between(0, 3_000);
-                    return self.check().map(|()| steps);
-                }
-                operator.act(self, &snapshot, step)?;
-                steps += usize::from(self.refused.get(&step.subject()) != Some(&true));
-                self.check()?;
+            if self.carry_out(&mut operator, &decision, &snapshot, &mut steps)? {
+                self.operator = Some(operator);
             }
-            self.operator = Some(operator);
+        }
+        if let Some(mut asleep) = self.asleep.take_if(|asleep| asleep.until <= self.now) {
+            self.say(|| "the operator that was paused goes on".into());
+            let mut stale = 0;
+            self.carry_out(&mut asleep.operator, &asleep.decision, &asleep.snapshot, &mut stale)?;
+            // It then sees that it leads no more.
+            steps += stale;
         }
         self.check()?;
         Ok(steps)
+    }
+
+    /// Takes the steps of a decision and writes down what the records should say. Whether the operator has survived it.
+    fn carry_out(
+        &mut self,
+        operator: &mut Operator,
+        decision: &Decision,
+        snapshot: &Snapshot,
+        steps: &mut usize,
+    ) -> Result<bool, String> {
+        for step in &decision.steps {
+            if self.faults && self.random.one_in(40) {
+                self.say(|| format!("operator dies before {step:?}"));
+                self.counts.crashes += 1;
+                self.operator_back = self.now + self.random.between(0, 3_000);
+                return self.check().map(|()| false);
+            }
+            operator.act(self, snapshot, step)?;
+            *steps += usize::from(self.refused.get(&step.subject()) != Some(&true));
+            self.check()?;
+        }
+        if !operator.void {
+            decision.records.iter().for_each(|update| self.record(update));
+        }
+        Ok(true)
     }
 
     /// Whether nobody is allowed to do this, as by a webhook.
@@ -188,7 +246,6 @@ impl World {
     }
 
     pub fn wrote(&mut self, step: &Step) {
-        self.version += 1;
         self.say(|| format!("{step:?}"));
     }
 }

@@ -163,6 +163,7 @@ impl Scene {
                 bootstrap: Some(Bootstrap { replica: name("a"), completed: true }),
                 next_server_id: 4,
                 last_change: None,
+                in_a_row: 0,
                 paused: false,
             },
             replicas: BTreeMap::new(),
@@ -173,7 +174,7 @@ impl Scene {
             log: [(("samples".to_owned(), 0), 0)].into(),
             feeds: BTreeMap::new(),
             nodes: BTreeMap::new(),
-            fleet: Fleet { shards: 8, suspect: 0, managers: 24, silent: 0 },
+            fleet: Fleet { shards: 8, managers: 24, replicas: 24, ..Fleet::default() },
             memory: Memory { awake: 3_600_000, office_known: 3_600_000, ..Memory::default() },
         });
         for (number, letter) in (1..).zip(["a", "b", "c"]) {

@@ -90,7 +90,9 @@ impl Stage {
                 Ok(Taken::Done)
             }
             Step::Claim(claim) => self.claim(claim).await,
-            Step::Publish { epoch, primary, address } => self.publish(*epoch, primary, address).await,
+            Step::Publish { epoch, primary, address, in_a_row } => {
+                self.publish(*epoch, primary, address, *in_a_row).await
+            }
             Step::IntendBootstrap { replica } => self.intend(replica).await,
             Step::Grow { first, replicas } => self.grow(*first, replicas).await,
             Step::MakeVolume { replica } => self.make_volume(replica, objects).await,
@@ -157,7 +159,13 @@ impl Stage {
         .await
     }
 
-    async fn publish(&mut self, epoch: Epoch, primary: &ReplicaName, address: &str) -> Result<Taken, ActError> {
+    async fn publish(
+        &mut self,
+        epoch: Epoch,
+        primary: &ReplicaName,
+        address: &str,
+        in_a_row: u32,
+    ) -> Result<Taken, ActError> {
         let status = self.status();
         let Some(transition) = status.transition.filter(|t| t.epoch == number(epoch) && t.to == primary.as_str())
         else {
@@ -188,6 +196,7 @@ impl Stage {
                     gap_seconds: None,
                     gap: None,
                     reason: transition.cause.clone(),
+                    in_a_row: i32::try_from(in_a_row).unwrap_or(i32::MAX),
                 });
             }
         })

@@ -3,8 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use understudy_decide::OrderKind;
-use understudy_decide::failover::snapshot::{Memory, OrderFact, OrderOutcome, Reprobe, ReprobeOutcome, Status};
+use understudy_decide::failover::snapshot::{
+    Course, Memory, OrderFact, OrderOutcome, Reprobe, ReprobeOutcome, Snapshot, Status,
+};
+use understudy_decide::{Assessment, OrderKind};
+use understudy_wire::evidence::Millis;
 use understudy_wire::order::Peers;
 use understudy_wire::{Epoch, ReplicaName};
 
@@ -42,6 +45,9 @@ pub struct Remembered {
     transition: Option<(Epoch, Instant)>,
     office: Option<(ReplicaName, Epoch, Instant)>,
     numbers: u64,
+    /// When the first pass ended: what the times of the course count from.
+    begun: Option<Instant>,
+    course: Course,
 }
 
 impl Remembered {
@@ -60,6 +66,17 @@ impl Remembered {
             (Some(primary), _) => Some((primary.clone(), status.epoch, now)),
             (None, _) => None,
         };
+    }
+
+    /// Takes note of what a pass saw and concluded.
+    pub fn concluded(&mut self, s: &Snapshot, a: &Assessment, now: Instant) {
+        self.begun.get_or_insert(now);
+        let now = self.time(now);
+        self.course.see(s, a, now);
+    }
+
+    fn time(&self, now: Instant) -> Millis {
+        self.begun.map_or(0, |begun| millis(now.saturating_duration_since(begun)))
     }
 
     /// An order goes out. Gives the number that its answer must bear.
@@ -116,6 +133,7 @@ impl Remembered {
             orders: self.orders.iter().map(|(key, sent)| (key.clone(), fact(sent))).collect(),
             // The stage knows it.
             held_back: BTreeSet::new(),
+            past: self.course.past(self.time(now)),
         }
     }
 }

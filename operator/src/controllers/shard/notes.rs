@@ -49,6 +49,7 @@ fn is_not_acting(why: &Why) -> bool {
         why,
         Why::FailoverLeftToPerson
             | Why::Cooldown
+            | Why::FailoverPaced
             | Why::FleetBreaker
             | Why::NoCandidate
             | Why::RetentionViolated
@@ -57,6 +58,7 @@ fn is_not_acting(why: &Why) -> bool {
             | Why::LastCopyKept
             | Why::QuarantineFull
             | Why::ReplacementWaits
+            | Why::SwitchoverWithheld
     )
 }
 
@@ -65,16 +67,18 @@ fn event(why: Why) -> Option<Reason> {
     Some(match why {
         Why::ShardPaused => Reason::Paused,
         Why::ShardResumed => Reason::Resumed,
-        Why::FailoverLeftToPerson | Why::Cooldown => Reason::FailoverWithheld,
+        Why::FailoverLeftToPerson | Why::Cooldown | Why::FailoverPaced => Reason::FailoverWithheld,
         Why::NoCandidate => Reason::NoCandidate,
         Why::RetentionViolated => Reason::RetentionExceeded,
         Why::FleetBreaker => Reason::BreakerOpen,
+        Why::SwitchoverWithheld => Reason::SwitchoverWithheld,
         Why::FailoverBegun => Reason::FailoverStarted,
         Why::SwitchoverBegun => Reason::SwitchoverStarted,
         Why::ConfirmBegun => Reason::ConfirmationStarted,
         Why::PrimaryFenced => Reason::PrimaryFenced,
         Why::PrimaryUnreachable => Reason::PrimaryUnreachable,
         Why::NearMiss => Reason::NearMiss,
+        Why::SuspicionCleared => Reason::SuspicionCleared,
         Why::CandidateFailed => Reason::CandidateFailed,
         Why::LastResort => Reason::LastResort,
         // It follows the claim at once, and publication follows it.

@@ -307,6 +307,7 @@ fn status(shard: &Shard) -> Status {
             cause: last.reason.clone(),
             at: last.time.as_ref().map(|time| time.0),
         }),
+        in_a_row: status.last_failover.as_ref().map_or(0, |last| u32::try_from(last.in_a_row).unwrap_or(0)),
         paused: conditions::is_paused(&status.conditions),
     }
 }

@@ -177,6 +177,7 @@ impl Stage {
         let objects = self.objects(shard, started);
         let snapshot = self.observe(&objects, started);
         let decision = plan(&snapshot);
+        self.memory.concluded(&snapshot, &decision.assessment, started);
         self.shared.company.stand(&self.namespace, &self.name, Standing::of(&snapshot, &decision), started);
         if !self.context.leading.is_leading() {
             return Again::After(TICK);

@@ -270,4 +270,7 @@ pub struct LastFailover {
     /// Why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// How many failovers have followed each other before the shard had all its copies again, this one included.
+    #[serde(default)]
+    pub in_a_row: i32,
 }

@@ -78,7 +78,12 @@ fn intend() -> Step {
 }
 
 fn publish() -> Step {
-    Step::Publish { epoch: Epoch(1), primary: ReplicaName::new("m-a"), address: "10.0.0.1:3306".to_owned() }
+    Step::Publish {
+        epoch: Epoch(1),
+        primary: ReplicaName::new("m-a"),
+        address: "10.0.0.1:3306".to_owned(),
+        in_a_row: 0,
+    }
 }
 
 fn grow() -> Step {

@@ -1,0 +1,145 @@
+//! A primary that works and had better hand over, because its volume is slow or nearly full and a standby's is not. Pure.
+//!
+//! Always a switchover, never a failover: the primary commits, so there is time to do it without a gap. What load or a statement
+//! makes slow would be as slow on another primary, and so would what a shared cause does; so both are told apart first.
+
+use std::fmt;
+
+use understudy_wire::ReplicaName;
+use understudy_wire::evidence::Server;
+
+use super::assess::{Assessment, Seconds, Verdict};
+use super::candidate::{Candidate, Ranking, rank};
+use super::cooldown;
+use super::plan::{AGAIN, Change, by_hand, claim, hands_over, in_time};
+use super::snapshot::{Kind, Mode, Snapshot};
+use crate::decision::{Draft, Reason};
+use crate::space;
+
+/// Why a primary that commits should hand over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Strain {
+    /// Its commits have been slow for long.
+    Slow,
+    /// Its volume is nearly full.
+    Filling,
+}
+
+impl Strain {
+    /// The stable word of the record.
+    fn cause(self) -> &'static str {
+        match self {
+            Self::Slow => "SlowVolume",
+            Self::Filling => "VolumeFilling",
+        }
+    }
+}
+
+/// Hands over from a primary that is under strain, or says why not.
+pub(crate) fn plan(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft) {
+    let Some((server, _)) = s.fresh_report(primary).filter(|_| a.verdict.commits()) else { return };
+    let Some(strain) = strain(s, a, server) else { return };
+    let words = words(s, strain, server);
+    let withheld = |d: &mut Draft, why: &dyn fmt::Display| {
+        let message = format!("{primary} had better hand over ({words}) and does not: {why}");
+        d.note_about(Reason::SwitchoverWithheld, primary, message);
+    };
+    if let Some(why) = not_its_own(s, strain, server) {
+        return withheld(d, &format!("{why}. {AGAIN}"));
+    }
+    if s.policy.mode != Mode::Automatic {
+        let mode = s.policy.mode;
+        return withheld(d, &format!("failover.mode is {mode}. {}", by_hand(s, Kind::Switchover)));
+    }
+    // What fills up does not wait, unless it was tried and came to nothing.
+    let tried = || s.status.last_change.as_ref().is_some_and(|change| change.kind == Kind::Confirm);
+    if (strain != Strain::Filling || tried())
+        && let Some(until) = cooldown::until(s)
+    {
+        return withheld(d, &format!("the primary was changed a moment ago. It is looked at again at {until}"));
+    }
+    let ranking = rank(s, Some(primary), &[primary]);
+    let relieves = |candidate: &&Candidate| in_time(s, candidate) && relieves(s, strain, server, candidate);
+    let Some(to) = ranking.fit.iter().find(relieves).map(|candidate| candidate.name.clone()) else {
+        let nobody = nobody(s, strain, &ranking);
+        return withheld(d, &format!("{nobody}. {AGAIN}"));
+    };
+    if !hands_over(s, a, primary) {
+        return withheld(d, &"its manager cannot be told. It is looked at again as soon as that is connected");
+    }
+    let a = Assessment { since: a.since.max(s.memory.past.slow_for), ..a.clone() };
+    claim(s, &a, Change::new(Kind::Switchover, primary, &to, strain.cause()), ranking, d);
+}
+
+/// The one that cannot wait first.
+fn strain(s: &Snapshot, a: &Assessment, server: &Server) -> Option<Strain> {
+    if server.volume.is_some_and(space::is_filling) {
+        return Some(Strain::Filling);
+    }
+    (a.verdict == Verdict::Slow && s.memory.past.slow_for >= s.policy.thresholds.slow_after).then_some(Strain::Slow)
+}
+
+fn words(s: &Snapshot, strain: Strain, server: &Server) -> String {
+    match strain {
+        Strain::Slow => {
+            let fsync = server.fsync.as_ref().and_then(|fsync| fsync.took);
+            let fsync = fsync.map_or("unknown".into(), |took| format!("{took} ms"));
+            format!("its commits have been slow for {}, the last fsync took {fsync}", Seconds(s.memory.past.slow_for))
+        }
+        Strain::Filling => "less than a twentieth of its volume is free".to_owned(),
+    }
+}
+
+/// Why another primary would be no better.
+fn not_its_own(s: &Snapshot, strain: Strain, server: &Server) -> Option<String> {
+    match strain {
+        Strain::Filling => None,
+        Strain::Slow => {
+            let others = s.fleet.slow.saturating_sub(1) + s.fleet.suspect;
+            // One of twenty may have trouble of its own at the same time.
+            if others > 0 && (others + 1) * 20 > s.fleet.shards {
+                let shards = s.fleet.shards;
+                return Some(format!(
+                    "{others} other shards of {shards} are slow or suspect too, which is a shared cause"
+                ));
+            }
+            let is_slow = fsync_took(server).is_some_and(|took| took >= s.policy.thresholds.slow_fsync);
+            (!is_slow).then(|| {
+                "its volume is not slow, so it is the load or a statement, and they would go with the office".to_owned()
+            })
+        }
+    }
+}
+
+fn relieves(s: &Snapshot, strain: Strain, server: &Server, candidate: &Candidate) -> bool {
+    let Some((other, _)) = s.fresh_report(&candidate.name) else { return false };
+    match strain {
+        // A quarter at most: less is no reason to change a primary.
+        Strain::Slow => match (fsync_took(other), fsync_took(server)) {
+            (Some(its), Some(took)) => its < s.policy.thresholds.slow_fsync && its.saturating_mul(4) <= took,
+            _ => false,
+        },
+        Strain::Filling => other.volume.is_some_and(space::has_room),
+    }
+}
+
+fn fsync_took(server: &Server) -> Option<u64> {
+    server.fsync.as_ref()?.took
+}
+
+fn nobody(s: &Snapshot, strain: Strain, ranking: &Ranking) -> String {
+    let mut words: Vec<_> = ranking.unfit.iter().map(|(name, why)| format!("{name}: {}", why.words())).collect();
+    for candidate in &ranking.fit {
+        let name = &candidate.name;
+        words.push(match strain {
+            _ if !in_time(s, candidate) => format!("{name}: it is too far behind, or not known to keep up"),
+            Strain::Slow => format!("{name}: its volume is no quicker"),
+            Strain::Filling => format!("{name}: its volume has no room either, 20 % of it would have to be free"),
+        });
+    }
+    if words.is_empty() {
+        "there is no other replica".into()
+    } else {
+        format!("nobody is better, {}", words.join("; "))
+    }
+}

@@ -1,0 +1,163 @@
+//! One primary after the other dies.
+
+mod support;
+
+use jiff::SignedDuration;
+use support::*;
+use understudy_decide::failover::snapshot::*;
+use understudy_decide::{Reason, Step};
+
+/// So many failovers went before, the last one so many seconds ago, and its record is open.
+fn row(scene: &mut Scene, in_a_row: u32, ago: i64) {
+    scene.0.status.in_a_row = in_a_row;
+    scene.0.status.last_change = Some(LastChange {
+        kind: Kind::Failover,
+        epoch: EPOCH,
+        from: Some(name("gone")),
+        record: Some("m-4".into()),
+        cause: Some("ProcessExited".into()),
+        at: Some(scene.0.now - SignedDuration::from_secs(ago)),
+    });
+    scene.0.records = vec![Record {
+        name: "m-4".into(),
+        kind: Kind::Failover,
+        epoch: EPOCH,
+        from: Some(name("gone")),
+        to: Some(name("a")),
+        steps: vec![],
+    }];
+}
+
+fn killed(scene: &mut Scene, in_a_row: u32, ago: i64) {
+    scene.kill_primary(300);
+    row(scene, in_a_row, ago);
+}
+
+#[test]
+fn each_further_primary_that_dies_before_the_shard_has_healed_is_followed_more_slowly() {
+    type Case = (&'static str, fn(&mut Scene), bool);
+    let cases: &[Case] = &[
+        ("the first one", |s| killed(s, 0, 5), true),
+        ("the second one", |s| killed(s, 1, 5), true),
+        ("the third one", |s| killed(s, 2, 29), false),
+        ("the third one, half a minute later", |s| killed(s, 2, 30), true),
+        ("the fourth one", |s| killed(s, 3, 59), false),
+        ("the fourth one, a minute later", |s| killed(s, 3, 60), true),
+        ("the thirtieth one", |s| killed(s, 29, 599), false),
+        ("the thirtieth one, ten minutes later", |s| killed(s, 29, 600), true),
+        ("the thousandth", |s| killed(s, 999, 599), false),
+        (
+            "the third one, and the shard has healed since the second",
+            |s| {
+                killed(s, 2, 5);
+                s.0.records.clear();
+            },
+            true,
+        ),
+        (
+            "the third one, and somebody asks",
+            |s| {
+                killed(s, 2, 5);
+                s.0.requests.push(Request { name: "r".into(), kind: Kind::Failover, target: None, age: 10 });
+            },
+            true,
+        ),
+        (
+            "the third one, with a cooldown of ten seconds",
+            |s| {
+                killed(s, 2, 11);
+                s.0.policy.thresholds.cooldown = 10_000;
+            },
+            true,
+        ),
+        (
+            "the clock was set back by an hour",
+            |s| {
+                killed(s, 2, -3_600);
+                s.0.memory.office_known = 30_000;
+            },
+            true,
+        ),
+        (
+            "the node of the third one is lost, and Kubernetes misses it",
+            |s| {
+                s.lose_node(3_500);
+                row(s, 2, 5);
+            },
+            true,
+        ),
+        (
+            "the third one is silent, and its node is not missed",
+            |s| {
+                s.lose_node(3_500);
+                row(s, 2, 5);
+                s.0.nodes.get_mut("node-1").expect("a node").ready_at = Some(s.0.now);
+            },
+            false,
+        ),
+        (
+            "and others fell silent with it",
+            |s| {
+                s.lose_node(3_500);
+                row(s, 2, 5);
+                s.0.nodes.get_mut("node-1").expect("a node").ready_at = Some(s.0.now);
+                s.0.fleet.silent = 3;
+            },
+            true,
+        ),
+    ];
+    for (case, spoil, acts) in cases {
+        let mut scene = Scene::well();
+        spoil(&mut scene);
+        assert_eq!(
+            scene.claim().map(|(kind, _)| kind),
+            acts.then_some(Kind::Failover),
+            "{case}: {:?}",
+            scene.plan().notes
+        );
+        assert_eq!(scene.gives(Reason::FailoverPaced), !acts, "{case}");
+    }
+}
+
+#[test]
+fn it_is_said_until_when_a_failover_waits_in_words_that_stay() {
+    let mut scene = Scene::well();
+    killed(&mut scene, 2, 10);
+    let until = scene.0.now + SignedDuration::from_secs(20);
+    let said = |scene: &Scene| {
+        let plan = scene.plan();
+        let note = plan.notes.into_iter().find(|note| note.reason == Reason::FailoverPaced).expect("it waits");
+        assert!(note.message.contains(&format!("It is failed over at {until}")), "{}", note.message);
+        plan.view.doing
+    };
+    let doing = said(&scene);
+    scene.0.now += SignedDuration::from_millis(1_700);
+    assert_eq!(said(&scene), doing);
+}
+
+#[test]
+fn what_is_published_counts_only_failovers_before_the_shard_has_healed() {
+    let published = |kind: Kind, in_a_row: u32, healed: bool| {
+        let mut scene = Scene::well();
+        killed(&mut scene, in_a_row, 60);
+        if healed {
+            scene.0.records.clear();
+        }
+        scene.claimed(kind, "b");
+        scene.ordered("b", understudy_decide::OrderKind::Promote, 1, 10, OrderOutcome::Done(None));
+        scene.steps().into_iter().find_map(|step| match step {
+            Step::Publish { in_a_row, .. } => Some(in_a_row),
+            _ => None,
+        })
+    };
+    for (case, kind, before, healed, after) in [
+        ("the first", Kind::Failover, 0, true, 1),
+        ("the next", Kind::Failover, 1, false, 2),
+        ("the next, and it had healed", Kind::Failover, 5, true, 1),
+        ("a switchover", Kind::Switchover, 2, false, 2),
+        ("a switchover after it had healed", Kind::Switchover, 2, true, 0),
+        ("a confirmation", Kind::Confirm, 2, false, 2),
+    ] {
+        assert_eq!(published(kind, before, healed), Some(after), "{case}");
+    }
+}

@@ -1,0 +1,115 @@
+//! What one look cannot tell: it takes a course of passes.
+
+mod support;
+
+use support::*;
+use understudy_decide::failover::snapshot::*;
+use understudy_decide::{Reason, Verdict, plan};
+use understudy_wire::evidence::{Millis, Phase};
+
+/// Passes of one process over one scene.
+struct Passes {
+    scene: Scene,
+    course: Course,
+    now: Millis,
+}
+
+impl Passes {
+    fn new() -> Self {
+        Self { scene: Scene::well(), course: Course::default(), now: 1_000_000 }
+    }
+
+    /// Lets time go by, a pass every 200 ms, in which `spoil` says how it is at that moment.
+    fn go_on(&mut self, long: Millis, spoil: impl Fn(&mut Scene, Millis)) -> Vec<Reason> {
+        let begun = self.now;
+        let mut reasons = Vec::new();
+        while self.now < begun + long {
+            self.now += 200;
+            let mut scene = self.scene.clone();
+            spoil(&mut scene, self.now - begun);
+            scene.0.memory.past = self.course.past(self.now);
+            let decision = plan(&scene.0);
+            self.course.see(&scene.0, &decision.assessment, self.now);
+            assert!(scene.claim().is_none(), "{:?}", scene.plan().notes);
+            reasons.extend(decision.notes.iter().map(|note| note.reason));
+        }
+        reasons
+    }
+}
+
+fn gives(reasons: &[Reason], reason: Reason) -> bool {
+    reasons.contains(&reason)
+}
+
+#[test]
+fn a_suspicion_that_a_commit_ends_leaves_a_word_when_it_was_old_enough() {
+    type Case = (&'static str, fn(&mut Scene, Millis), Millis, bool);
+    let cases: &[Case] = &[
+        ("nobody answered for 2 s", |s, ago| s.all_say(&unreachable(ago)), 2_000, true),
+        ("nobody answered for less than a second", |s, ago| s.all_say(&unreachable(ago)), 800, false),
+        (
+            "its manager alone said that it ended, for a moment",
+            |s, _| s.server("a", |server| server.phase = Phase::Exited { code: Some(1), signal: None, age: 40 }),
+            400,
+            false,
+        ),
+    ];
+    for (case, spoil, long, expected) in cases {
+        let mut passes = Passes::new();
+        let before = passes.go_on(*long, spoil);
+        assert!(!gives(&before, Reason::SuspicionCleared), "{case}: it is not over");
+        let after = passes.go_on(1_000, |_, _| {});
+        assert_eq!(gives(&after, Reason::SuspicionCleared), *expected, "{case}: {after:?}");
+        passes.go_on(5_000, |_, _| {});
+        assert!(!gives(&passes.go_on(1_000, |_, _| {}), Reason::SuspicionCleared), "{case}: it is told once");
+    }
+}
+
+#[test]
+fn what_is_told_of_a_suspicion_is_how_far_it_went() {
+    let mut passes = Passes::new();
+    passes.go_on(2_600, |s, ago| s.all_say(&unreachable(ago)));
+    passes.go_on(200, |_, _| {});
+    let cleared = passes.course.past(passes.now).cleared.expect("it is told");
+    assert_eq!((cleared.state, cleared.cause, cleared.lasted), ("Suspect", "Unexplained", 2_650));
+    assert!(cleared.message.contains("accused by peer m-b"), "{}", cleared.message);
+}
+
+#[test]
+fn an_observer_that_contradicts_the_others_is_named_and_nobody_is_failed_over() {
+    type Case = (&'static str, fn(&mut Scene, Millis), bool);
+    let cases: &[Case] = &[
+        ("always", |s, ago| s.says(&operator(), "a", Some(unreachable(ago)), None), true),
+        (
+            "it flaps",
+            |s, ago| {
+                if ago % 4_000 < 2_500 {
+                    s.says(&operator(), "a", Some(unreachable(ago % 4_000)), None);
+                }
+            },
+            true,
+        ),
+        (
+            "twice for two seconds",
+            |s, ago| {
+                if ago < 8_000 && ago % 4_000 < 2_000 {
+                    s.says(&operator(), "a", Some(unreachable(ago % 4_000)), None);
+                }
+            },
+            false,
+        ),
+        ("nobody does", |_, _| {}, false),
+    ];
+    for (case, spoil, expected) in cases {
+        let mut passes = Passes::new();
+        let reasons = passes.go_on(15_000, spoil);
+        assert_eq!(gives(&reasons, Reason::ObserverSuspect), *expected, "{case}: {reasons:?}");
+        if *expected {
+            let named: Vec<_> = passes.course.past(passes.now).dissenters.into_iter().map(|of| of.observer).collect();
+            assert_eq!(named, ["operator understudy-0"], "{case}");
+        }
+    }
+    let mut scene = Scene::well();
+    scene.says(&operator(), "a", Some(unreachable(30_000)), None);
+    assert_eq!(scene.plan().assessment.verdict, Verdict::ObserverPartition);
+}

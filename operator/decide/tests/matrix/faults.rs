@@ -1,0 +1,114 @@
+//! What befalls a shard that is well.
+
+use jiff::SignedDuration;
+use understudy_decide::Fact;
+use understudy_decide::failover::snapshot::*;
+use understudy_wire::evidence::*;
+
+use super::support::*;
+
+pub fn probed(scene: &mut Scene, letter: &str, fsync: Fsync) {
+    scene.server(letter, |server| server.fsync = Some(fsync));
+}
+
+pub fn answers(error: &str) -> Fsync {
+    Fsync { error: Some(error.into()), ..Fsync::default() }
+}
+
+/// A volume on which nothing has been written for so long.
+pub fn stalls(scene: &mut Scene, since: Millis) {
+    probed(scene, "a", Fsync { succeeded: Some(since + 500), in_flight: Some(since), ..Fsync::default() });
+    scene.server("a", |server| {
+        server.lsn = Some(Aged { age: since, value: 1 });
+        server.threads_in_d = 1;
+    });
+    scene.all_say(&Probe { selected: Some(100), ..fails(Stage::Commit, ProbeError::Timeout, since) });
+}
+
+pub fn deadlocks(scene: &mut Scene, since: Millis) {
+    scene.server("a", |server| server.lsn = Some(Aged { age: since + 100, value: 1 }));
+    scene.all_say(&fails(Stage::Commit, ProbeError::Timeout, since));
+}
+
+pub fn stops(scene: &mut Scene, since: Millis) {
+    scene.server("a", |server| server.process_state = Some('T'));
+    scene.all_say(&fails(Stage::Greeting, ProbeError::Timeout, since));
+}
+
+/// Commits have taken 800 ms for this long; an fsync takes so long.
+pub fn slow(scene: &mut Scene, since: Millis, fsync: Millis) {
+    scene.all_say(&Probe { commit_took: Some(800), ..commits() });
+    probed(scene, "a", Fsync { succeeded: Some(100), took: Some(fsync), ..Fsync::default() });
+    scene.0.memory.past.slow_for = since;
+    scene.0.fleet.slow = 1;
+}
+
+pub fn free(scene: &mut Scene, letter: &str, free: u64) {
+    scene.server(letter, |server| server.volume = Some(Volume { total: 1_000, free: free * 10 }));
+}
+
+pub fn locked(scene: &mut Scene) {
+    scene.all_say(&fails(Stage::Commit, ProbeError::Server { code: 1205, message: "lock wait".into() }, 600_000));
+}
+
+pub fn out_of_connections(scene: &mut Scene) {
+    scene.all_say(&fails(Stage::Auth, ProbeError::TooManyConnections { whose: Limit::Server }, 20_000));
+}
+
+/// The consumer has nothing to store, and knows nothing of Kafka.
+pub fn no_kafka(scene: &mut Scene) {
+    scene.says(&consumer(), "a", Some(Probe::default()), None);
+    scene.0.log.clear();
+}
+
+/// So many failovers went before, the last one five seconds ago.
+pub fn row_of(scene: &mut Scene, in_a_row: u32) {
+    scene.kill_primary(300);
+    scene.0.status.in_a_row = in_a_row;
+    let (kind, epoch, from) = (Kind::Failover, EPOCH, Some(name("gone")));
+    let at = Some(scene.0.now - SignedDuration::from_secs(5));
+    scene.0.status.last_change =
+        Some(LastChange { kind, epoch, from: from.clone(), record: Some("m-4".into()), cause: None, at });
+    scene.0.records.push(Record { name: "m-4".into(), kind, epoch, from, to: Some(name("a")), steps: vec![] });
+}
+
+pub fn lags(scene: &mut Scene) {
+    scene.far_behind();
+    scene.server("a", |server| server.offsets = Some(Aged { age: 50, value: vec![offset(900)] }));
+    for letter in ["b", "c"] {
+        scene.server(letter, |server| server.replication.as_mut().expect("replicates").value.delay = Some(600_000));
+    }
+}
+
+/// `b` took over from `a`, and `a` says what it said before.
+pub fn thawed(scene: &mut Scene) {
+    scene.0.status.primary = Some(name("b"));
+    scene.0.status.primary_address = Some("10.0.0.2:3306".into());
+    scene.0.status.epoch = EPOCH.next();
+    scene.0.memory.office_known = 5_000;
+    scene.0.status.last_change = Some(LastChange {
+        kind: Kind::Failover,
+        epoch: EPOCH.next(),
+        from: Some(name("a")),
+        record: Some("m-5".into()),
+        cause: Some("Stopped".into()),
+        at: Some(scene.0.now - SignedDuration::from_secs(5)),
+    });
+    scene.server("b", |server| {
+        server.serving = Some(EPOCH.next());
+        server.epoch = EPOCH.next();
+        server.read_only = Some(false);
+        server.replication = None;
+    });
+    for observer in [manager("a"), manager("c"), consumer(), operator()] {
+        scene.says(&observer, "b", Some(commits()), None);
+    }
+}
+
+pub fn drained(scene: &mut Scene) {
+    scene.replica("a", |replica| {
+        if let Fact::Present(pod) = &mut replica.pod {
+            pod.terminating = true;
+        }
+    });
+}

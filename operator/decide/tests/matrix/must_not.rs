@@ -1,0 +1,225 @@
+//! Trouble that must not end an office.
+
+use jiff::SignedDuration;
+use understudy_decide::failover::snapshot::*;
+use understudy_decide::{Cause, Fact, Reason, Verdict};
+use understudy_wire::evidence::*;
+
+use super::Row;
+use super::Then::{Replaces, Stays, SwitchesOver};
+use super::faults::*;
+use super::support::*;
+
+pub const MUST_NOT: &[Row] = &[
+    (
+        "B1 operator cut off from the primary",
+        |s| {
+            s.says(&operator(), "a", Some(unreachable(900_000)), None);
+            s.silent("a", 900_000);
+        },
+        Verdict::ObserverPartition,
+        Stays,
+        None,
+    ),
+    (
+        "B2 primary cut off from its standbys",
+        |s| {
+            for letter in ["b", "c"] {
+                s.says(&manager(letter), "a", Some(unreachable(20_000)), None);
+                s.server(letter, |server| {
+                    let replication = &mut server.replication.as_mut().expect("replicates").value;
+                    (replication.receiving, replication.receive_error) = (false, Some("2003: timed out".into()));
+                    server.lsn = Some(Aged { age: 20_000, value: 1 });
+                });
+                s.0.memory.past.stray_for.insert(name(letter), 900_000);
+            }
+        },
+        Verdict::ObserverPartition,
+        Stays,
+        None,
+    ),
+    (
+        "B3 API server away",
+        |s| {
+            s.0.nodes.clear();
+            s.replica("c", |replica| (replica.pod, replica.volume) = (Fact::Unknown, Fact::Unknown));
+        },
+        Verdict::Healthy,
+        Stays,
+        None,
+    ),
+    ("B4 connections exhausted", out_of_connections, Verdict::Saturated, Stays, None),
+    ("B5 long DDL", locked, Verdict::Saturated, Stays, None),
+    (
+        "B6 saturating load: commits take longer than a probe waits, and the log moves",
+        |s| s.all_say(&fails(Stage::Commit, ProbeError::Timeout, 60_000)),
+        Verdict::Suspect(Cause::Unexplained),
+        Stays,
+        None,
+    ),
+    (
+        "B6 some of them end",
+        |s| {
+            slow(s, 600_000, 10);
+            s.says(&operator(), "a", Some(fails(Stage::Commit, ProbeError::Timeout, 60_000)), None);
+        },
+        Verdict::Slow,
+        Stays,
+        Some(Reason::SwitchoverWithheld),
+    ),
+    ("B7 heavy queries", |s| slow(s, 600_000, 10), Verdict::Slow, Stays, Some(Reason::SwitchoverWithheld)),
+    ("B8 a pause of 2 s, seen in it", |s| s.lose_node(2_000), Verdict::Suspect(Cause::Unexplained), Stays, None),
+    ("B8 a pause of 2 s, a little late", |s| s.lose_node(2_400), Verdict::Suspect(Cause::Unreachable), Stays, None),
+    (
+        "B8 a pause of 2 s, over",
+        |s| {
+            s.report(&manager("a")).report.own_gap = 2_000;
+            s.silent("b", 2_500);
+        },
+        Verdict::Healthy,
+        Stays,
+        None,
+    ),
+    (
+        "B9 lossy network: a probe here and there fails",
+        |s| {
+            s.says(&operator(), "a", Some(unreachable(700)), None);
+            s.says(&manager("b"), "a", Some(unreachable(300)), None);
+        },
+        Verdict::Healthy,
+        Stays,
+        None,
+    ),
+    ("B10 the clock jumps ahead", |s| s.0.now += SignedDuration::from_hours(1), Verdict::Healthy, Stays, None),
+    (
+        "B10 the clock is set back before the last change",
+        |s| {
+            let at = Some(s.0.now + SignedDuration::from_hours(1));
+            let change = LastChange { kind: Kind::Failover, epoch: EPOCH, from: None, record: None, cause: None, at };
+            s.0.status.last_change = Some(change);
+        },
+        Verdict::Healthy,
+        Stays,
+        None,
+    ),
+    ("B11 Kafka down", no_kafka, Verdict::Healthy, Stays, None),
+    (
+        "B12 idle tenant: canaries commit, and nothing is stored",
+        |s| {
+            s.0.log.insert(("samples".into(), 0), 500);
+        },
+        Verdict::Healthy,
+        Stays,
+        None,
+    ),
+    (
+        "B13 all disks slow",
+        |s| {
+            slow(s, 600_000, 700);
+            s.0.fleet.slow = 8;
+        },
+        Verdict::Slow,
+        Stays,
+        Some(Reason::SwitchoverWithheld),
+    ),
+    ("B14 drain", drained, Verdict::Healthy, SwitchesOver("b"), None),
+    (
+        "B14 rolling restart: the manager was told to stop",
+        |s| s.server("a", |server| server.phase = Phase::Stopping),
+        Verdict::Healthy,
+        SwitchesOver("b"),
+        None,
+    ),
+    (
+        "B15 DNS: one cannot find it",
+        |s| {
+            let error = ProbeError::Other { message: "no such host".into() };
+            s.says(&consumer(), "a", Some(fails(Stage::Tcp, error, 60_000)), None);
+        },
+        Verdict::ObserverPartition,
+        Stays,
+        None,
+    ),
+    (
+        "B15 password rotated: nobody is let in",
+        |s| s.all_say(&fails(Stage::Auth, ProbeError::Server { code: 1045, message: "denied".into() }, 60_000)),
+        Verdict::Unknown,
+        Stays,
+        None,
+    ),
+    (
+        "B15 image pull: a standby does not start",
+        |s| {
+            s.silent("b", 170_000);
+            s.replica("b", |replica| {
+                if let Fact::Present(pod) = &mut replica.pod {
+                    pod.age = 170_000;
+                }
+            });
+        },
+        Verdict::Healthy,
+        Stays,
+        None,
+    ),
+    (
+        "B16 one observer lies",
+        |s| {
+            s.says(&operator(), "a", Some(refused(60_000)), None);
+            let observer = "operator understudy-0".to_owned();
+            s.0.memory.past.dissenters = vec![Dissenter { observer, dissents: Dissents::For(60_000) }];
+        },
+        Verdict::ObserverPartition,
+        Stays,
+        Some(Reason::ObserverSuspect),
+    ),
+    (
+        "B16 its manager lies",
+        |s| s.server("a", |server| server.phase = Phase::Exited { code: Some(1), signal: None, age: 5_000 }),
+        Verdict::Healthy,
+        Stays,
+        None,
+    ),
+    (
+        "B17 standby killed",
+        |s| s.server("b", |server| server.phase = Phase::Exited { code: None, signal: Some(9), age: 2_000 }),
+        Verdict::Healthy,
+        Replaces("b"),
+        None,
+    ),
+    (
+        "B17 standby frozen",
+        |s| {
+            s.server("b", |server| {
+                server.process_state = Some('T');
+                server.executed.as_mut().expect("read").age = 61_000;
+            });
+        },
+        Verdict::Healthy,
+        Replaces("b"),
+        None,
+    ),
+    (
+        "B17 standby corrupt",
+        |s| {
+            s.server("b", |server| {
+                let replication = &mut server.replication.as_mut().expect("replicates").value;
+                (replication.applying, replication.apply_error) = (false, Some("1062: duplicate".into()));
+                server.lsn = Some(Aged { age: 20_000, value: 1 });
+            });
+        },
+        Verdict::Healthy,
+        Replaces("b"),
+        None,
+    ),
+    (
+        "B18 clones at full speed",
+        |s| {
+            s.server("c", |server| {
+                (server.phase, server.replication, server.executed) = (Phase::Building, None, None);
+            });
+        },
+        Verdict::Healthy,
+        Stays,
+        None,
+    ),
+];

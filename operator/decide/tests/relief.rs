@@ -1,0 +1,220 @@
+//! A primary that works and had better hand over.
+
+mod support;
+
+use support::*;
+use understudy_decide::failover::snapshot::*;
+use understudy_decide::{Cause, Reason, Verdict, assess};
+use understudy_wire::evidence::{Fsync, Millis, Probe, ProbeError, Stage, Volume};
+
+fn fsync(scene: &mut Scene, letter: &str, took: Millis) {
+    scene.server(letter, |server| {
+        server.fsync = Some(Fsync { succeeded: Some(100), took: Some(took), ..Fsync::default() });
+    });
+}
+
+/// Commits on `a` have taken 800 ms for this long, and its volume is why.
+fn slow(scene: &mut Scene, since: Millis) {
+    scene.all_say(&Probe { commit_took: Some(800), ..commits() });
+    fsync(scene, "a", 700);
+    scene.0.memory.past.slow_for = since;
+    scene.0.fleet.slow = 1;
+}
+
+#[test]
+fn a_slow_primary_hands_over_to_one_that_is_not_and_is_never_failed_over() {
+    type Case = (&'static str, fn(&mut Scene), Option<&'static str>);
+    let cases: &[Case] = &[
+        ("for a minute", |s| slow(s, 60_000), Some("m-b")),
+        ("for less", |s| slow(s, 59_000), None),
+        (
+            "and everybody's probes wait in vain for a commit while a consumer's end",
+            |s| {
+                slow(s, 60_000);
+                for observer in [manager("b"), manager("c"), operator()] {
+                    s.says(&observer, "a", Some(fails(Stage::Commit, ProbeError::Timeout, 70_000)), None);
+                }
+            },
+            Some("m-b"),
+        ),
+        (
+            "its volume is not: load",
+            |s| {
+                slow(s, 60_000);
+                fsync(s, "a", 3);
+            },
+            None,
+        ),
+        (
+            "the first standby is slow as well",
+            |s| {
+                slow(s, 60_000);
+                fsync(s, "b", 700);
+            },
+            Some("m-c"),
+        ),
+        (
+            "every volume is",
+            |s| {
+                slow(s, 60_000);
+                fsync(s, "b", 190);
+                fsync(s, "c", 700);
+            },
+            None,
+        ),
+        (
+            "another shard is slow too",
+            |s| {
+                slow(s, 60_000);
+                s.0.fleet.slow = 2;
+            },
+            None,
+        ),
+        (
+            "one of a hundred other shards is slow too",
+            |s| {
+                slow(s, 60_000);
+                (s.0.fleet.slow, s.0.fleet.shards) = (2, 101);
+            },
+            Some("m-b"),
+        ),
+        (
+            "within the cooldown",
+            |s| {
+                slow(s, 60_000);
+                let at = Some(s.0.now);
+                s.0.status.last_change =
+                    Some(LastChange { kind: Kind::Failover, epoch: EPOCH, from: None, record: None, cause: None, at });
+            },
+            None,
+        ),
+        (
+            "a person decides",
+            |s| {
+                slow(s, 60_000);
+                s.0.policy.mode = Mode::Manual;
+            },
+            None,
+        ),
+        (
+            "no standby keeps up",
+            |s| {
+                slow(s, 60_000);
+                for letter in ["b", "c"] {
+                    s.server(letter, |server| {
+                        server.replication.as_mut().expect("replicates").value.delay = Some(60_000);
+                    });
+                }
+            },
+            None,
+        ),
+    ];
+    for (case, spoil, expected) in cases {
+        let mut scene = Scene::well();
+        spoil(&mut scene);
+        assert_eq!(assess(&scene.0, &name("a")).verdict, Verdict::Slow, "{case}");
+        let expected = expected.map(|to| (Kind::Switchover, to.to_owned()));
+        assert_eq!(scene.claim(), expected, "{case}: {:?}", scene.plan().notes);
+        let told = scene.0.memory.past.slow_for >= 60_000;
+        assert_eq!(scene.gives(Reason::SwitchoverWithheld), told && expected.is_none(), "{case}");
+    }
+}
+
+/// So many of a hundred parts of a volume are free.
+fn room(scene: &mut Scene, letter: &str, free: u64) {
+    scene.server(letter, |server| server.volume = Some(Volume { total: 1_000, free: free * 10 }));
+}
+
+/// The volume of `a` answers that it is full, and nobody has committed for two seconds.
+fn full(scene: &mut Scene) {
+    room(scene, "a", 0);
+    scene.all_say(&fails(Stage::Commit, ProbeError::Server { code: 1114, message: "full".into() }, 2_000));
+}
+
+#[test]
+fn a_primary_whose_volume_fills_up_gives_way_to_one_that_has_room_and_to_nobody_else() {
+    type Case = (&'static str, fn(&mut Scene), Option<(Kind, &'static str)>);
+    let cases: &[Case] = &[
+        ("a twentieth is free", |s| room(s, "a", 5), Some((Kind::Switchover, "m-b"))),
+        ("more is", |s| room(s, "a", 6), None),
+        (
+            "the first standby has no room",
+            |s| {
+                room(s, "a", 5);
+                room(s, "b", 20);
+            },
+            Some((Kind::Switchover, "m-c")),
+        ),
+        ("all fill up", |s| ["a", "b", "c"].iter().for_each(|letter| room(s, letter, 5)), None),
+        ("it is full and commits: it hands over", |s| room(s, "a", 0), Some((Kind::Switchover, "m-b"))),
+        ("it is full and does not", full, Some((Kind::Failover, "m-b"))),
+        (
+            "the probe says so",
+            |s| {
+                full(s);
+                room(s, "a", 4);
+                s.server("a", |server| server.fsync = Some(Fsync { error: Some("ENOSPC".into()), ..Fsync::default() }));
+            },
+            Some((Kind::Failover, "m-b")),
+        ),
+        (
+            "it is full, and only the other standby has room",
+            |s| {
+                full(s);
+                room(s, "b", 3);
+            },
+            Some((Kind::Failover, "m-c")),
+        ),
+        (
+            "all are full",
+            |s| {
+                full(s);
+                room(s, "b", 0);
+                room(s, "c", 3);
+            },
+            None,
+        ),
+    ];
+    for (case, spoil, expected) in cases {
+        let mut scene = Scene::well();
+        spoil(&mut scene);
+        let expected = expected.map(|(kind, to)| (kind, to.to_owned()));
+        assert_eq!(scene.claim(), expected, "{case}: {:?}", scene.plan().notes);
+    }
+    let mut scene = Scene::well();
+    full(&mut scene);
+    assert_eq!(assess(&scene.0, &name("a")).verdict, Verdict::Stuck(Cause::VolumeFull));
+    room(&mut scene, "b", 3);
+    room(&mut scene, "c", 3);
+    assert!(scene.gives(Reason::NoCandidate) && scene.gives(Reason::VolumeLow), "{:?}", scene.reasons());
+}
+
+#[test]
+fn one_commit_that_took_long_beside_quick_ones_makes_nobody_slow() {
+    let mut scene = Scene::well();
+    scene.says(&consumer(), "a", Some(Probe { commit_took: Some(4_000), ..commits() }), None);
+    assert_eq!(assess(&scene.0, &name("a")).verdict, Verdict::Healthy);
+}
+
+#[test]
+fn how_long_a_primary_has_been_slow_outlasts_moments_and_no_change_of_office() {
+    let mut scene = Scene::well();
+    let mut course = Course::default();
+    let healthy = assess(&scene.0, &name("a"));
+    slow(&mut scene, 0);
+    let slow = assess(&scene.0, &name("a"));
+    let mut at = |scene: &Scene, slow_now: bool, now: Millis| {
+        course.see(&scene.0, if slow_now { &slow } else { &healthy }, now);
+        course.past(now).slow_for
+    };
+    assert_eq!(at(&scene, true, 10_000), 0);
+    assert_eq!(at(&scene, true, 14_000), 4_000);
+    assert_eq!(at(&scene, false, 17_000), 4_000, "for a moment it is not");
+    assert_eq!(at(&scene, true, 19_000), 9_000);
+    assert_eq!(at(&scene, false, 24_100), 0, "it has not been for longer");
+    assert_eq!(at(&scene, true, 25_000), 0);
+    assert_eq!(at(&scene, true, 40_000), 0, "nobody looked for longer");
+    assert_eq!(at(&scene, true, 41_000), 1_000);
+    scene.0.status.epoch = EPOCH.next();
+    assert_eq!(at(&scene, true, 42_000), 0, "another office");
+}
