@@ -195,10 +195,17 @@ pub fn end(process: Option<&Process>) {
     }
 }
 
-/// Waits until a holder has ended by itself.
-pub fn wait_done(paths: &Paths, id: &str) {
-    let going = Going { paths, id };
-    while going.rest(Duration::from_millis(500)) {}
+/// Waits until a holder has ended, by itself or otherwise.
+pub fn wait_done(paths: &Paths, wanted: &str) {
+    let is_at_work = || {
+        active(paths).unwrap_or_default().iter().any(|fault| match fault {
+            Active::EndHolder { id, process, .. } => id == wanted && process.as_ref().is_none_or(Process::is_alive),
+            _ => false,
+        })
+    };
+    while is_at_work() {
+        std::thread::sleep(Duration::from_millis(500));
+    }
 }
 
 /// A line about what a holder said last, for a fault that ended before its time.

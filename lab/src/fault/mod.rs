@@ -425,12 +425,11 @@ fn release_unrecorded(paths: &Paths) -> Result<()> {
 /// `cargo lab heal`: takes out everything that is in force and starts what was killed.
 pub fn heal(paths: &Paths, ui: &Ui) -> Result<()> {
     let faults = active(paths)?;
-    let undone = undo(paths, ui, &faults);
     {
         let _lock = lock(paths, ui)?;
         release_unrecorded(paths)?;
     }
-    undone?;
+    undo(paths, ui, &faults)?;
     if !faults.iter().any(Active::needs_repair) {
         // What died without a record is started too.
         crate::up::repair(paths, ui)?;

@@ -79,7 +79,8 @@ fn others(scene: &Scene<'_>, end: End<'_>, from: &[Peer]) -> Result<Others> {
     if needs(&[Peer::Standbys, Peer::Primary, Peer::Clients]) {
         let mut replicas = target::pods_with(&scene.api, "understudy.dev%2Fcomponent%3Dreplica")?;
         match end {
-            End::Pod(pod) => replicas.retain(|r| is_of_shard(r, pod) && r.uid != pod.uid),
+            // Who is of no shard, as the operator, deals with all of them.
+            End::Pod(pod) => replicas.retain(|r| pod.shard.is_empty() || (is_of_shard(r, pod) && r.uid != pod.uid)),
             End::Node(node) => replicas.retain(|r| r.node != node.name()),
         }
         let (primaries, standbys): (Vec<_>, Vec<_>) = replicas.into_iter().partition(|r| r.role == "primary");

@@ -71,11 +71,19 @@ fn hunger(cgroup: &Path) {
     run::succeeds(&mut command);
 }
 
-/// Puts the limit back. A cgroup that is gone has none.
+/// Puts the limit back, and a mysqld that is there in line with who started it. A cgroup that is gone has none.
 pub fn reset(cgroup: &Path, limit: &str) -> Result<()> {
     let file = cgroup.join(LIMIT);
     if !file.exists() {
         return Ok(());
+    }
+    let inside = fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
+    for pid in inside.lines().filter_map(|line| line.parse::<i32>().ok()) {
+        let is_mysqld = fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "mysqld");
+        let parent = crate::process::stat(pid).filter(|_| is_mysqld).map(|stat| stat.parent);
+        if let Some(of_parent) = parent.and_then(|p| fs::read_to_string(format!("/proc/{p}/oom_score_adj")).ok()) {
+            fs::write(format!("/proc/{pid}/oom_score_adj"), of_parent.trim()).ok();
+        }
     }
     fs::write(&file, limit).with_context(|| format!("cannot write {}", file.display()))
 }

@@ -25,7 +25,8 @@ use crate::progress::Ui;
 use crate::state::State;
 use crate::{kafka, run};
 
-const SLOW_IOPS: u32 = 4;
+/// At this pace four reads take two seconds, and a write of a file half of one.
+const SLOW_IOPS: u32 = 2;
 
 /// What was seen of one fault.
 #[derive(Debug)]
@@ -188,14 +189,7 @@ fn network(paths: &Paths, ui: &Ui, state: &State, rows: &mut Vec<Row>) -> Result
         || answers(&ready),
         || Ok(()),
     )?);
-    rows.push(try_one(
-        paths,
-        ui,
-        (Kind::DnsDown, "silent"),
-        |scene| cluster::freeze_dns(scene),
-        || answers(&ready),
-        || Ok(()),
-    )?);
+    rows.push(try_one(paths, ui, (Kind::DnsDown, "silent"), cluster::freeze_dns, || answers(&ready), || Ok(()))?);
     Ok(())
 }
 
@@ -219,19 +213,12 @@ fn parts(paths: &Paths, ui: &Ui, state: &State, rows: &mut Vec<Row>) -> Result<(
         });
         format!("{} brokers run", running.count())
     };
-    rows.push(try_one(
-        paths,
-        ui,
-        (Kind::KafkaDown, "0 brokers run"),
-        |scene| cluster::stop_kafka(scene),
-        brokers,
-        || Ok(()),
-    )?);
+    rows.push(try_one(paths, ui, (Kind::KafkaDown, "0 brokers run"), cluster::stop_kafka, brokers, || Ok(()))?);
     rows.push(try_one(
         paths,
         ui,
         (Kind::ApiDown, "silent"),
-        |scene| cluster::kill_control_plane(scene),
+        cluster::kill_control_plane,
         || word(api.is_ready()),
         || Ok(()),
     )?);

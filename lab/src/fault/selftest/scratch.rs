@@ -44,7 +44,7 @@ impl<'a> Scratch<'a> {
 
     /// How a read that no cache answers fares, and how a write of a new file.
     pub fn see(&self) -> String {
-        let mut read = run::sh("dd of=/dev/null bs=4k count=8 iflag=direct");
+        let mut read = run::sh("dd of=/dev/null bs=4k count=4 iflag=direct");
         read.arg(format!("if={}", self.file("data")));
         let mut write = run::sh("dd if=/dev/zero bs=4k count=1 conv=fsync");
         write.arg(format!("of={}", self.file(&format!("new-{}", self.files.fetch_add(1, Ordering::Relaxed)))));
