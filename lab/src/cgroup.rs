@@ -42,7 +42,7 @@ fn mounts_of(mounts: &str, kind: &str) -> Vec<PathBuf> {
 }
 
 /// What the kubelets and the faults need of cgroup v1.
-const CONTROLLERS: [&str; 5] = ["cpu", "cpuset", "memory", "pids", "freezer"];
+const CONTROLLERS: [&str; 6] = ["cpu", "cpuset", "memory", "pids", "blkio", "freezer"];
 
 /// One clear sentence when this table of mounts lacks a hierarchy of cgroup v1. Pure.
 pub fn lack(mounts: &str) -> Option<String> {
@@ -132,6 +132,24 @@ pub fn find(controller: &str, part: &str) -> Vec<PathBuf> {
     found
 }
 
+/// A cgroup of one hierarchy.
+pub fn of(controller: &str, cgroup: &str) -> PathBuf {
+    Path::new(ROOT).join(controller).join(cgroup)
+}
+
+/// The root of one hierarchy, and all of the lab's cgroups in it.
+pub fn all(controller: &str) -> Vec<PathBuf> {
+    let mut found = vec![Path::new(ROOT).join(controller)];
+    let mut open = vec![of(controller, CGROUP)];
+    while let Some(dir) = open.pop() {
+        if dir.is_dir() {
+            open.extend(fs::read_dir(&dir).into_iter().flatten().flatten().map(|e| e.path()).filter(|p| p.is_dir()));
+            found.push(dir);
+        }
+    }
+    found
+}
+
 /// Ids of the processes in the lab's cgroups.
 pub fn processes() -> Vec<i32> {
     let mut found = Vec::new();
@@ -177,8 +195,8 @@ mod tests {
         };
         for (case, mounts, says) in [
             ("each by itself", v1(&CONTROLLERS), None),
-            ("two in one", v1(&["cpuset", "memory", "pids", "freezer", "cpu,cpuacct"]), None),
-            ("nothing", String::new(), Some("for cpu, cpuset, memory, pids, freezer under")),
+            ("two in one", v1(&["cpuset", "memory", "pids", "blkio", "freezer", "cpu,cpuacct"]), None),
+            ("nothing", String::new(), Some("for cpu, cpuset, memory, pids, blkio, freezer under")),
             ("v2 alone", "cgroup2 /sys/fs/cgroup cgroup2 rw,nsdelegate 0 0\n".to_owned(), Some("for cpu, cpuset, ")),
             (
                 "systemd's own beside v2",
@@ -186,10 +204,10 @@ mod tests {
                     .to_owned(),
                 Some("for cpu, cpuset, "),
             ),
-            ("no freezer", v1(&CONTROLLERS[..4]), Some("for freezer under")),
+            ("no freezer", v1(&CONTROLLERS[..5]), Some("for freezer under")),
             (
                 "no cpu, though others begin like it",
-                v1(&["cpuset", "cpuacct", "memory", "pids", "freezer"]),
+                v1(&["cpuset", "cpuacct", "memory", "pids", "blkio", "freezer"]),
                 Some("for cpu under"),
             ),
         ] {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use clap::{Args, Parser, Subcommand};
 
-use crate::fault::{self, Kind, Target};
+use crate::fault::{self, Kind, Options, Peer, Target, Which};
 use crate::image::Added;
 use crate::import::{self, Base};
 use crate::paths::{Paths, cache_dir};
@@ -62,6 +62,12 @@ enum Command {
     /// The process that makes volumes.
     #[command(hide = true)]
     ProvisionVolumes,
+    /// The process that keeps a fault up.
+    #[command(hide = true)]
+    HoldFault {
+        #[arg(long)]
+        id: String,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -88,20 +94,47 @@ struct ImageArgs {
 #[derive(Debug, Args)]
 struct FaultArgs {
     /// What to do.
-    #[arg(value_enum)]
-    kind: Kind,
+    #[arg(value_enum, required_unless_present = "selftest")]
+    kind: Option<Kind>,
+    /// Put every fault into something made for it, see that it does what its name says, and take it out.
+    #[arg(long, conflicts_with = "kind")]
+    selftest: bool,
     /// Replica (pod and claim) to do it to.
     #[arg(long)]
     replica: Option<String>,
-    /// Namespace of the replica, where its name alone is not unique.
+    /// Pod to do it to.
+    #[arg(long)]
+    pod: Option<String>,
+    /// Namespace of the replica or pod, where its name alone is not unique.
     #[arg(long)]
     namespace: Option<String>,
     /// Node to do it to.
     #[arg(long)]
     node: Option<String>,
+    /// Zone to do it to.
+    #[arg(long)]
+    zone: Option<String>,
+    /// Instances of the operator to do it to.
+    #[arg(long, value_enum)]
+    operator: Option<Which>,
     /// Part of the lab to do it to, as `status` names it.
     #[arg(long)]
     part: Option<String>,
+    /// For cut: from whom, with commas between.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    from: Vec<Peer>,
+    /// For cut: one second on, one second off.
+    #[arg(long)]
+    flap: bool,
+    /// For stutter: how many pauses.
+    #[arg(long)]
+    times: Option<u32>,
+    /// For slow and slow-all: reads and writes a second, each.
+    #[arg(long)]
+    iops: Option<u32>,
+    /// For clock-jump: how far ahead, or behind with a minus: 1h, -5m.
+    #[arg(long, value_parser = parse_jump, allow_hyphen_values = true)]
+    by: Option<i32>,
     /// Undo it after this time: 30s, 5m.
     #[arg(long = "for", value_parser = parse_time)]
     limit: Option<Duration>,
@@ -122,14 +155,12 @@ pub fn run() -> Result<ExitCode> {
         }
         Command::Images { profile } => product::build_images(&paths, &ui, profile).map(drop)?,
         Command::Image(args) => import_one(&paths, &ui, args)?,
-        Command::Fault(args) => {
-            let target = target(&args)?;
-            fault::inject(&paths, &ui, args.kind, &target, args.limit)?;
-        }
+        Command::Fault(args) => return put_in(&args, &paths, &ui),
         Command::Heal => fault::heal(&paths, &ui)?,
         Command::Journey(command) => return journey::run(command, &paths, &ui),
         Command::NodeInit { node } => node_init::run(&paths, node)?,
         Command::ProvisionVolumes => provisioner::run(&paths)?,
+        Command::HoldFault { id } => fault::hold(&paths, &id)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -162,13 +193,62 @@ fn import_one(paths: &Paths, ui: &Ui, args: ImageArgs) -> Result<()> {
     Ok(())
 }
 
+fn put_in(args: &FaultArgs, paths: &Paths, ui: &Ui) -> Result<ExitCode> {
+    let Some(kind) = args.kind else {
+        return Ok(if fault::selftest(paths, ui)? { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    };
+    let target = target(args)?;
+    fault::inject_with(paths, ui, kind, &target, &options(args, kind)?, args.limit)?;
+    Ok(ExitCode::SUCCESS)
+}
+
 fn target(args: &FaultArgs) -> Result<Target> {
-    match (&args.replica, &args.node, &args.part) {
-        (Some(name), None, None) => Ok(Target::Replica { name: name.clone(), namespace: args.namespace.clone() }),
-        (None, Some(name), None) => Ok(Target::Node(name.clone())),
-        (None, None, Some(name)) => Ok(Target::Part(name.clone())),
-        _ => bail!("say what to hit with one of --replica, --node and --part"),
+    let named = |name: &String| (name.clone(), args.namespace.clone());
+    let mut all = Vec::new();
+    all.extend(args.replica.as_ref().map(named).map(|(name, namespace)| Target::Replica { name, namespace }));
+    all.extend(args.pod.as_ref().map(named).map(|(name, namespace)| Target::Pod { name, namespace }));
+    all.extend(args.node.clone().map(Target::Node));
+    all.extend(args.zone.clone().map(Target::Zone));
+    all.extend(args.operator.map(Target::Operator));
+    all.extend(args.part.clone().map(Target::Part));
+    let has_one_place = |kind| matches!(kind, Kind::KafkaDown | Kind::ApiDown | Kind::DnsDown | Kind::SlowAll);
+    match (all.pop(), all.is_empty(), args.kind.is_some_and(has_one_place)) {
+        (None, _, true) => Ok(Target::Lab),
+        (Some(target), true, false) => Ok(target),
+        (Some(_), _, true) => bail!("this fault hits the lab as a whole and takes no target"),
+        _ => bail!("say what to hit with one of --replica, --node, --zone, --pod, --operator and --part"),
     }
+}
+
+/// A fault that would ignore what was asked for is refused.
+fn options(args: &FaultArgs, kind: Kind) -> Result<Options> {
+    for (is_given, takes, name) in [
+        (!args.from.is_empty() || args.flap, kind == Kind::Cut, "--from and --flap"),
+        (args.times.is_some(), kind == Kind::Stutter, "--times"),
+        (args.iops.is_some(), matches!(kind, Kind::Slow | Kind::SlowAll), "--iops"),
+        (args.by.is_some(), kind == Kind::ClockJump, "--by"),
+    ] {
+        if is_given && !takes {
+            bail!("{kind} does not take {name}");
+        }
+    }
+    let default = Options::default();
+    Ok(Options {
+        from: if args.from.is_empty() { default.from } else { args.from.clone() },
+        flap: args.flap,
+        times: args.times.unwrap_or(default.times),
+        iops: args.iops.unwrap_or(default.iops),
+        by: args.by.unwrap_or(default.by),
+    })
+}
+
+fn parse_jump(text: &str) -> Result<i32, String> {
+    let (sign, time) = match text.strip_prefix('-') {
+        Some(rest) => (-1, rest),
+        None => (1, text.strip_prefix('+').unwrap_or(text)),
+    };
+    let seconds = i32::try_from(parse_time(time)?.as_secs()).map_err(|_| format!("`{text}` is too far"))?;
+    Ok(sign * seconds)
 }
 
 fn parse_time(text: &str) -> Result<Duration, String> {
@@ -194,17 +274,50 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    fn fault(line: &str) -> FaultArgs {
+        let Command::Fault(args) = Cli::parse_from(line.split(' ')).command else { unreachable!("a fault line") };
+        args
+    }
+
     #[test]
-    fn a_fault_has_exactly_one_target() {
+    fn a_fault_has_exactly_one_target_unless_it_hits_the_lab_as_a_whole() {
         for (line, want) in [
-            ("lab fault kill --replica a", true),
-            ("lab fault node-loss --node node-1", true),
-            ("lab fault kill --part kafka-1", true),
-            ("lab fault kill", false),
-            ("lab fault kill --replica a --node b", false),
+            ("lab fault kill --replica a", Some(Target::Replica { name: "a".into(), namespace: None })),
+            ("lab fault node-loss --node node-1", Some(Target::Node("node-1".into()))),
+            ("lab fault zone-loss --zone c", Some(Target::Zone("c".into()))),
+            ("lab fault freeze --operator leader", Some(Target::Operator(Which::Leader))),
+            ("lab fault kill --part kafka-1", Some(Target::Part("kafka-1".into()))),
+            (
+                "lab fault freeze-pod --pod a --namespace n",
+                Some(Target::Pod { name: "a".into(), namespace: Some("n".into()) }),
+            ),
+            ("lab fault kafka-down", Some(Target::Lab)),
+            ("lab fault kafka-down --node node-1", None),
+            ("lab fault kill", None),
+            ("lab fault kill --replica a --node b", None),
+            ("lab fault kill --replica a --node b --zone c", None),
         ] {
-            let Command::Fault(args) = Cli::parse_from(line.split(' ')).command else { unreachable!("a fault line") };
-            assert_eq!(target(&args).is_ok(), want, "{line}");
+            assert_eq!(target(&fault(line)).ok(), want, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_a_fault_does_not_take_is_refused_and_not_ignored() {
+        let of = |line: &str| {
+            let args = fault(line);
+            let kind = args.kind.unwrap();
+            options(&args, kind).map_err(|error| error.to_string())
+        };
+        let cut = of("lab fault cut --replica a --from kafka,clients --flap").unwrap();
+        assert_eq!((cut.from, cut.flap), (vec![Peer::Kafka, Peer::Clients], true));
+        assert_eq!(of("lab fault clock-jump --pod a --by -5m").unwrap().by, -300);
+        assert_eq!(of("lab fault cut --replica a").unwrap(), Options::default());
+        for (line, says) in [
+            ("lab fault kill --replica a --from api", "kill does not take --from and --flap"),
+            ("lab fault wedge --replica a --iops 3", "wedge does not take --iops"),
+            ("lab fault freeze --replica a --times 3", "freeze does not take --times"),
+        ] {
+            assert_eq!(of(line), Err(says.to_owned()), "{line}");
         }
     }
 

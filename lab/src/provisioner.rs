@@ -181,8 +181,8 @@ fn tend(paths: &Paths, api: &Api, object: &Value) -> Result<Pass> {
 }
 
 fn release(paths: &Paths, api: &Api, volume: &Volume) -> Result<Pass> {
-    // Unmounting a frozen volume would take away the handle by which it can be thawed.
-    if fault::is_frozen(paths, volume) {
+    // Unmounting a frozen volume would take away the handle by which it can be thawed, and on a stalled device it would hang.
+    if fault::is_held(paths, volume) {
         return Ok(Pass::Again);
     }
     if !volume.free(paths).with_context(|| format!("cannot free {}", volume.name))? {

@@ -140,7 +140,7 @@ fn provisioner_command(lab: &Lab<'_>) -> std::process::Command {
 
 /// Raised when the provisioner changes in a way that matters to a running lab.
 fn version_of_provisioner() -> String {
-    "2".to_owned()
+    "3".to_owned()
 }
 
 /// What people and tools in the checkout need: `.lab/kubeconfig`, `.lab/env`, `.lab/bin`.
