@@ -1,10 +1,11 @@
-//! What some rows need before their fault: primaries on one node, standbys that are behind, an operator that stands still. I/O.
+//! What is needed before a fault: for all rows a cooldown that is off, for some primaries on one node, standbys that are behind, or
+//! an operator that stands still. I/O.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
-use serde_json::json;
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
 
 use super::super::store::Store;
 use super::eyes::Eyes;
@@ -14,6 +15,7 @@ use super::sql::ask;
 use super::strike::{Strike, Victim};
 use crate::paths::Paths;
 use crate::progress::Ui;
+use crate::run;
 
 /// The instance of the operator that acts, standing still.
 const STILL: Fault = Fault { kind: "freeze-pod", args: &[], aim: Aim::Operator };
@@ -23,6 +25,41 @@ const STILL_FOR: Duration = Duration::from_secs(30);
 pub const LANDS_WITHIN: Duration = Duration::from_secs(120);
 /// How long a switchover that was asked for may take.
 const SWITCHED_WITHIN: Duration = Duration::from_secs(60);
+
+/// The cooldown of a Datastore's shards, off for as long as this lives. After each change of primary it keeps SOFT evidence from acting
+/// for minutes, and the next run would show neither a failover that must come nor one that must not.
+#[derive(Debug)]
+pub struct NoCooldown<'a> {
+    store: &'a Store<'a>,
+    before: Value,
+}
+
+impl<'a> NoCooldown<'a> {
+    /// Switches it off.
+    pub fn begin(store: &'a Store<'a>) -> Result<Self> {
+        let datastore = store.access.find(&store.namespace, "datastore", &store.name)?;
+        let datastore = datastore.with_context(|| format!("there is no Datastore {}", store.name))?;
+        let before = datastore["spec"]["shardTemplate"]["failover"]["cooldownSeconds"].clone();
+        let this = Self { store, before };
+        this.set(&json!(0))?;
+        Ok(this)
+    }
+
+    fn set(&self, seconds: &Value) -> Result<()> {
+        let patch = json!({"spec": {"shardTemplate": {"failover": {"cooldownSeconds": seconds}}}}).to_string();
+        let (namespace, name) = (self.store.namespace.as_str(), self.store.name.as_str());
+        let words = ["patch", "-n", namespace, "datastore", name, "--type", "merge", "-p", &patch];
+        run::output(&mut self.store.access.kubectl(&words)).map(drop)
+    }
+}
+
+impl Drop for NoCooldown<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.set(&self.before) {
+            eprintln!("spec.shardTemplate.failover.cooldownSeconds of {} stays 0: {error:#}", self.store.name);
+        }
+    }
+}
 
 /// Asks for a switchover by an object, as a person would. `target` may be left to the operator.
 pub fn ask_for_switchover(store: &Store<'_>, shard: &str, epoch: i64, target: Option<&str>) -> Result<()> {
@@ -100,8 +137,6 @@ pub fn pause_operator(paths: &Paths, eyes: &mut Eyes<'_>, victim: &Victim) -> Re
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-
     use super::*;
 
     fn shard(name: &str, nodes: &[&str]) -> Value {

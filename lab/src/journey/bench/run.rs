@@ -1,4 +1,4 @@
-//! One run: load with a ledger, warm up, fault, hold, heal, wait for redundancy, read everything back. I/O, but for [`Ended`].
+//! One run: load with a ledger, warm up, fault, hold, heal, wait for redundancy, read everything back. I/O.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,18 +7,19 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use understudy_lab_outcome::{Direct, Outcome};
+use understudy_lab_outcome::Outcome;
 
 use super::super::access::holds;
 use super::super::load::Running;
 use super::super::store::Store;
+use super::ended::{Ended, together};
 use super::eyes::Eyes;
 use super::file::{Header, Run};
-use super::judge::{self, Change, Facts, Kind};
+use super::judge;
 use super::machine;
 use super::prepare::{self, LANDS_WITHIN};
 use super::rows::{Act, Aim, Fault, Hits, Must, Prepare, Row, Suite};
-use super::seen::{Mark, Seen};
+use super::seen::Seen;
 use super::strike::{Strike, Victim, heal};
 use crate::api::wait;
 use crate::paths::Paths;
@@ -75,25 +76,6 @@ struct Struck {
     is_out: bool,
     /// What became of a load that was part of it.
     beside: Option<Outcome>,
-}
-
-/// Everything that is known when a run has ended.
-struct Ended<'a> {
-    row: &'static Row,
-    index: usize,
-    header: &'a Header,
-    seed: u32,
-    started_at: String,
-    victim: &'a Victim,
-    hit: Vec<String>,
-    hold: Duration,
-    lag: Option<f64>,
-    at: Instant,
-    seen: &'a Seen,
-    before: BTreeMap<String, i64>,
-    records: Vec<Value>,
-    outcome: Outcome,
-    redundant: bool,
 }
 
 impl Ground<'_> {
@@ -322,20 +304,6 @@ fn landing(strike: &mut Strike, eyes: &mut Eyes<'_>) -> Result<Instant> {
     at.with_context(|| format!("the fault was not in force within {} s", LANDS_WITHIN.as_secs()))
 }
 
-/// What two loads came to: gaps are of the first, which went on the whole time.
-fn together(first: Outcome, beside: Option<&Outcome>) -> Outcome {
-    let Some(beside) = beside else { return first };
-    Outcome {
-        acknowledged: first.acknowledged + beside.acknowledged,
-        unknown: first.unknown + beside.unknown,
-        lost: first.lost + beside.lost,
-        doubled: first.doubled + beside.doubled,
-        explained: first.explained + beside.explained,
-        alien: first.alien + beside.alien,
-        ..first
-    }
-}
-
 /// Draws chance from what a run is, so that the same run is the same again.
 fn seed(commit: &str, row: &Row, index: usize) -> u32 {
     let hash = Sha256::digest(format!("{commit} {} {index}", row.name));
@@ -374,94 +342,11 @@ fn hit(row: &Row, seen: &Seen, victim: &Victim) -> Vec<String> {
     seen.names().filter(is_hit).cloned().collect()
 }
 
-/// The name of what a row is aimed at.
-fn subject(row: &Row, victim: &Victim) -> String {
-    match row.act {
-        Act::Fault(fault) | Act::Both(fault, _) => victim.name(fault.aim).to_owned(),
-        Act::KillBoth | Act::Switchover | Act::DeletePod => victim.primary.clone(),
-        Act::DeleteStandby => victim.standby.clone(),
-        Act::Load(_) | Act::Idle => "all".to_owned(),
-    }
-}
-
-impl Ended<'_> {
-    /// Changes of primary, from their records; one that has none is a change all the same.
-    fn changes(&self) -> Vec<Change> {
-        let mut changes: Vec<_> = self.records.iter().filter_map(Change::of).collect();
-        for shard in self.seen.names() {
-            let is_told = |change: &Change| change.shard == *shard && change.kind != Kind::Confirm;
-            if self.seen.has_changed(shard) && !changes.iter().any(is_told) {
-                changes.push(Change { shard: shard.clone(), kind: Kind::Failover, cause: None, record: String::new() });
-            }
-        }
-        changes
-    }
-
-    fn run(self) -> Run {
-        let facts = Facts {
-            hit: self.hit.clone(),
-            changes: self.changes(),
-            exact: self.outcome.is_exact(),
-            redundant: self.redundant,
-        };
-        let Self { row, seen, outcome, at, victim, .. } = &self;
-        let since = |mark: Option<Instant>| mark.map(|mark| mark.saturating_duration_since(*at).as_secs_f64());
-        let all: Vec<String> = seen.names().cloned().collect();
-        let of_hit = || self.hit.iter().filter_map(|shard| outcome.shards.get(shard));
-        let write_gap = of_hit().map(|shard| shard.write_gap.seconds).max_by(f64::total_cmp);
-        let directs: Vec<Direct> = of_hit().filter_map(|shard| shard.direct).collect();
-        let longest = |of: fn(&Direct) -> f64| directs.iter().map(of).max_by(f64::total_cmp);
-        let rebuilt = seen.mark(&all, Mark::Broken).and_then(|_| seen.mark(&all, Mark::Whole));
-        let cause = facts.changes.iter().find(|change| self.hit.contains(&change.shard)).and_then(|c| c.cause.clone());
-        Run {
-            row: row.id.to_owned(),
-            fault: row.name.to_owned(),
-            index: self.index,
-            commit: self.header.commit.clone(),
-            dirty: self.header.dirty,
-            seed: self.seed,
-            started_at: self.started_at.clone(),
-            subject: subject(row, victim),
-            shards: self.hit.clone(),
-            hold_s: self.hold.as_secs_f64(),
-            injections: row.injections,
-            lag_s: self.lag,
-            detect_s: since(seen.mark(&self.hit, Mark::Detected)),
-            claim_s: since(seen.mark(&self.hit, Mark::Claimed)),
-            promote_s: since(seen.mark_of_all(&self.hit, Mark::Promoted)),
-            rebuild_s: since(rebuilt.filter(|_| self.redundant)),
-            ack_gap_s: outcome.ack_gap_seconds,
-            write_gap_s: write_gap.or(outcome.write_gap_seconds),
-            visible_gap_s: outcome.visible_gap_seconds,
-            stale_read_s: outcome.stale_read_seconds,
-            stale_answers: outcome.stale_answers,
-            direct_read_s: longest(|direct| direct.read_seconds),
-            direct_write_s: longest(|direct| direct.write_seconds),
-            direct_writes: (!directs.is_empty()).then(|| directs.iter().map(|direct| direct.writes).sum()),
-            acked: outcome.acknowledged,
-            unknown: outcome.unknown,
-            lost: outcome.lost,
-            doubled: outcome.doubled,
-            explained: outcome.explained,
-            alien: outcome.alien,
-            replayed: outcome.shards.values().map(|shard| shard.replayed).sum(),
-            verdict: seen.worst(),
-            verdicts: seen.verdicts(&victim.shard).to_vec(),
-            cause,
-            records: facts.changes.iter().map(|change| change.record.clone()).filter(|name| !name.is_empty()).collect(),
-            false_failover: judge::false_failovers(row, &facts),
-            near_misses: judge::near_misses(&facts),
-            epochs_before: self.before.clone(),
-            epochs_after: seen.epochs(),
-            judgement: judge::judge(row, &facts),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
+    use super::super::ended::subject;
     use super::super::rows::ROWS;
     use super::*;
 
