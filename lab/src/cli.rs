@@ -251,7 +251,8 @@ fn parse_jump(text: &str) -> Result<i32, String> {
     Ok(sign * seconds)
 }
 
-fn parse_time(text: &str) -> Result<Duration, String> {
+/// A time such as 1.5s or 5m.
+pub fn parse_time(text: &str) -> Result<Duration, String> {
     let (number, unit) = text.split_at(text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len()));
     let number: f64 = number.parse().map_err(|_| format!("`{text}` is not a time such as 30s or 5m"))?;
     let seconds = match unit {

@@ -20,13 +20,14 @@ use crate::cluster::{Cluster, ClusterOptions};
 use crate::ledger::book::Book;
 use crate::ledger::reader::read_lines;
 use crate::ledger::writer::{Clock, Ledger, LedgerError};
-use crate::ledger::{FORMAT, Record};
+use crate::ledger::{Act, FORMAT, Record};
 use crate::plan::{Run, instances};
 use crate::query::{Query, endpoint};
 use crate::send::{Sender, Tally, Target};
 use crate::verify::report::Report;
+use crate::watch::direct::{WRITER, watch_direct};
 use crate::watch::routes::Shards;
-use crate::watch::stored::{Login, watch_offsets};
+use crate::watch::stored::{Login, READER, watch_offsets};
 use crate::watch::visible::{locate_groups, watch_visible};
 use crate::{parse_time, pulse};
 
@@ -78,6 +79,10 @@ pub struct LoadOptions {
     /// How long to watch on, after that, for what was sent last to become visible.
     #[arg(long, value_parser = parse_time, default_value = "3s")]
     settle: Duration,
+    /// Also keep a reader and a writer on the primary that each shard has at the beginning, to see what they can still do with it
+    /// once another is primary. The writer commits one row of the heartbeat table, five times a second.
+    #[arg(long)]
+    direct: bool,
 }
 
 /// Sends, watches, and prints what the ledger says.
@@ -100,7 +105,7 @@ pub async fn load(options: LoadOptions) -> Result<()> {
     let watching = CancellationToken::new();
     let mut watchers = JoinSet::new();
     watchers.spawn(pulse::record_pauses(ledger.clone(), watching.clone()));
-    let shards = watch_shards(cluster, &ledger, &watching, &mut watchers).await?;
+    let shards = watch_shards(cluster, options.direct, &ledger, &watching, &mut watchers).await?;
     if !queries.is_empty() {
         let query = Query::new(queries, options.token.clone(), VISIBLE_DEADLINE)?;
         watchers.spawn(watch_visible(Arc::clone(&run), query.clone(), ledger.clone(), watching.clone()));
@@ -156,6 +161,7 @@ type Watchers = JoinSet<Result<(), LedgerError>>;
 
 async fn watch_shards(
     cluster: Option<Cluster>,
+    direct: bool,
     ledger: &Ledger,
     watching: &CancellationToken,
     watchers: &mut Watchers,
@@ -167,9 +173,15 @@ async fn watch_shards(
     }
     let mut routes = HashMap::new();
     for shard in &shards {
-        let login = Login::of(cluster.client.clone(), &cluster.namespace, shard).await?;
+        let login = |account| Login::of(cluster.client.clone(), &cluster.namespace, shard, account);
         let (sender, receiver) = watch::channel(None);
         routes.insert(shard.clone(), sender);
+        let acts: &[(Act, &'static str)] = if direct { &[(Act::Read, READER), (Act::Write, WRITER)] } else { &[] };
+        for (act, account) in acts {
+            let (login, route) = (login(*account).await?, receiver.clone());
+            watchers.spawn(watch_direct(shard.clone(), *act, login, route, ledger.clone(), watching.clone()));
+        }
+        let login = login(READER).await?;
         watchers.spawn(watch_offsets(shard.clone(), login, receiver, ledger.clone(), watching.clone()));
     }
     let follow = Shards::new(cluster.client, &cluster.namespace).follow(routes, ledger.clone(), watching.clone());

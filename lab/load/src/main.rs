@@ -6,12 +6,14 @@ mod gaps;
 mod ledger;
 mod load;
 mod plan;
+mod probe;
 mod prom;
 mod pulse;
 mod query;
 #[cfg(test)]
 mod rehearsal;
 mod send;
+mod stale;
 mod verify;
 mod watch;
 
@@ -46,6 +48,8 @@ enum Command {
     /// Read everything back and hold it against the ledger. Fails when anything is lost, doubled or was never sent, and
     /// when nothing was acknowledged.
     Verify(VerifyOptions),
+    /// Time commits on a shard's primary, with so many probes beside them, and print what was found as JSON.
+    Probe(probe::ProbeOptions),
 }
 
 #[derive(Debug, Args)]
@@ -77,6 +81,7 @@ fn main() -> Result<ExitCode> {
         match cli.command {
             Command::Load(options) => load::load(*options).await.map(|()| ExitCode::SUCCESS),
             Command::Verify(options) => verify(options).await,
+            Command::Probe(options) => probe::probe(options).await.map(|()| ExitCode::SUCCESS),
         }
     });
     // What hangs on a server that does not answer must not keep this process.

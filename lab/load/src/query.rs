@@ -1,5 +1,6 @@
 //! Reads through the query API, as any user would. I/O.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -8,10 +9,13 @@ use anyhow::{Context, bail};
 use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE};
 use reqwest::{Client, Url};
 
+use crate::ledger::Server;
 use crate::prom::{TimeSeries, parse_answer, read_body};
 
 /// How many samples of an answer were there more than once and given once.
 const MERGED: &str = "x-understudy-merged-samples";
+/// Which server of each shard answered, under which epoch, as what.
+const SERVED_BY: &str = "x-understudy-served-by";
 /// Up to when each shard's data is complete.
 const FRESH: &str = "x-understudy-fresh-until";
 
@@ -31,6 +35,8 @@ pub struct Answer {
     pub series: Vec<TimeSeries>,
     /// Samples that were stored more than once.
     pub merged: u64,
+    /// Shard to the server that answered for it; empty when the header is not there.
+    pub served: BTreeMap<String, Server>,
     /// Per shard, as the header says it.
     pub fresh_until: Option<String>,
 }
@@ -89,9 +95,23 @@ impl Query {
         let merged = header(MERGED).context("the answer does not say how many samples were merged")?;
         let merged = merged.parse().with_context(|| format!("{MERGED} is not a number: {merged}"))?;
         let fresh_until = header(FRESH);
+        let served = header(SERVED_BY).map_or_else(|| Ok(BTreeMap::new()), |text| servers(&text))?;
         let body = response.bytes().await.context("read the answer")?;
-        Ok(Answer { series: parse_answer(&body)?, merged, fresh_until })
+        Ok(Answer { series: parse_answer(&body)?, merged, served, fresh_until })
     }
+}
+
+/// `shard=replica@epoch;role` with commas between them.
+fn servers(header: &str) -> anyhow::Result<BTreeMap<String, Server>> {
+    let server = |entry: &str| {
+        let (shard, rest) = entry.trim().split_once('=')?;
+        let (server, role) = rest.rsplit_once(';')?;
+        let (replica, epoch) = server.rsplit_once('@')?;
+        let epoch = epoch.parse().ok()?;
+        Some((shard.to_owned(), Server { replica: replica.to_owned(), epoch, is_primary: role == "primary" }))
+    };
+    let all = header.split(',').filter(|entry| !entry.trim().is_empty());
+    all.map(|entry| server(entry).with_context(|| format!("{SERVED_BY} is not understood: {header}"))).collect()
 }
 
 /// The address of an endpoint: `path` under the address given, unless that has a path of its own.
@@ -104,4 +124,22 @@ pub fn endpoint(base: &str, path: &str) -> anyhow::Result<Url> {
         url.set_path(path);
     }
     Ok(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_header_names_the_server_of_each_shard() {
+        let served = servers("m-0=m-0-k7x2@4;primary, m-1=m-1-a-b@12;standby").unwrap();
+        let server = |replica: &str, epoch, is_primary| Server { replica: replica.into(), epoch, is_primary };
+        let expected =
+            [("m-0".to_owned(), server("m-0-k7x2", 4, true)), ("m-1".to_owned(), server("m-1-a-b", 12, false))];
+        assert_eq!(served, expected.into());
+        assert_eq!(servers("").unwrap(), BTreeMap::new());
+        for broken in ["m-0", "m-0=a", "m-0=a;primary", "m-0=a@x;primary"] {
+            assert!(servers(broken).is_err(), "{broken}");
+        }
+    }
 }

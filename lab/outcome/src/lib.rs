@@ -3,11 +3,12 @@
 //! The program itself, the lab and the end-to-end tests use this. The lab is built before anything else, so nothing heavy
 //! may come in here.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// The variable with the token. Not an argument, which everybody on the machine can read.
 const TOKEN: &str = "UNDERSTUDY_TOKEN";
@@ -110,6 +111,71 @@ pub struct Outcome {
     pub write_gap_seconds: Option<f64>,
     /// Longest time in which the newest readable sample did not advance.
     pub visible_gap_seconds: Option<f64>,
+    /// Answers of the query API under an epoch that was over, or that went back after another primary was published.
+    #[serde(default)]
+    pub stale_answers: u64,
+    /// From that publication to the last of them; None when no primary changed.
+    #[serde(default)]
+    pub stale_read_seconds: Option<f64>,
+    /// Per shard that was watched.
+    #[serde(default)]
+    pub shards: BTreeMap<String, ShardOutcome>,
+}
+
+/// What was seen of one shard.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShardOutcome {
+    /// Longest time between two commits.
+    pub write_gap: Gap,
+    /// Records that were stored again after changes of primary.
+    pub replayed: i64,
+    /// What a client that stayed with the first primary could do after another was claimed; None without one of the two.
+    #[serde(default)]
+    pub direct: Option<Direct>,
+}
+
+/// A stretch without progress.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+pub struct Gap {
+    /// Its length.
+    pub seconds: f64,
+    /// Whether it had not ended when nobody looked any longer.
+    pub open: bool,
+}
+
+/// What a client with a connection of its own to the old primary could do, from the claim of the next epoch on.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Direct {
+    /// Reads that were answered.
+    pub reads: u64,
+    /// Time to the last of them.
+    pub read_seconds: f64,
+    /// Writes that were accepted.
+    pub writes: u64,
+    /// Time to the last of them.
+    pub write_seconds: f64,
+}
+
+/// What `probe` of the program found: how long commits took beside so many probes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProbeCost {
+    /// How long it ran.
+    pub seconds: f64,
+    /// Commits of one row over one connection, 20 a second at most.
+    pub commits: u64,
+    /// Median of their times, in milliseconds.
+    pub p50_ms: f64,
+    /// 99 of 100 are not above it, in milliseconds.
+    pub p99_ms: f64,
+    /// The longest, in milliseconds.
+    pub max_ms: f64,
+    /// Probes made beside: a new connection with TLS, a login, a read, a commit.
+    pub probes: u64,
+    /// Those that did not succeed within their deadline.
+    pub failed: u64,
 }
 
 impl Outcome {

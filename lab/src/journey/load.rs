@@ -139,13 +139,26 @@ pub struct Running {
 impl Running {
     /// Starts it; its lines go to `LEDGER.log`.
     pub fn start(program: &Path, store: &Store<'_>, token: &str, rate: u64, time: &str, ledger: &Path) -> Result<Self> {
+        Self::start_with(program, store, token, rate, time, ledger, &[])
+    }
+
+    /// As [`Self::start`], with more options for the program.
+    pub fn start_with(
+        program: &Path,
+        store: &Store<'_>,
+        token: &str,
+        rate: u64,
+        time: &str,
+        ledger: &Path,
+        more: &[&str],
+    ) -> Result<Self> {
         if let Some(dir) = ledger.parent() {
             std::fs::create_dir_all(dir)?;
         }
         std::fs::remove_file(ledger).or_else(|_| std::fs::remove_dir_all(ledger)).ok();
         let log = std::fs::File::create(ledger.with_extension("log"))?;
         let at = Reachable::find(program, store, token.to_owned())?;
-        let child = at.target.load(rate, time, ledger).stdout(log.try_clone()?).stderr(log).spawn();
+        let child = at.target.load(rate, time, ledger).args(more).stdout(log.try_clone()?).stderr(log).spawn();
         let child = child.with_context(|| format!("cannot run {}", program.display()))?;
         Ok(Self { child, program: program.to_owned(), token: token.to_owned(), ledger: ledger.to_owned(), _at: at })
     }
@@ -169,7 +182,12 @@ impl Running {
     }
 
     /// Stops sending and reads everything back, from the pods that are there by then; what verification printed, and what it found.
-    pub fn finish(mut self, store: &Store<'_>) -> Result<(String, Outcome)> {
+    pub fn finish(self, store: &Store<'_>) -> Result<(String, Outcome)> {
+        self.finish_with(store, &[])
+    }
+
+    /// As [`Self::finish`], with more options for the verification.
+    pub fn finish_with(mut self, store: &Store<'_>, more: &[&str]) -> Result<(String, Outcome)> {
         self.check()?;
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("process id out of range")?;
         kill_process(pid, Signal::TERM)?;
@@ -178,8 +196,13 @@ impl Running {
         std::fs::remove_file(&report).ok();
         let at = Reachable::find(&self.program, store, self.token.clone())?;
         let mut command = at.target.verify(&self.ledger);
-        let output =
-            command.arg("--json").arg(&report).stderr(Stdio::inherit()).output().context("cannot run the verifier")?;
+        let output = command
+            .arg("--json")
+            .arg(&report)
+            .args(more)
+            .stderr(Stdio::inherit())
+            .output()
+            .context("cannot run the verifier")?;
         let text =
             std::fs::read(&report).with_context(|| format!("the verifier ({}) left no report", output.status))?;
         let outcome = serde_json::from_slice(&text).with_context(|| format!("{} is malformed", report.display()))?;

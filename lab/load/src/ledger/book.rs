@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
 use super::reader::ReadError;
-use super::{FORMAT, Outcome, Record, Stamp, Taken};
+use super::{Act, FORMAT, Outcome, Record, Server, Stamp, Taken};
 use crate::gaps::Window;
 use crate::plan::{Batch, Planned, Run};
 
@@ -22,6 +22,8 @@ pub struct Book {
     pub shards: BTreeMap<String, Watched>,
     /// Newest readable canaries, as they became readable.
     pub visible: Vec<Seen>,
+    /// Which servers gave the answers.
+    pub served: Vec<Served>,
     /// Reads through the query API that failed.
     pub visible_failures: u64,
     /// Which groups each shard holds.
@@ -77,6 +79,19 @@ pub struct Watched {
     pub failures: u64,
     /// The primaries that its status named, in order.
     pub primaries: Vec<(Stamp, String, u64)>,
+    /// What a client of its first primary could do, in order; what it could not is left out.
+    pub direct: Vec<Done>,
+}
+
+/// Something that a client of one server could do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Done {
+    /// The server.
+    pub replica: String,
+    /// What.
+    pub act: Act,
+    /// When the answer was there.
+    pub at: Stamp,
 }
 
 /// One answer of a shard's primary.
@@ -97,6 +112,19 @@ pub struct Stored {
 pub struct Seen {
     /// Group to newest timestamp in milliseconds.
     pub newest: BTreeMap<u64, i64>,
+    /// When the answer was there.
+    pub at: Stamp,
+}
+
+/// Who gave one answer of the query API.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Served {
+    /// Shard to server.
+    pub shards: BTreeMap<String, Server>,
+    /// Groups in which the answer went back.
+    pub behind: Vec<u64>,
+    /// When it was asked.
+    pub asked: Stamp,
     /// When the answer was there.
     pub at: Stamp,
 }
@@ -146,6 +174,7 @@ impl Book {
             skipped: 0,
             shards: BTreeMap::new(),
             visible: Vec::new(),
+            served: Vec::new(),
             visible_failures: 0,
             homes: BTreeMap::new(),
             pauses: Vec::new(),
@@ -190,6 +219,16 @@ impl Book {
             }
             Record::Visible { newest, at, .. } => {
                 self.visible.push(Seen { newest, at });
+                at
+            }
+            Record::Served { shards, behind, asked, at } => {
+                self.served.push(Served { shards, behind, asked, at });
+                at
+            }
+            Record::Direct { shard, replica, act, why, at, .. } => {
+                if why.is_none() {
+                    self.shards.entry(shard).or_default().direct.push(Done { replica, act, at });
+                }
                 at
             }
             Record::VisibleFailed { at, .. } => {

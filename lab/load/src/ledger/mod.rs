@@ -46,6 +46,28 @@ pub enum Taken {
     Unknown,
 }
 
+/// A server that answered for a shard, as the query API names it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Server {
+    /// The replica.
+    pub replica: String,
+    /// The epoch in its own table.
+    pub epoch: u64,
+    /// Whether it was asked as the primary, and not as a standby in its place.
+    pub is_primary: bool,
+}
+
+/// What a client of one server does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Act {
+    /// Reads a row.
+    Read,
+    /// Commits a row.
+    Write,
+}
+
 /// One line. The kind stands outside: a tag inside would keep maps with numbers as keys from being read back.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", rename_all_fields = "camelCase")]
@@ -144,6 +166,33 @@ pub enum Record {
     Visible {
         /// Group to timestamp in milliseconds.
         newest: BTreeMap<u64, i64>,
+        /// When it was asked.
+        asked: Stamp,
+        /// When the answer was there.
+        at: Stamp,
+    },
+    /// Which servers gave an answer of the query API, and in what it went back.
+    Served {
+        /// Shard to the server that answered for it.
+        shards: BTreeMap<String, Server>,
+        /// Groups whose newest canary is older than one that had been read before this was asked, from the same servers under the
+        /// same epochs; none when a standby answered, which may be behind.
+        behind: Vec<u64>,
+        /// When it was asked.
+        asked: Stamp,
+        /// When the answer was there.
+        at: Stamp,
+    },
+    /// What a client of one server could do with it, over a connection from before anything happened.
+    Direct {
+        /// Which shard.
+        shard: String,
+        /// The server: the primary when the run began, and nobody else after that.
+        replica: String,
+        /// What it did.
+        act: Act,
+        /// Why it could not; unset when it could.
+        why: Option<String>,
         /// When it was asked.
         asked: Stamp,
         /// When the answer was there.

@@ -43,7 +43,7 @@ pub fn read_lines(mut source: impl BufRead) -> impl Iterator<Item = Result<Recor
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ledger::{FORMAT, Outcome, Stamp, Taken};
+    use crate::ledger::{Act, FORMAT, Outcome, Server, Stamp, Taken};
     use crate::plan::Batch;
 
     #[test]
@@ -67,6 +67,13 @@ mod tests {
             },
             Record::StoredFailed { shard: shard(), replica: replica(), why: "no answer".into(), at },
             Record::Visible { newest: [(3, 99), (11, 98)].into(), asked, at },
+            Record::Served {
+                shards: [(shard(), Server { replica: replica(), epoch: 4, is_primary: true })].into(),
+                behind: vec![3],
+                asked,
+                at,
+            },
+            Record::Direct { shard: shard(), replica: replica(), act: Act::Write, why: None, asked, at },
             Record::VisibleFailed { why: "503".into(), at },
             Record::Where { shard: shard(), groups: vec![1, 2], at },
             Record::Pause { from: asked, at },

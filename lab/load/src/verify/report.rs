@@ -8,6 +8,7 @@ use super::compare::Findings;
 use crate::gaps::{Gap, Start, longest, quantile, worst};
 use crate::ledger::Outcome;
 use crate::ledger::book::Book;
+use crate::stale::{self, Direct};
 
 /// All figures.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -52,6 +53,11 @@ pub struct Report {
     pub visible_delay: Option<Spread>,
     /// Reads of the newest sample that failed.
     pub visible_failures: u64,
+    /// Answers of the query API that were asked for after another primary was published and came from under an older epoch, or
+    /// showed less than had been read before. Must be 0.
+    pub stale_answers: u64,
+    /// From that publication to the last of them; None when no primary changed.
+    pub stale_read_seconds: Option<f64>,
     /// Time in which this tool itself did not run; it is not counted as a gap.
     pub own_pauses: Pauses,
     /// What the service said last about how fresh each shard is.
@@ -104,6 +110,8 @@ pub struct ShardReport {
     pub reads: u64,
     /// Those that failed.
     pub failed_reads: u64,
+    /// What a client that stayed with the first primary could do after another one was claimed.
+    pub direct: Option<Direct>,
 }
 
 /// A distribution, in seconds.
@@ -167,6 +175,7 @@ impl Report {
                     replayed: watched.replayed(),
                     reads: watched.observations.len() as u64 + watched.failures,
                     failed_reads: watched.failures,
+                    direct: stale::direct(watched),
                 };
                 Some((name.clone(), report))
             })
@@ -176,6 +185,7 @@ impl Report {
         let ack_gap = gap(&book.acknowledgements(), Start::AtWindow);
         let visible_gap = watches_visible.then(|| visible(&mut (0..book.run.groups()))).flatten();
         let delays = (0..book.run.groups()).flat_map(|group| book.became_visible(group)).map(|(_, delay)| delay);
+        let stale = stale::answers(book);
         let lengths = || book.pauses.iter().map(|(from, to)| (to - from.min(to)) as f64 / 1e6);
         Self {
             run: book.run.id.clone(),
@@ -204,6 +214,8 @@ impl Report {
             visible_gap,
             visible_delay: Spread::of(delays.collect()),
             visible_failures: book.visible_failures,
+            stale_answers: stale.map_or(0, |stale| stale.answers),
+            stale_read_seconds: stale.map(|stale| stale.seconds),
             own_pauses: Pauses {
                 count: book.pauses.len() as u64,
                 seconds: lengths().sum(),
@@ -247,7 +259,7 @@ impl Spread {
 
 #[cfg(test)]
 mod tests {
-    use understudy_lab_outcome::Outcome as Read;
+    use understudy_lab_outcome::{Gap as ReadGap, Outcome as Read, ShardOutcome};
 
     use super::*;
     use crate::ledger::{FORMAT, Record, Stamp};
@@ -361,6 +373,11 @@ mod tests {
     #[test]
     fn programs_find_their_figures_in_it() {
         let report = report().with_findings(&Findings { merged: 9, explained: 7, ..Findings::default() }, None);
+        let shard = |shard: &ShardReport| ShardOutcome {
+            write_gap: ReadGap { seconds: shard.write_gap.seconds, open: shard.write_gap.open },
+            replayed: shard.replayed,
+            direct: None,
+        };
         let expected = Read {
             acknowledged: report.samples.acknowledged,
             unknown: report.samples.unknown,
@@ -371,11 +388,15 @@ mod tests {
             ack_gap_seconds: report.ack_gap_seconds,
             write_gap_seconds: report.write_gap_seconds,
             visible_gap_seconds: report.visible_gap_seconds,
+            stale_answers: report.stale_answers,
+            stale_read_seconds: report.stale_read_seconds,
+            shards: report.shards.iter().map(|(name, of)| (name.clone(), shard(of))).collect(),
         };
         let text = serde_json::to_string(&report).unwrap();
         assert_eq!(serde_json::from_str::<Read>(&text).unwrap(), expected);
         assert!(expected.acknowledged > 0 && expected.explained == 7, "{expected:?}");
         assert!(expected.write_gap_seconds.is_some_and(|gap| gap > 0.0), "{expected:?}");
+        assert_eq!(expected.shards.len(), 2, "{expected:?}");
     }
 
     #[test]

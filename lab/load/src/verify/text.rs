@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::report::{Pauses, Report, Spread};
 use crate::gaps::Gap;
+use crate::stale::Direct;
 
 /// Why a run of which nothing was acknowledged is no success, whatever was found.
 pub const NOTHING_ACKNOWLEDGED: &str =
@@ -64,11 +65,26 @@ impl Report {
             }
         }
         write_gap(f, "visible gap", self.visible_gap.as_ref())?;
+        if let Some(seconds) = self.stale_read_seconds {
+            let answers = self.stale_answers;
+            writeln!(
+                f,
+                "  {:<28} {answers}, the last {seconds:.3} s after the next primary was published",
+                "stale answers"
+            )?;
+        }
         write_spread(f, "ack delay", self.ack_delay)?;
         write_spread(f, "visible after", self.visible_delay)?;
         for (name, shard) in &self.shards {
             let (primaries, replayed) = (shard.primaries.join(" -> "), shard.replayed);
             writeln!(f, "  {name}: primary {primaries}; {replayed} records stored again")?;
+            if let Some(Direct { reads, read_seconds, writes, write_seconds }) = shard.direct {
+                writeln!(
+                    f,
+                    "  {name}: a client that stayed with the old primary read {reads} times for {read_seconds:.3} s and wrote \
+                     {writes} times for {write_seconds:.3} s after the next was claimed"
+                )?;
+            }
         }
         if self.own_pauses.count > 0 {
             let Pauses { count, seconds, longest_seconds } = self.own_pauses;

@@ -92,7 +92,8 @@ async fn apply(
     }
 }
 
-fn route_of(object: &DynamicObject) -> Option<Route> {
+/// The route that a Shard's status shows, if it has one.
+pub fn route_of(object: &DynamicObject) -> Option<Route> {
     let status: Status = Status::deserialize(object.data.get("status")?).ok()?;
     Some(Route { primary: status.primary, address: status.primary_address, epoch: status.epoch })
 }

@@ -27,7 +27,7 @@ const CONNECT: Duration = Duration::from_millis(400);
 /// How long a read may take.
 const READ: Duration = Duration::from_millis(250);
 /// The account that may read.
-const READER: &str = "understudy_reader";
+pub const READER: &str = "understudy_reader";
 /// One statement, so that offsets and epoch are of one moment.
 const OFFSETS: &str = "SELECT (SELECT epoch FROM understudy.epoch WHERE id = 1), \
                        CONCAT_WS('/', o.consumer, o.topic, o.partition_id), o.next_offset \
@@ -36,26 +36,28 @@ const OFFSETS: &str = "SELECT (SELECT epoch FROM understudy.epoch WHERE id = 1),
 /// How to log in to the servers of a shard.
 #[derive(Clone)]
 pub struct Login {
+    account: &'static str,
     password: String,
     ca: Vec<u8>,
     name: String,
 }
 
 impl Login {
-    /// From the shard's Secrets.
-    pub async fn of(client: Client, namespace: &str, shard: &str) -> anyhow::Result<Self> {
+    /// As this account, from the shard's Secrets.
+    pub async fn of(client: Client, namespace: &str, shard: &str, account: &'static str) -> anyhow::Result<Self> {
         let secrets: Api<Secret> = Api::namespaced(client, namespace);
         let value = async |secret: &str, key: &str| {
             let found = secrets.get(secret).await.with_context(|| format!("read the Secret {secret}"))?;
             let data = found.data.unwrap_or_default().remove(key);
             data.map(|value| value.0).ok_or_else(|| anyhow!("the Secret {secret} has no key {key}"))
         };
-        let password = String::from_utf8(value(&format!("{shard}-credentials"), READER).await?)?;
+        let password = String::from_utf8(value(&format!("{shard}-credentials"), account).await?)?;
         let ca = value(&format!("{shard}-tls"), "ca.crt").await?;
-        Ok(Self { password, ca, name: format!("{shard}.shard.understudy.internal") })
+        Ok(Self { account, password, ca, name: format!("{shard}.shard.understudy.internal") })
     }
 
-    fn options(&self, address: SocketAddr) -> Opts {
+    /// A connection by TLS to this address, which must show the shard's certificate.
+    pub fn options(&self, address: SocketAddr) -> Opts {
         let tls = SslOpts::default()
             .with_root_certs(vec![self.ca.clone().into()])
             .with_disable_built_in_roots(true)
@@ -64,7 +66,7 @@ impl Login {
             .ip_or_hostname(address.ip().to_string())
             .resolved_ips(Some(vec![address.ip()]))
             .tcp_port(address.port())
-            .user(Some(READER))
+            .user(Some(self.account))
             .pass(Some(self.password.clone()))
             .ssl_opts(tls)
             .tcp_nodelay(true)

@@ -1,0 +1,101 @@
+//! Where something was measured: the machine, the versions, the commit. Reads `/proc`, runs git.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::artifacts::{self, KAFKA, KUBERNETES};
+use crate::paths::Paths;
+use crate::run;
+
+/// Paths that a bench itself changes: they make no other checkout.
+const OWN: [&str; 2] = [":(exclude)operator/docs/fault-matrix", ":(exclude)operator/docs/fault-matrix.md"];
+
+/// What a machine is, as far as it matters to figures.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// Its processor, as it names itself.
+    pub processor: String,
+    /// How many of it.
+    pub cores: usize,
+    /// Memory, rounded.
+    pub memory_gib: u64,
+    /// Version of the kernel.
+    pub kernel: String,
+}
+
+impl Machine {
+    /// This one.
+    pub fn here() -> Self {
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        Self {
+            processor: value(&read("/proc/cpuinfo"), "model name").unwrap_or_else(|| "unknown".into()),
+            cores: std::thread::available_parallelism().map_or(0, std::num::NonZeroUsize::get),
+            memory_gib: gib(&read("/proc/meminfo")),
+            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+        }
+    }
+
+    /// In a line.
+    pub fn describe(&self) -> String {
+        format!("{} cores of {}, {} GiB, Linux {}", self.cores, self.processor, self.memory_gib, self.kernel)
+    }
+}
+
+/// The value of the first line `name : value`.
+fn value(text: &str, name: &str) -> Option<String> {
+    let line = text.lines().find_map(|line| line.split_once(':').filter(|(key, _)| key.trim() == name))?;
+    Some(line.1.trim().to_owned())
+}
+
+fn gib(meminfo: &str) -> u64 {
+    let total = value(meminfo, "MemTotal");
+    let kib: u64 = total.and_then(|text| text.split_whitespace().next()?.parse().ok()).unwrap_or(0);
+    (kib + (1 << 19)) >> 20
+}
+
+/// Of what the lab runs.
+pub fn versions(paths: &Paths) -> Result<BTreeMap<String, String>> {
+    let all = [
+        ("Kubernetes", KUBERNETES.to_owned()),
+        ("Kafka", KAFKA.to_owned()),
+        ("MySQL", artifacts::mysql_version(paths)?),
+        ("Understudy", env!("CARGO_PKG_VERSION").to_owned()),
+    ];
+    Ok(all.into_iter().map(|(name, version)| (name.to_owned(), version)).collect())
+}
+
+/// The commit of a checkout, and whether anything in it differs.
+pub fn commit(checkout: &Path) -> Result<(String, bool)> {
+    let git = |args: &[&str]| {
+        let mut command = run::cmd(["git", "-C"]);
+        run::output(command.arg(checkout).args(args)).context("cannot tell the commit of the checkout")
+    };
+    let commit = git(&["rev-parse", "HEAD"])?.trim().to_owned();
+    let changes = git(&[&["status", "--porcelain", "--", "."][..], &OWN[..]].concat())?;
+    Ok((commit, !changes.trim().is_empty()))
+}
+
+/// Now, in UTC, for people.
+pub fn now() -> Result<String> {
+    Ok(run::output(&mut run::sh("date -u +%Y-%m-%dT%H:%M:%SZ"))?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_is_read_from_proc() {
+        let info = "processor\t: 0\nmodel name\t: Some Processor @ 2.5 GHz\nprocessor\t: 1\nmodel name\t: Another\n";
+        assert_eq!(value(info, "model name").as_deref(), Some("Some Processor @ 2.5 GHz"));
+        assert_eq!(value(info, "model"), None);
+        assert_eq!(gib("MemTotal:        8140000 kB\nMemFree: 1 kB\n"), 8);
+        assert_eq!(gib(""), 0);
+        let machine = Machine { processor: "P".into(), cores: 2, memory_gib: 8, kernel: "6.1".into() };
+        assert_eq!(machine.describe(), "2 cores of P, 8 GiB, Linux 6.1");
+    }
+}

@@ -1,0 +1,158 @@
+//! What is needed before a fault: for all rows a cooldown that is off, for some primaries on one node, standbys that are behind, or
+//! an operator that stands still. I/O.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+
+use super::super::store::Store;
+use super::eyes::Eyes;
+use super::rows::{Aim, Fault};
+use super::seen::{Place, Seen};
+use super::sql::ask;
+use super::strike::{Strike, Victim};
+use crate::paths::Paths;
+use crate::progress::Ui;
+use crate::run;
+
+/// The instance of the operator that acts, standing still.
+const STILL: Fault = Fault { kind: "freeze-pod", args: &[], aim: Aim::Operator };
+/// For how long: longer than another one takes to be sure of it and to act.
+const STILL_FOR: Duration = Duration::from_secs(30);
+/// How long a fault may take to be in force.
+pub const LANDS_WITHIN: Duration = Duration::from_secs(120);
+/// How long a switchover that was asked for may take.
+const SWITCHED_WITHIN: Duration = Duration::from_secs(60);
+
+/// The cooldown of a Datastore's shards, off for as long as this lives. After each change of primary it keeps SOFT evidence from acting
+/// for minutes, and the next run would show neither a failover that must come nor one that must not.
+#[derive(Debug)]
+pub struct NoCooldown<'a> {
+    store: &'a Store<'a>,
+    before: Value,
+}
+
+impl<'a> NoCooldown<'a> {
+    /// Switches it off.
+    pub fn begin(store: &'a Store<'a>) -> Result<Self> {
+        let datastore = store.access.find(&store.namespace, "datastore", &store.name)?;
+        let datastore = datastore.with_context(|| format!("there is no Datastore {}", store.name))?;
+        let before = datastore["spec"]["shardTemplate"]["failover"]["cooldownSeconds"].clone();
+        let this = Self { store, before };
+        this.set(&json!(0))?;
+        Ok(this)
+    }
+
+    fn set(&self, seconds: &Value) -> Result<()> {
+        let patch = json!({"spec": {"shardTemplate": {"failover": {"cooldownSeconds": seconds}}}}).to_string();
+        let (namespace, name) = (self.store.namespace.as_str(), self.store.name.as_str());
+        let words = ["patch", "-n", namespace, "datastore", name, "--type", "merge", "-p", &patch];
+        run::output(&mut self.store.access.kubectl(&words)).map(drop)
+    }
+}
+
+impl Drop for NoCooldown<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.set(&self.before) {
+            eprintln!("spec.shardTemplate.failover.cooldownSeconds of {} stays 0: {error:#}", self.store.name);
+        }
+    }
+}
+
+/// Asks for a switchover by an object, as a person would. `target` may be left to the operator.
+pub fn ask_for_switchover(store: &Store<'_>, shard: &str, epoch: i64, target: Option<&str>) -> Result<()> {
+    let mut spec = json!({"shard": shard, "kind": "Switchover", "reason": "cargo lab bench"});
+    if let Some(target) = target {
+        spec["target"] = json!(target);
+    }
+    let request = json!({
+        "apiVersion": "understudy.dev/v1alpha1", "kind": "Failover",
+        "metadata": {"name": format!("bench-{shard}-{}", epoch + 1)}, "spec": spec,
+    });
+    store.access.apply(&store.namespace, &request.to_string())
+}
+
+/// Brings as many primaries as can be to one node, by switchovers; the shards whose primaries are there then.
+pub fn gather(store: &Store<'_>, ui: &Ui, shards: &[String]) -> Result<Vec<String>> {
+    let mut eyes = Eyes::open(store, shards.to_vec())?;
+    let Some((node, there)) = meeting_point(&eyes.seen) else { bail!("no replica has a node") };
+    ensure!(
+        there.len() > 1,
+        "no node has replicas of two shards: name a Datastore with more shards, or more replicas, with --datastore"
+    );
+    for (shard, replica) in &there {
+        if eyes.seen.primary(shard) == replica {
+            continue;
+        }
+        ui.say(&format!("  bring the primary of {shard} to {node}: {replica}"));
+        let epoch = eyes.seen.epochs().get(shard).copied().unwrap_or(0);
+        ask_for_switchover(store, shard, epoch, Some(replica))?;
+        let end = Instant::now() + SWITCHED_WITHIN;
+        let is_there = eyes.watch(end, |seen| Ok(seen.primary(shard) == replica && seen.is_whole()))?;
+        ensure!(is_there, "{shard} did not hand over to {replica} within {} s", SWITCHED_WITHIN.as_secs());
+    }
+    Ok(there.into_keys().collect())
+}
+
+/// The node with replicas of most shards, and of each shard the replica there. Of several such nodes, the first by name.
+fn meeting_point(seen: &Seen) -> Option<(String, BTreeMap<String, String>)> {
+    let mut nodes: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+    for shard in seen.names() {
+        for Place { name, node, .. } in seen.replicas(shard) {
+            if !node.is_empty() {
+                nodes.entry(node).or_default().insert(shard.clone(), name);
+            }
+        }
+    }
+    let most = nodes.values().map(BTreeMap::len).max()?;
+    nodes.into_iter().find(|(_, shards)| shards.len() == most)
+}
+
+/// Lets the standbys of a shard fall behind for so long: what they receive stays unapplied. They go on by themselves afterwards, or are
+/// told to by a promotion.
+pub fn lag(store: &Store<'_>, eyes: &mut Eyes<'_>, victim: &Victim, time: Duration) -> Result<()> {
+    let places = eyes.seen.replicas(&victim.shard);
+    let standbys: Vec<_> = places.into_iter().map(|place| place.name).filter(|name| *name != victim.primary).collect();
+    ensure!(!standbys.is_empty(), "{} has no standby", victim.shard);
+    let end = Instant::now() + time;
+    // The operator may tell one to follow again, which starts its applier: so it is stopped once more.
+    while Instant::now() < end {
+        for standby in &standbys {
+            ask(store, &victim.shard, standby, "STOP REPLICA SQL_THREAD")?;
+        }
+        eyes.pass(Duration::from_secs(2))?;
+    }
+    Ok(())
+}
+
+/// Makes the operator that acts stand still; it goes on when the time is over, or the value is dropped and `heal` was run.
+pub fn pause_operator(paths: &Paths, eyes: &mut Eyes<'_>, victim: &Victim) -> Result<Strike> {
+    let mut strike = Strike::start(paths, &STILL, victim, STILL_FOR)?;
+    let landed = eyes.watch(Instant::now() + LANDS_WITHIN, |_| Ok(strike.landed()?.is_some()))?;
+    ensure!(landed, "the operator does not stand still");
+    Ok(strike)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shard(name: &str, nodes: &[&str]) -> Value {
+        let replica = |node: &&str| json!({"name": format!("{name}-{node}"), "role": "standby", "node": node});
+        let replicas: Vec<_> = nodes.iter().map(replica).collect();
+        json!({"kind": "Shard", "metadata": {"name": name}, "status": {"replicas": replicas}})
+    }
+
+    #[test]
+    fn primaries_meet_where_most_shards_have_a_replica() {
+        let mut seen = Seen::of(["s-0", "s-1", "s-2"].map(str::to_owned));
+        for object in [shard("s-0", &["n1", "n2"]), shard("s-1", &["n2", "n3"]), shard("s-2", &["n3", "n4"])] {
+            seen.take(&object, Instant::now());
+        }
+        let there = BTreeMap::from([("s-0", "s-0-n2"), ("s-1", "s-1-n2")].map(|(s, r)| (s.to_owned(), r.to_owned())));
+        assert_eq!(meeting_point(&seen), Some(("n2".to_owned(), there)));
+        assert_eq!(meeting_point(&Seen::of(["s-0".to_owned()])), None);
+    }
+}

@@ -1,0 +1,405 @@
+//! One run: load with a ledger, warm up, fault, hold, heal, wait for redundancy, read everything back. I/O.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use understudy_lab_outcome::Outcome;
+
+use super::super::access::holds;
+use super::super::load::Running;
+use super::super::store::Store;
+use super::ended::{Ended, together};
+use super::eyes::Eyes;
+use super::file::{Header, Run};
+use super::judge;
+use super::machine;
+use super::prepare::{self, LANDS_WITHIN};
+use super::rows::{Act, Aim, Fault, Hits, Must, Prepare, Row, Suite};
+use super::seen::Seen;
+use super::strike::{Strike, Victim, heal};
+use crate::api::wait;
+use crate::paths::Paths;
+use crate::progress::Ui;
+use crate::run;
+
+/// Load before the fault, at least.
+const WARM: Duration = Duration::from_secs(10);
+/// Load after everything is there again, so that gaps stand out from the ordinary.
+const STEADY: Duration = Duration::from_secs(8);
+/// Until the Datastore of the run before is whole.
+const READY_WITHIN: Duration = Duration::from_secs(600);
+/// Until commits are steady.
+const STEADY_WITHIN: Duration = Duration::from_secs(180);
+/// Until every shard has everything again, from the end of the fault on.
+const REDUNDANT_WITHIN: Duration = Duration::from_secs(600);
+/// A change of primary that has not begun so long after the end of the fault is not waited for.
+const MISSED_AFTER: Duration = Duration::from_secs(60);
+/// How long a fault may go on after its time, or one with an end of its own may take.
+const OVER_WITHIN: Duration = Duration::from_secs(900);
+/// How long acknowledged samples may take to be readable: what a load left behind may be much.
+const READABLE_WITHIN: [&str; 2] = ["--wait", "10m"];
+/// How long a successor that is to be killed is waited for.
+const SUCCESSOR_WITHIN: Duration = Duration::from_secs(60);
+
+const KILL: Fault = Fault { kind: "kill", args: &[], aim: Aim::Primary };
+
+/// Where runs are made.
+#[derive(Debug)]
+pub struct Ground<'a> {
+    /// The lab.
+    pub paths: &'a Paths,
+    /// Progress.
+    pub ui: &'a Ui,
+    /// The Datastore.
+    pub store: &'a Store<'a>,
+    /// The program that sends and verifies.
+    pub program: &'a Path,
+    /// `ID.SECRET`.
+    pub token: &'a str,
+    /// Samples a second.
+    pub rate: u64,
+    /// In place of what the rows say.
+    pub hold: Option<Duration>,
+    /// Where ledgers are kept.
+    pub dir: &'a Path,
+}
+
+/// What was done.
+struct Struck {
+    /// When it came into force.
+    at: Instant,
+    /// Whether all of it was taken out again.
+    is_out: bool,
+    /// What became of a load that was part of it.
+    beside: Option<Outcome>,
+}
+
+impl Ground<'_> {
+    /// Makes the run with this number of a row.
+    pub fn run(&self, row: &'static Row, index: usize, header: &Header) -> Result<Run> {
+        self.store.wait_ready(self.ui, READY_WITHIN)?;
+        let started_at = machine::now()?;
+        let seed = seed(&header.commit, row, index);
+        let shards = self.shards()?;
+        let subjects = match row.prepare {
+            Prepare::Gather => prepare::gather(self.store, self.ui, &shards)?,
+            _ => shards.clone(),
+        };
+        let shard = subjects.get(index % subjects.len().max(1)).context("the Datastore has no shard")?;
+        let hold = self.hold.map_or(row.hold, |limit| row.hold.min(limit));
+
+        let mut load = self.start(row, index, hold)?;
+        load.wait_flowing()?;
+        let mut eyes = Eyes::open(self.store, shards)?;
+        self.warm_up(&mut load, &mut eyes)?;
+        let aimed_at = victim(&self.store.namespace, &eyes.seen, shard)?;
+        let paused = match row.prepare {
+            Prepare::Lag(time) => {
+                self.ui.say(&format!("  let the standbys of {shard} fall {} s behind", time.as_secs()));
+                prepare::lag(self.store, &mut eyes, &aimed_at, time)?;
+                None
+            }
+            Prepare::PauseOperator => Some(prepare::pause_operator(self.paths, &mut eyes, &aimed_at)?),
+            Prepare::Nothing | Prepare::Gather => None,
+        };
+        let (mut load, early) =
+            if row.act == Act::Idle { (None, Some(self.verified(load)?)) } else { (Some(load), None) };
+        // So that faults do not fall on the same beat of the probes.
+        eyes.pass(Duration::from_millis(u64::from(seed % 1000)))?;
+        let victim = victim(&self.store.namespace, &eyes.seen, shard)?;
+        let hit = hit(row, &eyes.seen, &victim);
+        let (before, lag) = (eyes.seen.epochs(), eyes.seen.lag(shard));
+        eyes.seen.begin();
+        let Struck { at, is_out, beside } = self.strike(row, index, hold, &victim, &mut eyes)?;
+        let redundant = self.settle(row, &hit, &mut eyes, load.as_mut())?;
+        if let Some(mut paused) = paused {
+            eyes.watch(Instant::now() + LANDS_WITHIN, |_| paused.is_over())?;
+        }
+        if !is_out && heal(self.paths).is_err() {
+            self.ui.say("  a fault is still in force; what comes after may be about that");
+        }
+        let outcome = match (load.take(), early) {
+            (Some(load), _) => self.verified(load)?,
+            (None, Some(outcome)) => outcome,
+            (None, None) => bail!("the run has no load"),
+        };
+        let outcome = together(outcome, beside.as_ref());
+        let records = self.records(&before)?;
+        let (seen, victim) = (&eyes.seen, &victim);
+        let ended = Ended {
+            row,
+            index,
+            header,
+            seed,
+            started_at,
+            victim,
+            hit,
+            hold,
+            lag,
+            at,
+            seen,
+            before,
+            records,
+            outcome,
+            redundant,
+        };
+        Ok(ended.run())
+    }
+
+    /// The names of the shards, in order.
+    fn shards(&self) -> Result<Vec<String>> {
+        let all = self.store.shards()?;
+        let mut names: Vec<_> =
+            all.iter().filter_map(|shard| shard["metadata"]["name"].as_str().map(str::to_owned)).collect();
+        names.sort_unstable();
+        ensure!(!names.is_empty(), "the Datastore {} has no shard", self.store.name);
+        Ok(names)
+    }
+
+    fn start(&self, row: &Row, index: usize, hold: Duration) -> Result<Running> {
+        let ledger = self.ledger(row, index);
+        let lasts = hold + STEADY_WITHIN + 2 * OVER_WITHIN + REDUNDANT_WITHIN + MISSED_AFTER;
+        // What a client of its own does to a server must not be what keeps it alive.
+        let more: &[&str] = if row.suite == Suite::Failover { &["--direct"] } else { &[] };
+        let time = format!("{}s", lasts.as_secs());
+        Running::start_with(self.program, self.store, self.token, self.rate, &time, &ledger, more)
+    }
+
+    /// Stops a load and reads everything back.
+    fn verified(&self, load: Running) -> Result<Outcome> {
+        Ok(load.finish_with(self.store, &READABLE_WITHIN)?.1)
+    }
+
+    /// Another load beside the first, so many times as large.
+    fn saturate(&self, factor: u64, ledger: &Path, hold: Duration, eyes: &mut Eyes<'_>) -> Result<Struck> {
+        let ledger = ledger.with_extension("beside.ledger");
+        let (rate, time) = (self.rate * factor, format!("{}s", (hold + OVER_WITHIN).as_secs()));
+        let mut load = Running::start(self.program, self.store, self.token, rate, &time, &ledger)?;
+        load.wait_flowing()?;
+        let at = Instant::now();
+        eyes.pass(hold)?;
+        Ok(Struck { at, is_out: true, beside: Some(self.verified(load)?) })
+    }
+
+    fn ledger(&self, row: &Row, index: usize) -> PathBuf {
+        self.dir.join(format!("{}-{}-{index:03}.ledger", row.id.to_lowercase(), row.name))
+    }
+
+    /// At least so long, and until every shard has everything and its consumers do not lag.
+    fn warm_up(&self, load: &mut Running, eyes: &mut Eyes<'_>) -> Result<()> {
+        eyes.pass(WARM)?;
+        wait(STEADY_WITHIN, "the shards are not whole, or their consumers not current, under load", || {
+            load.check()?;
+            eyes.pass(Duration::from_millis(500))?;
+            Ok(eyes.seen.is_whole() && self.store.shards()?.iter().all(|shard| holds(shard, "ConsumersCurrent")))
+        })
+    }
+
+    /// Does what the row says for as long as it says.
+    fn strike(&self, row: &Row, index: usize, hold: Duration, victim: &Victim, eyes: &mut Eyes<'_>) -> Result<Struck> {
+        let at = Instant::now();
+        let done = |at| Struck { at, is_out: true, beside: None };
+        match row.act {
+            Act::Fault(_) | Act::Both(..) => self.faults(row, hold, victim, eyes),
+            Act::KillBoth => self.kill_both(victim, eyes).map(done),
+            Act::Load(factor) => self.saturate(factor, &self.ledger(row, index), hold, eyes),
+            Act::Switchover => {
+                let epoch = eyes.seen.epochs().get(&victim.shard).copied().unwrap_or(0);
+                prepare::ask_for_switchover(self.store, &victim.shard, epoch, None)?;
+                Ok(done(at))
+            }
+            Act::DeletePod => self.delete("pod", &victim.primary, hold, eyes).map(|()| done(at)),
+            Act::DeleteStandby => self.delete("replica", &victim.standby, hold, eyes).map(|()| done(at)),
+            Act::Idle => eyes.pass(hold).map(|()| done(at)),
+        }
+    }
+
+    fn faults(&self, row: &Row, hold: Duration, victim: &Victim, eyes: &mut Eyes<'_>) -> Result<Struck> {
+        let faults = row.act.faults();
+        let started = faults.iter().map(|fault| Strike::start(self.paths, fault, victim, hold));
+        let mut strikes = started.collect::<Result<Vec<_>>>()?;
+        let mut last: Option<Instant> = None;
+        for strike in &mut strikes {
+            last = last.max(Some(landing(strike, eyes)?));
+        }
+        let (end, mut is_out) = (Instant::now() + hold + OVER_WITHIN, true);
+        for strike in &mut strikes {
+            let is_over = eyes.watch(end, |_| strike.is_over())?;
+            ensure!(is_over, "the fault {} did not end", row.name);
+            // What hangs on a replica that is about to be replaced may come out only after that.
+            is_out &= strike.ended_well()?;
+        }
+        Ok(Struck { at: last.context("the row has no fault")?, is_out, beside: None })
+    }
+
+    /// Kills the primary, and whoever is about to follow it.
+    fn kill_both(&self, victim: &Victim, eyes: &mut Eyes<'_>) -> Result<Instant> {
+        let mut strike = Strike::start(self.paths, &KILL, victim, Duration::ZERO)?;
+        let at = landing(&mut strike, eyes)?;
+        let shard = &victim.shard;
+        let follows = |seen: &Seen| seen.successor(shard).is_some() || seen.has_changed(shard);
+        let is_there = eyes.watch(Instant::now() + SUCCESSOR_WITHIN, |seen| Ok(follows(seen)))?;
+        ensure!(is_there, "no epoch was claimed within {} s", SUCCESSOR_WITHIN.as_secs());
+        let successor = eyes.seen.successor(shard).unwrap_or(eyes.seen.primary(shard)).to_owned();
+        self.ui.say(&format!("  and its successor {successor}"));
+        let next = Victim { primary: successor, ..victim.clone() };
+        let mut second = Strike::start(self.paths, &KILL, &next, Duration::ZERO)?;
+        landing(&mut second, eyes)?;
+        Ok(at)
+    }
+
+    fn delete(&self, kind: &str, name: &str, hold: Duration, eyes: &mut Eyes<'_>) -> Result<()> {
+        let namespace = &self.store.namespace;
+        let mut command = self.store.access.kubectl(&["delete", "-n", namespace, kind, name, "--wait=false"]);
+        run::output(&mut command)?;
+        eyes.pass(hold)
+    }
+
+    /// Waits until everything is there again, and still is a moment later; whether it is. A change that is owed is waited for too.
+    fn settle(&self, row: &Row, hit: &[String], eyes: &mut Eyes<'_>, mut load: Option<&mut Running>) -> Result<bool> {
+        let begun = Instant::now();
+        let is_owed = matches!(row.must, Must::Failover | Must::Switchover | Must::Change);
+        // What the fault did may take a moment to show.
+        eyes.pass(STEADY)?;
+        loop {
+            let is_whole = eyes.watch(begun + REDUNDANT_WITHIN, |seen| {
+                if let Some(load) = &mut load {
+                    load.check()?;
+                }
+                let is_missed = !is_owed || begun.elapsed() > MISSED_AFTER;
+                Ok(seen.is_whole() && (is_missed || hit.iter().all(|shard| seen.has_changed(shard))))
+            })?;
+            if !is_whole {
+                return Ok(false);
+            }
+            if !eyes.watch(Instant::now() + STEADY, |seen| Ok(!seen.is_whole()))? {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Failovers that are records of an epoch since then.
+    fn records(&self, before: &BTreeMap<String, i64>) -> Result<Vec<Value>> {
+        let mut all = self.store.access.items(&["-n", &self.store.namespace, "failovers"])?;
+        all.retain(|failover| {
+            let shard = failover["spec"]["shard"].as_str().unwrap_or_default();
+            before.get(shard).is_some_and(|epoch| judge::epoch_of(failover).is_some_and(|of| of > *epoch))
+        });
+        all.sort_by_key(judge::epoch_of);
+        Ok(all)
+    }
+}
+
+/// Waits until a fault is in force.
+fn landing(strike: &mut Strike, eyes: &mut Eyes<'_>) -> Result<Instant> {
+    let mut at = None;
+    eyes.watch(Instant::now() + LANDS_WITHIN, |_| {
+        at = strike.landed()?;
+        Ok(at.is_some())
+    })?;
+    at.with_context(|| format!("the fault was not in force within {} s", LANDS_WITHIN.as_secs()))
+}
+
+/// Draws chance from what a run is, so that the same run is the same again.
+fn seed(commit: &str, row: &Row, index: usize) -> u32 {
+    let hash = Sha256::digest(format!("{commit} {} {index}", row.name));
+    u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]])
+}
+
+fn victim(namespace: &str, seen: &Seen, shard: &str) -> Result<Victim> {
+    let primary = seen.primary(shard);
+    ensure!(!primary.is_empty(), "the shard {shard} has no primary");
+    let places = seen.replicas(shard);
+    let place = places.iter().find(|place| place.name == primary);
+    let place = place.with_context(|| format!("the status of {shard} does not say where {primary} is"))?;
+    let standby = places.iter().find(|place| place.name != primary);
+    Ok(Victim {
+        namespace: namespace.to_owned(),
+        shard: shard.to_owned(),
+        primary: primary.to_owned(),
+        standby: standby.map(|place| place.name.clone()).unwrap_or_default(),
+        node: place.node.clone(),
+        zone: place.zone.clone(),
+    })
+}
+
+/// The shards that a row hits when it is aimed at this one.
+fn hit(row: &Row, seen: &Seen, victim: &Victim) -> Vec<String> {
+    let is_hit = |shard: &&String| {
+        let primary = seen.primary(shard);
+        let place = seen.replicas(shard).into_iter().find(|place| place.name == primary);
+        match row.hits {
+            Hits::Shard => **shard == victim.shard,
+            Hits::Node => place.is_some_and(|place| place.node == victim.node),
+            Hits::Zone => place.is_some_and(|place| place.zone == victim.zone),
+            Hits::All => true,
+        }
+    };
+    seen.names().filter(is_hit).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::ended::subject;
+    use super::super::rows::ROWS;
+    use super::*;
+
+    fn seen() -> Seen {
+        let shard = |name: &str, primary: &str, nodes: [(&str, &str); 2]| {
+            let replicas: Vec<_> = ["a", "b"]
+                .iter()
+                .zip(nodes)
+                .map(|(suffix, (node, zone))| json!({"name": format!("{name}-{suffix}"), "role": "standby", "node": node, "zone": zone}))
+                .collect();
+            json!({"kind": "Shard", "metadata": {"name": name}, "status": {"primary": primary, "replicas": replicas}})
+        };
+        let mut seen = Seen::of(["s-0", "s-1", "s-2"].map(str::to_owned));
+        for object in [
+            shard("s-0", "s-0-a", [("n1", "z1"), ("n2", "z2")]),
+            shard("s-1", "s-1-b", [("n2", "z2"), ("n1", "z1")]),
+            shard("s-2", "s-2-a", [("n3", "z1"), ("n2", "z2")]),
+        ] {
+            seen.take(&object, Instant::now());
+        }
+        seen
+    }
+
+    #[test]
+    fn a_row_hits_the_shards_whose_primaries_are_where_the_fault_is() {
+        let seen = seen();
+        let victim = victim("n", &seen, "s-0").unwrap();
+        assert_eq!((victim.primary.as_str(), victim.standby.as_str()), ("s-0-a", "s-0-b"));
+        for (name, hits, aimed_at) in [
+            ("kill", vec!["s-0"], "s-0-a"),
+            ("node-loss", vec!["s-0", "s-1"], "n1"),
+            ("zone-loss", vec!["s-0", "s-1", "s-2"], "z1"),
+            ("kafka-down", vec!["s-0", "s-1", "s-2"], "lab"),
+            ("standby-kill", vec!["s-0"], "s-0-b"),
+            ("clone", vec!["s-0"], "s-0-b"),
+            ("idle", vec!["s-0", "s-1", "s-2"], "all"),
+        ] {
+            let row = ROWS.iter().find(|row| row.name == name).unwrap();
+            assert_eq!(hit(row, &seen, &victim), hits, "{name}");
+            assert_eq!(subject(row, &victim), aimed_at, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_shard_without_a_primary_is_no_victim() {
+        assert!(victim("n", &Seen::of(["s-0".to_owned()]), "s-0").is_err());
+    }
+
+    #[test]
+    fn chance_is_the_same_for_the_same_run_and_another_for_another() {
+        let (kill, freeze) = (&ROWS[0], &ROWS[1]);
+        assert_eq!(seed("c0ffee", kill, 0), seed("c0ffee", kill, 0));
+        let others = [seed("c0ffee", kill, 1), seed("c0ffee", freeze, 0), seed("0ther", kill, 0)];
+        assert!(!others.contains(&seed("c0ffee", kill, 0)));
+    }
+}
