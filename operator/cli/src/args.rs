@@ -235,13 +235,14 @@ impl FromStr for Target {
     }
 }
 
+/// Nobody waits for longer.
+const WEEK: Duration = Duration::from_secs(7 * 86_400);
+
 /// `90s`, `10m`, `1h 30m`.
 fn parse_time(text: &str) -> Result<Duration, String> {
     let time: SignedDuration = text.parse().map_err(|_| "a time is a number with a unit, such as 90s or 10m")?;
-    Duration::try_from(time)
-        .ok()
-        .filter(|time| !time.is_zero())
-        .ok_or_else(|| "a time must be more than nothing".into())
+    let time = Duration::try_from(time).ok().filter(|time| !time.is_zero() && *time <= WEEK);
+    time.ok_or_else(|| "a time must be more than nothing and at most a week".into())
 }
 
 #[cfg(test)]
@@ -350,6 +351,7 @@ mod tests {
             "failover a --wait --timeout 0s",
             "failover a --wait --timeout -5s",
             "failover a --wait --timeout soon",
+            "failover a --wait --timeout 10000h",
             "pause node/a",
             "pause datastore/",
             "resume",

@@ -13,16 +13,22 @@ pub struct Drill {
     pub name: String,
     /// The Datastore that it rehearses with, if it names one.
     pub datastore: Option<String>,
-    /// What is done to the victim.
+    /// Whose primaries are changed: a kind, and a name where one is given.
+    pub scope: Option<String>,
+    /// What is done to them.
     pub fault: Option<String>,
     /// When it runs by itself, as cron has it.
     pub schedule: Option<String>,
+    /// Whether it begins nothing.
+    pub suspended: bool,
     /// When a person asked for a run last.
     pub requested: Option<Timestamp>,
-    /// The last run.
+    /// The last run, or the one that goes on.
     pub last: Option<LastRun>,
     /// When it runs next.
     pub next: Option<Timestamp>,
+    /// What is being done, or why nothing is.
+    pub message: Option<String>,
 }
 
 /// The last run of a drill.
@@ -36,22 +42,38 @@ pub struct LastRun {
     pub result: Option<String>,
     /// For a person.
     pub message: Option<String>,
-    /// Write gaps in seconds.
-    pub gaps: Vec<f64>,
+    /// What each shard felt.
+    pub gaps: Vec<Gap>,
+}
+
+/// What a shard felt of a run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Gap {
+    /// The shard.
+    pub shard: Option<String>,
+    /// The record of its change of primary.
+    pub failover: Option<String>,
+    /// The write gap; unset when it was not measured.
+    pub seconds: Option<f64>,
 }
 
 impl Drill {
     /// From an object of the kind.
     pub fn read(object: &DynamicObject) -> Self {
         let facts = Facts::of(object);
+        let scope = [facts.text("/spec/scope/kind"), facts.text("/spec/scope/name")];
+        let scope: Vec<_> = scope.into_iter().flatten().collect();
         Self {
             name: object.name_any(),
             datastore: facts.text("/spec/datastore"),
+            scope: Some(scope.join(" ")).filter(|scope| !scope.is_empty()),
             fault: facts.text("/spec/fault"),
             schedule: facts.text("/spec/schedule"),
+            suspended: facts.flag("/spec/suspend"),
             requested: facts.time("/spec/requestedAt"),
             last: facts.within("/status/lastRun").map(LastRun::read),
             next: facts.time("/status/nextRun"),
+            message: facts.text("/status/message"),
         }
     }
 }
@@ -63,18 +85,22 @@ impl LastRun {
             finished: facts.time("/finishedAt"),
             result: facts.text("/result"),
             message: facts.text("/message"),
-            gaps: facts.list("/gaps").filter_map(gap).collect(),
+            gaps: facts.list("/gaps").map(Gap::read).collect(),
         }
     }
 
     /// Whether it ended as it should. A word that is not known is not taken for it.
     pub fn is_well(&self) -> bool {
-        matches!(self.result.as_deref(), Some("Succeeded" | "Passed"))
+        self.result.as_deref() == Some("Succeeded")
     }
 }
 
-/// A bare number, or one among other facts.
-fn gap(facts: Facts<'_>) -> Option<f64> {
-    let names = ["/writeGapSeconds", "/gapSeconds", "/seconds"];
-    facts.itself_number().or_else(|| names.into_iter().find_map(|name| facts.number(name)))
+impl Gap {
+    fn read(facts: Facts<'_>) -> Self {
+        Self {
+            shard: facts.text("/shard"),
+            failover: facts.text("/failover"),
+            seconds: facts.number("/writeGapSeconds"),
+        }
+    }
 }

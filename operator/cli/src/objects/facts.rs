@@ -67,9 +67,4 @@ impl<'a> Facts<'a> {
     pub fn itself(self) -> Option<String> {
         self.0.as_str().map(str::to_owned)
     }
-
-    /// The whole of it as a number, when it is one.
-    pub fn itself_number(self) -> Option<f64> {
-        self.0.as_f64()
-    }
 }

@@ -7,6 +7,9 @@ use serde_json::Value;
 
 use super::Facts;
 
+/// The label of a record that was made for a Drill.
+const DRILL: &str = "understudy.dev/drill";
+
 /// A change of primary.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Failover {
@@ -16,6 +19,8 @@ pub struct Failover {
     pub shard: Option<String>,
     /// What was asked for, or what it became.
     pub kind: Option<String>,
+    /// The Drill that it was rehearsed for.
+    pub drill: Option<String>,
     /// Why, as whoever asked said it.
     pub asked_because: Option<String>,
     /// When the object was made.
@@ -26,6 +31,8 @@ pub struct Failover {
     pub result: Option<String>,
     /// What named the death of the old primary.
     pub cause: Option<String>,
+    /// The cause in words.
+    pub explanation: Option<String>,
     /// For a person.
     pub message: Option<String>,
     /// The old primary.
@@ -44,6 +51,8 @@ pub struct Failover {
     pub votes: Vec<Word>,
     /// Observers that said it lives.
     pub vetoes: Vec<Word>,
+    /// Observers whose word did not count.
+    pub abstentions: Vec<Word>,
     /// The facts at the moment of the decision.
     pub evidence: Vec<Said>,
     /// The replicas that were considered, best first.
@@ -70,11 +79,13 @@ impl Failover {
             name: object.name_any(),
             shard: facts.text("/spec/shard"),
             kind: facts.text("/spec/kind"),
+            drill: facts.text("/spec/drill").or_else(|| object.labels().get(DRILL).cloned()),
             asked_because: facts.text("/spec/reason"),
             made: object.metadata.creation_timestamp.as_ref().map(|made| made.0),
             phase: facts.text("/status/phase"),
             result: facts.text("/status/result"),
             cause: facts.text("/status/cause"),
+            explanation: facts.text("/status/explanation"),
             message: facts.text("/status/message"),
             from: facts.text("/status/from"),
             to: facts.text("/status/to"),
@@ -84,6 +95,7 @@ impl Failover {
             timeline: facts.list("/status/timeline").map(Step::read).collect(),
             votes: facts.list("/status/votes").map(Word::read).collect(),
             vetoes: facts.list("/status/vetoes").map(Word::read).collect(),
+            abstentions: facts.list("/status/abstentions").map(Word::read).collect(),
             evidence: facts.list("/status/evidence").map(Said::read).collect(),
             candidates: facts.list("/status/candidates").map(Candidate::read).collect(),
             offsets_before: facts.list("/status/offsetsBefore").map(Offset::read).collect(),
@@ -179,6 +191,10 @@ pub struct Candidate {
     pub zone: Option<String>,
     /// Why it was not taken.
     pub rejected: Option<String>,
+    /// Sum of its stored offsets.
+    pub offsets: Option<i64>,
+    /// How far its applier was behind, in milliseconds.
+    pub delay_ms: Option<i64>,
     /// Transactions it had executed.
     pub executed: Option<String>,
 }
@@ -189,6 +205,8 @@ impl Candidate {
             replica: facts.text("/replica").unwrap_or_default(),
             zone: facts.text("/zone"),
             rejected: facts.text("/rejected"),
+            offsets: facts.count("/offsets"),
+            delay_ms: facts.count("/delayMs"),
             executed: facts.text("/executedGtid"),
         }
     }

@@ -12,7 +12,7 @@ mod shard;
 use kube::api::DynamicObject;
 
 pub use self::datastore::{Consumer, Datastore, Workload};
-pub use self::drill::{Drill, LastRun};
+pub use self::drill::{Drill, Gap, LastRun};
 use self::facts::Facts;
 pub use self::failover::{Candidate, Failover, Offset, Step, Word};
 pub use self::shard::{

@@ -247,18 +247,22 @@ impl ReplicaSummary {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Observer {
-    /// Manager, peer, consumer or operator.
+    /// Manager, Peer, Consumer or Operator.
     pub kind: Option<String>,
     /// Its name.
     pub name: Option<String>,
     /// What fails as a whole with it.
     pub domain: Option<String>,
+    /// For or against the primary.
+    pub stance: Option<String>,
     /// What it sees.
     pub says: Option<String>,
     /// Since when it says so.
     pub since: Option<Timestamp>,
     /// Whether its word counts now, if that is told.
     pub counts: Option<bool>,
+    /// Why not.
+    pub not_counted: Option<String>,
 }
 
 impl Observer {
@@ -267,9 +271,11 @@ impl Observer {
             kind: facts.text("/kind"),
             name: facts.text("/name"),
             domain: facts.text("/domain"),
+            stance: facts.text("/stance"),
             says: facts.text("/says"),
             since: facts.time("/since"),
             counts: facts.answer("/counts"),
+            not_counted: facts.text("/notCounted"),
         }
     }
 }
@@ -286,6 +292,8 @@ pub struct Availability {
     pub failovers: Option<i64>,
     /// Switchovers in that time.
     pub switchovers: Option<i64>,
+    /// Rehearsed changes in that time.
+    pub drills: Option<i64>,
     /// Mean time between failures, in seconds.
     pub mtbf_seconds: Option<f64>,
     /// Mean time to recovery, in seconds.
@@ -300,6 +308,7 @@ impl Availability {
             unavailable_seconds: facts.number("/unavailableSeconds"),
             failovers: facts.count("/failovers"),
             switchovers: facts.count("/switchovers"),
+            drills: facts.count("/drills"),
             mtbf_seconds: facts.number("/mtbfSeconds"),
             mttr_seconds: facts.number("/mttrSeconds"),
         })

@@ -167,19 +167,9 @@ fn a_record_is_read_as_the_operator_writes_it() {
             elapsed_ms: 1_000,
             detail: text("epoch 5"),
         }],
-        votes: vec![api::Vote { observer: "peer m-b".into(), says: "no".into(), age_ms: 7 }],
-        evidence: vec![api::EvidenceNote {
-            observer: "manager m-a".into(),
-            subject: "m-a".into(),
-            fact: "hangs".into(),
-            age_ms: 8,
-        }],
-        candidates: vec![api::CandidateNote {
-            replica: "m-b".into(),
-            executed_gtid: text("u:1-9"),
-            zone: text("z"),
-            rejected: text("late"),
-        }],
+        votes: typed(json!([{ "observer": "peer m-b", "says": "no", "ageMs": 7 }])),
+        evidence: typed(json!([{ "observer": "manager m-a", "subject": "m-a", "fact": "hangs", "ageMs": 8 }])),
+        candidates: typed(json!([{ "replica": "m-b", "executedGtid": "u:1-9", "zone": "z", "rejected": "late" }])),
         offsets_before: vec![offset(9)],
         offsets_after: vec![offset(4)],
         write_gap_seconds: Some(4.1),
@@ -203,8 +193,13 @@ fn a_record_is_read_as_the_operator_writes_it() {
     assert_eq!(read.votes, [Word { observer: "peer m-b".into(), says: text("no"), age_ms: Some(7) }]);
     assert_eq!(read.evidence[0].fact, text("hangs"));
     assert_eq!((&read.evidence[0].subject, read.evidence[0].age_ms), (&text("m-a"), Some(8)));
-    let candidate =
-        Candidate { replica: "m-b".into(), zone: text("z"), rejected: text("late"), executed: text("u:1-9") };
+    let candidate = Candidate {
+        replica: "m-b".into(),
+        zone: text("z"),
+        rejected: text("late"),
+        executed: text("u:1-9"),
+        ..Candidate::default()
+    };
     assert_eq!(read.candidates, [candidate]);
     let offset = |next| Offset { of: ("c".into(), "t".into(), Some(1)), next: Some(next) };
     assert_eq!((read.offsets_before, read.offsets_after), (vec![offset(9)], vec![offset(4)]));
@@ -275,20 +270,22 @@ fn fields_that_newer_operators_write_are_read_and_may_be_absent() {
     let object = dynamic(&json!({
         "metadata": { "name": "m" },
         "status": {
-            "observers": [{ "kind": "peer", "name": "m-b", "domain": "node n2", "says": "no", "since": "1970-01-01T00:00:03Z", "counts": true }, {}],
+            "observers": [{ "kind": "Peer", "name": "m-b", "domain": "node n2", "stance": "Accuses", "says": "no", "since": "1970-01-01T00:00:03Z", "counts": false, "notCounted": "late" }, {}],
             "availability": {
-                "windowDays": 30, "unavailableSeconds": 12.5, "failovers": 2, "switchovers": 1, "mtbfSeconds": 86_400, "mttrSeconds": 6.25,
+                "windowDays": 30, "unavailableSeconds": 12.5, "failovers": 2, "switchovers": 1, "drills": 4, "mtbfSeconds": 86_400, "mttrSeconds": 6.25,
             },
         },
     }));
     let read = Shard::read(&object);
     let peer = Observer {
-        kind: text("peer"),
+        kind: text("Peer"),
         name: text("m-b"),
         domain: text("node n2"),
+        stance: text("Accuses"),
         says: text("no"),
         since: Some(at(3)),
-        counts: Some(true),
+        counts: Some(false),
+        not_counted: text("late"),
     };
     assert_eq!(read.observers, [peer, Observer::default()]);
     let expected = Availability {
@@ -296,6 +293,7 @@ fn fields_that_newer_operators_write_are_read_and_may_be_absent() {
         unavailable_seconds: Some(12.5),
         failovers: Some(2),
         switchovers: Some(1),
+        drills: Some(4),
         mtbf_seconds: Some(86_400.0),
         mttr_seconds: Some(6.25),
     };

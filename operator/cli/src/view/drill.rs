@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use kube::api::DynamicObject;
 use serde::{Serialize, Serializer};
 
-use super::text::{Extent, Piece, Text, Tone};
+use super::text::{Extent, Piece, Table, Text, Tone};
 use super::time::{ago, measured, point, seconds_since, span};
 use super::{Screen, tone_of_result};
 use crate::objects::Drill;
@@ -30,7 +30,7 @@ pub fn screen(object: DynamicObject, now: Timestamp) -> DrillScreen {
 }
 
 impl Screen for DrillScreen {
-    fn text(&self, _: Extent) -> Text {
+    fn text(&self, extent: Extent) -> Text {
         let (drill, now) = (&self.drill, self.now);
         let mut text = Text::default();
         let state = match drill.last.as_ref().map(|last| (last.result.as_deref(), last.finished)) {
@@ -47,19 +47,29 @@ impl Screen for DrillScreen {
             _ => format!("{}, in {}", point(at), span(seconds_since(now, at))),
         };
         fact("datastore", drill.datastore.clone());
+        fact("scope", drill.scope.clone());
         fact("fault", drill.fault.clone());
         fact("schedule", drill.schedule.clone());
+        fact("suspended", drill.suspended.then(|| "it begins nothing".to_owned()));
+        fact("now", drill.message.clone());
         fact("next run", drill.next.map(moment));
         fact("requested", drill.requested.map(moment));
         if let Some(last) = &drill.last {
             fact("last began", last.started.map(moment));
             let took = last.started.zip(last.finished).map(|(from, to)| span(seconds_since(from, to)));
             fact("last took", took);
-            let gaps: Vec<_> = last.gaps.iter().map(|gap| measured(*gap)).collect();
-            fact("write gaps", Some(gaps.join(", ")).filter(|gaps| !gaps.is_empty()));
-            fact("message", last.message.clone());
+            fact("message", last.message.clone().filter(|message| Some(message) != drill.message.as_ref()));
         }
         text.facts(facts);
+        let gaps = drill.last.iter().flat_map(|last| &last.gaps);
+        let mut table = Table::new(&["SHARD", "WRITE GAP", "FAILOVER"]).right("WRITE GAP");
+        for gap in gaps.clone() {
+            table.row(vec![(&gap.shard).into(), gap.seconds.map(measured).into(), (&gap.failover).into()]);
+        }
+        if gaps.count() > 0 {
+            text.line([]);
+            text.table(table, extent);
+        }
         text
     }
 }
@@ -75,18 +85,18 @@ mod tests {
     fn a_drill_shows_its_last_run_and_the_next() {
         let drill = object(json!({
             "apiVersion": "understudy.dev/v1alpha1", "kind": "Drill", "metadata": { "name": "nightly" },
-            "spec": { "fault": "freeze", "schedule": "0 3 * * *", "more": { "than": "is known" } },
+            "spec": { "fault": "Freeze", "scope": { "kind": "Shard", "name": "m" }, "schedule": "0 3 * * *", "more": { "than": "is known" } },
             "status": {
                 "nextRun": at(7_200),
                 "lastRun": {
                     "startedAt": at(-90), "finishedAt": at(-30), "result": "Succeeded",
-                    "gaps": [1.5, { "shard": "m", "writeGapSeconds": 2.3 }, "nonsense"],
+                    "gaps": [{ "shard": "m", "failover": "m-5", "writeGapSeconds": 2.3 }, { "shard": "n" }],
                 },
             },
         }));
         let screen = screen(drill.clone(), at(0));
         let words = screen.text(Extent::Screen).words();
-        for line in ["Drill nightly: Succeeded", "fault freeze", "last took 1m", "write gaps 1.5 s, 2.3 s"] {
+        for line in ["Drill nightly: Succeeded", "scope Shard m", "fault Freeze", "last took 1m", "m 2.3 s m-5", "n"] {
             assert!(words.iter().any(|found| found == line), "{line}: {words:#?}");
         }
         assert!(words.iter().any(|line| line.starts_with("next run") && line.ends_with("in 2h")), "{words:#?}");

@@ -196,17 +196,24 @@ impl ExplainScreen {
             let words = "  The status does not tell observer by observer; what they said together is in the verdict and the events.";
             return text.say(Piece::new(words, Tone::Faint));
         }
-        let mut table = Table::new(&["OBSERVER", "NAME", "DOMAIN", "FOR", "COUNTS", "SAYS"]);
+        let mut table = Table::new(&["OBSERVER", "NAME", "DOMAIN", "STANCE", "FOR", "COUNTS", "SAYS"]);
         for observer in &self.observers {
-            let counts = match observer.counts {
-                Some(true) => Piece::from("yes"),
-                Some(false) => Piece::new("no", Tone::Faint),
-                None => Piece::default(),
+            let counts = match (observer.counts, &observer.not_counted) {
+                (Some(true), _) => Piece::from("yes"),
+                (Some(false), Some(why)) => Piece::new(format!("no: {why}"), Tone::Faint),
+                (Some(false), None) => Piece::new("no", Tone::Faint),
+                (None, _) => Piece::default(),
+            };
+            let tone = match observer.stance.as_deref() {
+                Some("Commits") => Tone::Good,
+                Some("Accuses") => Tone::Bad,
+                _ => Tone::Plain,
             };
             table.row(vec![
                 (&observer.kind).into(),
                 (&observer.name).into(),
                 (&observer.domain).into(),
+                Piece::new(observer.stance.clone().unwrap_or_default(), tone),
                 ago(observer.since, self.at).into(),
                 counts,
                 (&observer.says).into(),
@@ -306,6 +313,7 @@ fn means(availability: Option<&Availability>) -> String {
     [
         count(availability.failovers, "failovers"),
         count(availability.switchovers, "switchovers"),
+        count(availability.drills, "drills"),
         mean(availability.mtbf_seconds, "mean time between failures"),
         mean(availability.mttr_seconds, "mean time to recovery"),
     ]

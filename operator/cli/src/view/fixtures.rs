@@ -82,9 +82,9 @@ pub fn healthy() -> DynamicObject {
 /// Its primary is stuck, and is being failed over.
 pub fn stuck() -> DynamicObject {
     let observers = json!([
-        { "kind": "manager", "name": "m-a", "domain": "m-a", "says": "fsync hangs for 6 s", "since": at(-12), "counts": true },
-        { "kind": "peer", "name": "m-b", "domain": "node n2", "says": "commit: no answer within 1 s", "since": at(-11), "counts": true },
-        { "kind": "operator", "name": "understudy", "says": "nothing", "counts": false },
+        { "kind": "Manager", "name": "m-a", "domain": "pod", "stance": "Accuses", "says": "fsync hangs for 6 s", "since": at(-12), "counts": true },
+        { "kind": "Peer", "name": "m-b", "domain": "node n2", "stance": "Accuses", "says": "commit: no answer within 1 s", "since": at(-11), "counts": true },
+        { "kind": "Operator", "name": "understudy", "says": "nothing", "counts": false, "notCounted": "was paused" },
     ]);
     let conditions = json!([
         condition("Ready", "False", "PrimaryNotHealthy", "3/3 replicas"),

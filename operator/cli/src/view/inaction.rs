@@ -80,7 +80,7 @@ fn of_mode(shard: &Shard, state: Option<VerdictState>) -> Option<String> {
 
 fn of_verdict(shard: &Shard, state: Option<VerdictState>) -> Option<String> {
     Some(match state {
-        Some(VerdictState::Slow) => "commits succeed, though slowly: another primary would be no faster by itself".into(),
+        Some(VerdictState::Slow) => "commits succeed, though slowly: that is no reason for a failover".into(),
         Some(VerdictState::Saturated) => {
             "a server that is out of connections or waits for a lock is alive, and replacing it would not end that".into()
         }
@@ -112,13 +112,18 @@ fn of_cooldown(shard: &Shard, now: Timestamp) -> Option<String> {
     })
 }
 
+/// Whether an event of this reason says why something is not done.
+fn withholds(reason: &str) -> bool {
+    WITHHOLDING.contains(&reason) || reason.ends_with("Withheld")
+}
+
 /// What the operator said since the verdict holds, each reason once.
 fn said(shard: &Shard, events: &[Event], now: Timestamp) -> Vec<String> {
     let since =
         shard.verdict.as_ref().and_then(|verdict| verdict.since).and_then(|since| since.checked_sub(BEFORE).ok());
     let is_of_now = |event: &&Event| since.is_none_or(|since| event.at.is_some_and(|at| at >= since));
     let mut newest: Vec<&Event> = Vec::new();
-    for event in events.iter().filter(|event| WITHHOLDING.contains(&event.reason.as_str())).filter(is_of_now) {
+    for event in events.iter().filter(|event| withholds(&event.reason)).filter(is_of_now) {
         match newest.iter_mut().find(|known| known.reason == event.reason) {
             Some(known) if known.at < event.at => *known = event,
             Some(_) => {}

@@ -45,8 +45,8 @@ fn tone_of_ready(ready: Option<&str>) -> Tone {
 /// How the result of a change of primary looks.
 fn tone_of_result(result: &str) -> Tone {
     match result {
-        "Succeeded" | "Passed" => Tone::Good,
-        "Confirmed" => Tone::Busy,
+        "Succeeded" => Tone::Good,
+        "Confirmed" | "Skipped" => Tone::Busy,
         _ => Tone::Bad,
     }
 }

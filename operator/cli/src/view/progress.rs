@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::time::measured;
-use crate::objects::{Drill, Failover, LastRun};
+use crate::objects::{Drill, Failover, Gap, LastRun};
 
 /// How something ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,13 +77,13 @@ pub fn outcome(record: &Failover) -> Option<Outcome> {
 pub struct Awaited {
     /// The last run when it was asked for: another one is waited for.
     before: Option<LastRun>,
-    has_begun: bool,
+    told: Option<String>,
 }
 
 impl Awaited {
     /// The run after the last one of this drill.
     pub fn after(drill: &Drill) -> Self {
-        Self { before: drill.last.clone(), has_begun: false }
+        Self { before: drill.last.clone(), told: drill.message.clone() }
     }
 
     /// The run, once it has begun. No clocks are compared: that of whoever asked may differ from the operator's.
@@ -93,15 +93,13 @@ impl Awaited {
         (last.started.or(last.finished) != old).then_some(last)
     }
 
-    /// What is new.
+    /// What is being done, or why nothing is, when that is new.
     pub fn news(&mut self, drill: &Drill) -> Option<String> {
-        let run = self.run(drill)?;
-        if std::mem::replace(&mut self.has_begun, true) {
+        if drill.message == self.told {
             return None;
         }
-        let fault = drill.fault.as_deref().unwrap_or("its fault");
-        let message = run.message.as_deref().map(|message| format!(": {message}")).unwrap_or_default();
-        Some(format!("the drill has begun ({fault}){message}"))
+        self.told.clone_from(&drill.message);
+        drill.message.clone()
     }
 
     /// How it ended; none while it has not.
@@ -109,8 +107,9 @@ impl Awaited {
         let run = self.run(drill).filter(|run| run.finished.is_some())?;
         let result = run.result.as_deref().unwrap_or("no result");
         let message = run.message.as_deref().map(|message| format!(": {message}")).unwrap_or_default();
-        let gaps: Vec<_> = run.gaps.iter().map(|gap| measured(*gap)).collect();
-        let gaps = if gaps.is_empty() { String::new() } else { format!(", write gaps {}", gaps.join(", ")) };
+        let felt = |gap: &Gap| Some(format!("{} {}", gap.shard.as_deref()?, measured(gap.seconds?)));
+        let gaps: Vec<_> = run.gaps.iter().filter_map(felt).collect();
+        let gaps = if gaps.is_empty() { String::new() } else { format!(", write gap of {}", gaps.join(", ")) };
         Some(Outcome { is_well: run.is_well(), words: format!("{} ended: {result}{gaps}{message}", drill.name) })
     }
 }
@@ -164,18 +163,18 @@ mod tests {
             started: Some(at(second)),
             finished: finished.then(|| at(second + 30)),
             result: Some(result.into()),
-            gaps: vec![1.5],
+            gaps: vec![Gap { shard: Some("m".into()), seconds: Some(1.5), ..Gap::default() }, Gap::default()],
             ..LastRun::default()
         };
         let drill = |last: Option<LastRun>| Drill { name: "nightly".into(), last, ..Drill::default() };
         let mut awaited = Awaited::after(&drill(Some(run(-900, true, "Succeeded"))));
         assert_eq!(awaited.news(&drill(Some(run(-900, true, "Succeeded")))), None);
         assert_eq!(awaited.outcome(&drill(Some(run(-900, true, "Succeeded")))), None);
-        let running = drill(Some(run(5, false, "Running")));
-        assert!(awaited.news(&running).is_some());
+        let running = Drill { message: Some("the victims are being hit".into()), ..drill(Some(run(5, false, ""))) };
+        assert_eq!(awaited.news(&running).as_deref(), Some("the victims are being hit"));
         assert_eq!((awaited.news(&running), awaited.outcome(&running)), (None, None));
         let ended = awaited.outcome(&drill(Some(run(5, true, "Succeeded")))).unwrap();
-        assert_eq!(ended.words, "nightly ended: Succeeded, write gaps 1.5 s");
+        assert_eq!(ended.words, "nightly ended: Succeeded, write gap of m 1.5 s");
         assert!(ended.is_well);
         assert!(!awaited.outcome(&drill(Some(run(5, true, "Aborted")))).unwrap().is_well);
         let first = Awaited::after(&drill(None));

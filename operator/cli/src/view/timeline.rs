@@ -15,8 +15,18 @@ use crate::objects::{Candidate, Failover, Offset, Step, Word};
 /// How wide the bars are.
 const BAR: usize = 40;
 /// Steps up to which the bars show the time at scale; what comes later takes so much longer that nothing else could be seen beside it.
-const TO_SCALE: [&str; 8] =
-    ["FirstSign", "Decided", "Claimed", "Reprobed", "CaughtUp", "Promoted", "Routed", "FirstCommit"];
+const TO_SCALE: [&str; 10] = [
+    "FirstSign",
+    "Suspected",
+    "Quorum",
+    "Decided",
+    "Claimed",
+    "Reprobed",
+    "CaughtUp",
+    "Promoted",
+    "Routed",
+    "FirstCommit",
+];
 /// Lines of one stack that are shown.
 const STACK: usize = 12;
 
@@ -93,6 +103,8 @@ impl TimelineScreen {
         let running = began.filter(|_| !record.is_closed()).and_then(|began| ago(Some(began), self.now));
         fact("message", record.message.clone());
         fact("cause", record.cause.clone());
+        fact("in words", record.explanation.clone());
+        fact("drill", record.drill.clone());
         fact("asked for", record.asked_because.clone());
         fact(
             "primary",
@@ -180,13 +192,15 @@ impl TimelineScreen {
             return;
         }
         text.head("Candidates, best first");
-        let mut table = Table::new(&["REPLICA", "ZONE", "TAKEN", "EXECUTED"]);
-        for Candidate { replica, zone, rejected, executed } in &self.record.candidates {
+        let heads = ["REPLICA", "ZONE", "TAKEN", "OFFSETS", "DELAY", "EXECUTED"];
+        let mut table = Table::new(&heads).right("OFFSETS").right("DELAY");
+        for Candidate { replica, zone, rejected, offsets, delay_ms, executed } in &self.record.candidates {
             let taken = match rejected {
                 None => Piece::new("yes", Tone::Good),
                 Some(why) => Piece::from(format!("no: {why}")),
             };
-            table.row(vec![replica.as_str().into(), zone.into(), taken, executed.into()]);
+            let delay = milliseconds(*delay_ms);
+            table.row(vec![replica.as_str().into(), zone.into(), taken, (*offsets).into(), delay, executed.into()]);
         }
         text.table(table, extent);
     }
@@ -265,6 +279,7 @@ impl Screen for TimelineScreen {
         self.steps(&mut text, extent);
         self.words(&mut text, "Said that the primary is dead", &self.record.votes, extent);
         self.words(&mut text, "Said that it lives", &self.record.vetoes, extent);
+        self.words(&mut text, "Said what did not count", &self.record.abstentions, extent);
         self.evidence(&mut text, extent);
         self.candidates(&mut text, extent);
         self.offsets(&mut text, extent);
