@@ -21,7 +21,7 @@ const SHOULD_HOLD: [&str; 6] = [
     conditions::CONSUMERS_CURRENT,
     conditions::READY,
 ];
-/// Of these more than the others say already.
+/// These only sum up what the others say.
 const SUMMARIES: [&str; 2] = [conditions::READY, conditions::PRIMARY_HEALTHY];
 
 /// What is known of a shard.
