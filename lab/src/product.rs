@@ -1,6 +1,7 @@
 //! The product's own image: one image with all its programs.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -18,6 +19,8 @@ use crate::run;
 const DYNAMIC: [&str; 4] = ["understudy", "understudy-gateway", "understudy-consumer", "understudy-query"];
 /// The lab's own heavy program. Built with the product, so that what they share is compiled once.
 const LOAD: &str = "understudy-lab-load";
+/// The plugin for kubectl and its program, for people and tests on this machine.
+const PLUGIN: (&str, &str) = ("understudy-cli", "kubectl-understudy");
 /// The example of a view of one's own, an image by itself that only tests need.
 const VIEW: &str = "understudy-example-json-events";
 /// The program that runs inside a stock MySQL image, whatever libraries that has.
@@ -98,6 +101,20 @@ pub fn build_load(paths: &Paths, ui: &Ui, profile: Profile) -> Result<PathBuf> {
     Ok(build_dynamic(paths, ui, profile, &[])?.join(profile.dir()).join(LOAD))
 }
 
+/// Path of the plugin for kubectl, built if need be, and put beside the lab's own kubectl: `. .lab/env` has it on the PATH.
+pub fn build_plugin(paths: &Paths, ui: &Ui, profile: Profile) -> Result<PathBuf> {
+    let (_, name) = PLUGIN;
+    let program = build_dynamic(paths, ui, profile, &[])?.join(profile.dir()).join(name);
+    let dir = paths.dot_lab().join("bin");
+    std::fs::create_dir_all(&dir)?;
+    let link = dir.join(name);
+    if std::fs::read_link(&link).ok().as_ref() != Some(&program) {
+        std::fs::remove_file(&link).ok();
+        symlink(&program, &link).with_context(|| format!("link {}", link.display()))?;
+    }
+    Ok(program)
+}
+
 /// Builds what runs on the base image, and `more`; cargo's target directory.
 fn build_dynamic(paths: &Paths, ui: &Ui, profile: Profile, more: &[&'static str]) -> Result<PathBuf> {
     let packages = selected(more);
@@ -110,7 +127,7 @@ fn build_dynamic(paths: &Paths, ui: &Ui, profile: Profile, more: &[&'static str]
 
 /// The packages of one call of cargo. It gives each the features that all of them ask for, so no call leaves one of these out.
 fn selected(more: &[&'static str]) -> Vec<&'static str> {
-    DYNAMIC.into_iter().chain([LOAD]).chain(more.iter().copied()).collect()
+    DYNAMIC.into_iter().chain([LOAD, PLUGIN.0]).chain(more.iter().copied()).collect()
 }
 
 fn cargo_build(paths: &Paths, profile: Profile, packages: &[&str]) -> Command {
@@ -198,6 +215,17 @@ mod tests {
         let asking: Vec<_> =
             lines.iter().filter(|line| line.replace("default-features", "").contains("features")).collect();
         assert!(asking.is_empty(), "{asking:?}");
+    }
+
+    #[test]
+    fn the_plugin_is_a_program_of_its_package_and_is_built_with_the_product() {
+        let (package, program) = PLUGIN;
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../operator/cli/Cargo.toml");
+        let manifest = fs::read_to_string(file).unwrap();
+        for name in [package, program] {
+            assert!(manifest.contains(&format!("name = \"{name}\"")), "{name}: {manifest}");
+        }
+        assert!(selected(&[]).contains(&package));
     }
 
     #[test]

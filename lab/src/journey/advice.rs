@@ -45,10 +45,13 @@ pub fn advice(cluster: &Cluster, left: Left<'_>) -> Vec<String> {
 fn in_the_lab(left: Left<'_>) -> Vec<String> {
     let Left { namespace, shard, primary, epoch, .. } = left;
     let kubectl = if namespace == "default" { "kubectl".to_owned() } else { format!("kubectl -n {namespace}") };
+    // kubectl takes no flags before the name of a plugin.
+    let flag = kubectl.strip_prefix("kubectl").unwrap_or_default();
     let node_loss = format!("cargo lab fault node-loss --replica {primary}; {kubectl} get shards -w");
     vec![
         "The cluster keeps running; `cargo lab down` takes it away. Worth trying next:".into(),
         noted(&format!(". .lab/env; {kubectl} get failover {shard}-{epoch} -o yaml"), RECORD),
+        noted(&format!(". .lab/env; kubectl understudy timeline {shard}-{epoch}{flag}"), "the same, step by step"),
         noted(&node_loss, "then: cargo lab heal"),
         load_and_verify("", left),
     ]

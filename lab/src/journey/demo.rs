@@ -67,6 +67,7 @@ pub fn run(options: &Options, paths: &Paths, ui: &Ui) -> Result<ExitCode> {
         ),
     };
     let program = product::build_load(paths, ui, Profile::Release)?;
+    product::build_plugin(paths, ui, Profile::Release)?;
     let access = Access::of(&options.cluster, paths)?;
     need_namespace(&access, &options.namespace)?;
     install::charts(&access, paths, ui, &image)?;

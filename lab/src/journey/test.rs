@@ -177,6 +177,8 @@ pub fn prepare(paths: &Paths, ui: &Ui, profile: Profile) -> Result<Vec<(&'static
     let image = product::build_images(paths, ui, profile)?;
     let view = product::build_view_image(paths, ui, profile)?;
     let load = product::build_load(paths, ui, profile)?;
+    let mut plugin_dir = product::build_plugin(paths, ui, profile)?;
+    plugin_dir.pop();
     let access = Access::lab(paths);
     install::charts(&access, paths, ui, &image)?;
     let this: PathBuf = std::env::current_exe().context("cannot find this program")?;
@@ -184,6 +186,7 @@ pub fn prepare(paths: &Paths, ui: &Ui, profile: Profile) -> Result<Vec<(&'static
     Ok(vec![
         ("UNDERSTUDY_LAB", text(this)),
         ("UNDERSTUDY_LOAD", text(load)),
+        ("UNDERSTUDY_E2E_PLUGIN_DIR", text(plugin_dir)),
         ("UNDERSTUDY_KUBECTL", text(access.kubectl_path().clone())),
         ("UNDERSTUDY_MYSQL_IMAGE", format!("mysql:{}", artifacts::mysql_version(paths)?)),
         ("UNDERSTUDY_VIEW_IMAGE", view),

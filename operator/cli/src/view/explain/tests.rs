@@ -1,0 +1,133 @@
+//! What `explain` says of shards of many kinds.
+
+use kube::api::DynamicObject;
+use serde_json::json;
+
+use super::*;
+use crate::view::fixtures::{self, at, of_datastore, with};
+
+fn explained(object: &DynamicObject) -> ExplainScreen {
+    screen(Seen { namespace: "prod".into(), shard: Shard::read(object), ..Seen::default() }, at(0))
+}
+
+fn shown(screen: &ExplainScreen) -> String {
+    screen.text(Extent::Screen).words().join("\n")
+}
+
+#[test]
+fn of_a_healthy_shard_nothing_is_wrong_and_it_says_since_when() {
+    let text = shown(&explained(&fixtures::healthy()));
+    let since = point(at(-12 * 86_400));
+    assert!(
+        text.starts_with(&format!(
+            "Nothing is wrong with m: it has been Healthy for 12d (since {since}). The primary is m-a."
+        )),
+        "{text}"
+    );
+    assert!(text.contains("Nothing is to be done."), "{text}");
+    assert!(!text.contains("What is wrong") && !text.contains("Why") && !text.contains("Who says so"), "{text}");
+}
+
+#[test]
+fn of_a_stuck_one_it_says_who_says_so_and_what_is_being_done() {
+    let screen = explained(&fixtures::stuck());
+    let text = shown(&screen);
+    for expected in [
+        "m has been Stuck (VolumeStalled) for 7s",
+        "fsync hangs, seen by manager m-a and peer m-b",
+        "Redundant (CopiesMissing) for 40s: 2/3 replicas",
+        "Manager m-a pod Accuses 12s yes fsync hangs for 6 s",
+        "Peer m-b node n2 Accuses 11s yes commit: no answer within 1 s",
+        "Operator understudy no: was paused nothing",
+        "Failover from m-a to m-b under epoch 5, for 2s",
+        "kubectl understudy timeline m-5",
+        "failover to m-b, epoch 5",
+        "Last change of primary: Failover 12d ago, write gap 4.1s, because of Stopped: kubectl understudy timeline m-4",
+    ] {
+        assert!(text.contains(expected), "{expected} in\n{text}");
+    }
+    assert!(!text.contains("Why nothing"), "{text}");
+    assert!(!text.contains("PrimaryHealthy"), "the verdict says it better: {text}");
+}
+
+#[test]
+fn of_one_that_is_held_back_it_says_why_nothing_is_done() {
+    let text = shown(&explained(&fixtures::withheld()));
+    assert!(text.contains("What is being done\nNothing."), "{text}");
+    assert!(text.contains("Why nothing\nthe primary was changed 1m40s ago"), "{text}");
+    assert!(text.contains("The status does not tell observer by observer"), "{text}");
+}
+
+#[test]
+fn of_a_paused_one_it_says_how_it_goes_on() {
+    let text = shown(&explained(&fixtures::paused()));
+    assert!(text.contains("nothing: spec.paused"), "{text}");
+    assert!(text.contains("`kubectl understudy resume m`"), "{text}");
+    let of_datastore = of_datastore(fixtures::paused(), "metrics");
+    let seen = Seen { shard: Shard::read(&of_datastore), datastore_paused: true, ..Seen::default() };
+    let text = shown(&screen(seen, at(0)));
+    assert!(text.contains("`kubectl understudy resume datastore/metrics`"), "{text}");
+}
+
+#[test]
+fn of_one_without_a_status_it_says_what_to_look_at() {
+    let text = shown(&explained(&fixtures::unseen()));
+    assert!(text.starts_with("m has no status: no operator has looked at it yet."), "{text}");
+    assert!(text.contains("kubectl get pods -A -l app.kubernetes.io/name=understudy"), "{text}");
+}
+
+#[test]
+fn a_healthy_primary_of_a_shard_that_is_not_whole_is_not_nothing() {
+    let conditions = json!([
+        { "type": "Ready", "status": "False", "reason": "NotRedundant", "message": "2/3 replicas" },
+        { "type": "Degraded", "status": "True", "reason": "NotRedundant", "message": "2/3 replicas", "lastTransitionTime": at(-30) },
+        { "type": "Promotable", "status": "False", "reason": "SingleReplica", "message": "one replica is asked for" },
+    ]);
+    let text = shown(&explained(&with(fixtures::healthy(), &[("/status/conditions", conditions)])));
+    assert!(text.contains("but the shard is not whole"), "{text}");
+    assert!(text.contains("Degraded (NotRedundant) for 30s: 2/3 replicas"), "{text}");
+    assert!(!text.contains("SingleReplica") && !text.contains("Ready (NotRedundant)"), "{text}");
+}
+
+#[test]
+fn events_are_told_newest_first_and_what_was_not_read_is_told() {
+    let event = |second: i64, reason: &str| Event {
+        reason: reason.into(),
+        message: "said".into(),
+        warning: false,
+        at: Some(at(second)),
+        count: 3,
+    };
+    let seen = Seen {
+        shard: Shard::read(&fixtures::healthy()),
+        events: vec![event(-90, "First"), event(-5, "Second")],
+        not_read: vec!["events: forbidden".into()],
+        ..Seen::default()
+    };
+    let screen = screen(seen, at(0));
+    let text = shown(&screen);
+    assert!(text.contains("5s 3 Second said\n1m30s 3 First said"), "{text}");
+    assert!(text.contains("Not read: events: forbidden"), "{text}");
+}
+
+#[test]
+fn json_has_everything_that_an_answer_rests_on() {
+    let availability = json!({ "windowDays": 30, "unavailableSeconds": 12.5, "failovers": 2, "mttrSeconds": 6.5 });
+    let screen = explained(&with(fixtures::stuck(), &[("/status/availability", availability)]));
+    assert!(shown(&screen).contains("Without commits: 12.5 s in 30d, 2 failovers, mean time to recovery 6.5 s"));
+    let json = serde_json::to_value(&screen).unwrap();
+    for (pointer, value) in [
+        ("/shard", json!("m")),
+        ("/verdict/state", json!("Stuck")),
+        ("/observers/1/says", json!("commit: no answer within 1 s")),
+        ("/observers/2/counts", json!(false)),
+        ("/transition/to", json!("m-b")),
+        ("/doing", json!("failover to m-b, epoch 5")),
+        ("/whyNothing", json!([])),
+        ("/replicas/2/name", json!("m-c")),
+        ("/availability/mttrSeconds", json!(6.5)),
+        ("/wrong/0/condition", json!("Redundant")),
+    ] {
+        assert_eq!(json.pointer(pointer), Some(&value), "{pointer} in {json:#}");
+    }
+}

@@ -1,0 +1,219 @@
+//! Why the operator does not change a primary that is not well. Pure.
+//!
+//! The rules are those of `operator/docs/failover.md`; what only the operator knows (the breaker over the fleet, who could take over) is
+//! taken from what it said.
+
+use jiff::{SignedDuration, Timestamp};
+use understudy_api::v1alpha1::VerdictState;
+
+use super::time::{point, seconds_since, span};
+use crate::objects::{Event, Shard};
+
+/// Reasons of events that say why something is not done.
+const WITHHOLDING: [&str; 8] = [
+    "FailoverWithheld",
+    "BreakerOpen",
+    "NoCandidate",
+    "RetentionExceeded",
+    "ObserverSuspect",
+    "LastCopyKept",
+    "BootstrapHeld",
+    "SwitchoverRefused",
+];
+/// Causes that are a judgement and no fact: the cooldown and the breaker hold them back.
+const SOFT: [&str; 1] = ["Deadlocked"];
+/// An event of before the verdict began may be its beginning all the same.
+const BEFORE: SignedDuration = SignedDuration::from_secs(10);
+
+/// Each reason, the most binding first. None when the primary is well, or is being changed.
+pub fn reasons(shard: &Shard, datastore_paused: bool, events: &[Event], now: Timestamp) -> Vec<String> {
+    let name = &shard.name;
+    if !shard.has_status {
+        return vec![format!(
+            "no operator has looked at {name} yet: `kubectl get pods -A -l app.kubernetes.io/name=understudy` shows whether one runs"
+        )];
+    }
+    let mut reasons = Vec::new();
+    match (datastore_paused, &shard.datastore) {
+        (true, Some(datastore)) => reasons.push(format!(
+            "spec.paused of the Datastore {datastore} stops every action: `kubectl understudy resume datastore/{datastore}`"
+        )),
+        _ if shard.paused => {
+            reasons.push(format!("spec.paused stops every action: `kubectl understudy resume {name}`"));
+        }
+        _ => {}
+    }
+    if shard.is_current == Some(false) {
+        reasons.push("the operator has not looked at the latest change of the spec yet".into());
+    }
+    let state = shard.known_state();
+    if shard.transition.is_some() || state == Some(VerdictState::Healthy) {
+        return reasons;
+    }
+    reasons.extend(of_mode(shard, state));
+    reasons.extend(of_verdict(shard, state));
+    if is_dead(state) {
+        reasons.extend(of_cooldown(shard, now));
+        if shard.promotable == Some(0) {
+            reasons.push("no standby could take over now; `kubectl understudy status` shows what each lacks".into());
+        }
+    }
+    reasons.extend(said(shard, events, now));
+    reasons
+}
+
+fn is_dead(state: Option<VerdictState>) -> bool {
+    matches!(state, Some(VerdictState::Stuck | VerdictState::Gone))
+}
+
+fn of_mode(shard: &Shard, state: Option<VerdictState>) -> Option<String> {
+    let name = &shard.name;
+    match shard.mode.as_deref() {
+        Some("Paused") => Some("spec.failover.mode is Paused: nobody changes the primary, requests included".into()),
+        Some("Manual") if is_dead(state) => {
+            Some(format!("spec.failover.mode is Manual: it waits for a person, `kubectl understudy failover {name}`"))
+        }
+        Some("Manual") => Some("spec.failover.mode is Manual: the primary is changed on request only".into()),
+        _ => None,
+    }
+}
+
+fn of_verdict(shard: &Shard, state: Option<VerdictState>) -> Option<String> {
+    Some(match state {
+        Some(VerdictState::Slow) => "commits succeed, though slowly: that is no reason for a failover".into(),
+        Some(VerdictState::Saturated) => {
+            "a server that is out of connections or waits for a lock is alive, and replacing it would not end that".into()
+        }
+        Some(VerdictState::Suspect) => {
+            "Suspect is not certain: the evidence must hold for longer, or be seen by one more observer elsewhere".into()
+        }
+        Some(VerdictState::ObserverPartition) => {
+            "others see the primary commit, so those who do not are the ones who are cut off".into()
+        }
+        Some(VerdictState::Unknown) => {
+            "there is no evidence at all, and without any nothing is done: see whether operator and managers reach each other".into()
+        }
+        Some(VerdictState::Healthy | VerdictState::Stuck | VerdictState::Gone) => return None,
+        None => format!("this program does not know the verdict {}: it is older than the operator", shard.state()),
+    })
+}
+
+fn of_cooldown(shard: &Shard, now: Timestamp) -> Option<String> {
+    let cause = shard.verdict.as_ref()?.cause.as_deref()?;
+    let last = shard.last_failover.as_ref()?.time?;
+    let until = last.checked_add(SignedDuration::from_secs(shard.cooldown?)).ok()?;
+    (SOFT.contains(&cause) && now < until).then(|| {
+        format!(
+            "the primary was changed {} ago: until {} (in {}) only hard evidence counts, and {cause} is a judgement",
+            span(seconds_since(last, now)),
+            point(until),
+            span(seconds_since(now, until)),
+        )
+    })
+}
+
+/// Whether an event of this reason says why something is not done.
+fn withholds(reason: &str) -> bool {
+    WITHHOLDING.contains(&reason) || reason.ends_with("Withheld")
+}
+
+/// What the operator said since the verdict holds, each reason once.
+fn said(shard: &Shard, events: &[Event], now: Timestamp) -> Vec<String> {
+    let since =
+        shard.verdict.as_ref().and_then(|verdict| verdict.since).and_then(|since| since.checked_sub(BEFORE).ok());
+    let is_of_now = |event: &&Event| since.is_none_or(|since| event.at.is_some_and(|at| at >= since));
+    let mut newest: Vec<&Event> = Vec::new();
+    for event in events.iter().filter(|event| withholds(&event.reason)).filter(is_of_now) {
+        match newest.iter_mut().find(|known| known.reason == event.reason) {
+            Some(known) if known.at < event.at => *known = event,
+            Some(_) => {}
+            None => newest.push(event),
+        }
+    }
+    let words = |event: &&Event| {
+        let ago = event.at.map(|at| format!(", {} ago", span(seconds_since(at, now)))).unwrap_or_default();
+        format!("{} (event {}{ago})", event.message, event.reason)
+    };
+    newest.iter().map(words).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::view::fixtures::{self, at};
+
+    #[test]
+    fn each_state_that_is_not_dead_says_why_it_is_left_alone() {
+        for state in ["Slow", "Saturated", "Suspect", "ObserverPartition", "Unknown", "Bewitched"] {
+            let shard = fixtures::with(fixtures::healthy(), &[("/status/verdict/state", state.into())]);
+            let reasons = reasons(&fixtures::shard(&shard), false, &[], at(0));
+            assert_eq!(reasons.len(), 1, "{state}: {reasons:?}");
+        }
+        let reasons = reasons(&fixtures::shard(&fixtures::healthy()), false, &[], at(0));
+        assert!(reasons.is_empty(), "{reasons:?}");
+    }
+
+    #[test]
+    fn a_spec_that_nobody_has_looked_at_is_told() {
+        let shard = fixtures::with(fixtures::healthy(), &[("/status/observedGeneration", 2.into())]);
+        let reasons = reasons(&fixtures::shard(&shard), false, &[], at(0));
+        assert_eq!(reasons, ["the operator has not looked at the latest change of the spec yet"]);
+    }
+
+    #[test]
+    fn the_cooldown_holds_back_a_judgement_and_no_fact_and_only_for_its_time() {
+        let of = |cause: &str, now: i64| {
+            let shard = fixtures::with(fixtures::withheld(), &[("/status/verdict/cause", cause.into())]);
+            reasons(&fixtures::shard(&shard), false, &[], at(now))
+        };
+        let held = of("Deadlocked", 0);
+        assert!(held.iter().any(|reason| reason.contains("only hard evidence counts")), "{held:?}");
+        assert!(
+            held.iter().any(|reason| reason.contains("changed 1m40s ago") && reason.contains("in 8m20s")),
+            "{held:?}"
+        );
+        for (cause, now) in [("Deadlocked", 501), ("VolumeStalled", 0)] {
+            let reasons = of(cause, now);
+            assert!(!reasons.iter().any(|reason| reason.contains("hard evidence")), "{cause} {now}: {reasons:?}");
+        }
+    }
+
+    #[test]
+    fn of_what_was_said_only_the_latest_of_each_reason_since_the_verdict_counts() {
+        let shard = fixtures::shard(&fixtures::withheld());
+        let event = |reason: &str, second: i64, message: &str| Event {
+            reason: reason.into(),
+            message: message.into(),
+            warning: true,
+            at: Some(at(second)),
+            count: 1,
+        };
+        let events = [
+            event("FailoverWithheld", -3_000, "of an earlier verdict"),
+            event("FailoverWithheld", -20, "first"),
+            event("FailoverWithheld", -5, "second"),
+            event("ReplicaJoined", -5, "no refusal"),
+            event("BreakerOpen", -9, "too many"),
+        ];
+        let said = said(&shard, &events, at(0));
+        assert_eq!(said, ["second (event FailoverWithheld, 5s ago)", "too many (event BreakerOpen, 9s ago)"]);
+    }
+
+    #[test]
+    fn every_event_that_withholds_something_is_one_of_the_operators() {
+        let page = include_str!("../../../docs/failover.md");
+        for reason in WITHHOLDING {
+            assert!(page.contains(&format!("`{reason}`")), "docs/failover.md names no event {reason}");
+        }
+    }
+
+    #[test]
+    fn a_cause_that_is_a_judgement_is_soft_in_the_table_of_signatures() {
+        let page = include_str!("../../../docs/failover.md");
+        for cause in SOFT {
+            assert!(page.contains(&format!("| {cause} | SOFT |")), "{cause}");
+        }
+        let soft = page.lines().filter(|line| line.contains("| SOFT |")).count();
+        assert_eq!(soft, SOFT.len(), "the table has other causes that are SOFT");
+    }
+}
