@@ -57,6 +57,9 @@ pub fn plan(s: &Snapshot) -> Decision {
 
 fn act(s: &Snapshot, a: &Assessment, d: &mut Draft) {
     failover::plan::plan(s, a, d);
+    if let Some(change) = &s.status.transition {
+        ledger::under_way(s, change, d);
+    }
     let office = s.status.primary.as_ref().filter(|_| s.status.transition.is_none());
     // With the primary in doubt, nothing is taken away.
     let sure = office.filter(|_| !a.verdict.is_dead());

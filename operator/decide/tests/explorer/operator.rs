@@ -215,6 +215,7 @@ impl Operator {
                     })
                     .collect(),
                 held_back: self.held_back.iter().filter(|(_, at)| now - **at < 2_000).map(|(s, _)| s.clone()).collect(),
+                ..Memory::default()
             },
         };
         let decision = plan(&snapshot);

@@ -245,6 +245,7 @@ fn record(job: &Job) -> Failover {
         },
         reason: update.cause.clone(),
         target: None,
+        drill: None,
         epoch: i64::try_from(update.epoch.0).ok(),
     };
     let mut failover = Failover::new(&update.name, spec);

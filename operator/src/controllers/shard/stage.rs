@@ -175,6 +175,7 @@ impl Stage {
         let objects = self.objects(shard, started);
         let snapshot = self.observe(&objects, started);
         let decision = plan(&snapshot);
+        self.memory.concluded(decision.assessment.verdict, started);
         self.shared.company.stand(&self.namespace, &self.name, Standing::of(&snapshot, &decision), started);
         if !self.context.leading.is_leading() {
             return Again::After(TICK);
@@ -311,7 +312,7 @@ impl Stage {
             memory,
         };
         let mut snapshot = snapshot(objects, beside(Default::default()), now, Timestamp::now());
-        self.memory.note(&snapshot.status, now);
+        self.memory.note(&snapshot.status, &snapshot.reports, now);
         snapshot.memory = self.memory.facts(&self.shared.pulse, reprobed.as_ref(), now);
         snapshot.memory.held_back = self.refusals.held_back(now);
         snapshot
