@@ -1,10 +1,11 @@
-//! Failover objects as the record of what happened, and requests that no shard answers ([`requests`]). [`merge`] and [`waiting`] are
-//! pure; the registrar writes. I/O.
+//! Failover objects as the record of what happened, how many of them are kept ([`history`]), and requests that no shard answers
+//! ([`requests`]). [`merge`] and [`waiting`] are pure; the registrar writes. I/O.
 //!
 //! A stage says what a record should hold and never waits for it to be written. What cannot be written now is tried again;
 //! what is there already is never changed, so two operators complete each other's records. However many shards change at once, each record
 //! is written with all of its steps.
 
+mod history;
 mod merge;
 mod requests;
 #[cfg(test)]
@@ -161,7 +162,7 @@ impl Writer {
                     // Measurements may still come in after the end.
                     if let Some(ended) = closed.filter(|_| !was_closed) {
                         self.context.metrics.shards.ended(namespace, &last.shard.name_any(), ended);
-                        self.prune(&last.shard).await;
+                        self.forget();
                     }
                     return Ok(());
                 }
@@ -201,23 +202,14 @@ impl Writer {
         }
     }
 
-    /// Keeps the newest closed records, and remembers none of a Shard that is gone.
-    async fn prune(&mut self, shard: &Shard) {
-        let namespace = shard.namespace().unwrap_or_default();
-        let name = shard.name_any();
-        let closed = |failover: &Failover| failover.status.as_ref().is_some_and(|s| s.phase == FailoverPhase::Closed);
-        let mut old = self.context.caches.failovers.within(&namespace);
-        old.retain(|failover| failover.spec.shard == name && closed(failover));
-        old.sort_by_key(|failover| std::cmp::Reverse(failover.creation_timestamp().map(|time| time.0)));
-        let shards = &self.context.caches.shards;
-        self.known.retain(|(namespace, _), failover| shards.is_there(namespace, &failover.spec.shard));
-        let keep = usize::try_from(shard.spec.failover.history_limit).unwrap_or(20);
-        for failover in old.into_iter().skip(keep) {
-            self.known.remove(&(namespace.clone(), failover.name_any()));
-            if let Err(error) = self.context.applier.delete(&*failover, None).await {
-                tracing::warn!(record = failover.name_any(), error = %chain(&error), "old record not deleted");
-            }
-        }
+    /// Remembers none of a Shard that is gone, and none that has ended and is gone itself.
+    fn forget(&mut self) {
+        let caches = &self.context.caches;
+        self.known.retain(|(namespace, name), failover| {
+            let is_open = ended(failover).is_none();
+            caches.shards.is_there(namespace, &failover.spec.shard)
+                && (is_open || caches.failovers.is_there(namespace, name))
+        });
     }
 }
 
