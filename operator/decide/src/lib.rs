@@ -6,8 +6,10 @@
 //!
 //! - [`failover`]: who is primary
 //! - [`topology`]: which replicas there should be; [`placement`]: where; [`pace`]: how soon; [`space`]: when their volumes fill up
+//! - [`availability`]: how long no writes were taken, from records
 //! - [`decision`]: steps, events and what the status shows
 
+pub mod availability;
 pub mod decision;
 pub mod failover;
 mod following;

@@ -12,6 +12,7 @@ use understudy_api::v1alpha1::FailoverPhase;
 use super::is_leftover;
 use crate::apply::ApplyError;
 use crate::context::Context;
+use crate::controllers::availability::{epoch_of, ledger};
 
 /// Seconds for which a record is kept whatever the limit is: one that is not there is made again for as long, and what was measured may
 /// come in late.
@@ -25,14 +26,23 @@ pub async fn keep(failover: &Failover, context: &Context) -> Result<(), ApplyErr
     let mut records = context.caches.failovers.within(&namespace);
     records.retain(|record| record.spec.shard == failover.spec.shard && !is_leftover(record, &shard));
     let limit = usize::try_from(shard.spec.failover.history_limit).unwrap_or(usize::MAX);
-    for record in beyond(&records, limit, Timestamp::now()) {
+    let told = shard.status.as_ref().and_then(|status| status.availability_ledger.as_ref());
+    let ledger = told.map(ledger).unwrap_or_default();
+    let is_counted = |record: &Failover| epoch_of(record).is_none_or(|epoch| ledger.has(epoch));
+    for record in beyond(&records, limit, is_counted, Timestamp::now()) {
         context.applier.delete::<Failover>(record, None).await?;
     }
     Ok(())
 }
 
-/// The closed records beyond the newest `limit`, oldest first; never an open one, nor the last of a drill.
-pub fn beyond<F: Deref<Target = Failover>>(records: &[F], limit: usize, now: Timestamp) -> Vec<&F> {
+/// The closed records beyond the newest `limit`, oldest first; never an open one, nor the last of a drill, nor one that the availability of
+/// the shard does not hold yet.
+pub fn beyond<F: Deref<Target = Failover>>(
+    records: &[F],
+    limit: usize,
+    is_counted: impl Fn(&Failover) -> bool,
+    now: Timestamp,
+) -> Vec<&F> {
     let closed = records.iter().filter_map(|record| Some((ended(record)?, record)));
     let mut closed: Vec<_> = closed.filter(|(_, record)| record.metadata.deletion_timestamp.is_none()).collect();
     closed.sort_by_cached_key(|(ended, record)| Reverse((*ended, record.name_any())));
@@ -41,7 +51,7 @@ pub fn beyond<F: Deref<Target = Failover>>(records: &[F], limit: usize, now: Tim
     for (place, (ended, record)) in closed.into_iter().enumerate() {
         let is_last_of_drill = record.drill().is_some_and(|drill| drills.insert(drill.to_owned()));
         let is_settled = now.as_second().saturating_sub(ended.as_second()) >= SETTLED;
-        if place >= limit && is_settled && !is_last_of_drill {
+        if place >= limit && is_settled && !is_last_of_drill && is_counted(record) {
             beyond.push(record);
         }
     }
@@ -80,7 +90,10 @@ mod tests {
 
     fn deleted(records: &[Box<Failover>], limit: usize) -> Vec<String> {
         let now = Timestamp::from_second(END).unwrap();
-        beyond(records, limit, now).into_iter().map(|record| record.name_any()).collect()
+        beyond(records, limit, |record| record.name_any() != "not-counted", now)
+            .into_iter()
+            .map(|record| record.name_any())
+            .collect()
     }
 
     #[test]
@@ -92,12 +105,14 @@ mod tests {
     }
 
     #[test]
-    fn an_open_record_counts_for_nothing_and_a_young_one_stays() {
+    fn an_open_record_counts_for_nothing_and_one_that_is_young_or_not_counted_stays() {
         let mut open = closed("open", 9_000);
         open["status"]["phase"] = json!("Rebuilding");
         let mut leaving = closed("leaving", 8_000);
         leaving["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
-        let records = [open, leaving, closed("m-2", SETTLED - 1), closed("m-1", SETTLED), closed("m-3", 0)].map(record);
+        let not_counted = closed("not-counted", 7_000);
+        let (young, old, last) = (closed("m-2", SETTLED - 1), closed("m-1", SETTLED), closed("m-3", 0));
+        let records = [open, leaving, not_counted, young, old, last].map(record);
         assert_eq!(deleted(&records, 1), ["m-1"]);
     }
 
@@ -128,11 +143,13 @@ mod tests {
                     "mysql": { "image": "mysql:9" }, "storage": { "size": "1Gi" }, "paused": paused,
                     "failover": { "historyLimit": 1 },
                 },
+                "status": { "epoch": 9, "availabilityLedger": { "countedEpoch": 5 } },
             })
         };
         // The clock of the machine tells what is settled, so all of this is long ago.
         let long_ago = |name: &str, day: i64| {
             let mut record = closed(name, 0);
+            record["status"]["epoch"] = json!(5);
             record["status"]["finishedAt"] = json!(format!("2020-01-0{day}T00:00:00.000000Z"));
             record
         };

@@ -3,6 +3,7 @@
 //! Written on change only. Numbers that change with every commit are written along with the next real change, or when they
 //! are old; a shard at work costs no write a second.
 
+mod accounts;
 mod measures;
 mod replica;
 #[cfg(test)]
@@ -124,6 +125,8 @@ impl Reporter {
             promotable,
             lag,
             lag_seconds,
+            availability,
+            availability_ledger,
             conditions,
             ..
         } = next.clone();
@@ -137,6 +140,8 @@ impl Reporter {
         status.promotable = promotable;
         status.lag = lag;
         status.lag_seconds = lag_seconds;
+        status.availability = availability;
+        status.availability_ledger = availability_ledger;
         status.conditions = conditions;
         if let (Some(last), Some(measured)) = (&mut status.last_failover, &next.last_failover)
             && last.name == measured.name
@@ -152,10 +157,12 @@ impl Reporter {
         status.observed_generation = generation;
         let is_stale = self.worded.is_none_or(|at| s.now.duration_since(at) >= WORDS);
         let next = verdict(&status, s, d, is_stale);
-        if is_stale || next.message != status.verdict.and_then(|before| before.message) {
+        let before = status.verdict.replace(next);
+        let message = |verdict: &Option<Verdict>| verdict.as_ref().and_then(|verdict| verdict.message.clone());
+        if is_stale || message(&status.verdict) != message(&before) {
             self.worded = Some(s.now);
         }
-        status.verdict = Some(next);
+        accounts::show(&mut status, before.as_ref(), objects, s.now);
         status.doing.clone_from(&d.view.doing);
         status.replicas = objects.replicas.iter().filter_map(|of| replica::summary(of, s, d, objects)).collect();
         status.ready = Some(format!("{}/{}", d.view.ready, s.policy.replicas));
@@ -259,6 +266,8 @@ fn gist(status: &ShardStatus) -> ShardStatus {
     let mut gist = status.clone();
     gist.lag = None;
     gist.lag_seconds = None;
+    // While writes are not taken it grows all the time; the ledger changes when something is taken over.
+    gist.availability = None;
     for replica in &mut gist.replicas {
         replica.executed_gtid = None;
         replica.delay_seconds = None;
