@@ -53,6 +53,8 @@ pub struct Reporter {
     verdict: Option<(&'static str, Option<String>)>,
     worded: Option<Timestamp>,
     measures: ShardFacts,
+    /// How often each event was said, by its reason.
+    said: BTreeMap<&'static str, u32>,
     written: Option<Instant>,
     replica_written: HashMap<String, Instant>,
     gaps: BTreeMap<Epoch, Duration>,
@@ -75,7 +77,7 @@ impl Reporter {
             (name, replica::status(of, view, next.verdict.as_ref(), snapshot, objects))
         };
         self.replicas = objects.replicas.iter().map(status).collect();
-        self.measures = measures::of(&next, snapshot, decision, objects);
+        self.measures = measures::of(&next, snapshot, decision, objects, &self.said);
         self.next = Some(next);
     }
 
@@ -198,6 +200,7 @@ impl Reporter {
             self.verdict = Some(verdict);
         }
         for (reason, message) in self.noted.news(&d.notes, Instant::now()) {
+            *self.said.entry(reason.into()).or_default() += 1;
             events.say(shard, reason, message);
         }
         for obstacle in self.obstacles.news(&objects.obstacles) {
