@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use strum::{Display, EnumIter, IntoEnumIterator, IntoStaticStr};
+use strum::{Display, EnumIter, IntoStaticStr};
 use understudy_wire::Epoch;
 use understudy_wire::ReplicaName;
 use understudy_wire::evidence::{Millis, StoredOffset};
@@ -244,37 +244,36 @@ fn agreed(case: &Case<'_>, a: &Assessment) -> Option<Millis> {
 
 /// A cause in words, for a person who does not have the table of causes at hand; None for a word that no decision gives.
 pub fn in_words(cause: &str) -> Option<&'static str> {
-    let death = Cause::iter().find(|known| <&str>::from(*known) == cause);
-    death.map(of_death).or(match cause {
-        "Requested" => Some("a person, or a drill, asked for another primary"),
-        "NearMiss" => Some("the primary committed after an epoch was claimed for another"),
-        "StatusLost" => Some("the status was lost or put back: a manager knew a higher epoch than the primary's"),
-        "Condemned" => Some("the primary was condemned, and handed over"),
-        "PodLeaving" => Some("the pod of the primary was asked to stop, and it handed over"),
-        "CandidateFailed" => Some("the replica that was to take over did not, and the next one was taken"),
-        NOT_CONFIRMED => Some("the primary was to be confirmed under a new epoch and could not be reached"),
-        SWITCHOVER_ABORTED => Some("the planned change took too long, and the old primary was confirmed"),
-        _ => None,
+    Some(match cause {
+        "ProcessExited" => "mysqld of the primary ended; its manager does not start it again",
+        "DataLost" => "the volume of the primary held no data, or none that could be used",
+        "VolumeFailed" => "the volume of the primary answered writes with errors",
+        "VolumeFull" => "the volume of the primary was full, and commits failed",
+        "Restarted" => "mysqld of the primary was started again or fenced, and took no writes",
+        "PodStopped" => "the pod of the primary stopped, and its server served no more",
+        "Unreachable" => "nobody reached the primary or its manager: the pod or the node is gone",
+        "Stopped" => "mysqld of the primary was stopped: it accepted connections and did not answer",
+        "VolumeStalled" => "writes to the volume of the primary hung, so no commit came back",
+        "Deadlocked" => "the primary accepted work, its volume was well, and nothing moved",
+        "Unexplained" => "commits on the primary failed, and no known cause fitted",
+        "SlowVolume" => "the volume of the primary was slow, and that of a standby was not",
+        "VolumeFilling" => "the volume of the primary was nearly full, and that of a standby was not",
+        "Requested" => "a person, or a drill, asked for another primary",
+        "NearMiss" => "the primary committed after an epoch was claimed for another",
+        "StatusLost" => "the status was lost or put back: a manager knew a higher epoch than the primary's",
+        "Condemned" => "the primary was condemned, and handed over",
+        "PodLeaving" => "the pod of the primary was asked to stop, and it handed over",
+        "CandidateFailed" => "the replica that was to take over did not, and the next one was taken",
+        NOT_CONFIRMED => "the primary was to be confirmed under a new epoch and could not be reached",
+        SWITCHOVER_ABORTED => "the planned change took too long, and the old primary was confirmed",
+        _ => return None,
     })
-}
-
-fn of_death(cause: Cause) -> &'static str {
-    match cause {
-        Cause::ProcessExited => "mysqld of the primary ended; its manager does not start it again",
-        Cause::DataLost => "the volume of the primary held no data, or none that could be used",
-        Cause::VolumeFailed => "the volume of the primary answered writes with errors",
-        Cause::Restarted => "mysqld of the primary was started again or fenced, and took no writes",
-        Cause::PodStopped => "the pod of the primary stopped, and its server served no more",
-        Cause::Unreachable => "nobody reached the primary or its manager: the pod or the node is gone",
-        Cause::Stopped => "mysqld of the primary was stopped: it accepted connections and did not answer",
-        Cause::VolumeStalled => "writes to the volume of the primary hung, so no commit came back",
-        Cause::Deadlocked => "the primary accepted work, its volume was well, and nothing moved",
-        Cause::Unexplained => "commits on the primary failed, and no known cause fitted",
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use strum::IntoEnumIterator;
+
     use super::*;
 
     #[test]

@@ -9,6 +9,7 @@ mod node_lost;
 mod operator_killed;
 mod primary_killed;
 mod prometheus_read_back;
+mod runbooks;
 mod scaling;
 mod second_view;
 mod standby_killed;
