@@ -144,6 +144,11 @@ impl Ledger {
 
     /// Time without writes that no record tells of: a primary that was dead and came back.
     pub fn outage(&mut self, from: Timestamp, until: Timestamp) {
+        self.pass(from, until);
+        self.forget(until);
+    }
+
+    fn pass(&mut self, from: Timestamp, until: Timestamp) {
         let (from, until) = (from.as_millisecond(), until.as_millisecond());
         for day in from.div_euclid(MILLIS_OF_DAY)..=until.div_euclid(MILLIS_OF_DAY) {
             let begin = from.max(day.saturating_mul(MILLIS_OF_DAY));
@@ -181,7 +186,7 @@ impl Ledger {
 
     fn add(&mut self, incident: &Incident, now: Timestamp) {
         let end = incident.end(now);
-        self.outage(incident.from, end);
+        self.pass(incident.from, end);
         let tally = self.days.entry(Day::of(incident.from)).or_default();
         match incident.sort {
             Sort::Failover => {

@@ -102,6 +102,8 @@ fn days_before_the_window_are_forgotten() {
     ledger.take_over(&[failover(5, day(WINDOW_DAYS + 1), 7), failover(6, day(WINDOW_DAYS), 5)], noon());
     assert_eq!(told(&summary(&ledger, &[])), (5, 1));
     assert!(ledger.has(Epoch(5)), "and not counted again");
+    ledger.outage(ago(day(WINDOW_DAYS + 5)), noon());
+    assert_eq!(i64::try_from(ledger.days.len()).unwrap(), WINDOW_DAYS + 1, "however long it lasted");
     for (born, expected) in [(0, 1), (day(1), 2), (day(500), WINDOW_DAYS + 1), (-day(1), 1)] {
         assert_eq!(observed_days(ago(born), noon()), expected, "{born} s ago");
     }

@@ -263,7 +263,7 @@ const ROWS: &[Row] = &[
             let of = told.facts.availability.iter();
             let kinds =
                 of.flat_map(|of| [("Failover", of.failovers), ("Switchover", of.switchovers), ("Drill", of.drills)]);
-            kinds.map(|(kind, count)| (vec![("kind", kind)], count.into())).collect()
+            kinds.map(|(kind, count)| (vec![("kind", kind)], f64::from(count))).collect()
         },
     },
     Row {

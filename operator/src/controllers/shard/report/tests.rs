@@ -284,3 +284,23 @@ fn a_primary_that_was_dead_and_came_back_without_a_record_counts_once() {
         }
     }
 }
+
+#[test]
+fn the_newest_word_on_the_primary_of_each_kind_of_observer_is_measured() {
+    let now = Instant::now() + Duration::from_secs(600);
+    let objects = objects(["m-a", "m-b", "m-c"].map(|name| replica(name, json!({}), json!({}))).into());
+    let says = |name: &str, subject: &str, ago: u64| {
+        let report: Report = serde_json::from_value(json!({
+            "observer": { "kind": "manager", "replica": name }, "seq": 1, "ownGap": 260, "interval": 250,
+            "evidence": [{ "subject": subject, "probe": {} }],
+        }))
+        .unwrap();
+        (name.to_owned(), Heard { report: Arc::new(report), at: now - Duration::from_millis(ago) })
+    };
+    let mut reporter = Reporter::default();
+    let said = vec![says("m-a", "m-a", 300), says("m-b", "m-a", 700), says("m-c", "m-b", 100)];
+    pass(&mut reporter, &objects, said, now, Timestamp::UNIX_EPOCH);
+    let measures = reporter.measures();
+    assert_eq!(measures.evidence, [("manager", 0.3), ("peer", 0.7)].into(), "what is said of others is not counted");
+    assert_eq!((measures.near_misses, measures.refusals["NoCandidate"]), (0, 0));
+}
