@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_refusal_is_counted_by_the_name_of_its_event_and_what_is_none_is_not() {
-        let said = [("NoCandidate", 2), ("ReplicaJoined", 5), ("SwitchoverRefused", 1)].into();
+        let said = BTreeMap::from([("NoCandidate", 2), ("ReplicaJoined", 5), ("SwitchoverRefused", 1)]);
         let counted = refusals(&said);
         assert_eq!((counted["NoCandidate"], counted["SwitchoverRefused"], counted["BreakerOpen"]), (2, 1, 0));
         assert!(!counted.contains_key("ReplicaJoined"), "{counted:?}");

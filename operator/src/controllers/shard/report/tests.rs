@@ -301,6 +301,7 @@ fn the_newest_word_on_the_primary_of_each_kind_of_observer_is_measured() {
     let said = vec![says("m-a", "m-a", 300), says("m-b", "m-a", 700), says("m-c", "m-b", 100)];
     pass(&mut reporter, &objects, said, now, Timestamp::UNIX_EPOCH);
     let measures = reporter.measures();
-    assert_eq!(measures.evidence, [("manager", 0.3), ("peer", 0.7)].into(), "what is said of others is not counted");
+    let expected = BTreeMap::from([("manager", 0.3), ("peer", 0.7)]);
+    assert_eq!(measures.evidence, expected, "what is said of others is not counted");
     assert_eq!((measures.near_misses, measures.refusals["NoCandidate"]), (0, 0));
 }
