@@ -34,6 +34,15 @@ pub struct Outcome {
     pub outcome: &'static str,
 }
 
+/// A step of the timeline of a change of primary.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OfStage {
+    /// `Failover`, `Switchover` or `Drill`.
+    pub kind: &'static str,
+    /// The step, as the record has it.
+    pub stage: &'static str,
+}
+
 /// A request to the API server that writes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Write {
@@ -56,6 +65,12 @@ pub struct Metrics {
     pub malformed: Family<OfKind, Counter>,
     /// 1 while this instance acts.
     pub leading: Gauge,
+    /// Seconds from the first step of a change of primary to each of its steps, once it is over.
+    pub failover_stages: Family<OfStage, Histogram>,
+    /// Write gaps, seconds.
+    pub write_gaps: Family<OfKind, Histogram>,
+    /// Seconds from the loss of a primary until the shard had all its copies again.
+    pub rebuilds: Histogram,
     /// What is told of each shard.
     pub shards: Shards,
     /// What is told of each Datastore.
@@ -77,6 +92,20 @@ impl Default for Metrics {
         registry.register("api_writes", "Writing requests to the API server", metrics.2.clone());
         registry.register("malformed_objects", "Versions of objects that did not parse", metrics.3.clone());
         registry.register("leading", "1 while this instance acts", metrics.4.clone());
+        let changes = (
+            Family::<OfStage, Histogram>::new_with_constructor(|| Histogram::new(exponential_buckets(0.05, 2.0, 16))),
+            Family::<OfKind, Histogram>::new_with_constructor(|| Histogram::new(exponential_buckets(0.05, 2.0, 14))),
+            Histogram::new(exponential_buckets(1.0, 2.0, 15)),
+        );
+        let stages = "Time from the first step of a change of primary to each of its steps";
+        registry.register("failover_stage_seconds", stages, changes.0.clone());
+        registry.register(
+            "failover_write_gap_seconds",
+            "Time without a commit at a change of primary",
+            changes.1.clone(),
+        );
+        let rebuilds = "Time from the loss of a primary until the shard had all its copies again";
+        registry.register("rebuild_seconds", rebuilds, changes.2.clone());
         let shards = Shards::default();
         let datastores = Datastores::default();
         let leading = &metrics.4;
@@ -91,6 +120,9 @@ impl Default for Metrics {
             writes: metrics.2,
             malformed: metrics.3,
             leading: metrics.4,
+            failover_stages: changes.0,
+            write_gaps: changes.1,
+            rebuilds: changes.2,
             shards,
             datastores,
         }

@@ -1,16 +1,18 @@
 //! Records of changes that are over: what happened since, and when redundancy is back. Pure.
 
-use understudy_wire::evidence::Millis;
-use understudy_wire::{Observer, ReplicaName};
+use understudy_wire::evidence::{Millis, StoredOffset};
+use understudy_wire::{Epoch, Observer, ReplicaName};
 
-use crate::decision::{Draft, Reason};
+use crate::decision::{Draft, OrderKind, Reason};
 use crate::failover::assess::Assessment;
 use crate::failover::record::{Entry, Milestone, Outcome, Phase, RecordUpdate};
-use crate::failover::snapshot::{Kind, LastChange, Record, Snapshot};
+use crate::failover::snapshot::{Kind, LastChange, OrderOutcome, Record, Snapshot, Transition};
+use crate::failover::transition::tell;
 use crate::following::replicates;
 use crate::topology::is_redundant;
 
-/// Seconds for which a record stays open for the first commit after a change. A busy consumer takes one or two.
+/// Seconds for which a record stays open for the consumers' first commit after a change, and for them to catch up. A busy consumer takes
+/// one or two.
 const COMMIT_PATIENCE: i64 = 30;
 /// What a record says that was never begun. It does not take the place of anything that was said.
 const UNTOLD: &str = "why it was decided is not known: the operator that did ended before it could say so";
@@ -23,7 +25,7 @@ pub(crate) fn close(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut
         let redundant = is_redundant(s, primary)
             && a.verdict.commits()
             && old_is_settled(s, record, primary)
-            && commit_is_seen(s, record, &update);
+            && consumers_are_seen(s, primary, record, &update);
         if redundant {
             update.entries.push(Entry::now(Milestone::Redundant, record.epoch));
             update.phase = Phase::Closed;
@@ -33,6 +35,25 @@ pub(crate) fn close(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut
             d.records.push(update);
         }
     }
+}
+
+/// The old primary of a failover answers the fence when it can, and nothing waits for it: its answer is written down when it comes.
+pub(crate) fn under_way(s: &Snapshot, t: &Transition, d: &mut Draft) {
+    let old = t.from.as_ref().filter(|_| t.kind == Kind::Failover);
+    if let Some(fenced) = old.and_then(|old| fenced(s, old, t.epoch)) {
+        tell(t, Phase::Fencing, vec![fenced], d);
+    }
+}
+
+/// That a primary that was failed over is known to take no writes.
+fn fenced(s: &Snapshot, old: &ReplicaName, epoch: Epoch) -> Option<Entry> {
+    let answer = s.order(old, OrderKind::Fence, epoch)?;
+    let said = match &answer.outcome {
+        OrderOutcome::Done(Some(last)) => format!("{old} refuses writes and has executed {last}"),
+        OrderOutcome::Done(None) => format!("the server of {old} was ended"),
+        OrderOutcome::InFlight | OrderOutcome::Failed(_) => return None,
+    };
+    Some(Entry::now(Milestone::Fenced, epoch).saying(said))
 }
 
 /// What was published of the change that a record is of, if that was the last one.
@@ -80,6 +101,15 @@ fn milestones(s: &Snapshot, primary: &ReplicaName, record: &Record, update: &mut
     {
         update.entries.push(Entry::ago(Milestone::FirstCommit, epoch, ago));
     }
+    if !has(Milestone::Fenced)
+        && update.kind == Kind::Failover
+        && let Some(fenced) = update.from.as_ref().and_then(|old| fenced(s, old, epoch))
+    {
+        update.entries.push(fenced);
+    }
+    if !has(Milestone::ConsumersCaughtUp) && caught_up(s, primary) == Some(true) {
+        update.entries.push(Entry::now(Milestone::ConsumersCaughtUp, epoch));
+    }
     if !has(Milestone::Following) && everybody_follows(s, primary) {
         update.entries.push(Entry::now(Milestone::Following, epoch));
     }
@@ -104,14 +134,46 @@ pub(crate) fn consumers_speak(s: &Snapshot) -> bool {
     s.reports.iter().any(|received| matches!(received.report.observer, Observer::Consumer { .. }))
 }
 
-/// Whether the first commit of a consumer is in the record, or is not to be waited for: there is no consumer that speaks, or
+/// Whether the consumers have stored on this primary all that the topic held when it took office; None when nobody tells of the topic.
+fn caught_up(s: &Snapshot, primary: &ReplicaName) -> Option<bool> {
+    if s.memory.ends.is_empty() {
+        return None;
+    }
+    let read = s.own_report(primary).and_then(|(server, _)| server.offsets.as_ref());
+    let stored: &[StoredOffset] = read.map_or(&[], |read| &read.value);
+    let has = |((topic, partition), end): (&(String, i32), &i64)| {
+        let needed = needed(s, topic, *partition, *end);
+        let its = |row: &&StoredOffset| {
+            row.topic == *topic && row.partition == *partition && s.consumers.contains(&row.consumer)
+        };
+        let mut rows = stored.iter().filter(its).peekable();
+        needed <= 0 || (rows.peek().is_some() && rows.all(|row| row.next_offset >= needed))
+    };
+    Some(s.memory.ends.iter().all(has))
+}
+
+/// The offset up to which a partition that ended here feeds this shard; zero when it does not.
+fn needed(s: &Snapshot, topic: &str, partition: i32, end: i64) -> i64 {
+    match s.feeds.get(&(topic.to_owned(), partition)) {
+        None => end,
+        Some(spans) => {
+            let reached =
+                spans.iter().filter(|span| span.from < end).map(|span| span.until.map_or(end, |u| u.min(end)));
+            reached.max().unwrap_or(0)
+        }
+    }
+}
+
+/// Whether what consumers do after the change is in the record, or is not to be waited for: there is no consumer that speaks, or
 /// it does not commit for long, as when it is paused.
-fn commit_is_seen(s: &Snapshot, record: &Record, update: &RecordUpdate) -> bool {
-    let is_first = |entry: &Entry| entry.step == Milestone::FirstCommit;
-    let is_there = record.steps.contains(&Milestone::FirstCommit.to_string()) || update.entries.iter().any(is_first);
+fn consumers_are_seen(s: &Snapshot, primary: &ReplicaName, record: &Record, update: &RecordUpdate) -> bool {
+    let has = |step: Milestone| {
+        record.steps.contains(&step.to_string()) || update.entries.iter().any(|entry| entry.step == step)
+    };
+    let is_current = has(Milestone::ConsumersCaughtUp) || caught_up(s, primary).is_none();
     let published = s.status.last_change.as_ref().and_then(|change| change.at);
     let long_ago = published.is_none_or(|at| s.now.as_second().saturating_sub(at.as_second()) >= COMMIT_PATIENCE);
-    is_there || !consumers_speak(s) || long_ago
+    (has(Milestone::FirstCommit) && is_current) || !consumers_speak(s) || long_ago
 }
 
 /// Whether every standby that works replicates from this primary.

@@ -6,8 +6,10 @@
 //!
 //! - [`failover`]: who is primary
 //! - [`topology`]: which replicas there should be; `sick_standby`: who is of no use; [`placement`]: where; [`pace`]: how soon; [`space`]: when their volumes fill up
+//! - [`availability`]: how long no writes were taken, from records
 //! - [`decision`]: steps, events and what the status shows
 
+pub mod availability;
 pub mod decision;
 pub mod failover;
 mod following;
@@ -58,6 +60,9 @@ pub fn plan(s: &Snapshot) -> Decision {
 
 fn act(s: &Snapshot, a: &Assessment, d: &mut Draft) {
     failover::plan::plan(s, a, d);
+    if let Some(change) = &s.status.transition {
+        ledger::under_way(s, change, d);
+    }
     let office = s.status.primary.as_ref().filter(|_| s.status.transition.is_none());
     // With the primary in doubt, nothing is taken away.
     let sure = office.filter(|_| !a.verdict.is_dead());

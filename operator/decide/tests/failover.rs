@@ -466,7 +466,16 @@ fn the_claim_begins_the_record() {
         ("m-5", RecordPhase::Claimed, Some("ProcessExited"))
     );
     let steps: Vec<_> = record.entries.iter().map(|entry| (entry.step, entry.ago)).collect();
-    assert_eq!(steps, [(Milestone::FirstSign, 450), (Milestone::Decided, 0), (Milestone::Claimed, 0)]);
+    assert_eq!(
+        steps,
+        [
+            (Milestone::FirstSign, 450),
+            (Milestone::Suspected, 0),
+            (Milestone::Quorum, 420),
+            (Milestone::Decided, 0),
+            (Milestone::Claimed, 0),
+        ]
+    );
     let grounds = record.grounds.as_ref().expect("what was known");
     assert_eq!((grounds.votes.len(), grounds.ranking.fit.len(), grounds.offsets_before.len()), (4, 2, 1));
 }
@@ -490,7 +499,7 @@ fn the_record_tells_how_old_each_word_was_and_where_each_replica_is() {
     assert_eq!(grounds.own_age, 340);
     let abstained: Vec<_> = grounds.abstained.iter().map(|ballot| (ballot.observer.as_str(), ballot.age)).collect();
     assert_eq!(abstained, [("peer m-c", 5_000), ("consumer store-m-0", 70)]);
-    let zones: Vec<_> = grounds.zones.iter().map(|(name, zone)| (name.as_str(), zone.as_str())).collect();
-    assert_eq!(zones, [("m-a", "zone-1"), ("m-b", "zone-2"), ("m-c", "zone-3")]);
+    let zones: Vec<_> = grounds.standings.iter().map(|(name, stood)| (name.as_str(), stood.zone.as_deref())).collect();
+    assert_eq!(zones, [("m-a", Some("zone-1")), ("m-b", Some("zone-2")), ("m-c", Some("zone-3"))]);
     assert_eq!(grounds.ranking.unfit.len(), 1, "c, and the record says where it is");
 }

@@ -17,6 +17,7 @@ pub mod operators;
 pub mod prometheus;
 pub mod record;
 pub mod remote_read;
+pub mod runbook;
 pub mod see;
 pub mod sql;
 pub mod stage;

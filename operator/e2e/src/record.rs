@@ -4,7 +4,8 @@ use anyhow::{Context, Result, ensure};
 use understudy_api::v1alpha1::{EvidenceNote, Failover, FailoverKind, FailoverPhase, FailoverResult, FailoverStatus};
 
 /// What a complete record of a failover holds, whether or not it was planned: each step in its order.
-const UNPLANNED: [&str; 7] = ["Decided", "Claimed", "Reprobed", "Promoted", "Routed", "Condemned", "Redundant"];
+const UNPLANNED: [&str; 8] =
+    ["Quorum", "Decided", "Claimed", "Reprobed", "Promoted", "Routed", "Condemned", "Redundant"];
 const PLANNED: [&str; 4] = ["Claimed", "Fenced", "Promoted", "Routed"];
 /// How the words of a server's own manager begin, and go on when it saw mysqld end; `understudy_decide::assess` has them.
 const SAYS: &str = "its manager says ";

@@ -1,5 +1,6 @@
 //! One module a kind. Each takes its part of the changes and does nothing while another instance leads.
 
+mod availability;
 pub mod consumer;
 pub mod datastore;
 pub mod failover;

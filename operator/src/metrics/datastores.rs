@@ -11,9 +11,10 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use understudy_api::Datastore;
+use understudy_api::v1alpha1::Availability;
 
 /// What is told of one Datastore.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct DatastoreFacts {
     /// Its namespace.
     pub namespace: String,
@@ -21,6 +22,8 @@ pub struct DatastoreFacts {
     pub name: String,
     /// The types of its conditions, and whether each holds; one that is Unknown is not among them.
     pub conditions: Vec<(String, bool)>,
+    /// That of its shards together, once one of them tells.
+    pub availability: Option<Availability>,
 }
 
 impl DatastoreFacts {
@@ -32,6 +35,7 @@ impl DatastoreFacts {
             namespace: datastore.namespace().unwrap_or_default(),
             name: datastore.name_any(),
             conditions: known.map(|condition| (condition.type_.clone(), condition.status == "True")).collect(),
+            availability: datastore.status.as_ref().and_then(|status| status.availability.clone()),
         }
     }
 }
@@ -59,6 +63,23 @@ impl Datastores {
     }
 }
 
+/// Name, help and value of what is told of its availability.
+type Number = (&'static str, &'static str, fn(&Availability) -> Option<f64>);
+
+const NUMBERS: &[Number] = &[
+    (
+        "datastore_unavailable_seconds",
+        "Time in which shards took no writes, all together, today and in the 30 days before",
+        |of| Some(of.unavailable_seconds),
+    ),
+    ("datastore_mtbf_seconds", "Mean time between failovers of any shard over these days; absent without one", |of| {
+        of.mtbf_seconds
+    }),
+    ("datastore_mttr_seconds", "Mean time without writes of a failover over these days; absent without one", |of| {
+        of.mttr_seconds
+    }),
+];
+
 /// Tells of the Datastores while this instance leads.
 #[derive(Debug)]
 pub(super) struct Telling {
@@ -73,7 +94,8 @@ impl Collector for Telling {
         }
         let help = "1 for each condition that is True, 0 for each that is False; absent while Unknown";
         let mut metric = encoder.encode_descriptor("datastore_condition", help, None, MetricType::Gauge)?;
-        for facts in self.datastores.all() {
+        let all = self.datastores.all();
+        for facts in &all {
             for (condition, holds) in &facts.conditions {
                 let labels = [
                     ("namespace", facts.namespace.as_str()),
@@ -82,6 +104,14 @@ impl Collector for Telling {
                 ];
                 let series = metric.encode_family(&labels)?;
                 ConstGauge::new(f64::from(u8::from(*holds))).encode(series)?;
+            }
+        }
+        for (name, help, of) in NUMBERS {
+            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for facts in &all {
+                let Some(number) = facts.availability.as_ref().and_then(of) else { continue };
+                let labels = [("namespace", facts.namespace.as_str()), ("datastore", facts.name.as_str())];
+                ConstGauge::new(number).encode(metric.encode_family(&labels)?)?;
             }
         }
         Ok(())

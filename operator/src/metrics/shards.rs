@@ -12,7 +12,9 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use strum::IntoEnumIterator;
-use understudy_api::v1alpha1::{FailoverKind, FailoverMode, FailoverResult, TransitionKind, VerdictState};
+use understudy_api::v1alpha1::{
+    Availability, FailoverKind, FailoverMode, FailoverResult, TransitionKind, VerdictState,
+};
 
 /// What is told of one shard; `None` is not known.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -51,15 +53,32 @@ pub struct ShardFacts {
     pub last_change: Option<(TransitionKind, i64)>,
     /// Its write gap, seconds.
     pub last_gap: Option<f64>,
+    /// How old the newest word on the primary is of each kind of observer that is heard, seconds.
+    pub evidence: BTreeMap<&'static str, f64>,
+    /// How often this stage found a primary alive after it had claimed an epoch for another.
+    pub near_misses: u32,
+    /// How often this stage began not to act, by reason.
+    pub refusals: BTreeMap<&'static str, u32>,
+    /// The last 30 days.
+    pub availability: Option<Availability>,
 }
 
 /// A change of primary that ended, or was refused.
-type Ended = (FailoverKind, FailoverResult);
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// What kind of change.
+    pub kind: FailoverKind,
+    /// How it ended.
+    pub result: FailoverResult,
+    /// Why it was begun; empty when it was not.
+    pub cause: String,
+}
 
 #[derive(Debug, Default)]
 struct Told {
     facts: ShardFacts,
     ended: BTreeMap<(&'static str, &'static str), u32>,
+    causes: BTreeMap<(&'static str, &'static str, String), u32>,
 }
 
 /// All shards that this instance has looked after.
@@ -77,9 +96,11 @@ impl Shards {
     }
 
     /// A change of primary has ended. One of a shard that is not told of is not counted.
-    pub fn ended(&self, namespace: &str, shard: &str, (kind, result): Ended) {
+    pub fn ended(&self, namespace: &str, shard: &str, ended: Ended) {
+        let Ended { kind, result, cause } = ended;
         if let Some(told) = self.all().get_mut(&(namespace.to_owned(), shard.to_owned())) {
             *told.ended.entry((kind.into(), result.into())).or_default() += 1;
+            *told.causes.entry((kind.into(), result.into(), cause)).or_default() += 1;
         }
     }
 
@@ -90,22 +111,22 @@ impl Shards {
 }
 
 /// Labels beside those of the shard, and a value.
-type Series = (Vec<(&'static str, &'static str)>, f64);
+type Series<'a> = (Vec<(&'static str, &'a str)>, f64);
 
 struct Row {
     name: &'static str,
     help: &'static str,
     kind: MetricType,
-    of: fn(&Told) -> Vec<Series>,
+    of: fn(&Told) -> Vec<Series<'_>>,
 }
 
 /// One value without further labels, when it is known.
-fn one(value: Option<impl Into<f64>>) -> Vec<Series> {
+fn one(value: Option<impl Into<f64>>) -> Vec<Series<'static>> {
     value.map(|value| (Vec::new(), value.into())).into_iter().collect()
 }
 
 /// One series for each value that a label can have: 1 for the one that holds.
-fn set(label: &'static str, all: impl Iterator<Item = (&'static str, bool)>) -> Vec<Series> {
+fn set(label: &'static str, all: impl Iterator<Item = (&'static str, bool)>) -> Vec<Series<'static>> {
     all.map(|(value, holds)| (vec![(label, value)], f64::from(u8::from(holds)))).collect()
 }
 
@@ -114,8 +135,13 @@ fn number(number: i64) -> f64 {
     number as f64
 }
 
-fn count(count: usize) -> Vec<Series> {
+fn count(count: usize) -> Vec<Series<'static>> {
     one(u32::try_from(count).ok())
+}
+
+/// One series for each value of a label that something is known of.
+fn each(label: &'static str, all: &BTreeMap<&'static str, impl Into<f64> + Copy>) -> Vec<Series<'static>> {
+    all.iter().map(|(value, number)| (vec![(label, *value)], (*number).into())).collect()
 }
 
 const ROWS: &[Row] = &[
@@ -216,6 +242,64 @@ const ROWS: &[Row] = &[
         help: "Time without a commit at that change; absent when it was not seen",
         kind: MetricType::Gauge,
         of: |told| one(told.facts.last_gap),
+    },
+    Row {
+        name: "shard_evidence_age_seconds",
+        help: "How old the newest word on the primary is, by kind of observer; absent of one that is not heard",
+        kind: MetricType::Gauge,
+        of: |told| each("observer", &told.facts.evidence),
+    },
+    Row {
+        name: "shard_unavailable_seconds",
+        help: "Time in which no writes were taken, today and in the 30 days before",
+        kind: MetricType::Gauge,
+        of: |told| one(told.facts.availability.as_ref().map(|of| of.unavailable_seconds)),
+    },
+    Row {
+        name: "shard_changes",
+        help: "Changes of primary today and in the 30 days before, by kind",
+        kind: MetricType::Gauge,
+        of: |told| {
+            let of = told.facts.availability.iter();
+            let kinds =
+                of.flat_map(|of| [("Failover", of.failovers), ("Switchover", of.switchovers), ("Drill", of.drills)]);
+            kinds.map(|(kind, count)| (vec![("kind", kind)], f64::from(count))).collect()
+        },
+    },
+    Row {
+        name: "shard_mtbf_seconds",
+        help: "Mean time between failovers over these days; absent without one",
+        kind: MetricType::Gauge,
+        of: |told| one(told.facts.availability.as_ref().and_then(|of| of.mtbf_seconds)),
+    },
+    Row {
+        name: "shard_mttr_seconds",
+        help: "Mean time without writes of a failover over these days; absent without one",
+        kind: MetricType::Gauge,
+        of: |told| one(told.facts.availability.as_ref().and_then(|of| of.mttr_seconds)),
+    },
+    Row {
+        name: "shard_near_misses",
+        help: "How often the primary turned out to live after an epoch was claimed for another",
+        kind: MetricType::Counter,
+        of: |told| one(Some(told.facts.near_misses)),
+    },
+    Row {
+        name: "shard_refusals",
+        help: "How often the operator began not to act, by reason, as the event of the same name gives it",
+        kind: MetricType::Counter,
+        of: |told| each("reason", &told.facts.refusals),
+    },
+    Row {
+        name: "shard_failover_causes",
+        help: "The same changes by cause as well",
+        kind: MetricType::Counter,
+        of: |told| {
+            let series = told.causes.iter().map(|((kind, result, cause), count)| {
+                (vec![("kind", *kind), ("result", *result), ("cause", cause.as_str())], f64::from(*count))
+            });
+            series.collect()
+        },
     },
     Row {
         name: "shard_failovers",

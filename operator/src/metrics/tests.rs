@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 use understudy_api::Datastore;
-use understudy_api::v1alpha1::{FailoverKind, FailoverMode, FailoverResult, TransitionKind, VerdictState};
+use understudy_api::v1alpha1::{
+    Availability, FailoverKind, FailoverMode, FailoverResult, TransitionKind, VerdictState,
+};
 
 use super::datastores::DatastoreFacts;
-use super::shards::ShardFacts;
+use super::shards::{Ended, ShardFacts};
 use super::*;
 
 const TABLE: &str = include_str!("../../docs/metrics.md");
@@ -36,6 +38,18 @@ fn facts() -> ShardFacts {
         withheld: [("NoCandidate", true), ("QuarantineFull", false)].into(),
         last_change: Some((TransitionKind::Failover, 1_700_000_000)),
         last_gap: Some(4.1),
+        evidence: [("peer", 0.25), ("consumer", 1.75)].into(),
+        near_misses: 2,
+        refusals: [("NoCandidate", 11), ("BreakerOpen", 0)].into(),
+        availability: Some(Availability {
+            window_days: 30,
+            unavailable_seconds: 61.5,
+            failovers: 14,
+            switchovers: 15,
+            drills: 16,
+            mtbf_seconds: Some(86_400.0),
+            mttr_seconds: Some(4.4),
+        }),
     }
 }
 
@@ -47,6 +61,8 @@ fn told() -> Metrics {
     metrics.reconcile_seconds.get_or_create(&OfKind { kind: "Shard" }).observe(0.1);
     metrics.writes.get_or_create(&Write { kind: "Pod".into(), verb: "create" }).inc();
     metrics.malformed.get_or_create(&OfKind { kind: "Shard" }).inc();
+    metrics.failover_stages.get_or_create(&OfStage { kind: "Failover", stage: "Claimed" }).observe(2.0);
+    metrics.write_gaps.get_or_create(&OfKind { kind: "Failover" }).observe(4.0);
     metrics.shards.tell("prod", "m-0", facts());
     metrics
 }
@@ -93,6 +109,14 @@ fn a_shard_is_told_of_with_its_labels_and_one_state_of_each_set() {
         ("shard_failover_mode", r#",mode="Automatic""#, "0.0"),
         ("shard_withheld", r#",reason="NoCandidate""#, "1.0"),
         ("shard_withheld", r#",reason="QuarantineFull""#, "0.0"),
+        ("shard_evidence_age_seconds", r#",observer="peer""#, "0.25"),
+        ("shard_evidence_age_seconds", r#",observer="consumer""#, "1.75"),
+        ("shard_changes", r#",kind="Failover""#, "14.0"),
+        ("shard_changes", r#",kind="Switchover""#, "15.0"),
+        ("shard_changes", r#",kind="Drill""#, "16.0"),
+        ("shard_near_misses_total", "", "2.0"),
+        ("shard_refusals_total", r#",reason="NoCandidate""#, "11.0"),
+        ("shard_refusals_total", r#",reason="BreakerOpen""#, "0.0"),
     ] {
         let wanted = format!("understudy_operator_{name}{SHARD}{more}}} {value}");
         assert_eq!(series(&metrics, &wanted), [wanted.as_str()], "{name}{more}");
@@ -116,6 +140,9 @@ fn each_number_of_a_shard_is_told_under_its_own_name() {
         ("shard_paused", "", "1.0"),
         ("shard_last_failover_timestamp_seconds", r#",kind="Failover""#, "1700000000.0"),
         ("shard_last_failover_write_gap_seconds", "", "4.1"),
+        ("shard_unavailable_seconds", "", "61.5"),
+        ("shard_mtbf_seconds", "", "86400.0"),
+        ("shard_mttr_seconds", "", "4.4"),
     ] {
         let told = series(&metrics, &format!("understudy_operator_{name}{{"));
         assert_eq!(told, [format!("understudy_operator_{name}{SHARD}{more}}} {value}")]);
@@ -137,7 +164,7 @@ fn a_datastore_is_told_of_by_the_conditions_that_are_known() {
         },
         "status": { "conditions": [
             condition("Ready", "True"), condition("TopicReady", "False"), condition("SecretsReady", "Unknown"),
-        ]},
+        ], "availability": { "windowDays": 30, "unavailableSeconds": 12.5, "failovers": 3, "switchovers": 1, "mttrSeconds": 4.0 } },
     }))
     .unwrap();
     let metrics = told();
@@ -148,6 +175,11 @@ fn a_datastore_is_told_of_by_the_conditions_that_are_known() {
     };
     let of_datastores = || series(&metrics, &format!("{name}{{"));
     assert_eq!(of_datastores(), [told("Ready", "1.0"), told("TopicReady", "0.0")]);
+    for (number, expected) in [("unavailable", Some("12.5")), ("mttr", Some("4.0")), ("mtbf", None)] {
+        let name = format!("understudy_operator_datastore_{number}_seconds");
+        let wanted = expected.map(|value| format!(r#"{name}{{namespace="prod",datastore="m"}} {value}"#));
+        assert_eq!(series(&metrics, &format!("{name}{{")), wanted.into_iter().collect::<Vec<_>>());
+    }
     metrics.leading.set(0);
     assert!(of_datastores().is_empty(), "another instance may lead");
 }
@@ -162,11 +194,16 @@ fn changes_of_primary_are_counted_from_nought() {
         series(&metrics, &start)[0].trim_start_matches(&start).to_owned()
     };
     assert_eq!(counted("Succeeded"), "0.0");
-    metrics.shards.ended("prod", "m-0", (FailoverKind::Failover, FailoverResult::Succeeded));
-    metrics.shards.ended("prod", "other", (FailoverKind::Failover, FailoverResult::Succeeded));
+    let ended =
+        Ended { kind: FailoverKind::Failover, result: FailoverResult::Succeeded, cause: "ProcessExited".to_owned() };
+    metrics.shards.ended("prod", "m-0", ended.clone());
+    metrics.shards.ended("prod", "other", ended);
     metrics.shards.tell("prod", "m-0", facts());
     assert_eq!((counted("Succeeded"), counted("Failed")), ("1.0".to_owned(), "0.0".to_owned()));
     assert!(series(&metrics, r#"understudy_operator_shard_failovers_total{namespace="prod",datastore="","#).is_empty());
+    let causes = series(&metrics, "understudy_operator_shard_failover_causes_total{");
+    let labels = format!(r#"{SHARD},kind="Failover",result="Succeeded",cause="ProcessExited"}} 1.0"#);
+    assert_eq!(causes, [format!("understudy_operator_shard_failover_causes_total{labels}")]);
 }
 
 #[test]

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::consumer::two;
 use super::{
-    BatchLimits, DeletionPolicy, FailoverPolicy, MysqlSpec, PodTemplate, Resources, SecretRef, StartAt, StorageSpec,
-    VerdictState,
+    Availability, BatchLimits, DeletionPolicy, FailoverPolicy, MysqlSpec, PodTemplate, Resources, SecretRef, StartAt,
+    StorageSpec, VerdictState,
 };
 
 /// What a person asks of a store.
@@ -305,6 +305,9 @@ pub struct DatastoreStatus {
     /// The same in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delay_seconds: Option<f64>,
+    /// How long its shards took no writes, and how often they failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub availability: Option<Availability>,
     /// The gateway's pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<WorkloadStatus>,

@@ -1,10 +1,12 @@
 //! Failover: the request for a change of primary, and the record of one.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, MicroTime};
-use kube::{CustomResource, KubeSchema};
+use kube::{CustomResource, KubeSchema, ResourceExt};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use strum::{AsRefStr, Display, IntoStaticStr};
+
+use crate::labels;
 
 /// A change of primary.
 #[derive(CustomResource, Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
@@ -51,9 +53,20 @@ pub struct FailoverSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub target: Option<String>,
+    /// The Drill that this rehearses for. Written by the operator; leave it out of a request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub drill: Option<String>,
     /// The epoch that this is the record of. Written by the operator; leave it out of a request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<i64>,
+}
+
+impl Failover {
+    /// The Drill that it was rehearsed for: by its spec, or by the label of a record that was there before anybody knew.
+    pub fn drill(&self) -> Option<&str> {
+        self.spec.drill.as_deref().or_else(|| self.labels().get(labels::DRILL).map(String::as_str))
+    }
 }
 
 /// What kind of change of primary.
@@ -86,7 +99,10 @@ pub struct FailoverStatus {
     /// What named the death of the old primary, or `Requested`; PascalCase.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
-    /// For a person.
+    /// The cause in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<String>,
+    /// For a person: what was seen, by whom.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     /// The old primary.
@@ -116,6 +132,9 @@ pub struct FailoverStatus {
     /// Observers that said it lives.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub vetoes: Vec<Vote>,
+    /// Observers whose word did not count, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub abstentions: Vec<Vote>,
     /// The facts at the moment of the decision.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub evidence: Vec<EvidenceNote>,
@@ -200,7 +219,10 @@ pub enum FailoverResult {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TimelineEntry {
-    /// The step: FirstSign, Decided, Claimed, Reprobed, Fenced, CaughtUp, Promoted, Routed, FirstCommit, Following, Condemned or Redundant.
+    /// The step: FirstSign (what the cause names, or the first failure that any observer met), Suspected, Quorum (as many domains as the
+    /// cause needs bore it out), Decided, Claimed (the epoch was taken), Reprobed, Fenced (the old primary is known to take no writes),
+    /// CaughtUp (the target of a switchover has everything), Promoted, Routed, FirstCommit, ConsumersCaughtUp (all is stored that the topic
+    /// held when the new primary took office), Following, Condemned or Redundant.
     pub step: String,
     /// When.
     pub at: MicroTime,
@@ -219,8 +241,11 @@ pub struct Vote {
     pub observer: String,
     /// What it saw.
     pub says: String,
-    /// How old that was.
+    /// How old that was: a failure by its first, a commit by the last one.
     pub age_ms: i64,
+    /// When that was, by the operator's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<MicroTime>,
 }
 
 /// One observer's fact about one replica.
@@ -246,6 +271,15 @@ pub struct CandidateNote {
     /// Transactions it had executed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub executed_gtid: Option<String>,
+    /// Sum of its stored offsets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offsets: Option<i64>,
+    /// Free bytes on its volume.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub free_bytes: Option<i64>,
+    /// How far its applier was behind.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delay_ms: Option<i64>,
     /// Its zone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,

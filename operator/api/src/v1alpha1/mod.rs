@@ -2,6 +2,7 @@
 
 #![allow(clippy::duplicated_attributes, reason = "columns of one type are no duplicates")]
 
+pub mod availability;
 pub mod common;
 pub mod consumer;
 pub mod datastore;
@@ -9,6 +10,7 @@ pub mod failover;
 pub mod replica;
 pub mod shard;
 
+pub use availability::*;
 pub use common::*;
 pub use consumer::*;
 pub use datastore::*;

@@ -226,7 +226,8 @@ pub struct FailoverPolicy {
     /// What becomes of a replaced replica's volume.
     #[serde(default)]
     pub quarantine: Quarantine,
-    /// Closed Failover records to keep.
+    /// Closed Failover records to keep; the oldest beyond them are deleted, ten minutes after their end at the earliest. The last one of
+    /// each drill stays.
     #[serde(default = "twenty")]
     #[schemars(range(min = 1, max = 200))]
     pub history_limit: i32,

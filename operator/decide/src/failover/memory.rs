@@ -17,6 +17,10 @@ pub struct Memory {
     pub transition_known: Millis,
     /// How long this process has known the present primary to be in office under the present epoch.
     pub office_known: Millis,
+    /// How long this process has taken the primary for Suspect, Stuck or Gone without a break; not set while it does not.
+    pub suspected: Option<Millis>,
+    /// Where each partition, by topic and number, ended when the present primary took office, as far as consumers told.
+    pub ends: BTreeMap<(String, i32), i64>,
     /// The probe after the claim.
     pub reprobe: Option<Reprobe>,
     /// The last order of each kind to each replica.

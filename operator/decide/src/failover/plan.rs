@@ -3,7 +3,7 @@
 use understudy_wire::ReplicaName;
 use understudy_wire::evidence::{Millis, Phase};
 
-use super::assess::{Assessment, Cause, Class, Seconds, Verdict};
+use super::assess::{Assessment, Cause, Class, Verdict};
 use super::candidate::{Candidate, Ranking, has_all, rank};
 use super::cooldown::Pause;
 use super::last_resort::{LastResort, last_resort};
@@ -431,16 +431,8 @@ pub(crate) fn claim(s: &Snapshot, a: &Assessment, change: Change, ranking: Ranki
         d.note(begun, format!("epoch {epoch} claimed for {to} in place of {office}: {cause}"));
     }
     let Some(name) = record else { return };
-    let mut entries = vec![Entry::now(Milestone::Claimed, epoch).saying(format!("for {to}"))];
-    if first {
-        if a.since > 0 {
-            let sign = Entry::ago(Milestone::FirstSign, epoch, a.since).saying(a.own.clone());
-            entries.insert(0, sign);
-        }
-        let decided =
-            Entry::now(Milestone::Decided, epoch).saying(format!("{cause}, first sign {} ago", Seconds(a.since)));
-        entries.insert(entries.len() - 1, decided);
-    }
+    let mut entries = if first { record::beginning(s, a, from.as_ref(), epoch, &cause) } else { Vec::new() };
+    entries.push(Entry::now(Milestone::Claimed, epoch).saying(format!("for {to}")));
     d.records.push(RecordUpdate {
         name,
         kind,

@@ -10,9 +10,11 @@ use understudy_wire::Epoch;
 use understudy_wire::ReplicaName;
 use understudy_wire::evidence::{Millis, StoredOffset};
 
-use super::assess::{Assessment, Ballot};
+use super::assess::{Assessment, Ballot, Cause, Seconds};
 use super::candidate::Ranking;
 use super::snapshot::{Kind, Snapshot};
+use super::testimony::Case;
+use super::transition::{NOT_CONFIRMED, SWITCHOVER_ABORTED};
 
 /// What one record should say.
 #[derive(Clone, Debug, PartialEq)]
@@ -87,8 +89,12 @@ pub struct Entry {
 /// The steps of a timeline, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Display, EnumIter, IntoStaticStr)]
 pub enum Milestone {
-    /// The first sign of what the verdict names.
+    /// The first sign: the fact that the verdict names, or the first observer that met a failure.
     FirstSign,
+    /// The primary was taken for Suspect.
+    Suspected,
+    /// As many domains as the cause needs bore it out.
+    Quorum,
     /// The verdict.
     Decided,
     /// The epoch was taken.
@@ -105,6 +111,8 @@ pub enum Milestone {
     Routed,
     /// A consumer committed on it.
     FirstCommit,
+    /// The consumers have stored all that the topic held when it took office.
+    ConsumersCaughtUp,
     /// The others replicate from it.
     Following,
     /// The old primary is condemned.
@@ -128,10 +136,40 @@ pub struct Grounds {
     pub own_age: Millis,
     /// The replicas that were considered.
     pub ranking: Ranking,
-    /// The zones of the replicas, where they are known.
-    pub zones: BTreeMap<ReplicaName, String>,
+    /// How each replica stood, unfit ones included.
+    pub standings: BTreeMap<ReplicaName, Standing>,
     /// The offsets stored on the old primary, as last heard.
     pub offsets_before: Vec<StoredOffset>,
+}
+
+/// How a replica stood, as last heard; what is not known is not set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// The zone of its node.
+    pub zone: Option<String>,
+    /// Sum of its stored offsets.
+    pub offsets: Option<i64>,
+    /// Free bytes on its volume.
+    pub free: Option<u64>,
+    /// How far its applier was behind.
+    pub delay: Option<Millis>,
+}
+
+impl Standing {
+    fn of(s: &Snapshot, name: &ReplicaName) -> Self {
+        let told = s.own_report(name);
+        let stored = told.and_then(|(server, _)| server.offsets.as_ref());
+        let sum = |stored: &Vec<StoredOffset>| stored.iter().map(|one| one.next_offset).fold(0, i64::saturating_add);
+        Self {
+            zone: s.zone_of(name).map(ToOwned::to_owned),
+            offsets: stored.map(|read| sum(&read.value)),
+            free: told.and_then(|(server, _)| server.volume).map(|volume| volume.free),
+            delay: told.and_then(|(server, age)| {
+                let read = server.replication.as_ref()?;
+                Some(read.value.delay? + read.age + age)
+            }),
+        }
+    }
 }
 
 impl Grounds {
@@ -145,7 +183,7 @@ impl Grounds {
             own: a.own.clone(),
             own_age: a.own_age,
             ranking,
-            zones: s.replicas.keys().filter_map(|name| Some((name.clone(), s.zone_of(name)?.to_owned()))).collect(),
+            standings: s.replicas.keys().map(|name| (name.clone(), Standing::of(s, name))).collect(),
             offsets_before: stored.map(|read| read.value.clone()).unwrap_or_default(),
         })
     }
@@ -167,5 +205,87 @@ impl Entry {
     pub fn saying(mut self, detail: impl Into<String>) -> Self {
         self.detail = Some(detail.into());
         self
+    }
+}
+
+/// What came before the claim of an incident: the first sign, the suspicion, the agreement of the domains, the decision.
+pub(crate) fn beginning(
+    s: &Snapshot,
+    a: &Assessment,
+    old: Option<&ReplicaName>,
+    epoch: Epoch,
+    cause: &str,
+) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    let case = old.filter(|_| a.verdict.is_dead()).map(|old| Case::hear(s, old));
+    let first = case.as_ref().and_then(Case::first_accused).unwrap_or(0).max(a.since);
+    if first > 0 {
+        entries.push(Entry::ago(Milestone::FirstSign, epoch, first).saying(a.own.clone()));
+    }
+    if let Some(case) = &case {
+        entries.push(Entry::ago(Milestone::Suspected, epoch, s.memory.suspected.unwrap_or(0)));
+        if let Some(agreed) = agreed(case, a) {
+            entries.push(Entry::ago(Milestone::Quorum, epoch, agreed));
+        }
+    }
+    entries.push(Entry::now(Milestone::Decided, epoch).saying(format!("{cause}, first sign {} ago", Seconds(a.since))));
+    entries
+}
+
+/// Since when as many domains as the cause needs bear it out. Of most causes the manager beside the server is the first.
+fn agreed(case: &Case<'_>, a: &Assessment) -> Option<Millis> {
+    let others = match a.verdict.cause() {
+        Some(Cause::Unreachable | Cause::Deadlocked) => 2,
+        _ => 1,
+    };
+    let borne_out = case.accused_since(others, |_| true).or_else(|| case.first_accused())?;
+    Some(if a.since > 0 { borne_out.min(a.since) } else { borne_out })
+}
+
+/// A cause in words, for a person who does not have the table of causes at hand; None for a word that no decision gives.
+pub fn in_words(cause: &str) -> Option<&'static str> {
+    Some(match cause {
+        "ProcessExited" => "mysqld of the primary ended; its manager does not start it again",
+        "DataLost" => "the volume of the primary held no data, or none that could be used",
+        "VolumeFailed" => "the volume of the primary answered writes with errors",
+        "VolumeFull" => "the volume of the primary was full, and commits failed",
+        "Restarted" => "mysqld of the primary was started again or fenced, and took no writes",
+        "PodStopped" => "the pod of the primary stopped, and its server served no more",
+        "Unreachable" => "nobody reached the primary or its manager: the pod or the node is gone",
+        "Stopped" => "mysqld of the primary was stopped: it accepted connections and did not answer",
+        "VolumeStalled" => "writes to the volume of the primary hung, so no commit came back",
+        "Deadlocked" => "the primary accepted work, its volume was well, and nothing moved",
+        "Unexplained" => "commits on the primary failed, and no known cause fitted",
+        "SlowVolume" => "the volume of the primary was slow, and that of a standby was not",
+        "VolumeFilling" => "the volume of the primary was nearly full, and that of a standby was not",
+        "Requested" => "a person, or a drill, asked for another primary",
+        "NearMiss" => "the primary committed after an epoch was claimed for another",
+        "StatusLost" => "the status was lost or put back: a manager knew a higher epoch than the primary's",
+        "Condemned" => "the primary was condemned, and handed over",
+        "PodLeaving" => "the pod of the primary was asked to stop, and it handed over",
+        "CandidateFailed" => "the replica that was to take over did not, and the next one was taken",
+        NOT_CONFIRMED => "the primary was to be confirmed under a new epoch and could not be reached",
+        SWITCHOVER_ABORTED => "the planned change took too long, and the old primary was confirmed",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use strum::IntoEnumIterator;
+
+    use super::*;
+
+    #[test]
+    fn every_cause_of_a_death_is_told_in_words_and_an_unknown_word_in_none() {
+        for cause in Cause::iter() {
+            assert!(in_words(cause.into()).is_some_and(|words| words.contains("primary")), "{cause}");
+        }
+        for cause in
+            ["Requested", "NearMiss", "StatusLost", "Condemned", "PodLeaving", NOT_CONFIRMED, SWITCHOVER_ABORTED]
+        {
+            assert!(in_words(cause).is_some(), "{cause}");
+        }
+        assert_eq!(in_words("Whatever"), None);
     }
 }

@@ -126,7 +126,7 @@ fn publish(s: &Snapshot, t: &Transition, address: String, d: &mut Draft) {
 }
 
 /// Adds to the record of this change.
-fn tell(t: &Transition, phase: record::Phase, entries: Vec<Entry>, d: &mut Draft) {
+pub(crate) fn tell(t: &Transition, phase: record::Phase, entries: Vec<Entry>, d: &mut Draft) {
     let Some(name) = &t.record else { return };
     d.records.push(RecordUpdate {
         name: name.clone(),

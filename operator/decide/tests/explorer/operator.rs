@@ -235,6 +235,7 @@ impl Operator {
                     .collect(),
                 held_back: self.held_back.iter().filter(|(_, at)| now - **at < 2_000).map(|(s, _)| s.clone()).collect(),
                 past: self.course.past(now),
+                ..Memory::default()
             },
         };
         snapshot.fleet.replicas = snapshot.cast().count();

@@ -30,6 +30,7 @@ fn in_manual_mode_a_dead_primary_is_reported_and_replaced_only_when_a_person_say
             kind: FailoverKind::Failover,
             reason: Some("the person on call has looked".into()),
             target: None,
+            drill: None,
             epoch: None,
         };
         let request = Failover::new("manual", spec);

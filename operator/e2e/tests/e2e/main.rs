@@ -13,6 +13,7 @@ mod out_of_connections;
 mod primary_frozen;
 mod primary_killed;
 mod prometheus_read_back;
+mod runbooks;
 mod scaling;
 mod second_failure;
 mod second_view;

@@ -68,5 +68,12 @@ fn a_failover_to_a_replica_that_does_not_exist_is_refused_with_a_reason() -> Res
 }
 
 fn empty() -> FailoverSpec {
-    FailoverSpec { shard: String::new(), kind: FailoverKind::Switchover, reason: None, target: None, epoch: None }
+    FailoverSpec {
+        shard: String::new(),
+        kind: FailoverKind::Switchover,
+        reason: None,
+        target: None,
+        drill: None,
+        epoch: None,
+    }
 }

@@ -8,9 +8,11 @@ use understudy_api::v1alpha1::{
     ConsumerStatus, DatastoreStatus, ShardStatus, VerdictState, WorkloadStatus, WorstVerdict,
 };
 use understudy_api::{Datastore, names};
+use understudy_decide::availability::observed_days;
 
 use super::placement::Placing;
 use super::topic::Fact;
+use crate::controllers::availability::of_store;
 use crate::events::Reason;
 use crate::troubles::Trouble;
 
@@ -136,6 +138,12 @@ pub fn of(datastore: &Datastore, observed: Observed, now: Timestamp) -> Datastor
     let ready = observed.shards.iter().filter(|shard| shard.is_ready()).count();
     status.shards_ready = Some(format!("{ready}/{}", observed.shards.len()));
     status.worst = Some(worst(&observed.shards));
+    let shards = observed.shards.iter().filter_map(|shard| shard.status.as_ref()?.availability.as_ref());
+    let mut shards = shards.peekable();
+    if shards.peek().is_some() {
+        let born = datastore.metadata.creation_timestamp.as_ref().map_or(now, |time| time.0);
+        status.availability = Some(of_store(shards, observed_days(born, now)));
+    }
     status.gateway = datastore.spec.gateway.as_ref().and(observed.gateway).map(Pods::text);
     status.query = datastore.spec.query.as_ref().and(observed.query).map(Pods::text);
     let consumer = observed.consumer.as_ref();

@@ -6,7 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use understudy_api::Datastore;
 use understudy_api::conditions;
-use understudy_api::v1alpha1::{ConsumerStatus, ShardStatus, VerdictState};
+use understudy_api::v1alpha1::{Availability, ConsumerStatus, ShardStatus, VerdictState};
 
 use super::placement::Placing;
 use super::status::{Observed, PLACED, Pods, SecretFact, TOPIC_READY};
@@ -105,6 +105,19 @@ fn a_gateway_takes_nothing_that_is_too_old_to_be_kept() {
         let spec = days.map_or(json!({}), |days| json!({ "sampleRetentionDays": days }));
         assert_eq!(build::oldest_taken(&datastore(spec)), age, "{case}");
     }
+}
+
+#[test]
+fn a_datastore_took_no_writes_for_as_long_as_its_shards_together() {
+    let now = Timestamp::from_second(1_800_000_000).unwrap();
+    let mut seen = observed();
+    assert_eq!(status::of(&datastore(json!({})), seen.clone(), now).availability, None, "no shard tells of it yet");
+    for (shard, unavailable_seconds) in seen.shards.iter_mut().zip([4.0, 7.5]) {
+        let told = Availability { failovers: 1, unavailable_seconds, ..Availability::default() };
+        shard.status.as_mut().unwrap().availability = Some(told);
+    }
+    let sum = status::of(&datastore(json!({})), seen, now).availability.unwrap();
+    assert_eq!((sum.failovers, sum.unavailable_seconds, sum.window_days), (2, 11.5, 30));
 }
 
 fn variable<'a>(environment: &'a [k8s_openapi::api::core::v1::EnvVar], name: &str) -> Option<&'a str> {

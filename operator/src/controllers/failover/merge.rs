@@ -10,9 +10,9 @@ use understudy_api::v1alpha1::{
     Vote,
 };
 use understudy_decide::failover::assess::Ballot;
-use understudy_decide::failover::record::{Entry, Grounds, Milestone, Outcome, Phase, RecordUpdate};
+use understudy_decide::failover::record::{Entry, Grounds, Milestone, Outcome, Phase, RecordUpdate, in_words};
 use understudy_decide::failover::snapshot::Kind;
-use understudy_wire::evidence::StoredOffset;
+use understudy_wire::evidence::{Millis, StoredOffset};
 use understudy_wire::{Epoch, ReplicaName};
 
 use super::Job;
@@ -39,13 +39,15 @@ pub fn merge(failover: &mut Failover, job: &Job) -> bool {
         }
     }
     fill(&mut status.cause, update.cause.clone());
+    let explanation = status.cause.as_deref().and_then(in_words).map(ToOwned::to_owned);
+    fill(&mut status.explanation, explanation);
     fill(&mut status.message, update.message.clone());
     for entry in &update.entries {
         enter(status, entry, job);
     }
     // What was known first counts: whoever tells it again knows less of that moment.
     if let Some(grounds) = update.grounds.as_ref().filter(|_| status.evidence.is_empty()) {
-        ground(status, grounds, update);
+        ground(status, grounds, update, job.at);
     }
     if update.kind != Kind::Confirm {
         take(status);
@@ -102,6 +104,11 @@ fn seconds_between(from: Timestamp, to: Timestamp) -> f64 {
     tenths / 10.0
 }
 
+fn before(decided: Timestamp, ago: Millis) -> Timestamp {
+    let ago = SignedDuration::from_millis(i64::try_from(ago).unwrap_or(0));
+    decided.checked_sub(ago).unwrap_or(decided)
+}
+
 fn fill<T>(slot: &mut Option<T>, with: Option<T>) {
     if slot.is_none() {
         *slot = with;
@@ -118,8 +125,7 @@ fn enter(status: &mut FailoverStatus, entry: &Entry, job: &Job) {
     if status.timeline.iter().any(is_there) {
         return;
     }
-    let ago = SignedDuration::from_millis(i64::try_from(entry.ago).unwrap_or(0));
-    let told = job.at.checked_sub(ago).unwrap_or(job.at);
+    let told = before(job.at, entry.ago);
     let at = match entry.step {
         // Another operator than the one that decided may come to tell it; the claim itself says when it was made.
         Milestone::Decided | Milestone::Claimed => {
@@ -181,47 +187,48 @@ fn take(status: &mut FailoverStatus) {
     }
 }
 
-fn ground(status: &mut FailoverStatus, grounds: &Grounds, update: &RecordUpdate) {
+fn ground(status: &mut FailoverStatus, grounds: &Grounds, update: &RecordUpdate, decided: Timestamp) {
     let vote = |ballot: &Ballot| Vote {
         observer: ballot.observer.clone(),
         says: ballot.says.clone(),
         age_ms: i64::try_from(ballot.age).unwrap_or(i64::MAX),
+        at: Some(MicroTime(before(decided, ballot.age))),
     };
     status.votes = grounds.votes.iter().map(vote).collect();
     status.vetoes = grounds.vetoes.iter().map(vote).collect();
+    status.abstentions = grounds.abstained.iter().map(vote).collect();
     let subject = update.from.as_ref().map(ToString::to_string).unwrap_or_default();
-    let mut evidence = vec![EvidenceNote {
+    status.evidence = vec![EvidenceNote {
         observer: format!("manager {subject}"),
-        subject: subject.clone(),
+        subject,
         fact: grounds.own.clone(),
         age_ms: i64::try_from(grounds.own_age).unwrap_or(i64::MAX),
     }];
-    evidence.extend(grounds.abstained.iter().map(|ballot| EvidenceNote {
-        observer: ballot.observer.clone(),
-        subject: subject.clone(),
-        fact: format!("not counted: {}", ballot.says),
-        age_ms: i64::try_from(ballot.age).unwrap_or(i64::MAX),
-    }));
-    status.evidence = evidence;
     status.candidates = candidates(grounds, update.to.as_ref());
     status.offsets_before = grounds.offsets_before.iter().map(offset).collect();
 }
 
 /// Best first; the one that was taken is the only one that was not rejected, wherever it stands.
 pub fn candidates(grounds: &Grounds, taken: Option<&ReplicaName>) -> Vec<CandidateNote> {
-    let zone = |name: &ReplicaName| grounds.zones.get(name).cloned();
+    let stood = |name: &ReplicaName| {
+        let stood = grounds.standings.get(name).cloned().unwrap_or_default();
+        CandidateNote {
+            replica: name.to_string(),
+            executed_gtid: None,
+            offsets: stood.offsets,
+            free_bytes: stood.free.and_then(|bytes| i64::try_from(bytes).ok()),
+            delay_ms: stood.delay.and_then(|delay| i64::try_from(delay).ok()),
+            zone: stood.zone,
+            rejected: None,
+        }
+    };
     let fit = grounds.ranking.fit.iter().enumerate().map(|(rank, candidate)| CandidateNote {
-        replica: candidate.name.to_string(),
         executed_gtid: Some(candidate.executed.to_string()),
-        zone: zone(&candidate.name),
         rejected: (Some(&candidate.name) != taken).then(|| format!("ranked {}", rank + 1)),
+        ..stood(&candidate.name)
     });
-    let unfit = grounds.ranking.unfit.iter().map(|(name, why)| CandidateNote {
-        replica: name.to_string(),
-        executed_gtid: None,
-        zone: zone(name),
-        rejected: Some(why.words()),
-    });
+    let unfit =
+        grounds.ranking.unfit.iter().map(|(name, why)| CandidateNote { rejected: Some(why.words()), ..stood(name) });
     fit.chain(unfit).collect()
 }
 

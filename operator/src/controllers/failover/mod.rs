@@ -1,10 +1,12 @@
-//! Failover objects as the record of what happened, and requests that no shard answers ([`requests`]). [`merge`] and [`waiting`] are
-//! pure; the registrar writes. I/O.
+//! Failover objects as the record of what happened, how many of them are kept ([`history`]), what the metrics are told of them
+//! ([`counted`]), and requests that no shard answers ([`requests`]). [`merge`] and [`waiting`] are pure; the registrar writes. I/O.
 //!
 //! A stage says what a record should hold and never waits for it to be written. What cannot be written now is tried again;
 //! what is there already is never changed, so two operators complete each other's records. However many shards change at once, each record
 //! is written with all of its steps.
 
+mod counted;
+mod history;
 mod merge;
 mod requests;
 #[cfg(test)]
@@ -19,7 +21,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::{Resource, ResourceExt};
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use understudy_api::v1alpha1::{FailoverKind, FailoverPhase, FailoverResult, FailoverSpec, RebuildNote};
+use understudy_api::v1alpha1::{FailoverKind, FailoverPhase, FailoverSpec, RebuildNote};
 use understudy_api::{Failover, Shard};
 use understudy_decide::failover::record::RecordUpdate;
 use understudy_decide::failover::snapshot::Kind;
@@ -148,14 +150,14 @@ impl Writer {
     }
 
     async fn write(&mut self, record: &Key, jobs: &[Job]) -> Result<(), ApplyError> {
-        let Some((first, last)) = jobs.first().zip(jobs.last()) else { return Ok(()) };
+        let Some(first) = jobs.first() else { return Ok(()) };
         let (namespace, name) = record;
         for tries in 1.. {
             let mut failover = match self.found(record, &first.shard) {
                 Some(failover) => failover,
                 None => self.obtain(namespace, first).await?,
             };
-            let was_closed = ended(&failover).is_some();
+            let before = failover.status.clone();
             let mut is_news = false;
             for job in jobs {
                 is_news |= merge(&mut failover, job);
@@ -166,12 +168,11 @@ impl Writer {
             }
             match self.context.applier.replace_status(&failover).await {
                 Ok(written) => {
-                    let closed = ended(&written);
+                    counted::count(&self.context.metrics, before.as_ref(), &written);
+                    let is_over = is_closed(&written);
                     self.known.insert(record.clone(), written);
-                    // Measurements may still come in after the end.
-                    if let Some(ended) = closed.filter(|_| !was_closed) {
-                        self.context.metrics.shards.ended(namespace, &last.shard.name_any(), ended);
-                        self.prune(&last.shard).await;
+                    if is_over {
+                        self.forget();
                     }
                     return Ok(());
                 }
@@ -211,23 +212,14 @@ impl Writer {
         }
     }
 
-    /// Keeps the newest closed records, and remembers none of a Shard that is gone.
-    async fn prune(&mut self, shard: &Shard) {
-        let namespace = shard.namespace().unwrap_or_default();
-        let name = shard.name_any();
-        let closed = |failover: &Failover| failover.status.as_ref().is_some_and(|s| s.phase == FailoverPhase::Closed);
-        let mut old = self.context.caches.failovers.within(&namespace);
-        old.retain(|failover| failover.spec.shard == name && closed(failover));
-        old.sort_by_key(|failover| std::cmp::Reverse(failover.creation_timestamp().map(|time| time.0)));
-        let shards = &self.context.caches.shards;
-        self.known.retain(|(namespace, _), failover| shards.is_there(namespace, &failover.spec.shard));
-        let keep = usize::try_from(shard.spec.failover.history_limit).unwrap_or(20);
-        for failover in old.into_iter().skip(keep) {
-            self.known.remove(&(namespace.clone(), failover.name_any()));
-            if let Err(error) = self.context.applier.delete(&*failover, None).await {
-                tracing::warn!(record = failover.name_any(), error = %chain(&error), "old record not deleted");
-            }
-        }
+    /// Remembers none of a Shard that is gone, and none that has ended and is gone itself.
+    fn forget(&mut self) {
+        let caches = &self.context.caches;
+        self.known.retain(|(namespace, name), failover| {
+            let is_open = !is_closed(failover);
+            caches.shards.is_there(namespace, &failover.spec.shard)
+                && (is_open || caches.failovers.is_there(namespace, name))
+        });
     }
 }
 
@@ -238,10 +230,8 @@ pub fn is_leftover(failover: &Failover, shard: &Shard) -> bool {
     failover.owner_references().iter().any(|owner| owner.kind == Shard::kind(&()) && is_another(&owner.uid))
 }
 
-/// What kind of change it records and how that ended, once it has.
-fn ended(failover: &Failover) -> Option<(FailoverKind, FailoverResult)> {
-    let status = failover.status.as_ref().filter(|status| status.phase == FailoverPhase::Closed)?;
-    Some((failover.spec.kind, status.result?))
+fn is_closed(failover: &Failover) -> bool {
+    failover.status.as_ref().is_some_and(|status| status.phase == FailoverPhase::Closed)
 }
 
 /// The object of a record that nobody asked for.
@@ -255,6 +245,7 @@ fn record(job: &Job) -> Failover {
         },
         reason: update.cause.clone(),
         target: None,
+        drill: None,
         epoch: i64::try_from(update.epoch.0).ok(),
     };
     let mut failover = Failover::new(&update.name, spec);

@@ -1,4 +1,5 @@
-//! Requests that no shard's stage answers: of a kind that there is not yet, or for a Shard that is not there. I/O.
+//! Requests that no shard's stage answers: of a kind that there is not yet, or for a Shard that is not there. A pass over one that was
+//! answered sees to it that no more records are kept than asked for. I/O.
 
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use understudy_api::conditions;
 use understudy_api::v1alpha1::{FailoverKind, FailoverPhase, FailoverResult, FailoverStatus};
 use understudy_api::{Failover, Shard};
 
+use super::history;
 use super::merge::complete_claim;
 use crate::apply::{Applier, ApplyError};
 use crate::cache::{Held, Kind, Touched};
@@ -30,6 +32,8 @@ enum RequestError {
     Shard(#[source] ApplyError),
     #[error("refusal of the request")]
     Refusal(#[source] ApplyError),
+    #[error("deletion of an old record")]
+    History(#[source] ApplyError),
 }
 
 impl Failure for RequestError {
@@ -38,7 +42,7 @@ impl Failure for RequestError {
     }
 
     fn unwritten(&self) -> Option<&ApplyError> {
-        let (Self::Shard(error) | Self::Refusal(error)) = self;
+        let (Self::Shard(error) | Self::Refusal(error) | Self::History(error)) = self;
         Some(error)
     }
 }
@@ -66,6 +70,7 @@ pub fn is_open(failover: &Failover) -> bool {
 fn pass(failover: Held<Failover>, context: &Context) -> BoxFuture<'_, Result<Again, RequestError>> {
     async move {
         if !is_open(&failover) {
+            history::keep(&failover, context).await.map_err(RequestError::History)?;
             return Ok(UNHURRIED);
         }
         let namespace = failover.namespace().unwrap_or_default();

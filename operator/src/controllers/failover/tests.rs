@@ -6,12 +6,13 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use understudy_api::v1alpha1::{
-    FailoverPhase, FailoverResult, FailoverSpec, FailoverStatus, RebuildNote, ShardStatus, Transition,
+    CandidateNote, FailoverPhase, FailoverResult, FailoverSpec, FailoverStatus, RebuildNote, ShardStatus, Transition,
+    Vote,
 };
 use understudy_api::{Failover, Shard};
 use understudy_decide::failover::assess::Ballot;
 use understudy_decide::failover::candidate::{Candidate, Ranking, Unfit};
-use understudy_decide::failover::record::{Entry, Grounds, Milestone, Outcome, Phase, RecordUpdate};
+use understudy_decide::failover::record::{Entry, Grounds, Milestone, Outcome, Phase, RecordUpdate, Standing};
 use understudy_decide::failover::snapshot::Kind;
 use understudy_wire::evidence::StoredOffset;
 use understudy_wire::{Epoch, ReplicaName};
@@ -53,7 +54,14 @@ fn job(update: RecordUpdate, second: i64) -> Job {
 fn empty() -> Failover {
     Failover::new(
         "m-5",
-        FailoverSpec { shard: "m".into(), kind: Default::default(), reason: None, target: None, epoch: Some(5) },
+        FailoverSpec {
+            shard: "m".into(),
+            kind: Default::default(),
+            reason: None,
+            target: None,
+            drill: None,
+            epoch: Some(5),
+        },
     )
 }
 
@@ -135,12 +143,17 @@ fn a_second_candidate_has_steps_of_its_own_in_the_same_record() {
 #[test]
 fn the_one_that_was_asked_for_is_taken_wherever_it_stands() {
     let ranking = ranking();
-    let zones = ["m-b", "m-c", "m-d"].map(|name| (ReplicaName::new(name), format!("zone of {name}")));
-    let grounds = Grounds { ranking, zones: zones.into(), ..Grounds::default() };
+    let standings = ["m-b", "m-c", "m-d"].map(|name| {
+        let zone = Some(format!("zone of {name}"));
+        (ReplicaName::new(name), Standing { zone, offsets: Some(340), free: Some(7), delay: Some(1_350) })
+    });
+    let grounds = Grounds { ranking, standings: standings.into(), ..Grounds::default() };
     let notes = candidates(&grounds, Some(&ReplicaName::new("m-c")));
     let said: Vec<_> = notes.iter().map(|note| (note.replica.as_str(), note.rejected.as_deref())).collect();
     assert_eq!(said, [("m-b", Some("ranked 1")), ("m-c", None), ("m-d", Some("condemned"))]);
     assert!(notes.iter().all(|note| note.zone == Some(format!("zone of {}", note.replica))), "{notes:?}");
+    let stood = |note: &CandidateNote| (note.offsets, note.free_bytes, note.delay_ms);
+    assert!(notes.iter().all(|note| stood(note) == (Some(340), Some(7), Some(1_350))), "{notes:?}");
 }
 
 #[test]
@@ -212,14 +225,41 @@ fn what_was_known_at_the_decision_is_not_changed_by_who_tells_it_again() {
 }
 
 #[test]
-fn evidence_is_as_old_as_it_was() {
+fn every_word_is_as_old_as_it_was_and_says_when_that_was() {
     let mut record = empty();
     let mut first = update(Phase::Claimed, vec![]);
-    let abstained = Ballot { observer: "consumer store-0".into(), says: "it was paused itself".into(), age: 70 };
-    first.grounds = Some(Box::new(Grounds { own_age: 340, abstained: vec![abstained], ..Grounds::default() }));
-    merge(&mut record, &job(first, 0));
-    let ages: Vec<_> = record.status.expect("a status").evidence.iter().map(|note| note.age_ms).collect();
-    assert_eq!(ages, [340, 70]);
+    let ballot = |observer: &str, age| vec![Ballot { observer: observer.into(), says: "this".into(), age }];
+    let (votes, vetoes, abstained) =
+        (ballot("peer m-b", 2_400), ballot("operator", 90), ballot("consumer store-0", 70));
+    first.grounds = Some(Box::new(Grounds { votes, vetoes, abstained, own_age: 340, ..Grounds::default() }));
+    let job = job(first, 0);
+    merge(&mut record, &job);
+    let status = record.status.expect("a status");
+    let ago = |votes: &[Vote]| {
+        let at = votes[0].at.as_ref().expect("a time").0;
+        (votes.len(), votes[0].age_ms, job.at.as_millisecond() - at.as_millisecond())
+    };
+    assert_eq!((ago(&status.votes), ago(&status.vetoes)), ((1, 2_400, 2_400), (1, 90, 90)));
+    assert_eq!(ago(&status.abstentions), (1, 70, 70));
+    assert_eq!(status.evidence.iter().map(|note| note.age_ms).collect::<Vec<_>>(), [340]);
+}
+
+#[test]
+fn a_record_says_its_cause_in_words() {
+    let mut record = empty();
+    merge(&mut record, &job(update(Phase::Claimed, vec![]), 0));
+    let explanation = record.status.expect("a status").explanation.expect("words");
+    assert!(explanation.starts_with("mysqld of the primary ended"), "{explanation}");
+}
+
+#[test]
+fn a_record_is_of_a_drill_by_its_spec_or_by_its_label() {
+    let mut record = empty();
+    assert_eq!(record.drill(), None);
+    record.metadata.labels = Some([(understudy_api::labels::DRILL.to_owned(), "nightly".to_owned())].into());
+    assert_eq!(record.drill(), Some("nightly"));
+    record.spec.drill = Some("weekly".to_owned());
+    assert_eq!(record.drill(), Some("weekly"));
 }
 
 #[test]

@@ -27,6 +27,7 @@ use super::{build, earlier};
 use crate::apply::{ApplyError, Writable, manager};
 use crate::controllers::failover;
 use crate::events::Reason;
+use crate::metrics::shards::Ended;
 use crate::troubles::Trouble;
 
 /// What became of a step.
@@ -424,7 +425,8 @@ impl Stage {
                 Kind::Failover => FailoverKind::Failover,
                 Kind::Bootstrap | Kind::Switchover | Kind::Confirm => FailoverKind::Switchover,
             };
-            self.context.metrics.shards.ended(&self.namespace, &self.name, (kind, FailoverResult::Refused));
+            let ended = Ended { kind, result: FailoverResult::Refused, cause: String::new() };
+            self.context.metrics.shards.ended(&self.namespace, &self.name, ended);
         }
         Ok(Taken::Done)
     }

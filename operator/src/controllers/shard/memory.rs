@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use understudy_decide::failover::snapshot::{
-    Course, Memory, OrderFact, OrderOutcome, Reprobe, ReprobeOutcome, Snapshot, Status,
+    Course, Memory, OrderFact, OrderOutcome, Received, Reprobe, ReprobeOutcome, Snapshot, Status,
 };
-use understudy_decide::{Assessment, OrderKind};
+use understudy_decide::{Assessment, OrderKind, Verdict};
 use understudy_wire::evidence::Millis;
 use understudy_wire::order::Peers;
 use understudy_wire::{Epoch, ReplicaName};
@@ -42,6 +42,10 @@ pub struct Answer {
 pub struct Remembered {
     orders: BTreeMap<(ReplicaName, OrderKind), Sent>,
     peers: BTreeMap<ReplicaName, (u64, Peers)>,
+    /// Since when the primary has been suspect, or worse.
+    suspected: Option<Instant>,
+    /// Where the partitions ended when the present primary took office, as far as consumers told.
+    ends: BTreeMap<(String, i32), i64>,
     transition: Option<(Epoch, Instant)>,
     office: Option<(ReplicaName, Epoch, Instant)>,
     numbers: u64,
@@ -51,8 +55,8 @@ pub struct Remembered {
 }
 
 impl Remembered {
-    /// Takes note of what the status says now.
-    pub fn note(&mut self, status: &Status, now: Instant) {
+    /// Takes note of what the status says now, and of where the topic ends when that names another primary.
+    pub fn note(&mut self, status: &Status, reports: &[Received], now: Instant) {
         self.transition = match (&status.transition, self.transition) {
             (Some(t), Some((epoch, since))) if t.epoch == epoch => Some((epoch, since)),
             (Some(t), _) => Some((t.epoch, now)),
@@ -63,13 +67,22 @@ impl Remembered {
             (Some(primary), Some((known, epoch, since))) if known == *primary && epoch == status.epoch => {
                 Some((known, epoch, since))
             }
-            (Some(primary), _) => Some((primary.clone(), status.epoch, now)),
+            (Some(primary), _) => {
+                self.ends.clear();
+                Some((primary.clone(), status.epoch, now))
+            }
             (None, _) => None,
         };
+        // Whoever begins to lead later takes the first that is told: what is stored up to there is more than was asked for.
+        if self.ends.is_empty() && self.office.is_some() {
+            self.ends = ends(reports);
+        }
     }
 
     /// Takes note of what a pass saw and concluded.
     pub fn concluded(&mut self, s: &Snapshot, a: &Assessment, now: Instant) {
+        let suspect = a.verdict.is_dead() || matches!(a.verdict, Verdict::Suspect(_));
+        self.suspected = suspect.then(|| self.suspected.unwrap_or(now));
         self.begun.get_or_insert(now);
         let now = self.time(now);
         self.course.see(s, a, now);
@@ -125,6 +138,8 @@ impl Remembered {
         Memory {
             awake: millis(pulse.awake(now)),
             transition_known: self.transition.map_or(0, |(_, since)| age(since)),
+            suspected: self.suspected.map(age),
+            ends: self.ends.clone(),
             office_known: self.office.as_ref().map_or(0, |(_, _, since)| age(*since)),
             reprobe: reprobe.map(|attempt| Reprobe {
                 epoch: attempt.epoch,
@@ -138,8 +153,22 @@ impl Remembered {
     }
 }
 
+/// Where the partitions end, as consumers told last.
+fn ends(reports: &[Received]) -> BTreeMap<(String, i32), i64> {
+    let mut ends = BTreeMap::new();
+    for range in reports.iter().flat_map(|received| &received.report.log) {
+        let known = ends.entry((range.topic.clone(), range.partition)).or_insert(range.end);
+        *known = range.end.max(*known);
+    }
+    ends
+}
+
 #[cfg(test)]
 mod tests {
+    use understudy_decide::Cause;
+    use understudy_wire::evidence::LogRange;
+    use understudy_wire::{Observer, Report};
+
     use super::*;
 
     fn name() -> ReplicaName {
@@ -173,14 +202,52 @@ mod tests {
         let (pulse, _task) = Pulse::new(tokio_util::sync::CancellationToken::new());
         let mut memory = Remembered::default();
         let mut status = Status { primary: Some(name()), epoch: Epoch(4), ..Status::default() };
-        memory.note(&status, start);
+        memory.note(&status, &[], start);
         assert_eq!(memory.facts(&pulse, None, later).office_known, 5_000);
         status.epoch = Epoch(5);
-        memory.note(&status, later);
+        memory.note(&status, &[], later);
         assert_eq!(
             memory.facts(&pulse, None, later).office_known,
             0,
             "the same primary under another epoch is another office"
         );
+    }
+
+    fn tells_end(end: i64) -> Vec<Received> {
+        let observer = Observer::Consumer { pod: "store-0".into() };
+        let range = |end| LogRange { topic: "t".into(), topic_id: None, partition: 0, earliest: 0, end, age: 100 };
+        let log = vec![range(end), range(end - 1)];
+        let report = Report { observer, seq: 1, own_gap: 0, interval: 250, evidence: vec![], log };
+        vec![Received { report, age: 10, node: None }]
+    }
+
+    #[test]
+    fn where_the_topic_ended_is_that_of_the_moment_when_the_primary_took_office() {
+        let now = Instant::now();
+        let mut memory = Remembered::default();
+        let mut status = Status { primary: Some(name()), epoch: Epoch(4), ..Status::default() };
+        let end = |memory: &Remembered| memory.ends.get(&("t".to_owned(), 0)).copied();
+        memory.note(&status, &[], now);
+        assert_eq!(end(&memory), None, "nobody told yet");
+        memory.note(&status, &tells_end(500), now);
+        memory.note(&status, &tells_end(900), now);
+        assert_eq!(end(&memory), Some(500), "what came later is not asked for");
+        status.epoch = Epoch(5);
+        memory.note(&status, &tells_end(950), now);
+        assert_eq!(end(&memory), Some(950), "another office");
+    }
+
+    #[test]
+    fn a_primary_is_suspect_from_the_first_suspicion_until_it_is_cleared() {
+        let start = Instant::now();
+        let later = start + std::time::Duration::from_secs(2);
+        let mut memory = Remembered::default();
+        memory.concluded(Verdict::Healthy, start);
+        assert_eq!(memory.suspected, None);
+        memory.concluded(Verdict::Suspect(Cause::Unexplained), start);
+        memory.concluded(Verdict::Stuck(Cause::Stopped), later);
+        assert_eq!(memory.suspected, Some(start));
+        memory.concluded(Verdict::ObserverPartition, later);
+        assert_eq!(memory.suspected, None);
     }
 }

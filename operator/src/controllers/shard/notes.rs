@@ -44,6 +44,12 @@ pub fn withheld(notes: &[Note]) -> BTreeMap<&'static str, bool> {
     all
 }
 
+/// How often each reason for not acting began to hold, from how often each event was said; each from nought.
+pub fn refusals(said: &BTreeMap<&'static str, u32>) -> BTreeMap<&'static str, u32> {
+    let reasons = withheld(&[]).into_keys().chain([Reason::SwitchoverRefused.into()]);
+    reasons.map(|reason| (reason, said.get(reason).copied().unwrap_or_default())).collect()
+}
+
 fn is_not_acting(why: &Why) -> bool {
     matches!(
         why,
@@ -160,6 +166,14 @@ mod tests {
         let holding: Vec<_> = withheld(&notes).into_iter().filter(|(_, holds)| *holds).map(|(name, _)| name).collect();
         assert_eq!(holding, ["FailoverWithheld"]);
         assert_eq!(withheld(&[]).len(), withheld(&notes).len(), "the others are told as not holding");
+    }
+
+    #[test]
+    fn a_refusal_is_counted_by_the_name_of_its_event_and_what_is_none_is_not() {
+        let said = BTreeMap::from([("NoCandidate", 2), ("ReplicaJoined", 5), ("SwitchoverRefused", 1)]);
+        let counted = refusals(&said);
+        assert_eq!((counted["NoCandidate"], counted["SwitchoverRefused"], counted["BreakerOpen"]), (2, 1, 0));
+        assert!(!counted.contains_key("ReplicaJoined"), "{counted:?}");
     }
 
     #[test]

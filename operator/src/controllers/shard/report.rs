@@ -3,6 +3,7 @@
 //! Written on change only. Numbers that change with every commit are written along with the next real change, or when they
 //! are old; a shard at work costs no write a second.
 
+mod accounts;
 mod measures;
 mod observers;
 mod replica;
@@ -54,6 +55,8 @@ pub struct Reporter {
     worded: Option<Timestamp>,
     observed: observers::Observed,
     measures: ShardFacts,
+    /// How often each event was said, by its reason.
+    said: BTreeMap<&'static str, u32>,
     written: Option<Instant>,
     replica_written: HashMap<String, Instant>,
     gaps: BTreeMap<Epoch, Duration>,
@@ -76,7 +79,7 @@ impl Reporter {
             (name, replica::status(of, view, next.verdict.as_ref(), snapshot, objects))
         };
         self.replicas = objects.replicas.iter().map(status).collect();
-        self.measures = measures::of(&next, snapshot, decision, objects);
+        self.measures = measures::of(&next, snapshot, decision, objects, &self.said);
         self.next = Some(next);
     }
 
@@ -127,6 +130,8 @@ impl Reporter {
             promotable,
             lag,
             lag_seconds,
+            availability,
+            availability_ledger,
             conditions,
             ..
         } = next.clone();
@@ -141,6 +146,8 @@ impl Reporter {
         status.promotable = promotable;
         status.lag = lag;
         status.lag_seconds = lag_seconds;
+        status.availability = availability;
+        status.availability_ledger = availability_ledger;
         status.conditions = conditions;
         if let (Some(last), Some(measured)) = (&mut status.last_failover, &next.last_failover)
             && last.name == measured.name
@@ -156,11 +163,13 @@ impl Reporter {
         status.observed_generation = generation;
         let is_stale = self.worded.is_none_or(|at| s.now.duration_since(at) >= WORDS);
         let next = verdict(&status, s, d, is_stale);
-        if is_stale || next.message != status.verdict.and_then(|before| before.message) {
+        status.observers = self.observed.show(&status.observers, s, &next, is_stale);
+        let before = status.verdict.replace(next);
+        let message = |verdict: &Option<Verdict>| verdict.as_ref().and_then(|verdict| verdict.message.clone());
+        if is_stale || message(&status.verdict) != message(&before) {
             self.worded = Some(s.now);
         }
-        status.observers = self.observed.show(&status.observers, s, &next, is_stale);
-        status.verdict = Some(next);
+        accounts::show(&mut status, before.as_ref(), objects, s.now);
         status.doing.clone_from(&d.view.doing);
         status.replicas = objects.replicas.iter().filter_map(|of| replica::summary(of, s, d, objects)).collect();
         status.ready = Some(format!("{}/{}", d.view.ready, s.policy.replicas));
@@ -196,6 +205,7 @@ impl Reporter {
             self.verdict = Some(verdict);
         }
         for (reason, message) in self.noted.news(&d.notes, Instant::now()) {
+            *self.said.entry(reason.into()).or_default() += 1;
             events.say(shard, reason, message);
         }
         for obstacle in self.obstacles.news(&objects.obstacles) {
@@ -264,6 +274,8 @@ fn gist(status: &ShardStatus) -> ShardStatus {
     let mut gist = status.clone();
     gist.lag = None;
     gist.lag_seconds = None;
+    // While writes are not taken it grows all the time; the ledger changes when something is taken over.
+    gist.availability = None;
     for replica in &mut gist.replicas {
         replica.executed_gtid = None;
         replica.delay_seconds = None;

@@ -315,7 +315,7 @@ impl Stage {
             memory,
         };
         let mut snapshot = snapshot(objects, beside(Default::default()), now, Timestamp::now());
-        self.memory.note(&snapshot.status, now);
+        self.memory.note(&snapshot.status, &snapshot.reports, now);
         snapshot.memory = self.memory.facts(&self.shared.pulse, reprobed.as_ref(), now);
         snapshot.memory.held_back = self.refusals.held_back(now);
         snapshot

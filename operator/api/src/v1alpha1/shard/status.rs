@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use strum::{AsRefStr, Display, IntoStaticStr};
 
-use super::super::{Role, Verdict};
+use super::super::{Availability, AvailabilityLedger, Role, Verdict};
 
 /// What the operator saw and did.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -71,6 +71,12 @@ pub struct ShardStatus {
     /// The last change of primary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failover: Option<LastFailover>,
+    /// How long no writes were taken, and how often it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub availability: Option<Availability>,
+    /// What `availability` rests on, but for records that are not in it yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub availability_ledger: Option<AvailabilityLedger>,
     /// Ready, Progressing, Degraded, Provisioned, UpToDate, PrimaryHealthy, Promotable, Redundant, ConsumersCurrent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::core::DeserializeGuard;
 use serde_json::{Value, json};
-use understudy_api::v1alpha1::ReplicaPhase;
-use understudy_api::{Consumer, Shard};
+use understudy_api::v1alpha1::{LastFailover, ReplicaPhase};
+use understudy_api::{Consumer, Failover, Shard};
 use understudy_decide::failover::snapshot::{Fleet, Memory};
 use understudy_decide::plan;
 use understudy_wire::Report;
@@ -216,4 +216,92 @@ fn what_consumers_do_not_read_is_measured_and_so_is_the_delay_that_is_known() {
     pass(&mut reporter, &objects, vec![], Instant::now(), Timestamp::UNIX_EPOCH);
     let measures = reporter.measures();
     assert_eq!((measures.paused_partitions, measures.silent_partitions, measures.consumer_delay), (2, 0, Some(7200.0)));
+}
+
+/// A closed record of a failover with a write gap of 4 s, half an hour before `wall`.
+fn closed(epoch: i64, wall: Timestamp) -> Held<Failover> {
+    let at = |minutes: i64| (wall - SignedDuration::from_mins(minutes)).to_string();
+    let failover: Failover = serde_json::from_value(json!({
+        "apiVersion": "understudy.dev/v1alpha1", "kind": "Failover",
+        "metadata": { "name": format!("m-{epoch}"), "namespace": "prod" },
+        "spec": { "shard": "m", "kind": "Failover", "epoch": epoch },
+        "status": {
+            "phase": "Closed", "result": "Succeeded", "epoch": epoch, "from": "m-x", "to": "m-a", "writeGapSeconds": 4.0,
+            "startedAt": at(30), "promotedAt": at(30), "finishedAt": at(29),
+        },
+    }))
+    .unwrap();
+    Held::new(Arc::new(DeserializeGuard(Ok(failover)))).unwrap()
+}
+
+#[test]
+fn the_availability_is_that_of_the_records_and_stays_when_they_are_deleted() {
+    let (now, wall) = (Instant::now() + Duration::from_secs(600), Timestamp::from_second(1_800_000_000).unwrap());
+    let mut objects = objects(vec![replica("m-a", json!({}), json!({}))]);
+    objects.failovers = vec![closed(3, wall), closed(4, wall)];
+    let mut reporter = Reporter::default();
+    let mut told = |objects: &mut Objects| {
+        pass(&mut reporter, objects, vec![heard("m-a", 10, 900 * MIB, now)], now, wall);
+        write(&reporter, objects);
+        let status = objects.shard.status.clone().unwrap();
+        let availability = status.availability.unwrap();
+        let counted = status.availability_ledger.unwrap().counted_epoch;
+        (availability.failovers, availability.unavailable_seconds, counted)
+    };
+    // Two records tell of the same four seconds.
+    assert_eq!(told(&mut objects), (2, 4.0, 4));
+    objects.failovers.clear();
+    assert_eq!(told(&mut objects), (2, 4.0, 4));
+}
+
+#[test]
+fn a_primary_that_was_dead_and_came_back_without_a_record_counts_once() {
+    let (now, wall) = (Instant::now() + Duration::from_secs(600), Timestamp::from_second(1_800_000_000).unwrap());
+    let dead = |seconds: i64| Verdict {
+        state: VerdictState::Stuck,
+        cause: Some("VolumeStalled".to_owned()),
+        since: Some(Time(wall - SignedDuration::from_secs(seconds))),
+        message: None,
+    };
+    let changed = |seconds: i64| {
+        let time = Some(Time(wall - SignedDuration::from_secs(seconds)));
+        Some(LastFailover { name: "m-4".to_owned(), epoch: 4, time, ..LastFailover::default() })
+    };
+    for (case, last, expected) in
+        [("no change", None, 90.0), ("one of before", changed(3_000), 90.0), ("it was replaced", changed(1), 0.0)]
+    {
+        let mut objects = objects(vec![replica("m-a", json!({}), json!({}))]);
+        let status = objects.shard.status.as_mut().unwrap();
+        status.verdict = Some(dead(90));
+        status.last_failover = last;
+        let mut reporter = Reporter::default();
+        for _ in 0..2 {
+            pass(&mut reporter, &objects, vec![heard("m-a", 10, 900 * MIB, now)], now, wall);
+            write(&reporter, &mut objects);
+            let status = objects.shard.status.as_ref().unwrap();
+            assert_ne!(status.verdict.as_ref().unwrap().state, VerdictState::Stuck, "{case}");
+            assert_eq!(status.availability.as_ref().unwrap().unavailable_seconds, expected, "{case}");
+        }
+    }
+}
+
+#[test]
+fn the_newest_word_on_the_primary_of_each_kind_of_observer_is_measured() {
+    let now = Instant::now() + Duration::from_secs(600);
+    let objects = objects(["m-a", "m-b", "m-c"].map(|name| replica(name, json!({}), json!({}))).into());
+    let says = |name: &str, subject: &str, ago: u64| {
+        let report: Report = serde_json::from_value(json!({
+            "observer": { "kind": "manager", "replica": name }, "seq": 1, "ownGap": 260, "interval": 250,
+            "evidence": [{ "subject": subject, "probe": {} }],
+        }))
+        .unwrap();
+        (name.to_owned(), Heard { report: Arc::new(report), at: now - Duration::from_millis(ago) })
+    };
+    let mut reporter = Reporter::default();
+    let said = vec![says("m-a", "m-a", 300), says("m-b", "m-a", 700), says("m-c", "m-b", 100)];
+    pass(&mut reporter, &objects, said, now, Timestamp::UNIX_EPOCH);
+    let measures = reporter.measures();
+    let expected = BTreeMap::from([("manager", 0.3), ("peer", 0.7)]);
+    assert_eq!(measures.evidence, expected, "what is said of others is not counted");
+    assert_eq!((measures.near_misses, measures.refusals["NoCandidate"]), (0, 0));
 }
