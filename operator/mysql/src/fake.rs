@@ -30,6 +30,7 @@ struct State {
     received: GtidSet,
     clients: u32,
     reloads: Reloads,
+    log_writers: bool,
 }
 
 /// How often the server was to read its certificate files again.
@@ -243,6 +244,10 @@ impl Instance for Fake {
             Ok(())
         })
         .await
+    }
+
+    async fn log_writer_threads(&self, on: bool, within: Duration) -> Result<bool, SqlError> {
+        self.run("log writer threads", within, |state| Ok(std::mem::replace(&mut state.log_writers, on))).await
     }
 
     async fn reload_certificates(&self, within: Duration) -> Result<(), SqlError> {
