@@ -44,10 +44,13 @@ enum HoldError {
     Runs { id: i32 },
 }
 
-/// A fault that is held. Dropping it lets go.
+/// A fault that is held, or was.
 #[derive(Debug)]
 struct Hold {
-    _release: Sender<()>,
+    /// Dropping it lets go.
+    release: Option<Sender<()>>,
+    /// The limit.
+    until: Instant,
     /// Cancelled when nothing is held any more.
     over: CancellationToken,
 }
@@ -63,6 +66,18 @@ struct Latest {
 impl Latest {
     fn is_held(&self) -> bool {
         self.hold.as_ref().is_some_and(|hold| !hold.over.is_cancelled())
+    }
+
+    fn let_go(&mut self) {
+        if let Some(hold) = &mut self.hold {
+            hold.release = None;
+        }
+    }
+
+    /// What is cancelled in a moment, when the hold was told to end or came to its limit.
+    fn ending(&self) -> Option<CancellationToken> {
+        let hold = self.hold.as_ref()?;
+        (hold.release.is_none() || Instant::now() >= hold.until).then(|| hold.over.clone())
     }
 }
 
@@ -108,6 +123,10 @@ impl Drills {
         if let Some(latest) = self.latest().as_ref().filter(|latest| latest.run == order.run) {
             return Ok(Struck { fault: latest.fault, before: true });
         }
+        let ending = self.latest().as_ref().and_then(Latest::ending);
+        if let Some(over) = ending {
+            over.cancelled().await;
+        }
         let process = self.victim(order)?;
         tracing::warn!(run = order.run, fault = %order.fault, hold_ms = order.hold, "a drill strikes");
         let hold = match order.fault {
@@ -129,14 +148,14 @@ impl Drills {
     pub fn heal(&self, order: &HealOrder) {
         if let Some(latest) = self.latest().as_mut().filter(|latest| latest.run == order.run) {
             tracing::info!(run = order.run, held = latest.is_held(), "a drill is told to let go");
-            latest.hold = None;
+            latest.let_go();
         }
     }
 
     /// Ends whatever is held.
     pub fn let_go(&self) {
         if let Some(latest) = self.latest().as_mut() {
-            latest.hold = None;
+            latest.let_go();
         }
     }
 
@@ -207,7 +226,7 @@ impl Drills {
         };
         std::thread::Builder::new().name("drill".to_owned()).spawn(thread).map_err(|e| failed(e.to_string()))?;
         match told.await {
-            Ok(Ok(())) => Ok(Hold { _release: release, over }),
+            Ok(Ok(())) => Ok(Hold { release: Some(release), until, over }),
             Ok(Err(e)) => Err(failed(e.to_string())),
             Err(_) => Err(failed("its thread ended before it began".to_owned())),
         }

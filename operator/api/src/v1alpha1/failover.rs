@@ -54,6 +54,9 @@ pub struct FailoverSpec {
     /// The epoch that this is the record of. Written by the operator; leave it out of a request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<i64>,
+    /// Name of the Drill that rehearses it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drill: Option<String>,
 }
 
 /// What kind of change of primary.

@@ -5,6 +5,7 @@
 pub mod common;
 pub mod consumer;
 pub mod datastore;
+pub mod drill;
 pub mod failover;
 pub mod replica;
 pub mod shard;
@@ -12,6 +13,7 @@ pub mod shard;
 pub use common::*;
 pub use consumer::*;
 pub use datastore::*;
+pub use drill::*;
 pub use failover::*;
 pub use replica::*;
 pub use shard::*;

@@ -31,6 +31,7 @@ fn in_manual_mode_a_dead_primary_is_reported_and_replaced_only_when_a_person_say
             reason: Some("the person on call has looked".into()),
             target: None,
             epoch: None,
+            drill: None,
         };
         let request = Failover::new("manual", spec);
         stage.namespace.api::<Failover>().create(&PostParams::default(), &request).await?;

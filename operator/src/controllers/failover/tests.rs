@@ -51,7 +51,14 @@ fn job(update: RecordUpdate, second: i64) -> Job {
 fn empty() -> Failover {
     Failover::new(
         "m-5",
-        FailoverSpec { shard: "m".into(), kind: Default::default(), reason: None, target: None, epoch: Some(5) },
+        FailoverSpec {
+            shard: "m".into(),
+            kind: Default::default(),
+            reason: None,
+            target: None,
+            epoch: Some(5),
+            drill: None,
+        },
     )
 }
 
