@@ -6,9 +6,11 @@
 //!
 //! - [`failover`]: who is primary
 //! - [`topology`]: which replicas there should be; [`placement`]: where; [`pace`]: how soon; [`space`]: when their volumes fill up
+//! - [`drill`]: whether a rehearsal begins, strikes, goes on or ends
 //! - [`decision`]: steps, events and what the status shows
 
 pub mod decision;
+pub mod drill;
 pub mod failover;
 mod following;
 mod ledger;
