@@ -2,6 +2,7 @@
 
 pub mod consumer;
 pub mod datastore;
+pub mod drill;
 pub mod failover;
 pub mod furnish;
 pub mod queue;
@@ -16,5 +17,6 @@ pub fn start(context: &Context) {
     consumer::start(context);
     furnish::start(context);
     failover::start(context);
+    drill::start(context);
     shard::start(context);
 }
