@@ -13,7 +13,6 @@ use nix::unistd::Pid;
 use rustix::process::Signal;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use understudy_mysql::Instance;
 use understudy_wire::order::{DrillOrder, Fault, HealOrder, Refusal, Struck};
 
@@ -92,21 +91,14 @@ pub struct Drills {
     host: Arc<Host>,
     /// A connection that only drills use.
     server: Arc<dyn Instance>,
-    tasks: TaskTracker,
     turn: Arc<tokio::sync::Mutex<()>>,
     latest: Arc<Mutex<Option<Latest>>>,
 }
 
 impl Drills {
     /// None was ordered yet. `server` is a connection that nobody else uses.
-    pub fn new(
-        shared: Arc<Shared>,
-        config: Arc<Config>,
-        host: Arc<Host>,
-        server: Arc<dyn Instance>,
-        tasks: TaskTracker,
-    ) -> Self {
-        Self { shared, config, host, server, tasks, turn: Arc::default(), latest: Arc::default() }
+    pub fn new(shared: Arc<Shared>, config: Arc<Config>, host: Arc<Host>, server: Arc<dyn Instance>) -> Self {
+        Self { shared, config, host, server, turn: Arc::default(), latest: Arc::default() }
     }
 
     /// Does the fault of this order, unless its run was carried out before.
@@ -180,31 +172,14 @@ impl Drills {
         process.ok_or_else(|| wrong("mysqld does not run".to_owned()))
     }
 
-    /// Where transactions write the log themselves, there is no thread to hold: the server is told first to have threads for that.
+    /// Where transactions write the log themselves, there is no thread to hold: the server is told first to have threads for that. It keeps
+    /// them: most of the time it is replaced anyway, and they do it no harm.
     async fn wedge(&self, process: Process, order: &DrillOrder) -> Result<Hold, Refusal> {
         let failed =
             |e: understudy_mysql::SqlError| Refusal::Failed { step: "wedge".to_owned(), reason: e.to_string() };
-        let had_threads = self.server.log_writer_threads(true, ASK_WITHIN).await.map_err(failed)?;
+        self.server.use_log_writers(ASK_WITHIN).await.map_err(failed)?;
         let wedge = move |until, release: Receiver<()>, begun: Begun| wedge(&process, until, &release, begun);
-        let hold = self.hold(order, wedge).await;
-        if !had_threads {
-            self.restore(hold.as_ref().ok().map(|hold| hold.over.clone()));
-        }
-        hold
-    }
-
-    /// Lets transactions write the log themselves again, as they did, once the hold is over.
-    fn restore(&self, over: Option<CancellationToken>) {
-        let server = self.server.clone();
-        self.tasks.spawn(async move {
-            if let Some(over) = over {
-                over.cancelled().await;
-            }
-            // Most of the time the server is dead by now, and another is primary.
-            if let Err(e) = server.log_writer_threads(false, ASK_WITHIN).await {
-                tracing::info!(error = %e, "the server keeps its log writer threads");
-            }
-        });
+        self.hold(order, wedge).await
     }
 
     /// Runs a hold in a thread of its own, and waits until it has begun.
@@ -334,6 +309,7 @@ impl Drop for Grip {
 mod tests {
     use std::process::Command;
 
+    use tokio_util::task::TaskTracker;
     use understudy_mysql::fake::Fake;
     use understudy_mysql::instance::{EpochRow, Status};
     use understudy_wire::{Epoch, ReplicaName};
@@ -404,9 +380,8 @@ mod tests {
         config.drills = vec![Fault::Kill];
         let (config, me) = (Arc::new(config), ReplicaName::new("metrics-0-k7x2"));
         let shared = Arc::new(Shared::new(me.clone()));
-        let tasks = TaskTracker::new();
-        let host = Arc::new(Host::new(config.clone(), shared.clone(), Reaper::default(), tasks.clone()));
-        let drills = Drills::new(shared.clone(), config, host, Arc::new(Fake::new()), tasks);
+        let host = Host::new(config.clone(), shared.clone(), Reaper::default(), TaskTracker::new());
+        let drills = Drills::new(shared.clone(), config, Arc::new(host), Arc::new(Fake::new()));
 
         let refused = drills.strike(&order(3, Fault::Freeze)).await.unwrap_err();
         assert!(matches!(refused, Refusal::NotAllowed { .. }), "{refused}");

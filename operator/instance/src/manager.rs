@@ -81,7 +81,7 @@ async fn run(config: Arc<Config>, dropped_lines: Arc<AtomicU64>) -> anyhow::Resu
     };
     let streams = OperatorStreams::default();
     let (builds, plans) = mpsc::channel(1);
-    let drills = Drills::new(shared.clone(), config.clone(), host.clone(), connection(), tasks.clone());
+    let drills = Drills::new(shared.clone(), config.clone(), host.clone(), connection());
     let api = Api {
         shared: shared.clone(),
         config: config.clone(),

@@ -30,7 +30,6 @@ struct State {
     received: GtidSet,
     clients: u32,
     reloads: Reloads,
-    log_writers: bool,
 }
 
 /// How often the server was to read its certificate files again.
@@ -246,8 +245,8 @@ impl Instance for Fake {
         .await
     }
 
-    async fn log_writer_threads(&self, on: bool, within: Duration) -> Result<bool, SqlError> {
-        self.run("log writer threads", within, |state| Ok(std::mem::replace(&mut state.log_writers, on))).await
+    async fn use_log_writers(&self, within: Duration) -> Result<(), SqlError> {
+        self.run("use log writers", within, |_| Ok(())).await
     }
 
     async fn reload_certificates(&self, within: Duration) -> Result<(), SqlError> {

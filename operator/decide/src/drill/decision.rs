@@ -94,6 +94,8 @@ pub enum Rule {
     Missed,
     /// Somebody's primary is in the scope.
     NoVictim,
+    /// What the fault leaves at so many shards at once would count.
+    TooMany,
     /// A window is open.
     OutsideWindow,
     /// No other Drill of the Datastore has a run that goes on.

@@ -52,7 +52,7 @@ pub fn plan(s: &DrillSnapshot, run: &Run, now: Timestamp) -> DrillDecision {
         return aborted(s, run, &why);
     }
     let pending: Vec<usize> = places(&states, |state| matches!(state, State::Pending));
-    let next = match run.exercise {
+    let next: Vec<usize> = match run.exercise {
         // Of several shards one after the other: what a node that is drained does.
         Exercise::Switchover => pending.into_iter().take(usize::from(struck.is_empty())).collect(),
         // At once: what a node that is lost does.

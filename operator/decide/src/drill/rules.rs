@@ -58,10 +58,21 @@ pub fn late(due: Due, now: Timestamp) -> Option<Hindrance> {
 pub fn hindrance(s: &DrillSnapshot, exercise: Exercise, victims: &[Victim], now: Timestamp) -> Option<Hindrance> {
     standing(s)
         .or_else(|| not_allowed(s, exercise))
+        .or_else(|| too_many(exercise, victims))
         .or_else(|| closed(s, now))
         .or_else(|| another_runs(s))
         .or_else(|| victims.iter().find_map(|victim| of_victim(s, exercise, victim, now)))
         .or_else(|| s.shards.iter().find_map(|(name, shard)| of_company(s, name, shard)))
+}
+
+/// What a wedge leaves is soft evidence, and the breaker over the fleet takes that of three shards at once for a shared cause.
+fn too_many(exercise: Exercise, victims: &[Victim]) -> Option<Hindrance> {
+    const AT_ONCE: usize = 2;
+    let count = victims.len();
+    let words = || {
+        format!("{count} shards are in the scope, and nobody would replace more than {AT_ONCE} that are wedged at once")
+    };
+    (exercise == Exercise::Fault(Fault::Wedge) && count > AT_ONCE).then(|| Hindrance::new(Rule::TooMany, words()))
 }
 
 fn closed(s: &DrillSnapshot, now: Timestamp) -> Option<Hindrance> {

@@ -207,8 +207,8 @@ impl Instance for Server {
         self.run("write epoch", within, async |conn: &mut Conn| write::write_epoch(conn, row, at_ms).await).await
     }
 
-    async fn log_writer_threads(&self, on: bool, within: Duration) -> Result<bool, SqlError> {
-        self.run("log writer threads", within, async |conn: &mut Conn| write::log_writer_threads(conn, on).await).await
+    async fn use_log_writers(&self, within: Duration) -> Result<(), SqlError> {
+        self.run("use log writers", within, write::use_log_writers).await
     }
 
     async fn reload_certificates(&self, within: Duration) -> Result<(), SqlError> {

@@ -3,7 +3,7 @@
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 
-use super::{execute, one, rows};
+use super::{execute, rows};
 use crate::error::SqlError;
 use crate::instance::EpochRow;
 use crate::schema::{ADMIN, REPLICATION, quote};
@@ -65,14 +65,8 @@ pub(super) async fn write_epoch(conn: &mut Conn, row: &EpochRow, at_ms: i64) -> 
     execute(conn, STEP, &sql).await
 }
 
-pub(super) async fn log_writer_threads(conn: &mut Conn, on: bool) -> Result<bool, SqlError> {
-    const STEP: &str = "log writer threads";
-    let (was,): (bool,) = one(conn, STEP, "SELECT @@GLOBAL.innodb_log_writer_threads").await?;
-    if was != on {
-        let value = if on { "ON" } else { "OFF" };
-        execute(conn, STEP, &format!("SET GLOBAL innodb_log_writer_threads = {value}")).await?;
-    }
-    Ok(was)
+pub(super) async fn use_log_writers(conn: &mut Conn) -> Result<(), SqlError> {
+    execute(conn, "use log writers", "SET GLOBAL innodb_log_writer_threads = ON").await
 }
 
 pub(super) async fn reload_certificates(conn: &mut Conn) -> Result<(), SqlError> {
