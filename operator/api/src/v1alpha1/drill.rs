@@ -189,10 +189,11 @@ impl DrillPermission {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DrillAbort {
-    /// Whether every shard of the Datastore must be Healthy. When another one than those that were hit stops being so, what is held is let go.
+    /// Whether every shard of the Datastore must be Healthy, not only those that are hit. When another one stops being so, what is held is let go.
     #[serde(default = "yes")]
     pub require_healthy: bool,
-    /// Whether every shard of the Datastore must have all its intact copies, and a standby that could take over now.
+    /// Whether every shard of the Datastore must have all its intact copies and a standby that could take over now. Those that are hit must always
+    /// have such a standby.
     #[serde(default = "yes")]
     pub require_redundancy: bool,
     /// A shard that had no commit for so many seconds in all, over the changes of primary of the last 30 days that are on record, is left in
