@@ -44,6 +44,8 @@ pub mod manager {
     pub const SHARD: &str = "understudy-shard";
     /// Finalizers, and what is written on volumes when their Shard is deleted.
     pub const FAREWELL: &str = "understudy-farewell";
+    /// Failovers that Drills ask for.
+    pub const DRILL: &str = "understudy-drill";
     /// Role labels, moved when a replica's role changes.
     pub const ROLE: &str = "understudy-role";
     /// Status written whole.

@@ -24,7 +24,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use understudy_api::{Consumer, Datastore, Failover, Replica, Shard};
+use understudy_api::{Consumer, Datastore, Drill, Failover, Replica, Shard};
 
 use crate::apply::MANAGED_BY;
 
@@ -44,6 +44,8 @@ pub enum Kind {
     Consumer,
     /// Of ours.
     Failover,
+    /// Of ours.
+    Drill,
     /// Made by us.
     Pod,
     /// Made by us.
@@ -205,6 +207,8 @@ pub struct Caches {
     pub consumers: Cache<Consumer>,
     /// Of ours.
     pub failovers: Cache<Failover>,
+    /// Of ours.
+    pub drills: Cache<Drill>,
     /// Made by us.
     pub pods: Cache<Pod>,
     /// Made by us.
@@ -262,6 +266,7 @@ impl Caches {
             replicas: starter.namespaced(Kind::Replica, ours()),
             consumers: starter.namespaced(Kind::Consumer, ours()),
             failovers: starter.namespaced(Kind::Failover, ours()),
+            drills: starter.namespaced(Kind::Drill, ours()),
             pods: starter.namespaced(Kind::Pod, made()),
             claims: starter.namespaced(Kind::PersistentVolumeClaim, made()),
             deployments: starter.namespaced(Kind::Deployment, made()),
@@ -291,6 +296,7 @@ impl Caches {
             ready(&self.replicas),
             ready(&self.consumers),
             ready(&self.failovers),
+            ready(&self.drills),
             ready(&self.pods),
             ready(&self.claims),
             ready(&self.deployments),

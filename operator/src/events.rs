@@ -167,6 +167,22 @@ pub enum Reason {
     StatusLost,
     /// So many managers are silent that the operator rather suspects itself, or an observer contradicts the others.
     ObserverSuspect,
+
+    // Drill.
+    /// A run was begun; nothing was done yet.
+    DrillStarted,
+    /// A primary is hit, or its change is asked for, as a rehearsal; said on its Shard too.
+    DrillStruck,
+    /// Every primary that was hit was replaced.
+    DrillSucceeded,
+    /// A run was ended before that; the message says by which rule.
+    DrillAborted,
+    /// A primary could not be hit, or was hit and not replaced.
+    DrillFailed,
+    /// A run was due and not begun; the message says by which rule.
+    DrillSkipped,
+    /// Nothing can be begun until somebody changes something; the message says what.
+    DrillRefused,
 }
 
 /// How serious it is: `Warning` asks for a person's eyes.
@@ -224,7 +240,10 @@ impl Reason {
             | Self::LastCopyRestarted
             | Self::Unschedulable
             | Self::StatusLost
-            | Self::ObserverSuspect => Severity::Warning,
+            | Self::ObserverSuspect
+            | Self::DrillAborted
+            | Self::DrillFailed
+            | Self::DrillRefused => Severity::Warning,
             _ => Severity::Normal,
         }
     }

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use understudy_api::conditions::{self, Claim};
-use understudy_api::{Consumer, Datastore, Replica, Shard};
+use understudy_api::{Consumer, Datastore, Drill, Replica, Shard};
 
 use crate::cache::{Kind, Malformed, OnMalformed};
 use crate::events::{Events, Reason};
@@ -169,6 +169,9 @@ fn status(kind: Kind, generation: Option<i64>, words: &str, now: Timestamp) -> O
         }
         Kind::Consumer => (ApiResource::erase::<Consumer>(&()), claims(vec![not(conditions::READY)])),
         Kind::Replica => (ApiResource::erase::<Replica>(&()), claims(vec![not(conditions::READY)])),
+        Kind::Drill => {
+            (ApiResource::erase::<Drill>(&()), claims(vec![not(conditions::READY), not(conditions::PROGRESSING)]))
+        }
         // A request that cannot be read cannot be changed either; its event says so.
         Kind::Failover
         | Kind::Pod
@@ -278,7 +281,7 @@ mod tests {
 
     #[test]
     fn every_kind_that_has_conditions_says_so_in_them() {
-        for kind in [Kind::Shard, Kind::Datastore, Kind::Consumer, Kind::Replica] {
+        for kind in [Kind::Shard, Kind::Datastore, Kind::Consumer, Kind::Replica, Kind::Drill] {
             let (resource, status) = status(kind, Some(1), "words", Timestamp::UNIX_EPOCH).unwrap();
             assert_eq!(resource.kind, kind.to_string());
             assert_eq!(status["conditions"][0]["message"], "words", "{kind}");

@@ -14,9 +14,13 @@
 - apiGroups: [understudy.dev]
   resources: [failovers]
   verbs: [get, list, watch, create, delete]
+# Made and deleted by people.
+- apiGroups: [understudy.dev]
+  resources: [drills]
+  verbs: [get, list, watch]
 # update: over the version that was read; patch: of an object that does not parse.
 - apiGroups: [understudy.dev]
-  resources: [datastores/status, shards/status, replicas/status]
+  resources: [datastores/status, shards/status, replicas/status, drills/status]
   verbs: [update, patch]
 # As consumers have it for their own.
 - apiGroups: [understudy.dev]

@@ -13,7 +13,7 @@ use crate::run;
 
 /// The label of the namespaces that end-to-end tests make.
 const TEST_LABEL: &str = "understudy.dev/e2e";
-const KINDS: &str = "datastores,shards,replicas,consumers,failovers,pods,persistentvolumeclaims,services,endpoints,configmaps,deployments,leases";
+const KINDS: &str = "datastores,shards,replicas,consumers,failovers,drills,pods,persistentvolumeclaims,services,endpoints,configmaps,deployments,leases";
 
 /// Writes everything of the operator's and the tests' namespaces into a new directory under `.lab`.
 pub fn everything(access: &Access, paths: &Paths) -> Result<PathBuf> {

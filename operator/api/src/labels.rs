@@ -15,7 +15,7 @@ pub const REPLICA: &str = "understudy.dev/replica";
 pub const ROLE: &str = "understudy.dev/role";
 /// The Consumer something belongs to.
 pub const CONSUMER: &str = "understudy.dev/consumer";
-/// The Drill that a Failover records.
+/// The Drill that a Failover rehearses; absent on one that nobody rehearsed.
 pub const DRILL: &str = "understudy.dev/drill";
 /// `replica`, `gateway`, `query` or `consumer`.
 pub const COMPONENT: &str = "understudy.dev/component";

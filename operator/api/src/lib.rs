@@ -9,7 +9,7 @@ pub mod names;
 mod schema;
 pub mod v1alpha1;
 
-pub use v1alpha1::{Consumer, Datastore, Failover, Replica, Shard};
+pub use v1alpha1::{Consumer, Datastore, Drill, Failover, Replica, Shard};
 
 /// The API group of every kind.
 pub const GROUP: &str = "understudy.dev";

@@ -61,6 +61,14 @@ fn what_is_in_order_breaks_no_rule() {
         ("/spec/acceptGaps", json!(true)),
     ];
     assert!(breaches(Base::Consumer, &with(base(Base::Consumer), &transactional), None).is_empty());
+    let by_hand = [
+        ("/spec/datastore", Value::Null),
+        ("/spec/schedule", Value::Null),
+        ("/spec/scope", json!({"kind": "Shard", "name": "a"})),
+        ("/spec/requestedAt", json!("2026-03-02T10:00:00Z")),
+        ("/spec/abort", json!({"windows": [{"from": "22:00", "to": "02:00"}]})),
+    ];
+    assert!(breaches(Base::Drill, &with(base(Base::Drill), &by_hand), Some(&base(Base::Drill))).is_empty());
     let quota = [("/spec/gateway/limits", json!({"samplesPerSecondPerTenant": 1_000_000_000}))];
     assert!(breaches(Base::Datastore, &with(base(Base::Datastore), &quota), None).is_empty());
     let more = with(base(Base::Datastore), &[("/spec/shards", json!(4)), ("/spec/kafka/retentionHours", json!(24))]);

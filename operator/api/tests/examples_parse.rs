@@ -79,6 +79,7 @@ fn examples_parse() {
             Base::Replica => serde_json::from_value::<understudy_api::v1alpha1::ReplicaSpec>(spec).err(),
             Base::Consumer => serde_json::from_value::<understudy_api::v1alpha1::ConsumerSpec>(spec).err(),
             Base::Failover => serde_json::from_value::<understudy_api::v1alpha1::FailoverSpec>(spec).err(),
+            Base::Drill => serde_json::from_value::<understudy_api::v1alpha1::DrillSpec>(spec).err(),
         };
         assert!(parsed.is_none(), "{}: {}", path.display(), parsed.unwrap());
     }

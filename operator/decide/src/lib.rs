@@ -7,10 +7,12 @@
 //! - [`failover`]: who is primary
 //! - [`topology`]: which replicas there should be; `sick_standby`: who is of no use; [`placement`]: where; [`pace`]: how soon; [`space`]: when their volumes fill up
 //! - [`availability`]: how long no writes were taken, from records
+//! - [`drill`]: whether a rehearsal begins, strikes, goes on or ends
 //! - [`decision`]: steps, events and what the status shows
 
 pub mod availability;
 pub mod decision;
+pub mod drill;
 pub mod failover;
 mod following;
 mod ledger;

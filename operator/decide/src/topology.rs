@@ -138,7 +138,7 @@ pub fn name_for(s: &Snapshot, server_id: u32) -> ReplicaName {
 }
 
 /// FNV-1a with a final mix, 64 bit: stable for ever, unlike the standard library's hashers.
-fn fnv1a(bytes: &[u8]) -> u64 {
+pub(crate) fn fnv1a(bytes: &[u8]) -> u64 {
     let hash = bytes
         .iter()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));

@@ -18,12 +18,15 @@ use tokio::sync::mpsc;
 use understudy_link::evidence::Publisher;
 use understudy_link::names;
 use understudy_link::server::{Peer, operator_only};
-use understudy_wire::order::{ADDRESSEE, Build, FenceOrder, Follow, Origin, Peers, Promote, Refusal};
+use understudy_wire::order::{
+    ADDRESSEE, Build, DrillOrder, FenceOrder, Follow, HealOrder, Origin, Peers, Promote, Refusal, Struck,
+};
 use understudy_wire::stacks::Stacks;
 
 use crate::build::Plan;
 use crate::config::Config;
 use crate::contact::{HELLO, Hello, OperatorStreams};
+use crate::drill::Drills;
 use crate::facts::{Life, Shared};
 use crate::fence::{Body as Mysqld, stacks_of};
 use crate::orders::{Desk, Done, Work};
@@ -44,6 +47,8 @@ pub struct Api {
     pub desk: Desk,
     /// Takes the order to fill the volume.
     pub builds: mpsc::Sender<Plan>,
+    /// Takes the orders of drills.
+    pub drills: Drills,
     /// mysqld's process.
     pub body: Arc<dyn Mysqld>,
     /// The operator's open streams.
@@ -58,6 +63,8 @@ pub fn routes(api: Api, evidence: Publisher) -> Router {
         .route("/v1/follow", post(follow))
         .route("/v1/promote", post(promote))
         .route("/v1/fence", post(fence))
+        .route("/v1/drill", post(drill))
+        .route("/v1/heal", post(heal))
         .route("/v1/peers", put(peers))
         .route("/v1/stacks", get(stacks))
         .layer(DefaultBodyLimit::max(MAX_ORDER))
@@ -176,6 +183,18 @@ async fn submit<T>(api: &Api, work: Work, answer: impl FnOnce(Done) -> Option<T>
     let done =
         tokio::spawn(async move { desk.submit(work).await }).await.map_err(|_| failed("the manager is stopping"))??;
     answer(done).map(Json).ok_or_else(|| failed("another order was carried out in its place"))
+}
+
+async fn drill(State(api): State<Api>, Order(order): Order<DrillOrder>) -> Answer<Struck> {
+    // On a task of its own: a run that has begun is remembered even when the one who ordered it goes away.
+    let failed = || Refused(Refusal::Failed { step: "drill".to_owned(), reason: "the manager is stopping".to_owned() });
+    let struck = tokio::spawn(async move { api.drills.strike(&order).await }).await.map_err(|_| failed())?;
+    Ok(Json(struck?))
+}
+
+async fn heal(State(api): State<Api>, Order(order): Order<HealOrder>) -> Answer<()> {
+    api.drills.heal(&order);
+    Ok(Json(()))
 }
 
 async fn peers(State(api): State<Api>, Order(order): Order<Peers>) -> Answer<()> {

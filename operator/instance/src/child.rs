@@ -97,6 +97,10 @@ impl Reaper {
         let mut children = lock(&self.children);
         // An error is that there is no child at all.
         while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            // A thread that a drill holds was stopped; nothing has ended.
+            if status.stopped() {
+                continue;
+            }
             let exit = Exit { code: status.exit_status(), signal: status.terminating_signal(), at: Instant::now() };
             match children.remove(&pid.as_raw_nonzero().get()) {
                 Some(ended) => {

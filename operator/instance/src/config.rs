@@ -9,6 +9,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use understudy_mysql::schema::{ACCOUNTS, NoPassword, Passwords};
+use understudy_wire::order::Fault;
 use understudy_wire::{ReplicaName, ShardName};
 
 /// Not MySQL's usual 33062: that is one of the ports from which a kernel makes connections (32768 and on). A probe that asks for
@@ -90,6 +91,8 @@ pub struct Config {
     pub clone_mib_per_second: u32,
     /// How long mysqld may take to stop before it is killed.
     pub stop_within: Duration,
+    /// What drills may do to this server; nothing unless the spec says so.
+    pub drills: Vec<Fault>,
 }
 
 impl Config {
@@ -128,6 +131,7 @@ impl Config {
             mysqld: get("UNDERSTUDY_MYSQLD").map_or_else(|| PathBuf::from("mysqld"), PathBuf::from),
             clone_mib_per_second: or(get, "UNDERSTUDY_CLONE_MIB_PER_SECOND", 100)?,
             stop_within: millis(get, "UNDERSTUDY_STOP_WITHIN_MS", 45_000)?,
+            drills: faults(get)?,
         })
     }
 
@@ -158,6 +162,13 @@ fn api_server(get: &dyn Fn(&str) -> Option<String>) -> Result<Option<SocketAddr>
         (Some(host), Some(port)) => Ok(Some(SocketAddr::new(parse(HOST, &host)?, parse(PORT, &port)?))),
         _ => Ok(None),
     }
+}
+
+/// Names with commas between them.
+fn faults(get: &dyn Fn(&str) -> Option<String>) -> Result<Vec<Fault>, ConfigError> {
+    const NAME: &str = "UNDERSTUDY_DRILLS";
+    let given = get(NAME).unwrap_or_default();
+    given.split(',').filter(|word| !word.is_empty()).map(|word| parse(NAME, word)).collect()
 }
 
 fn parse<T: FromStr<Err: Display>>(name: &'static str, value: &str) -> Result<T, ConfigError> {
@@ -228,6 +239,16 @@ pub(crate) mod tests {
         assert_eq!(config.mysql_admin_address().to_string(), "127.0.0.1:3307");
         assert_eq!(config.api_server.unwrap().to_string(), "10.96.0.1:443");
         assert_eq!(config.passwords.of("understudy_probe"), "secret of understudy_probe");
+        assert!(config.drills.is_empty(), "no drill may do harm unless that was said");
+    }
+
+    #[test]
+    fn what_drills_may_do_is_a_list_of_faults() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut variables = variables(dir.path());
+        variables.insert("UNDERSTUDY_DRILLS".to_owned(), "Kill,Wedge".to_owned());
+        let config = Config::from(&|name| variables.get(name).cloned()).unwrap();
+        assert_eq!(config.drills, [Fault::Kill, Fault::Wedge]);
     }
 
     #[test]
@@ -246,6 +267,12 @@ pub(crate) mod tests {
                 "UNDERSTUDY_API_SERVER",
                 "kubernetes:443",
                 "environment variable UNDERSTUDY_API_SERVER=\"kubernetes:443\": invalid socket address syntax",
+            ),
+            (
+                "no fault",
+                "UNDERSTUDY_DRILLS",
+                "Burn",
+                "environment variable UNDERSTUDY_DRILLS=\"Burn\": \"Burn\" is none of Kill, Freeze and Wedge",
             ),
         ] {
             let mut variables = variables(dir.path());

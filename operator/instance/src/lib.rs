@@ -9,6 +9,7 @@
 //!   [`certificate`]: with which certificate it serves
 //! - [`volume`]: the threads that touch the volume; [`datadir`]: what lies on it; [`build`]: filling it
 //! - [`orders`]: the queue and its worker; [`promote`], [`follow`], [`fence`]: what they do
+//! - [`drill`]: faults by order, for rehearsals
 //! - [`observe`]: readings of the own server; [`probes`]: probes of it and of the primary; [`locks`]: what its commits wait for;
 //!   [`proc`], [`pressure`]: what the kernel says
 //! - [`contact`]: who still answers this pod; [`api`]: the instance API; [`admin`]: health and metrics; [`stop`]: the end
@@ -22,6 +23,7 @@ pub mod child;
 pub mod config;
 pub mod contact;
 pub mod datadir;
+pub mod drill;
 pub mod facts;
 pub mod fence;
 pub mod follow;

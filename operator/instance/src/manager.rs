@@ -22,6 +22,7 @@ use crate::api::{self, Api};
 use crate::child::Reaper;
 use crate::config::Config;
 use crate::contact::{self, OperatorStreams, UNACKNOWLEDGED};
+use crate::drill::Drills;
 use crate::facts::{Shared, Sources};
 use crate::host::Host;
 use crate::probes::Probers;
@@ -81,11 +82,13 @@ async fn run(config: Arc<Config>, dropped_lines: Arc<AtomicU64>) -> anyhow::Resu
     };
     let streams = OperatorStreams::default();
     let (builds, plans) = mpsc::channel(1);
+    let drills = Drills::new(shared.clone(), config.clone(), host.clone(), connection());
     let api = Api {
         shared: shared.clone(),
         config: config.clone(),
         desk: desk.clone(),
         builds,
+        drills: drills.clone(),
         body: host.clone(),
         streams: streams.clone(),
     };
@@ -117,6 +120,7 @@ async fn run(config: Arc<Config>, dropped_lines: Arc<AtomicU64>) -> anyhow::Resu
 
     stop::asked().await.context("signals")?;
     tracing::info!("asked to stop");
+    drills.let_go();
     stop::stop(&shared, &config, &host, &*connection()).await;
     ending.cancel();
     tasks.close();

@@ -65,6 +65,18 @@ fn shortened(mut stack: String) -> String {
     stack
 }
 
+/// The threads of a process whose names are wanted, but for its first one.
+pub fn threads_named(pid: u32, wanted: impl Fn(&str) -> bool) -> Vec<u32> {
+    let is_wanted =
+        |id: &u32| stat(&format!("/proc/{pid}/task/{id}/stat")).is_some_and(|(name, _)| *id != pid && wanted(&name));
+    threads(pid).filter(is_wanted).collect()
+}
+
+/// State of one thread, as one letter; None when there is none.
+pub fn thread_state(pid: u32, id: u32) -> Option<char> {
+    stat(&format!("/proc/{pid}/task/{id}/stat")).map(|(_, state)| state)
+}
+
 fn threads(pid: u32) -> impl Iterator<Item = u32> {
     let entries = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
@@ -96,6 +108,25 @@ mod tests {
         assert_eq!(shortened("short".to_owned()), "short");
         let long = format!("{}é", "a".repeat(MAX_STACK - 1));
         assert_eq!(shortened(long), "a".repeat(MAX_STACK - 1));
+    }
+
+    #[test]
+    fn a_thread_is_found_by_its_name() {
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let (named, begun) = std::sync::mpsc::channel();
+        let body = move || {
+            named.send(()).unwrap();
+            wait.recv().ok();
+        };
+        let thread = std::thread::Builder::new().name("ib_log_writer".to_owned()).spawn(body).unwrap();
+        begun.recv().unwrap();
+        let me = std::process::id();
+        let found = threads_named(me, |name| name == "ib_log_writer");
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(matches!(thread_state(me, found[0]), Some('R' | 'S')));
+        drop(go);
+        thread.join().unwrap();
+        assert_eq!(thread_state(me, u32::MAX), None);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use mysql_async::prelude::Queryable;
 use stage::{Actor, Stage};
 use understudy_wire::evidence::{Fence, Phase, ProbeError};
-use understudy_wire::order::{Fenced, Refusal};
+use understudy_wire::order::{Fault, Fenced, Refusal, Struck};
 use understudy_wire::stacks::Stacks;
 use understudy_wire::{Epoch, evidence};
 
@@ -309,4 +309,76 @@ async fn a_clone_from_nobody_fails_and_leaves_the_volume_as_it_was() {
     let mut client = a.connect(understudy_mysql::schema::READER).await.unwrap();
     let found: Option<u64> = client.query_first("SELECT COUNT(*) FROM understudy.epoch").await.unwrap();
     assert_eq!(found, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wedged_server_answers_and_commits_nothing_until_it_is_let_go() {
+    /// Much longer than the test may take.
+    const FOR_EVER: Duration = Duration::from_secs(600);
+    let stage = Stage::set();
+    let a = stage.enter("a", 1).await;
+    a.initialise(1).await.unwrap();
+    a.until("a runs", LONG, |server| server.phase == Phase::Running).await;
+    a.promote(1).await.unwrap();
+    a.until("a serves", SOON, |server| server.serving == Some(Epoch(1))).await;
+    a.write("CREATE DATABASE store").await;
+    a.write("CREATE TABLE store.t (id INT PRIMARY KEY)").await;
+
+    // What is not allowed, or is for another epoch, does nothing.
+    let refused = a.drill("run-0", 1, Fault::Freeze, FOR_EVER).await.unwrap_err();
+    assert!(matches!(refused, Refusal::NotAllowed { .. }), "{refused}");
+    let refused = a.drill("run-0", 2, Fault::Wedge, FOR_EVER).await.unwrap_err();
+    assert!(matches!(refused, Refusal::WrongPhase { .. }), "{refused}");
+
+    // At the limit it ends by itself: a commit is there, and not sooner.
+    let (begun, hold) = (std::time::Instant::now(), Duration::from_secs(4));
+    let struck = a.drill("run-1", 1, Fault::Wedge, hold).await.unwrap();
+    assert_eq!(struck, Struck { fault: Fault::Wedge, before: false });
+    let mut write = Box::pin(a.write("INSERT INTO store.t VALUES (1)"));
+    tokio::select! {
+        () = &mut write => panic!("a commit came to its end while the log is not written"),
+        found = a.count("SELECT COUNT(*) FROM store.t") => assert_eq!(found, 0),
+    }
+    tokio::time::timeout(LONG, write).await.unwrap();
+    assert!(begun.elapsed() >= hold, "{:?}", begun.elapsed());
+    assert_eq!(a.drill("run-1", 1, Fault::Wedge, hold).await.unwrap(), Struck { fault: Fault::Wedge, before: true });
+    a.write("INSERT INTO store.t VALUES (2)").await;
+
+    // Long before the limit, when it is told to let go.
+    a.drill("run-2", 1, Fault::Wedge, FOR_EVER).await.unwrap();
+    let mut write = Box::pin(a.write("INSERT INTO store.t VALUES (3)"));
+    tokio::select! {
+        () = &mut write => panic!("a commit came to its end while the log is not written"),
+        found = a.count("SELECT COUNT(*) FROM store.t") => assert_eq!(found, 2),
+    }
+    let refused = a.drill("run-3", 1, Fault::Kill, FOR_EVER).await.unwrap_err();
+    assert!(refused.to_string().contains("another run is still held"), "{refused}");
+    a.heal("run-1", 1).await.unwrap();
+    a.heal("run-2", 1).await.unwrap();
+    tokio::time::timeout(LONG, write).await.unwrap();
+
+    // A server that is killed while it is wedged ends at once: nothing that was stopped stands in the way.
+    a.drill("run-4", 1, Fault::Wedge, FOR_EVER).await.unwrap();
+    a.signal_mysqld("KILL").await;
+    a.until("the end is told", SOON, |server| matches!(server.phase, Phase::Exited { signal: Some(9), .. })).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wedge_does_not_outlive_the_manager_that_holds_it() {
+    let stage = Stage::set();
+    let a = stage.enter("a", 1).await;
+    a.initialise(1).await.unwrap();
+    a.until("a runs", LONG, |server| server.phase == Phase::Running).await;
+    a.promote(1).await.unwrap();
+    a.until("a serves", SOON, |server| server.serving == Some(Epoch(1))).await;
+    a.write("CREATE DATABASE store").await;
+    a.write("CREATE TABLE store.t (id INT PRIMARY KEY)").await;
+    a.drill("run-1", 1, Fault::Wedge, Duration::from_secs(600)).await.unwrap();
+    let mut write = Box::pin(a.write("INSERT INTO store.t VALUES (1)"));
+    tokio::select! {
+        () = &mut write => panic!("a commit came to its end while the log is not written"),
+        found = a.count("SELECT COUNT(*) FROM store.t") => assert_eq!(found, 0),
+    }
+    a.kill_manager();
+    tokio::time::timeout(LONG, write).await.unwrap();
 }

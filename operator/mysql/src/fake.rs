@@ -255,6 +255,10 @@ impl Instance for Fake {
         .await
     }
 
+    async fn use_log_writers(&self, within: Duration) -> Result<(), SqlError> {
+        self.run("use log writers", within, |_| Ok(())).await
+    }
+
     async fn reload_certificates(&self, within: Duration) -> Result<(), SqlError> {
         self.state().reloads.asked += 1;
         self.run("reload certificates", within, |state| {

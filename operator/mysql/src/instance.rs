@@ -117,6 +117,9 @@ pub trait Instance: Send + Sync {
     /// Writes the epoch row, unless it already holds a higher epoch ([`SqlError::OlderEpoch`]). Writing the row that is there is a success.
     async fn write_epoch(&self, row: &EpochRow, at_ms: i64, within: Duration) -> Result<(), SqlError>;
 
+    /// Lets threads of their own write InnoDB's log (`innodb_log_writer_threads`) from now on, instead of each transaction its own part.
+    async fn use_log_writers(&self, within: Duration) -> Result<(), SqlError>;
+
     /// Reads the server's certificate files again.
     async fn reload_certificates(&self, within: Duration) -> Result<(), SqlError>;
 

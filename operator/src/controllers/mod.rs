@@ -3,6 +3,7 @@
 mod availability;
 pub mod consumer;
 pub mod datastore;
+pub mod drill;
 pub mod failover;
 pub mod furnish;
 pub mod queue;
@@ -17,5 +18,6 @@ pub fn start(context: &Context) {
     consumer::start(context);
     furnish::start(context);
     failover::start(context);
+    drill::start(context);
     shard::start(context);
 }

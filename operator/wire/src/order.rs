@@ -4,6 +4,9 @@
 //! with [`Refusal::StaleEpoch`]. It also carries the replica that it is for, in the header [`ADDRESSEE`]: an address that was
 //! looked up before a node restarted may be another replica's by now.
 
+use std::fmt;
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{Epoch, GtidSet, ReplicaName};
@@ -124,6 +127,94 @@ pub struct Peers {
     pub peers: Vec<(ReplicaName, String)>,
 }
 
+/// A fault that a manager can do to its own mysqld for a drill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Fault {
+    /// SIGKILL: the process is gone.
+    Kill,
+    /// SIGSTOP: the process is there and does nothing, for as long as the order holds it.
+    Freeze,
+    /// The threads that write InnoDB's log stand still, for as long as the order holds them: `SELECT` answers, and no commit comes to its end.
+    Wedge,
+}
+
+impl Fault {
+    /// Every fault.
+    pub const ALL: [Self; 3] = [Self::Kill, Self::Freeze, Self::Wedge];
+
+    /// Its name, as in specs and settings.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kill => "Kill",
+            Self::Freeze => "Freeze",
+            Self::Wedge => "Wedge",
+        }
+    }
+
+    /// Whether it ends by itself with the server as it was.
+    pub fn is_held(self) -> bool {
+        match self {
+            Self::Kill => false,
+            Self::Freeze | Self::Wedge => true,
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Fault {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|fault| fault.name() == text);
+        found.ok_or_else(|| format!("{text:?} is none of Kill, Freeze and Wedge"))
+    }
+}
+
+/// `POST /v1/drill`: do this fault to the own mysqld. A manager does it only when it was started with the permission for this fault, and only
+/// while its server takes writes under exactly this epoch. A run that was ordered before is answered and not done again.
+///
+/// A fault that is held ends by itself after `hold`, whatever becomes of the one who ordered it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DrillOrder {
+    /// The epoch under which the victim serves.
+    pub epoch: Epoch,
+    /// Which run of which Drill; one run does one fault to a server.
+    pub run: String,
+    /// What is done.
+    pub fault: Fault,
+    /// How long a fault that is held lasts at most.
+    ///
+    /// Milliseconds.
+    pub hold: u64,
+}
+
+/// Answer to [`DrillOrder`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Struck {
+    /// What was done.
+    pub fault: Fault,
+    /// Whether that was by an earlier order of the same run.
+    pub before: bool,
+}
+
+/// `POST /v1/heal`: end the fault of this run now. The epoch is that of the run; a higher one is no reason to go on holding, so it is not held
+/// against what the manager knows. A run that holds nothing is a success.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HealOrder {
+    /// The epoch of the run.
+    pub epoch: Epoch,
+    /// The run.
+    pub run: String,
+}
+
 /// Why a manager did not carry out an order (HTTP 409 with this body).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "camelCase", tag = "refused")]
@@ -140,6 +231,12 @@ pub enum Refusal {
     #[error("{reason}")]
     NotMine {
         /// What does not fit.
+        reason: String,
+    },
+    /// The manager was started without the permission for what was ordered (drill).
+    #[error("{reason}")]
+    NotAllowed {
+        /// What would have to be set.
         reason: String,
     },
     /// The volume is not empty (build), or holds nothing yet (everything else).

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::consumer::two;
 use super::{
-    Availability, BatchLimits, DeletionPolicy, FailoverPolicy, MysqlSpec, PodTemplate, Resources, SecretRef, StartAt,
-    StorageSpec, VerdictState,
+    Availability, BatchLimits, DeletionPolicy, DrillPermission, FailoverPolicy, MysqlSpec, PodTemplate, Resources,
+    SecretRef, StartAt, StorageSpec, VerdictState,
 };
 
 /// What a person asks of a store.
@@ -65,6 +65,9 @@ pub struct DatastoreSpec {
     /// What answers queries; without it, nothing does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub query: Option<QuerySpec>,
+    /// What Drills may do to the shards.
+    #[serde(default, skip_serializing_if = "DrillPermission::is_none")]
+    pub drills: DrillPermission,
     /// Stops every action of the operator on this Datastore and on its shards, failover included.
     #[serde(default)]
     pub paused: bool,

@@ -43,7 +43,7 @@ pub struct FailoverSpec {
     pub shard: String,
     /// What kind of change.
     #[serde(default)]
-    #[x_kube(validation = Rule::new("self != 'Drill'").message("drills are not supported yet; ask for a Switchover, which changes the primary as planned"))]
+    #[x_kube(validation = Rule::new("self != 'Drill'").message("a rehearsal is asked for by a Drill, a kind of its own"))]
     pub kind: FailoverKind,
     /// Why, for the record.
     #[serde(default, skip_serializing_if = "Option::is_none")]

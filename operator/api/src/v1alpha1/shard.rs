@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use strum::{Display, EnumIter, IntoStaticStr};
 
 pub use self::status::*;
-use super::{DeletionPolicy, PodTemplate, Resources};
+use super::{DeletionPolicy, DrillPermission, PodTemplate, Resources};
 use crate::schema;
 
 /// What a person asks of a shard.
@@ -62,6 +62,9 @@ pub struct ShardSpec {
     /// Additions to the pods.
     #[serde(default)]
     pub pod_template: PodTemplate,
+    /// What Drills may do to the shard. Of a Shard that a Datastore made, the Datastore's counts; set it there.
+    #[serde(default, skip_serializing_if = "DrillPermission::is_none")]
+    pub drills: DrillPermission,
     /// Stops every action of the operator on this shard, failover included.
     #[serde(default)]
     pub paused: bool,

@@ -10,10 +10,12 @@ pub enum Base {
     Replica,
     Consumer,
     Failover,
+    Drill,
 }
 
 impl Base {
-    pub const ALL: [Self; 5] = [Self::Datastore, Self::Shard, Self::Replica, Self::Consumer, Self::Failover];
+    pub const ALL: [Self; 6] =
+        [Self::Datastore, Self::Shard, Self::Replica, Self::Consumer, Self::Failover, Self::Drill];
 }
 
 /// A valid object with little in it.
@@ -30,6 +32,7 @@ pub fn base(kind: Base) -> Value {
         Base::Replica => json!({ "shard": "metrics-0", "serverId": 7 }),
         Base::Consumer => json!({ "datastore": "metrics" }),
         Base::Failover => json!({ "shard": "metrics-0" }),
+        Base::Drill => json!({ "datastore": "metrics", "schedule": "0 10 * * MON", "scope": { "kind": "Random" } }),
     };
     json!({ "apiVersion": "understudy.dev/v1alpha1", "kind": format!("{kind:?}"), "metadata": { "name": "metrics-0" }, "spec": spec })
 }
@@ -486,9 +489,32 @@ fn failover_cases() -> Vec<Case> {
     ]
 }
 
+fn drill_cases() -> Vec<Case> {
+    use Base::Drill as D;
+    let window = |from: &str, to: &str| json!({"windows": [{"days": ["Monday"], "from": from, "to": to}]});
+    vec![
+        new("too long a name", D, vec![("/metadata/name", long(41))], "at most 40 characters"),
+        new("no Datastore", D, vec![("/spec/datastore", Value::Null)], "give datastore"),
+        new("six fields", D, vec![("/spec/schedule", json!("0 0 10 * * MON"))], "five fields"),
+        new("a word for a schedule", D, vec![("/spec/schedule", json!("@weekly"))], "five fields"),
+        new("a time zone with a blank", D, vec![("/spec/timeZone", json!("Europe Paris"))], "tz database"),
+        new("a shard without a name", D, vec![("/spec/scope", json!({"kind": "Shard"}))], "the name of the Shard"),
+        new("a name by chance", D, vec![("/spec/scope", json!({"kind": "Random", "name": "a"}))], "leave out name"),
+        new("a window from the 25th hour", D, vec![("/spec/abort", window("25:00", "17:00"))], "from is a time of day"),
+        new("a window up to midnight", D, vec![("/spec/abort", window("09:00", "24:00"))], "to is a time of day"),
+        change(
+            "a request of yesterday",
+            D,
+            vec![("/spec/requestedAt", json!("2026-03-02T10:00:00Z"))],
+            vec![("/spec/requestedAt", json!("2026-03-01T10:00:00Z"))],
+            "cannot be set back",
+        ),
+    ]
+}
+
 /// All of them. A test of this crate sees to it that every rule is broken by one.
 pub fn cases() -> Vec<Case> {
-    [datastore_cases(), shard_cases(), replica_cases(), consumer_cases(), failover_cases()]
+    [datastore_cases(), shard_cases(), replica_cases(), consumer_cases(), failover_cases(), drill_cases()]
         .into_iter()
         .flatten()
         .collect()

@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use kube::CustomResourceExt;
 use kube::core::cel::{ErrorKind, ValidationError, Validator};
 use serde_json::Value;
-use understudy_api::{Consumer, Datastore, Failover, Replica, Shard};
+use understudy_api::{Consumer, Datastore, Drill, Failover, Replica, Shard};
 
 pub use cases::{Base, base, cases, with};
 
@@ -32,6 +32,7 @@ fn make_schema(kind: Base) -> Value {
         Base::Replica => Replica::crd(),
         Base::Consumer => Consumer::crd(),
         Base::Failover => Failover::crd(),
+        Base::Drill => Drill::crd(),
     };
     serde_json::to_value(crd.spec.versions[0].schema.as_ref().unwrap().open_api_v3_schema.as_ref().unwrap()).unwrap()
 }

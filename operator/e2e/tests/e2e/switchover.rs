@@ -23,6 +23,7 @@ fn a_persons_failover_moves_the_primary_to_the_named_standby_and_keeps_the_old_o
             reason: Some("end-to-end test".into()),
             target: Some(target.clone()),
             epoch: None,
+            drill: None,
         };
         let request = Failover::new("by-a-person", spec);
         stage.namespace.api::<Failover>().create(&PostParams::default(), &request).await?;

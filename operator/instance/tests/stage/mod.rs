@@ -19,7 +19,8 @@ use understudy_link::{Authority, CallError, Client, Endpoint, Identity, names};
 use understudy_mysql::schema;
 use understudy_wire::evidence::{Probe, Server};
 use understudy_wire::order::{
-    BootstrapIntent, Build, FenceOrder, Fenced, Follow, Origin, Peers, Promote, Promoted, Refusal,
+    BootstrapIntent, Build, DrillOrder, Fault, FenceOrder, Fenced, Follow, HealOrder, Origin, Peers, Promote, Promoted,
+    Refusal, Struck,
 };
 use understudy_wire::{Epoch, GtidSet, ReplicaName, Report, ShardName};
 
@@ -156,6 +157,7 @@ impl Stage {
             .env("UNDERSTUDY_MYSQL_ADMIN_PORT", off.mysql_admin.to_string())
             .env("UNDERSTUDY_API_SERVER", &self.api_address)
             .env("UNDERSTUDY_MYSQLD", mysqld::mysqld())
+            .env("UNDERSTUDY_DRILLS", "Kill,Wedge")
             .env("UNDERSTUDY_LOG", "debug,hyper=info,h2=info,rustls=info")
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
@@ -293,6 +295,22 @@ impl Actor {
 
     pub async fn fence(&self, epoch: u64, planned: bool) -> Result<Fenced, Refusal> {
         self.send(Method::POST, "/v1/fence", &FenceOrder { epoch: Epoch(epoch), planned }).await
+    }
+
+    pub async fn drill(&self, run: &str, epoch: u64, fault: Fault, hold: Duration) -> Result<Struck, Refusal> {
+        let hold = u64::try_from(hold.as_millis()).unwrap();
+        let order = DrillOrder { epoch: Epoch(epoch), run: run.to_owned(), fault, hold };
+        self.send(Method::POST, "/v1/drill", &order).await
+    }
+
+    pub async fn heal(&self, run: &str, epoch: u64) -> Result<(), Refusal> {
+        self.send(Method::POST, "/v1/heal", &HealOrder { epoch: Epoch(epoch), run: run.to_owned() }).await
+    }
+
+    /// Of the manager alone: mysqld lives on, as it would not in a pod.
+    pub fn kill_manager(&self) {
+        let sent = Command::new("kill").args(["-KILL", &self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
     }
 
     pub fn watch(&self) -> Watch {

@@ -212,6 +212,10 @@ impl Instance for Server {
         self.run("write epoch", within, async |conn: &mut Conn| write::write_epoch(conn, row, at_ms).await).await
     }
 
+    async fn use_log_writers(&self, within: Duration) -> Result<(), SqlError> {
+        self.run("use log writers", within, write::use_log_writers).await
+    }
+
     async fn reload_certificates(&self, within: Duration) -> Result<(), SqlError> {
         self.run("reload certificates", within, write::reload_certificates).await
     }

@@ -65,6 +65,10 @@ pub(super) async fn write_epoch(conn: &mut Conn, row: &EpochRow, at_ms: i64) -> 
     execute(conn, STEP, &sql).await
 }
 
+pub(super) async fn use_log_writers(conn: &mut Conn) -> Result<(), SqlError> {
+    execute(conn, "use log writers", "SET GLOBAL innodb_log_writer_threads = ON").await
+}
+
 pub(super) async fn reload_certificates(conn: &mut Conn) -> Result<(), SqlError> {
     // The admin port has no certificate of its own and takes this one.
     execute(conn, "reload certificates", "ALTER INSTANCE RELOAD TLS").await

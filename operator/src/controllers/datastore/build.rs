@@ -52,6 +52,7 @@ pub fn shard(datastore: &Datastore, index: i32) -> Value {
         storage: template.storage.clone(),
         failover: template.failover.clone(),
         pod_template: template.pod_template.clone(),
+        drills: datastore.spec.drills.clone(),
         paused: datastore.spec.paused,
         deletion_policy: datastore.spec.deletion_policy,
     };

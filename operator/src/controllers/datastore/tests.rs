@@ -86,6 +86,9 @@ fn a_shard_takes_what_the_template_says() {
     assert_eq!(shard["metadata"]["labels"]["understudy.dev/datastore"], "metrics");
     assert_eq!(shard["metadata"]["ownerReferences"][0]["kind"], "Datastore");
     assert_eq!(shard["spec"]["deletionPolicy"], "Delete");
+    assert!(shard["spec"]["drills"].is_null(), "no drill does harm unless that was said");
+    let shard = build::shard(&datastore(json!({ "drills": { "faults": ["Kill"] } })), 1);
+    assert_eq!(shard["spec"]["drills"]["faults"], json!(["Kill"]));
 }
 
 #[test]

@@ -22,7 +22,7 @@ use kube::{Resource, ResourceExt};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use understudy_api::v1alpha1::{FailoverKind, FailoverPhase, FailoverSpec, RebuildNote};
-use understudy_api::{Failover, Shard};
+use understudy_api::{Failover, Shard, labels};
 use understudy_decide::failover::record::RecordUpdate;
 use understudy_decide::failover::snapshot::Kind;
 
@@ -30,6 +30,7 @@ pub use merge::merge;
 pub use requests::{is_open, refuse, start};
 
 use self::waiting::{Key, Turn, Waiting};
+use super::drill;
 use super::queue::chain;
 use super::shard::build;
 use crate::apply::{ApplyError, manager};
@@ -198,7 +199,7 @@ impl Writer {
     }
 
     async fn obtain(&self, namespace: &str, job: &Job) -> Result<Failover, ApplyError> {
-        let fresh = record(job);
+        let fresh = record(job, self.drill_of(namespace, job));
         match self.context.applier.create(manager::SHARD, &fresh).await {
             Err(error) if error.is_already_exists() => {
                 let name = &job.update.name;
@@ -210,6 +211,13 @@ impl Writer {
             }
             other => other,
         }
+    }
+
+    /// The Drill that hit the old primary, if one did.
+    fn drill_of(&self, namespace: &str, job: &Job) -> Option<String> {
+        let from = job.update.from.as_ref()?;
+        let drills = self.context.caches.drills.within(namespace);
+        drill::rehearsing(drills.iter().map(|drill| &**drill), &job.shard.name_any(), from.as_str(), job.at)
     }
 
     /// Remembers none of a Shard that is gone, and none that has ended and is gone itself.
@@ -234,8 +242,8 @@ fn is_closed(failover: &Failover) -> bool {
     failover.status.as_ref().is_some_and(|status| status.phase == FailoverPhase::Closed)
 }
 
-/// The object of a record that nobody asked for.
-fn record(job: &Job) -> Failover {
+/// The object of a record that nobody asked for, unless a drill did.
+fn record(job: &Job, drill: Option<String>) -> Failover {
     let update = &job.update;
     let spec = FailoverSpec {
         shard: job.shard.name_any(),
@@ -245,12 +253,14 @@ fn record(job: &Job) -> Failover {
         },
         reason: update.cause.clone(),
         target: None,
-        drill: None,
         epoch: i64::try_from(update.epoch.0).ok(),
+        drill,
     };
     let mut failover = Failover::new(&update.name, spec);
     failover.metadata.namespace = job.shard.namespace();
-    failover.metadata.labels = Some(build::shard_labels(&job.shard));
+    let mut labels = build::shard_labels(&job.shard);
+    labels.extend(failover.spec.drill.iter().map(|drill| (labels::DRILL.to_owned(), drill.clone())));
+    failover.metadata.labels = Some(labels);
     failover.metadata.owner_references = build::owner_of(&job.shard).map(|owner| vec![owner]);
     failover
 }

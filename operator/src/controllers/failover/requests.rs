@@ -75,7 +75,7 @@ fn pass(failover: Held<Failover>, context: &Context) -> BoxFuture<'_, Result<Aga
         }
         let namespace = failover.namespace().unwrap_or_default();
         let message = if failover.spec.kind == FailoverKind::Drill {
-            "not supported: there are no drills yet. Ask for a Switchover, which changes the primary as planned".to_owned()
+            "not supported: a rehearsal is asked for by a Drill. Ask for a Switchover, which changes the primary as planned".to_owned()
         } else if is_there(&failover.spec.shard, &namespace, context).await? {
             return Ok(UNHURRIED);
         } else if age(&failover) < GRACE {

@@ -22,7 +22,7 @@ use understudy_api::{Replica, Shard, labels, names};
 pub use budget::budget;
 pub use claim::{claim, is_claim_of, is_smaller};
 pub use config::config_map;
-pub use pod::{CREDENTIALS, Surroundings, fingerprint, is_pod_of, pod, role_label};
+pub use pod::{CREDENTIALS, DRILLS, Surroundings, fingerprint, is_pod_of, pod, role_label};
 pub use service::{primary_service, standbys_service};
 
 use crate::apply::MANAGED_BY;

@@ -31,6 +31,8 @@ const VOLUME: &str = "/var/lib/understudy";
 const RUN: &str = "/run/understudy";
 const CONFIG: &str = "/etc/understudy/mysql";
 const TLS: &str = "/etc/understudy/tls";
+/// The variable that tells a manager which faults drills may do to its server, with commas between them.
+pub const DRILLS: &str = "UNDERSTUDY_DRILLS";
 /// Where the passwords are, a file for each account.
 pub const CREDENTIALS: &str = "/etc/understudy/credentials";
 
@@ -208,6 +210,11 @@ fn environment(shard: &Shard, replica: &Replica, surroundings: &Surroundings) ->
     ];
     if let Some(address) = &surroundings.api_server {
         variables.push(value("UNDERSTUDY_API_SERVER", address));
+    }
+    // Only where it says something, so that no other pod is out of date because of it.
+    if !shard.spec.drills.is_none() {
+        let faults: Vec<&str> = shard.spec.drills.faults.iter().map(AsRef::as_ref).collect();
+        variables.push(value(DRILLS, faults.join(",")));
     }
     variables
 }

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use understudy_api::{Replica, Shard};
+use understudy_wire::order::Fault;
 
 use super::*;
 
@@ -136,11 +137,26 @@ fn a_fingerprint_changes_with_what_needs_a_new_pod_and_with_nothing_else() {
         ("a label of a person's", json!({ "podTemplate": { "labels": { "team": "storage" } } }), false),
         ("another interval of probes", json!({ "failover": { "detection": { "probeIntervalMs": 300 } } }), false),
         ("a setting", json!({ "mysql": { "image": "mysql:9.7.4", "config": { "max_connections": "9" } } }), false),
+        ("no fault that drills may do", json!({ "drills": { "faults": [] } }), true),
+        ("a fault that drills may do", json!({ "drills": { "faults": ["Kill"] } }), false),
     ] {
         assert_eq!(*before == fingerprint(&shard(spec), &surroundings()), same, "{case}");
     }
     let newer = Surroundings { image: "understudy:0.2.0".to_owned(), ..surroundings() };
     assert_ne!(*before, fingerprint(&shard(json!({})), &newer), "the instance manager of a newer operator");
+}
+
+#[test]
+fn a_manager_is_told_what_drills_may_do_in_words_that_it_reads() {
+    let told = |faults: Value| {
+        let pod = pod(&shard(json!({ "drills": { "faults": faults } })), &replica(&[]), Role::Spare, &surroundings());
+        let variables = pod.spec.unwrap().containers.remove(0).env.unwrap();
+        variables.into_iter().find(|variable| variable.name == DRILLS).and_then(|variable| variable.value)
+    };
+    assert_eq!(told(json!([])), None);
+    let told = told(json!(["Kill", "Freeze", "Wedge"])).unwrap();
+    let read: Vec<Fault> = told.split(',').map(|word| word.parse().unwrap()).collect();
+    assert_eq!(read, Fault::ALL);
 }
 
 #[test]

@@ -1,0 +1,102 @@
+//! What becomes of a run that was begun.
+
+use std::collections::BTreeSet;
+
+use understudy_decide::drill::snapshot::*;
+use understudy_decide::drill::{DrillDecision, Ending, plan};
+use understudy_decide::failover::record::Outcome;
+
+use super::scene::*;
+
+#[test]
+fn a_fault_hits_all_at_once_and_a_switchover_one_after_the_other() {
+    let node = Scope::Node(Some("n1".to_owned()));
+    assert_eq!(plan(&running(scene(KILL, node.clone()), &[]), later(1)), DrillDecision::Strike(vec![0, 1]));
+
+    let mut s = running(scene(Exercise::Switchover, node), &[]);
+    assert_eq!(plan(&s, later(1)), DrillDecision::Strike(vec![0]));
+    s = running(scene(Exercise::Switchover, Scope::Node(Some("n1".to_owned()))), &[(0, 1)]);
+    assert!(matches!(plan(&s, later(2)), DrillDecision::GoOn { .. }), "the first is under way");
+    s.changes = vec![change(&s, 0, 1)];
+    assert_eq!(plan(&s, later(3)), DrillDecision::Strike(vec![1]));
+    of(&mut s, "m-0").redundant = false;
+    assert!(matches!(plan(&s, later(3)), DrillDecision::GoOn { .. }), "the first needs a moment");
+    assert!(finished(&s, later(700)).message.starts_with("NotRedundant: "));
+    of(&mut s, "m-0").redundant = true;
+    s.policy.suspended = true;
+    let report = finished(&s, later(3));
+    assert_eq!((report.ending, report.heal), (Ending::Aborted, false));
+    assert_eq!(report.gaps.len(), 1, "what the first felt is told: {report:?}");
+}
+
+#[test]
+fn a_run_ends_when_every_victim_was_replaced_and_its_gap_is_known() {
+    let mut s = running(scene(WEDGE, one()), &[(0, 1)]);
+    assert!(matches!(plan(&s, later(20)), DrillDecision::GoOn { .. }), "it is held");
+    s.changes = vec![Change { gap: None, ..change(&s, 0, 9) }];
+    assert!(matches!(plan(&s, later(20)), DrillDecision::GoOn { .. }), "no consumer has committed yet");
+    let late = finished(&s, later(300));
+    assert_eq!((late.ending, late.gaps[0].seconds), (Ending::Succeeded, None));
+    s.changes = vec![change(&s, 0, 9)];
+    let report = finished(&s, later(20));
+    assert_eq!((report.ending, report.heal), (Ending::Succeeded, false));
+    assert_eq!((report.gaps[0].seconds, report.gaps[0].shard.as_str()), (Some(2.5), "m-0"));
+    assert_eq!(report.gaps[0].failover.as_deref(), Some(s.changes[0].name.as_str()));
+}
+
+#[test]
+fn a_record_from_before_the_fault_is_not_that_of_the_run() {
+    let mut s = running(scene(WEDGE, one()), &[(0, 1)]);
+    s.changes = vec![change(&s, 0, 0)];
+    assert!(matches!(plan(&s, later(20)), DrillDecision::GoOn { .. }));
+}
+
+#[test]
+fn a_run_fails_when_a_victim_is_not_replaced_and_what_is_held_is_let_go() {
+    let held = running(scene(WEDGE, one()), &[(0, 1)]);
+    assert!(matches!(plan(&held, later(90)), DrillDecision::GoOn { .. }));
+    let report = finished(&held, later(91));
+    assert_eq!((report.ending, report.heal), (Ending::Failed, true), "{}", report.message);
+    for outcome in [Outcome::Refused, Outcome::Failed, Outcome::Confirmed] {
+        let mut s = running(scene(Exercise::Switchover, one()), &[(0, 1)]);
+        s.changes = vec![Change { outcome: Some(outcome), moved_at: None, ..change(&s, 0, 1) }];
+        let report = finished(&s, later(5));
+        assert_eq!((report.ending, report.heal), (Ending::Failed, false), "{outcome:?}");
+    }
+    let mut s = running(scene(KILL, one()), &[(0, 1)]);
+    if let Some(run) = &mut s.status.run {
+        run.victims[0].error = Some("its manager refused".to_owned());
+    }
+    let report = finished(&s, later(2));
+    assert!(report.ending == Ending::Failed && report.message.contains("its manager refused"), "{report:?}");
+}
+
+#[test]
+fn what_is_held_is_let_go_when_somebody_else_suffers_or_it_costs_too_much() {
+    let cases: &[(&str, &str, Spoil)] = &[
+        ("a bystander is stuck", "Unhealthy", |s| of(s, "m-2").health = Health::Unwell("Stuck".to_owned())),
+        ("suspended", "Suspended", |s| s.policy.suspended = true),
+        ("the budget ends while it is held", "BudgetSpent", |s| s.policy.max_unavailable = 10.0),
+    ];
+    for (case, rule, spoil) in cases {
+        let mut s = running(scene(WEDGE, one()), &[(0, 1)]);
+        of(&mut s, "m-0").health = Health::Unwell("Stuck".to_owned());
+        assert!(matches!(plan(&s, later(12)), DrillDecision::GoOn { .. }), "the victim is meant to be");
+        spoil(&mut s);
+        let report = finished(&s, later(12));
+        assert_eq!((report.ending, report.heal), (Ending::Aborted, true), "{case}");
+        assert!(report.message.starts_with(rule), "{case}: {}", report.message);
+        // What is dead cannot be healed, and its failover goes on.
+        let mut killed = running(scene(KILL, one()), &[(0, 1)]);
+        spoil(&mut killed);
+        assert!(matches!(plan(&killed, later(12)), DrillDecision::GoOn { .. }), "{case}");
+    }
+}
+
+#[test]
+fn a_spec_that_was_changed_while_a_run_goes_on_does_not_change_the_run() {
+    let mut s = running(scene(WEDGE, one()), &[]);
+    s.policy.exercise = Exercise::Switchover;
+    s.policy.allowed = BTreeSet::new();
+    assert!(finished(&s, later(1)).message.starts_with("NotAllowed: "), "the run is still a wedge");
+}

@@ -1,0 +1,411 @@
+//! Faults that a drill does to the own server, each over by itself after its hold. I/O.
+//!
+//! A fault that is held has a thread of its own, which waits for nothing but the clock, the end of the server and the word to let go. A
+//! wedge is held by tracing: the threads of mysqld that write InnoDB's log are stopped by `ptrace`, which the parent of a process may do to
+//! it without any privilege. The kernel lets go of them when the thread that traces ends, however it ends.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use nix::sys::ptrace;
+use nix::unistd::Pid;
+use rustix::process::Signal;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use understudy_mysql::Instance;
+use understudy_wire::order::{DrillOrder, Fault, HealOrder, Refusal, Struck};
+
+use crate::child::Process;
+use crate::config::Config;
+use crate::facts::Shared;
+use crate::host::Host;
+use crate::proc;
+
+/// No fault is held for longer, whatever the order says.
+const MOST: Duration = Duration::from_secs(600);
+/// Between two looks at whether the server still runs while a fault is held.
+const LOOK: Duration = Duration::from_millis(20);
+/// Within this every thread that is to be stopped stands still; one that waits for a disk stops no sooner than the disk answers.
+const STOPS_WITHIN: Duration = Duration::from_secs(3);
+const ASK_WITHIN: Duration = Duration::from_secs(3);
+/// Names of the threads that write InnoDB's log and tell of it, as the kernel keeps them (15 bytes).
+const LOG_THREADS: [&str; 4] = ["ib_log_writer", "ib_log_flush", "ib_log_wr_notif", "ib_log_fl_notif"];
+
+/// Why a fault could not be done.
+#[derive(Debug, thiserror::Error)]
+enum HoldError {
+    #[error("mysqld has no thread of the names {}", LOG_THREADS.join(", "))]
+    NoLogThreads,
+    #[error("thread {id} of mysqld cannot be stopped by ptrace: {error}")]
+    Trace { id: i32, error: nix::Error },
+    #[error("thread {id} of mysqld did not stop within {STOPS_WITHIN:?}")]
+    Runs { id: i32 },
+}
+
+/// A fault that is held, or was.
+#[derive(Debug)]
+struct Hold {
+    /// Dropping it lets go.
+    release: Option<Sender<()>>,
+    /// The limit.
+    until: Instant,
+    /// Cancelled when nothing is held any more.
+    over: CancellationToken,
+}
+
+/// The latest run.
+#[derive(Debug)]
+struct Latest {
+    run: String,
+    fault: Fault,
+    hold: Option<Hold>,
+}
+
+impl Latest {
+    fn is_held(&self) -> bool {
+        self.hold.as_ref().is_some_and(|hold| !hold.over.is_cancelled())
+    }
+
+    fn let_go(&mut self) {
+        if let Some(hold) = &mut self.hold {
+            hold.release = None;
+        }
+    }
+
+    /// What is cancelled in a moment, when the hold was told to end or came to its limit.
+    fn ending(&self) -> Option<CancellationToken> {
+        let hold = self.hold.as_ref()?;
+        (hold.release.is_none() || Instant::now() >= hold.until).then(|| hold.over.clone())
+    }
+}
+
+/// How a thread that holds says that it does.
+type Begun = oneshot::Sender<Result<(), HoldError>>;
+
+/// Does what drills order. One at a time.
+#[derive(Clone)]
+pub struct Drills {
+    shared: Arc<Shared>,
+    config: Arc<Config>,
+    host: Arc<Host>,
+    /// A connection that only drills use.
+    server: Arc<dyn Instance>,
+    turn: Arc<tokio::sync::Mutex<()>>,
+    latest: Arc<Mutex<Option<Latest>>>,
+}
+
+impl Drills {
+    /// None was ordered yet. `server` is a connection that nobody else uses.
+    pub fn new(shared: Arc<Shared>, config: Arc<Config>, host: Arc<Host>, server: Arc<dyn Instance>) -> Self {
+        Self { shared, config, host, server, turn: Arc::default(), latest: Arc::default() }
+    }
+
+    /// Does the fault of this order, unless its run was carried out before.
+    pub async fn strike(&self, order: &DrillOrder) -> Result<Struck, Refusal> {
+        let _turn = self.turn.lock().await;
+        if !self.config.drills.contains(&order.fault) {
+            let reason = format!(
+                "this replica was started without the permission for {}: replicas that are made after it was put into spec.drills.faults \
+                 of the Datastore have it",
+                order.fault
+            );
+            return Err(Refusal::NotAllowed { reason });
+        }
+        if let Some(latest) = self.latest().as_ref().filter(|latest| latest.run == order.run) {
+            return Ok(Struck { fault: latest.fault, before: true });
+        }
+        let ending = self.latest().as_ref().and_then(Latest::ending);
+        if let Some(over) = ending {
+            over.cancelled().await;
+        }
+        let process = self.victim(order)?;
+        tracing::warn!(run = order.run, fault = %order.fault, hold_ms = order.hold, "a drill strikes");
+        let hold = match order.fault {
+            Fault::Kill => {
+                process.signal(Signal::KILL);
+                None
+            }
+            Fault::Freeze => {
+                let freeze = move |until, release: Receiver<()>, begun: Begun| freeze(&process, until, &release, begun);
+                Some(self.hold(order, freeze).await?)
+            }
+            Fault::Wedge => Some(self.wedge(process, order).await?),
+        };
+        *self.latest() = Some(Latest { run: order.run.clone(), fault: order.fault, hold });
+        Ok(Struck { fault: order.fault, before: false })
+    }
+
+    /// Ends the fault of this run.
+    pub fn heal(&self, order: &HealOrder) {
+        if let Some(latest) = self.latest().as_mut().filter(|latest| latest.run == order.run) {
+            tracing::info!(run = order.run, held = latest.is_held(), "a drill is told to let go");
+            latest.let_go();
+        }
+    }
+
+    /// Ends whatever is held.
+    pub fn let_go(&self) {
+        if let Some(latest) = self.latest().as_mut() {
+            latest.let_go();
+        }
+    }
+
+    /// The server, when it is the one that the order means.
+    fn victim(&self, order: &DrillOrder) -> Result<Process, Refusal> {
+        let (known, serving, stopping) =
+            self.shared.read(|facts| (facts.known, facts.serving(&self.shared.me), facts.stopping));
+        if order.epoch < known {
+            return Err(Refusal::StaleEpoch { given: order.epoch, known });
+        }
+        let wrong = |reason: String| Refusal::WrongPhase { reason };
+        if stopping {
+            return Err(wrong("the pod is stopping".to_owned()));
+        }
+        if serving != Some(order.epoch) {
+            return Err(wrong(format!("this replica does not take writes under epoch {}", order.epoch)));
+        }
+        if self.latest().as_ref().is_some_and(Latest::is_held) {
+            return Err(wrong("the fault of another run is still held".to_owned()));
+        }
+        let process = self.host.process().filter(|process| process.exit().is_none());
+        process.ok_or_else(|| wrong("mysqld does not run".to_owned()))
+    }
+
+    /// Where transactions write the log themselves, there is no thread to hold: the server is told first to have threads for that. It keeps
+    /// them: most of the time it is replaced anyway, and they do it no harm.
+    async fn wedge(&self, process: Process, order: &DrillOrder) -> Result<Hold, Refusal> {
+        let failed =
+            |e: understudy_mysql::SqlError| Refusal::Failed { step: "wedge".to_owned(), reason: e.to_string() };
+        self.server.use_log_writers(ASK_WITHIN).await.map_err(failed)?;
+        let wedge = move |until, release: Receiver<()>, begun: Begun| wedge(&process, until, &release, begun);
+        self.hold(order, wedge).await
+    }
+
+    /// Runs a hold in a thread of its own, and waits until it has begun.
+    async fn hold(
+        &self,
+        order: &DrillOrder,
+        body: impl FnOnce(Instant, Receiver<()>, Begun) + Send + 'static,
+    ) -> Result<Hold, Refusal> {
+        let failed = |reason: String| Refusal::Failed { step: order.fault.name().to_lowercase(), reason };
+        let until = Instant::now() + Duration::from_millis(order.hold).min(MOST);
+        let (release, released) = channel();
+        let (begun, told) = oneshot::channel();
+        let over = CancellationToken::new();
+        let (run, ended) = (order.run.clone(), over.clone().drop_guard());
+        let thread = move || {
+            let _ended = ended;
+            body(until, released, begun);
+            tracing::info!(run, "a drill has let go");
+        };
+        std::thread::Builder::new().name("drill".to_owned()).spawn(thread).map_err(|e| failed(e.to_string()))?;
+        match told.await {
+            Ok(Ok(())) => Ok(Hold { release: Some(release), until, over }),
+            Ok(Err(e)) => Err(failed(e.to_string())),
+            Err(_) => Err(failed("its thread ended before it began".to_owned())),
+        }
+    }
+
+    fn latest(&self) -> MutexGuard<'_, Option<Latest>> {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The whole process stands still until the limit, or until it is let go.
+fn freeze(process: &Process, until: Instant, release: &Receiver<()>, begun: Begun) {
+    process.signal(Signal::STOP);
+    if begun.send(Ok(())).is_ok() {
+        wait(until, release, || process.exit().is_some());
+    }
+    process.signal(Signal::CONT);
+}
+
+/// The threads that write the log stand still until the limit, or until they are let go.
+fn wedge(process: &Process, until: Instant, release: &Receiver<()>, begun: Begun) {
+    match Grip::take(process.pid()) {
+        Ok(grip) => {
+            if begun.send(Ok(())).is_ok() {
+                wait(until, release, || process.exit().is_some() || !grip.holds());
+            }
+        }
+        // What was stopped runs again by now.
+        Err(e) => {
+            if begun.send(Err(e)).is_err() {
+                tracing::debug!("nobody waits any more for a drill that could not begin");
+            }
+        }
+    }
+}
+
+/// Until the limit, the word to let go, or the end of what is held.
+fn wait(until: Instant, release: &Receiver<()>, is_over: impl Fn() -> bool) {
+    while !is_over() {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        match release.recv_timeout(left.min(LOOK)) {
+            Err(RecvTimeoutError::Timeout) => {}
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+/// Threads that are stopped by tracing. Only the thread that took them may drop this, and it ends soon after: the kernel then lets go of
+/// any that did not stop and so could not be let go of here, and takes away those that died meanwhile.
+struct Grip {
+    process: u32,
+    threads: Vec<Pid>,
+}
+
+impl Grip {
+    fn take(process: u32) -> Result<Self, HoldError> {
+        let found = proc::threads_named(process, |name| LOG_THREADS.contains(&name));
+        if found.is_empty() {
+            return Err(HoldError::NoLogThreads);
+        }
+        let mut grip = Self { process, threads: Vec::new() };
+        for id in found {
+            let thread = Pid::from_raw(id.cast_signed());
+            let trace = |error| HoldError::Trace { id: thread.as_raw(), error };
+            ptrace::seize(thread, ptrace::Options::empty()).map_err(trace)?;
+            grip.threads.push(thread);
+            ptrace::interrupt(thread).map_err(trace)?;
+        }
+        let late = Instant::now() + STOPS_WITHIN;
+        for thread in &grip.threads {
+            while !matches!(grip.state(*thread), Some('t' | 'T')) {
+                if Instant::now() >= late {
+                    return Err(HoldError::Runs { id: thread.as_raw() });
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        Ok(grip)
+    }
+
+    /// A thread that died stays in the way of its process's end until it is let go of.
+    fn holds(&self) -> bool {
+        self.threads.iter().all(|thread| !matches!(self.state(*thread), None | Some('Z' | 'X')))
+    }
+
+    fn state(&self, thread: Pid) -> Option<char> {
+        proc::thread_state(self.process, thread.as_raw().cast_unsigned())
+    }
+}
+
+impl Drop for Grip {
+    fn drop(&mut self) {
+        for thread in &self.threads {
+            match ptrace::detach(*thread, None::<nix::sys::signal::Signal>) {
+                // One that is gone or has not stopped yet.
+                Ok(()) | Err(nix::Error::ESRCH) => {}
+                Err(error) => {
+                    tracing::warn!(%thread, %error, "thread of mysqld not let go of; it will be with this thread's end")
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use tokio_util::task::TaskTracker;
+    use understudy_mysql::fake::Fake;
+    use understudy_mysql::instance::{EpochRow, Status};
+    use understudy_wire::{Epoch, ReplicaName};
+
+    use super::*;
+    use crate::child::Reaper;
+    use crate::config::tests::sample;
+
+    const LONG: Duration = Duration::from_secs(600);
+
+    /// Waits for the state of a process, however long that takes: a hang is what the test would fail with.
+    fn until_state(process: &Process, wanted: &[char]) {
+        while !proc::state(process.pid()).is_some_and(|state| wanted.contains(&state.main)) {
+            std::thread::yield_now();
+        }
+    }
+
+    fn sleeper() -> Process {
+        Reaper::new().spawn(Command::new("sleep").arg("600")).unwrap().0
+    }
+
+    #[test]
+    fn a_frozen_process_stands_still_until_it_is_let_go() {
+        let process = sleeper();
+        let (release, released) = channel();
+        let (begun, mut told) = oneshot::channel();
+        let frozen = process.clone();
+        let thread = std::thread::spawn(move || freeze(&frozen, Instant::now() + LONG, &released, begun));
+        until_state(&process, &['T']);
+        while told.try_recv().is_err() {
+            std::thread::yield_now();
+        }
+        drop(release);
+        thread.join().unwrap();
+        until_state(&process, &['S', 'R']);
+        process.signal(Signal::KILL);
+    }
+
+    #[test]
+    fn a_frozen_process_runs_again_at_the_limit_though_nobody_lets_go() {
+        let process = sleeper();
+        let (_release, released) = channel();
+        let (begun, _told) = oneshot::channel();
+        freeze(&process, Instant::now(), &released, begun);
+        until_state(&process, &['S', 'R']);
+        process.signal(Signal::KILL);
+    }
+
+    #[test]
+    fn a_process_that_writes_no_log_cannot_be_wedged_and_runs_on() {
+        let process = sleeper();
+        let (_release, released) = channel();
+        let (begun, mut told) = oneshot::channel();
+        wedge(&process, Instant::now() + LONG, &released, begun);
+        assert!(matches!(told.try_recv(), Ok(Err(HoldError::NoLogThreads))));
+        until_state(&process, &['S', 'R']);
+        process.signal(Signal::KILL);
+    }
+
+    fn order(epoch: u64, fault: Fault) -> DrillOrder {
+        DrillOrder { epoch: Epoch(epoch), run: "weekly-1".to_owned(), fault, hold: 1000 }
+    }
+
+    #[tokio::test]
+    async fn only_a_server_that_serves_under_the_epoch_of_the_order_is_struck_and_only_as_it_allows() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = sample(dir.path());
+        config.drills = vec![Fault::Kill];
+        let (config, me) = (Arc::new(config), ReplicaName::new("metrics-0-k7x2"));
+        let shared = Arc::new(Shared::new(me.clone()));
+        let host = Host::new(config.clone(), shared.clone(), Reaper::default(), TaskTracker::new());
+        let drills = Drills::new(shared.clone(), config, Arc::new(host), Arc::new(Fake::new()));
+
+        let refused = drills.strike(&order(3, Fault::Freeze)).await.unwrap_err();
+        assert!(matches!(refused, Refusal::NotAllowed { .. }), "{refused}");
+        let refused = drills.strike(&order(3, Fault::Kill)).await.unwrap_err();
+        assert!(refused.to_string().contains("does not take writes under epoch 3"), "{refused}");
+
+        shared.update(|facts| {
+            let status = Status { uuid: String::new(), read_only: false, executed: Default::default(), lsn: None };
+            facts.take_status(status, Instant::now());
+            facts.take_epoch_row(Some(EpochRow { epoch: Epoch(3), primary: me }));
+            facts.life = crate::facts::Life::Running;
+        });
+        for (case, epoch, says) in [
+            ("an epoch that has passed", 2, "epoch 3 is known"),
+            ("an epoch that nobody serves under", 4, "does not take writes under epoch 4"),
+            ("the right one, and no process", 3, "mysqld does not run"),
+        ] {
+            let refused = drills.strike(&order(epoch, Fault::Kill)).await.unwrap_err();
+            assert!(refused.to_string().contains(says), "{case}: {refused}");
+        }
+        drills.heal(&HealOrder { epoch: Epoch(1), run: "another".to_owned() });
+    }
+}

@@ -1,0 +1,152 @@
+//! What a Drill's status says after a decision. Pure.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
+use k8s_openapi::jiff::Timestamp;
+use understudy_api::Drill;
+use understudy_api::conditions::{self, Claim};
+use understudy_api::v1alpha1::{DrillGap, DrillResult, DrillRun, DrillStatus, DrillVictim};
+use understudy_decide::drill::snapshot::{Run, Victim};
+use understudy_decide::drill::{DrillDecision, DrillSnapshot, Due, Ending, Gap, Hindrance, Report, rules, schedule};
+
+use super::observe;
+
+/// The status after this decision.
+pub fn after(drill: &Drill, seen: &DrillSnapshot, decision: &DrillDecision, now: Timestamp) -> DrillStatus {
+    let mut status = drill.status.clone().unwrap_or_default();
+    let generation = drill.metadata.generation;
+    status.observed_generation = generation;
+    status.next_run = schedule::announced(seen, decision, now).map(Time);
+    let standing = rules::standing(seen);
+    status.message = match decision {
+        DrillDecision::Wait { because, .. } => because.as_ref().map(words),
+        DrillDecision::Skip { due, why } => {
+            take_up(&mut status, *due);
+            let run = skipped(seen, *due, why, now);
+            keep(&mut status, run.clone(), drill.spec.history_limit);
+            status.last_run = Some(run);
+            Some(format!("not begun: {}", words(why)))
+        }
+        DrillDecision::Start { due, run } => {
+            take_up(&mut status, *due);
+            status.last_run = Some(started(run));
+            Some(format!("{} of {} is about to begin", run.exercise.name(), observe::words(&run.victims)))
+        }
+        DrillDecision::Strike(places) => {
+            let run = status.last_run.iter_mut().flat_map(|run| run.victims.iter_mut().enumerate());
+            for (_, victim) in run.filter(|(place, _)| places.contains(place)) {
+                victim.struck_at = Some(MicroTime(now));
+            }
+            Some("the victims are being hit".to_owned())
+        }
+        DrillDecision::GoOn { doing } => Some(doing.clone()),
+        DrillDecision::Finish(report) => {
+            if let Some(mut run) = status.last_run.take() {
+                finish(&mut run, report, now);
+                keep(&mut status, run.clone(), drill.spec.history_limit);
+                status.last_run = Some(run);
+            }
+            Some(report.message.clone())
+        }
+    };
+    let (ready, progressing) = claims(seen, standing.as_ref(), &status);
+    conditions::set(&mut status.conditions, ready, generation, &Time(now));
+    conditions::set(&mut status.conditions, progressing, generation, &Time(now));
+    status
+}
+
+fn words(why: &Hindrance) -> String {
+    format!("{}: {}", why.rule, why.message)
+}
+
+fn claims(seen: &DrillSnapshot, standing: Option<&Hindrance>, status: &DrillStatus) -> (Claim, Claim) {
+    let ready = match (standing, &seen.policy.schedule) {
+        (Some(why), _) => Claim::no(conditions::READY, why.rule.into(), why.message.clone()),
+        (None, Some(_)) => Claim::yes(conditions::READY, "Scheduled", "a run begins when the schedule asks for it"),
+        (None, None) => Claim::yes(conditions::READY, "OnRequest", "a run begins when spec.requestedAt asks for it"),
+    };
+    let run = status.last_run.as_ref().filter(|run| run.result.is_none());
+    let progressing = match run {
+        Some(run) => Claim::yes(conditions::PROGRESSING, "Running", format!("the run {} goes on", run.id)),
+        None => Claim::no(conditions::PROGRESSING, "Idle", "no run goes on"),
+    };
+    (ready, progressing)
+}
+
+fn take_up(status: &mut DrillStatus, due: Due) {
+    if let Due::Requested(at) = due {
+        status.last_requested_at = Some(Time(at));
+    }
+}
+
+fn keep(status: &mut DrillStatus, run: DrillRun, limit: i32) {
+    status.history.insert(0, run);
+    status.history.truncate(usize::try_from(limit).unwrap_or(1).max(1));
+}
+
+fn started(run: &Run) -> DrillRun {
+    DrillRun {
+        id: run.id.clone(),
+        started_at: MicroTime(run.started_at),
+        finished_at: None,
+        fault: observe::fault(run.exercise),
+        victims: run.victims.iter().map(victim).collect(),
+        result: None,
+        message: None,
+        gaps: Vec::new(),
+        gap: None,
+    }
+}
+
+fn victim(victim: &Victim) -> DrillVictim {
+    DrillVictim {
+        shard: victim.shard.to_string(),
+        replica: victim.replica.to_string(),
+        epoch: i64::try_from(victim.epoch.0).unwrap_or(i64::MAX),
+        node: victim.node.clone(),
+        struck_at: victim.struck_at.map(MicroTime),
+        error: victim.error.clone(),
+    }
+}
+
+fn skipped(seen: &DrillSnapshot, due: Due, why: &Hindrance, now: Timestamp) -> DrillRun {
+    DrillRun {
+        id: due.run_of(&seen.name),
+        started_at: MicroTime(now),
+        finished_at: Some(MicroTime(now)),
+        fault: observe::fault(seen.policy.exercise),
+        victims: Vec::new(),
+        result: Some(DrillResult::Skipped),
+        message: Some(words(why)),
+        gaps: Vec::new(),
+        gap: None,
+    }
+}
+
+fn finish(run: &mut DrillRun, report: &Report, now: Timestamp) {
+    run.finished_at = Some(MicroTime(now));
+    run.result = Some(match report.ending {
+        Ending::Succeeded => DrillResult::Succeeded,
+        Ending::Aborted => DrillResult::Aborted,
+        Ending::Failed => DrillResult::Failed,
+    });
+    run.message = Some(report.message.clone());
+    run.gaps = report.gaps.iter().map(gap).collect();
+    let longest = report.gaps.iter().filter_map(|gap| gap.seconds).reduce(f64::max);
+    run.gap = longest.map(|seconds| format!("{seconds:.1}s"));
+}
+
+fn gap(gap: &Gap) -> DrillGap {
+    DrillGap { shard: gap.shard.to_string(), failover: gap.failover.clone(), write_gap_seconds: gap.seconds }
+}
+
+/// The same status, with why these victims could not be hit.
+pub fn with_errors(mut status: DrillStatus, errors: &[(usize, String)]) -> DrillStatus {
+    if let Some(run) = &mut status.last_run {
+        for (place, error) in errors {
+            if let Some(victim) = run.victims.get_mut(*place) {
+                victim.error = Some(error.clone());
+            }
+        }
+    }
+    status
+}

@@ -1,0 +1,233 @@
+//! Passes over Drills against an API server in memory, each with caches of what is there then.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt;
+use serde_json::{Value, json};
+use understudy_api::Drill;
+use understudy_decide::drill::snapshot::{Exercise, Health};
+use understudy_wire::order::Fault;
+use understudy_wire::{Epoch, ShardName};
+
+use super::{Pass, observe, rehearsing};
+use crate::fake::FakeApi;
+
+/// Longer than any wait for an operator that has just begun.
+const AWAKE: SignedDuration = SignedDuration::from_secs(600);
+
+fn ago(seconds: i64) -> String {
+    let at = Timestamp::now() - SignedDuration::from_secs(seconds);
+    k8s_openapi::jiff::fmt::strtime::format("%Y-%m-%dT%H:%M:%SZ", at).unwrap()
+}
+
+fn datastore(allowed: Value) -> Value {
+    json!({
+        "apiVersion": "understudy.dev/v1alpha1", "kind": "Datastore",
+        "metadata": { "name": "metrics", "namespace": "prod", "uid": "d1" },
+        "spec": {
+            "shards": 1, "drills": { "faults": allowed },
+            "shardTemplate": { "mysql": { "image": "m" }, "storage": { "size": "1Gi" } },
+            "kafka": { "bootstrapServers": "kafka:9092", "topic": "metrics", "partitions": 4 },
+        },
+    })
+}
+
+fn shard() -> Value {
+    json!({
+        "apiVersion": "understudy.dev/v1alpha1", "kind": "Shard",
+        "metadata": {
+            "name": "metrics-0", "namespace": "prod", "uid": "s1",
+            "labels": { "understudy.dev/datastore": "metrics" },
+        },
+        "spec": { "mysql": { "image": "m" }, "storage": { "size": "1Gi" } },
+        "status": {
+            "primary": "metrics-0-a", "epoch": 4, "nextServerId": 4, "promotable": 2,
+            "verdict": { "state": "Healthy" },
+            "replicas": [{ "name": "metrics-0-a", "role": "primary", "node": "n1", "zone": "z1" }],
+            "conditions": [{
+                "type": "Redundant", "status": "True", "reason": "R", "message": "",
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+            }],
+        },
+    })
+}
+
+/// The primary's pod, with the permission that its manager was started with.
+fn pod(drills: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {
+            "name": "metrics-0-a", "namespace": "prod", "uid": "p1",
+            "labels": { "app.kubernetes.io/managed-by": "understudy" },
+        },
+        "spec": {
+            "nodeName": "n1",
+            "containers": [{ "name": "mysql", "env": [{ "name": "UNDERSTUDY_DRILLS", "value": drills }] }],
+        },
+    })
+}
+
+/// A Drill of which a run was announced for a few seconds ago.
+fn drill(name: &str, fault: &str) -> Value {
+    json!({
+        "apiVersion": "understudy.dev/v1alpha1", "kind": "Drill",
+        "metadata": { "name": name, "namespace": "prod", "uid": format!("uid-{name}"), "generation": 1 },
+        "spec": { "datastore": "metrics", "schedule": "* * * * *", "scope": { "kind": "Random" }, "fault": fault },
+        "status": { "observedGeneration": 1, "nextRun": ago(5) },
+    })
+}
+
+async fn pass(api: &FakeApi, name: &str) {
+    let context = api.context().await;
+    let drill = context.caches.drills.get("prod", name).expect("the Drill");
+    Pass { context: &context, awake: AWAKE }.run(&drill).await.unwrap();
+}
+
+fn status(api: &FakeApi, name: &str) -> Value {
+    api.object(&format!("drills/{name}")).unwrap()["status"].clone()
+}
+
+fn condition(status: &Value, kind: &str) -> (String, String) {
+    let all = status["conditions"].as_array().unwrap();
+    let found = all.iter().find(|condition| condition["type"] == kind).unwrap();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    (text(&found["status"]), text(&found["reason"]))
+}
+
+#[tokio::test]
+async fn a_run_is_written_down_before_anything_is_done_and_ends_with_its_gap() {
+    let api = FakeApi::with([datastore(json!([])), shard(), drill("weekly", "Switchover")]);
+    pass(&api, "weekly").await;
+    let begun = status(&api, "weekly");
+    let run = &begun["lastRun"];
+    assert_eq!((&run["victims"][0]["replica"], &run["victims"][0]["epoch"]), (&json!("metrics-0-a"), &json!(4)));
+    assert!(run["victims"][0]["struckAt"].is_null() && run["result"].is_null(), "{run}");
+    assert!(!api.writes().iter().any(|write| write.contains("failovers")), "{:?}", api.writes());
+    assert_eq!(condition(&begun, "Progressing"), ("True".to_owned(), "Running".to_owned()));
+
+    pass(&api, "weekly").await;
+    assert!(status(&api, "weekly")["lastRun"]["victims"][0]["struckAt"].is_string());
+    let name = format!("{}-metrics-0", run["id"].as_str().unwrap());
+    let request = api.object(&format!("failovers/{name}")).expect("the request");
+    assert_eq!((&request["spec"]["shard"], &request["spec"]["kind"]), (&json!("metrics-0"), &json!("Switchover")));
+    assert_eq!(request["spec"]["drill"], "weekly");
+    let labels = &request["metadata"]["labels"];
+    assert_eq!(
+        (&labels["understudy.dev/drill"], &labels["understudy.dev/shard"]),
+        (&json!("weekly"), &json!("metrics-0"))
+    );
+    assert!(request["metadata"]["ownerReferences"].is_null(), "a record outlives its Drill");
+
+    // An operator that has just been restarted does nothing again.
+    let writes = api.writes().len();
+    pass(&api, "weekly").await;
+    pass(&api, "weekly").await;
+    let again: Vec<_> = api.writes().drain(writes..).filter(|write| write.contains("failovers")).collect();
+    assert!(again.is_empty(), "{again:?}");
+
+    api.change(&format!("failovers/{name}"), |failover| {
+        failover["status"] = json!({
+            "phase": "Closed", "result": "Succeeded", "from": "metrics-0-a", "to": "metrics-0-b",
+            "promotedAt": "2026-01-01T00:00:00.000000Z", "writeGapSeconds": 0.42,
+        });
+    });
+    pass(&api, "weekly").await;
+    let ended = status(&api, "weekly");
+    let run = &ended["lastRun"];
+    assert_eq!((&run["result"], &run["gap"]), (&json!("Succeeded"), &json!("0.4s")), "{run}");
+    assert_eq!(run["gaps"], json!([{ "shard": "metrics-0", "failover": name, "writeGapSeconds": 0.42 }]));
+    assert_eq!(ended["history"].as_array().unwrap().len(), 1);
+    assert_eq!(condition(&ended, "Progressing"), ("False".to_owned(), "Idle".to_owned()));
+    assert!(ended["nextRun"].is_string(), "{ended}");
+}
+
+#[tokio::test]
+async fn of_two_drills_of_a_datastore_one_runs() {
+    let api = FakeApi::with([datastore(json!([])), shard(), drill("a", "Switchover"), drill("b", "Switchover")]);
+    pass(&api, "a").await;
+    pass(&api, "b").await;
+    assert!(status(&api, "a")["lastRun"]["result"].is_null());
+    let run = &status(&api, "b")["lastRun"];
+    assert_eq!(run["result"], "Skipped");
+    assert!(run["message"].as_str().unwrap().starts_with("AnotherRuns: Drill a "), "{run}");
+}
+
+#[tokio::test]
+async fn what_the_datastore_does_not_allow_is_refused_and_the_condition_says_what_to_set() {
+    let api = FakeApi::with([datastore(json!(["Kill"])), shard(), pod("Kill"), drill("monthly", "Freeze")]);
+    pass(&api, "monthly").await;
+    let refused = status(&api, "monthly");
+    assert_eq!(refused["lastRun"]["result"], "Skipped");
+    assert_eq!(condition(&refused, "Ready"), ("False".to_owned(), "NotAllowed".to_owned()));
+    let says = refused["conditions"].to_string();
+    assert!(says.contains("put Freeze into spec.drills.faults of Datastore metrics"), "{says}");
+}
+
+#[tokio::test]
+async fn a_victim_that_cannot_be_reached_ends_the_run() {
+    let api = FakeApi::with([datastore(json!(["Kill"])), shard(), pod("Kill,Wedge"), drill("monthly", "Kill")]);
+    for _ in 0..3 {
+        pass(&api, "monthly").await;
+    }
+    let run = &status(&api, "monthly")["lastRun"];
+    assert_eq!(run["result"], "Failed", "{run}");
+    assert!(run["message"].as_str().unwrap().contains("its manager has no address"), "{run}");
+}
+
+#[tokio::test]
+async fn a_drill_of_nothing_says_so() {
+    let api = FakeApi::with([drill("weekly", "Switchover")]);
+    pass(&api, "weekly").await;
+    assert_eq!(condition(&status(&api, "weekly"), "Ready"), ("False".to_owned(), "Absent".to_owned()));
+}
+
+#[tokio::test]
+async fn what_is_known_of_a_shard_is_what_its_status_and_the_pod_of_its_primary_say() {
+    let mut by_hand = drill("weekly", "Wedge");
+    by_hand["spec"] = json!({ "scope": { "kind": "Shard", "name": "metrics-0" }, "fault": "Wedge", "holdSeconds": 45 });
+    let api = FakeApi::with([datastore(json!(["Kill", "Wedge"])), shard(), pod("Kill"), by_hand]);
+    let context = api.context().await;
+    let drills = context.caches.drills.within("prod");
+    let seen = observe::snapshot(&drills[0], drills.iter().map(|drill| &**drill), &context.caches, AWAKE);
+    assert_eq!((seen.policy.exercise, seen.policy.hold.as_secs()), (Exercise::Fault(Fault::Wedge), 45));
+    assert_eq!(
+        seen.policy.allowed,
+        BTreeSet::from([Fault::Kill, Fault::Wedge]),
+        "those of the Datastore that made the Shard"
+    );
+    let shard = &seen.shards[&ShardName::new("metrics-0")];
+    assert_eq!((shard.epoch, shard.promotable, shard.redundant), (Epoch(4), 2, true));
+    assert_eq!(
+        (shard.node.as_deref(), shard.zone.as_deref(), &shard.health),
+        (Some("n1"), Some("z1"), &Health::Healthy)
+    );
+    assert_eq!(shard.equipped, BTreeSet::from([Fault::Kill]), "those that its manager was started with");
+}
+
+#[test]
+fn a_failover_is_a_drills_while_its_run_goes_on_and_a_moment_after() {
+    let drill = |victim: Value, finished: Value| -> Drill {
+        let mut drill = drill("weekly", "Kill");
+        drill["status"]["lastRun"] = json!({
+            "id": "weekly-1", "startedAt": "2026-03-02T10:00:00.000000Z", "finishedAt": finished, "victims": [victim],
+        });
+        serde_json::from_value(drill).unwrap()
+    };
+    let hit = json!({ "shard": "m", "replica": "m-a", "struckAt": "2026-03-02T10:00:01.000000Z" });
+    let spared = json!({ "shard": "m", "replica": "m-a" });
+    let refused = json!({ "shard": "m", "replica": "m-a", "struckAt": "2026-03-02T10:00:01.000000Z", "error": "no" });
+    let at: Timestamp = "2026-03-02T10:05:00Z".parse().unwrap();
+    for (case, victim, finished, primary, expected) in [
+        ("it goes on", &hit, Value::Null, "m-a", true),
+        ("another primary", &hit, Value::Null, "m-b", false),
+        ("not hit yet", &spared, Value::Null, "m-a", false),
+        ("it could not be hit", &refused, Value::Null, "m-a", false),
+        ("it ended a minute ago", &hit, json!("2026-03-02T10:04:00.000000Z"), "m-a", true),
+        ("it ended long ago", &hit, json!("2026-03-02T10:02:00.000000Z"), "m-a", false),
+    ] {
+        let drill = drill(victim.clone(), finished);
+        let found = rehearsing([&drill], "m", primary, at);
+        assert_eq!(found, expected.then(|| drill.name_any()), "{case}");
+    }
+}
