@@ -94,7 +94,8 @@ fn the_answer_of_a_fenced_primary_is_written_down_whenever_it_comes() {
 #[test]
 fn consumers_have_caught_up_when_all_is_stored_that_the_topic_held_at_the_promotion() {
     let ended = |scene: &mut Scene, end: i64| scene.0.memory.ends.insert(("samples".into(), 0), end);
-    let cases: [(&str, i64, fn(&mut Scene), bool); 6] = [
+    type Case = (&'static str, i64, fn(&mut Scene), bool);
+    let cases: [Case; 6] = [
         ("exactly", 500, |_| {}, true),
         ("one is missing", 501, |_| {}, false),
         ("nothing is stored of the partition", 10, |s| s.server("a", |server| server.offsets = None), false),

@@ -240,7 +240,7 @@ fn nobody_waits_for_a_donor_that_will_not_be_one() {
             (server.phase, server.executed, server.replication) = (Phase::Empty, None, None);
         });
         spoil(&mut scene);
-        assert_eq!(scene.order_to("c", OrderKind::Build).is_some(), builds, "{case}: {:?}", scene.plan().notes);
+        assert_eq!(scene.order_to("c", OrderKind::Build).is_some(), *builds, "{case}: {:?}", scene.plan().notes);
     }
 }
 

@@ -166,30 +166,30 @@ pub struct Broken {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
     /// Another command wrote it.
-    OtherBench,
+    AnotherBench,
     /// It is of another commit, or a checkout that differs from its commit.
-    OtherCommit {
+    AnotherCommit {
         /// Of the file.
         file: String,
         /// Of the checkout.
         here: String,
     },
     /// It was measured under another load or on another machine.
-    OtherGround,
+    Ground,
 }
 
 impl std::fmt::Display for Refusal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::OtherBench => write!(
+            Self::AnotherBench => write!(
                 f,
                 "it was written by the other of `bench failover` and `bench benign`: name another file with --out"
             ),
-            Self::OtherCommit { file, here } => write!(
+            Self::AnotherCommit { file, here } => write!(
                 f,
                 "its runs are of {file}, and this is {here}: name another file with --out, or give --append to have both in one"
             ),
-            Self::OtherGround => {
+            Self::Ground => {
                 write!(f, "its runs were made at another rate or on another machine: name another file with --out")
             }
         }
@@ -237,14 +237,14 @@ pub fn resume(there: Option<File>, header: Header, append: bool) -> Result<File,
         return Ok(File { header, rows: Vec::new(), runs: Vec::new(), broken: Vec::new() });
     };
     if there.header.bench != header.bench {
-        return Err(Refusal::OtherBench);
+        return Err(Refusal::AnotherBench);
     }
     if there.header.rate != header.rate || there.header.machine != header.machine {
-        return Err(Refusal::OtherGround);
+        return Err(Refusal::Ground);
     }
     let is_same = there.header.commit == header.commit && there.header.dirty == header.dirty;
     if !is_same && !append {
-        return Err(Refusal::OtherCommit { file: there.header.revision(), here: header.revision() });
+        return Err(Refusal::AnotherCommit { file: there.header.revision(), here: header.revision() });
     }
     Ok(File { header, ..there })
 }
@@ -370,15 +370,15 @@ pub mod tests {
     #[test]
     fn runs_that_cannot_be_compared_are_not_put_into_one_file() {
         let there = || Some(with_runs("c0ffee", vec![run("c0ffee", 0, 1.0)]));
-        let other = Refusal::OtherCommit { file: "c0ffee".into(), here: "0ther".into() };
+        let other = Refusal::AnotherCommit { file: "c0ffee".into(), here: "0ther".into() };
         assert_eq!(resume(there(), header("0ther"), false), Err(other.clone()));
         assert!(other.to_string().contains("--append"));
         let changed = Header { dirty: true, ..header("c0ffee") };
-        assert!(matches!(resume(there(), changed, false), Err(Refusal::OtherCommit { .. })));
+        assert!(matches!(resume(there(), changed, false), Err(Refusal::AnotherCommit { .. })));
         let slower = Header { rate: 1000, ..header("c0ffee") };
-        assert_eq!(resume(there(), slower, true), Err(Refusal::OtherGround));
+        assert_eq!(resume(there(), slower, true), Err(Refusal::Ground));
         let benign = Header { bench: Suite::Benign, ..header("c0ffee") };
-        assert_eq!(resume(there(), benign, true), Err(Refusal::OtherBench));
+        assert_eq!(resume(there(), benign, true), Err(Refusal::AnotherBench));
         let both = resume(there(), header("0ther"), true).unwrap();
         assert_eq!((both.header.commit.as_str(), both.runs.len()), ("0ther", 1));
         let kill = select(Suite::Failover, &["kill".into()]).unwrap();

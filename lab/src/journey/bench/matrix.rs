@@ -149,7 +149,7 @@ impl Bench {
             ground.ui.say(&format!("{id} {name}: {}; run {} ({} of {all})", row.what, index + 1, number + 1));
             let started_at = machine::now()?;
             let header = file.header.clone();
-            let result = ground.run(*row, *index, &header);
+            let result = ground.run(row, *index, &header);
             let stop = match result {
                 Ok(run) => {
                     broken = 0;

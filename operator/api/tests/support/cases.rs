@@ -484,7 +484,7 @@ fn failover_cases() -> Vec<Case> {
             vec![("/spec/shard", long(41))],
             "name of a Shard in this namespace",
         ),
-        new("a drill", F, vec![("/spec/kind", json!("Drill"))], "drills are not supported yet"),
+        new("a drill", F, vec![("/spec/kind", json!("Drill"))], "a rehearsal is asked for by a Drill"),
         change("another target", F, vec![], vec![("/spec/target", json!("metrics-0-q9mm"))], "create another"),
     ]
 }

@@ -84,7 +84,7 @@ pub struct Seen {
 pub fn screen(seen: Seen, now: Timestamp) -> ExplainScreen {
     let Seen { namespace, shard, datastore_paused, mut events, not_read } = seen;
     let why_nothing = inaction::reasons(&shard, datastore_paused, &events, now);
-    events.sort_by(|one, other| other.at.cmp(&one.at));
+    events.sort_by_key(|event| std::cmp::Reverse(event.at));
     let since = shard.verdict.as_ref().and_then(|verdict| verdict.since);
     let wrong = wrong(&shard, now);
     ExplainScreen {

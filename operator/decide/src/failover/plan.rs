@@ -3,7 +3,7 @@
 use understudy_wire::ReplicaName;
 use understudy_wire::evidence::{Millis, Phase};
 
-use super::assess::{Assessment, Cause, Class, Verdict};
+use super::assess::{Assessment, Cause, Class, Seconds, Verdict};
 use super::candidate::{Candidate, Ranking, has_all, rank};
 use super::cooldown::Pause;
 use super::last_resort::{LastResort, last_resort};

@@ -35,6 +35,7 @@ pub enum Then {
 
 use Then::{FailsOver, Replaces, Stays, SwitchesOver};
 
+/// Its name, what happens, what is concluded, what is done, and which event tells it.
 pub type Row = (&'static str, fn(&mut Scene), Verdict, Then, Option<Reason>);
 
 fn letter(of: &understudy_wire::ReplicaName) -> &'static str {

@@ -1,7 +1,7 @@
 //! The product from outside, one file a behaviour. Needs a cluster: `cargo lab test --tier e2e`.
 
-mod api_server_away;
 mod bootstrap;
+mod control_plane_away;
 mod definitions;
 mod deletion;
 mod kafka_down;

@@ -81,11 +81,15 @@ impl Remembered {
 
     /// Takes note of what a pass saw and concluded.
     pub fn concluded(&mut self, s: &Snapshot, a: &Assessment, now: Instant) {
-        let suspect = a.verdict.is_dead() || matches!(a.verdict, Verdict::Suspect(_));
-        self.suspected = suspect.then(|| self.suspected.unwrap_or(now));
+        self.suspect(a.verdict, now);
         self.begun.get_or_insert(now);
         let now = self.time(now);
         self.course.see(s, a, now);
+    }
+
+    fn suspect(&mut self, verdict: Verdict, now: Instant) {
+        let suspect = verdict.is_dead() || matches!(verdict, Verdict::Suspect(_));
+        self.suspected = suspect.then(|| self.suspected.unwrap_or(now));
     }
 
     fn time(&self, now: Instant) -> Millis {
@@ -242,12 +246,12 @@ mod tests {
         let start = Instant::now();
         let later = start + std::time::Duration::from_secs(2);
         let mut memory = Remembered::default();
-        memory.concluded(Verdict::Healthy, start);
+        memory.suspect(Verdict::Healthy, start);
         assert_eq!(memory.suspected, None);
-        memory.concluded(Verdict::Suspect(Cause::Unexplained), start);
-        memory.concluded(Verdict::Stuck(Cause::Stopped), later);
+        memory.suspect(Verdict::Suspect(Cause::Unexplained), start);
+        memory.suspect(Verdict::Stuck(Cause::Stopped), later);
         assert_eq!(memory.suspected, Some(start));
-        memory.concluded(Verdict::ObserverPartition, later);
+        memory.suspect(Verdict::ObserverPartition, later);
         assert_eq!(memory.suspected, None);
     }
 }
