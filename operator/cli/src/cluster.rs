@@ -291,7 +291,8 @@ fn failed(what: String, kind: Kind, error: kube::Error) -> ClusterError {
         kube::Error::Api(status) => {
             // What is not found and has no name is the kind itself.
             let is_of_kind = status.details.as_ref().is_none_or(|details| details.name.is_empty());
-            if status.is_not_found() && is_of_kind {
+            // A group that nobody serves is answered in plain text, of which the client makes a status without that reason.
+            if status.code == 404 && is_of_kind {
                 ClusterError::NoKind { kind: kind.name() }
             } else {
                 ClusterError::Refused { what, message: status.message }

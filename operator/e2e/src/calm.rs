@@ -8,8 +8,9 @@ use anyhow::{Result, ensure};
 use understudy_api::v1alpha1::{Failover, VerdictState};
 
 use crate::see;
+use crate::sql::{self, Account};
 use crate::stage::Stage;
-use crate::wait::never;
+use crate::wait::{Seen, never, until};
 
 /// A shard before the trouble.
 #[derive(Debug)]
@@ -29,6 +30,17 @@ impl Calm {
     /// Who is primary.
     pub fn primary(&self) -> &str {
         &self.primary
+    }
+
+    /// Waits until the primary has committed something since this began.
+    pub async fn commits(&self, stage: &Stage, limit: Duration) -> Result<()> {
+        let shard = stage.shard_name(0);
+        let executed = async || {
+            let of = (shard.as_str(), self.primary.as_str());
+            sql::ask(stage.cluster, &stage.namespace, of, Account::Admin, "SELECT @@GLOBAL.gtid_executed").await
+        };
+        let before = executed().await?;
+        until("the primary commits", limit, async || Ok(Seen::when(executed().await? != before, (), &before))).await
     }
 
     /// What is not as it was. Epochs only grow and records stay, so one look tells of all the time since [`Calm::of`].

@@ -20,6 +20,8 @@ fn a_primary_that_pauses_for_a_second_again_and_again_stays_in_office() -> Resul
         let pauses = async {
             for _ in 0..PAUSES {
                 Fault::Freeze.inject_for(stage.cluster, &stage.namespace, calm.primary(), PAUSE).await?;
+                // Pauses without a commit between them are one, and as long as all of them.
+                calm.commits(&stage, Duration::from_secs(20)).await?;
             }
             anyhow::Ok(())
         };
