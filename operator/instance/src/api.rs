@@ -119,7 +119,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Order<T> {
 type Answer<T> = Result<Json<T>, Refused>;
 
 async fn hello(State(api): State<Api>) -> Json<Hello> {
-    Json(api.shared.read(|facts| Hello::of(&api.shared.me, facts)))
+    Json(api.shared.read(|facts| Hello::of(&api.shared.me, &api.config.shard_uid, facts)))
 }
 
 async fn build(State(api): State<Api>, Order(order): Order<Build>) -> Answer<()> {

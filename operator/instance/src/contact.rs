@@ -44,6 +44,10 @@ const AHEAD: u64 = 1_000_000;
 pub struct Hello {
     /// Who answers.
     pub replica: ReplicaName,
+    /// UID of its shard; None from a manager that does not tell. The certificate holds only the shard's name, which a shard of another
+    /// namespace may have too, and addresses change hands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard_uid: Option<String>,
     /// The latest primary that it knows; None from a manager that knows none, or does not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub office: Option<Office>,
@@ -61,7 +65,7 @@ pub struct Office {
 
 impl Hello {
     /// What this manager answers.
-    pub fn of(me: &ReplicaName, facts: &Facts) -> Self {
+    pub fn of(me: &ReplicaName, shard_uid: &str, facts: &Facts) -> Self {
         let own = facts.serving(me).map(|epoch| Office { epoch, primary: me.clone() });
         let told = facts.peers.as_ref().and_then(|peers| {
             let (primary, _) = peers.primary.as_ref()?;
@@ -69,11 +73,14 @@ impl Hello {
         });
         // One that serves knows best under which epoch; what it was told is only later when it was told of another since.
         let office = own.into_iter().chain(told).rev().max_by_key(|office| office.epoch);
-        Self { replica: me.clone(), office }
+        Self { replica: me.clone(), shard_uid: Some(shard_uid.to_owned()), office }
     }
 
-    /// The epoch under which another than `me` is the primary, when that is later than the one under which `me` serves.
-    pub fn supersedes(&self, me: &ReplicaName, serving: Epoch) -> Option<Epoch> {
+    /// The epoch under which another than `me` is the primary of the shard of this UID, when that is later than the one under which `me` serves.
+    pub fn supersedes(&self, me: &ReplicaName, shard_uid: &str, serving: Epoch) -> Option<Epoch> {
+        if self.shard_uid.as_deref() != Some(shard_uid) {
+            return None;
+        }
         let office = self.office.as_ref().filter(|office| office.primary != *me)?;
         let is_later = office.epoch > serving && office.epoch.0 <= serving.0.saturating_add(AHEAD);
         is_later.then_some(office.epoch)
@@ -206,7 +213,10 @@ async fn ask(shared: &Shared, config: &Config, identity: &Identity, serving: Epo
         let question = async move {
             let Ok(body) = client.get(HELLO, ASK_WITHIN).await else { return Answers::default() };
             let hello = serde_json::from_slice::<Hello>(&body).ok();
-            Answers { anybody: true, later: hello.and_then(|hello| hello.supersedes(&shared.me, serving)) }
+            Answers {
+                anybody: true,
+                later: hello.and_then(|hello| hello.supersedes(&shared.me, &config.shard_uid, serving)),
+            }
         };
         questions.push(futures::future::Either::Right(question));
     }
@@ -257,9 +267,11 @@ mod tests {
         }
     }
 
+    const UID: &str = "uid-of-the-shard";
+
     fn hello(office: Option<(u64, &str)>) -> Hello {
         let office = office.map(|(epoch, primary)| Office { epoch: Epoch(epoch), primary: ReplicaName::new(primary) });
-        Hello { replica: ReplicaName::new("b"), office }
+        Hello { replica: ReplicaName::new("b"), shard_uid: Some(UID.to_owned()), office }
     }
 
     #[test]
@@ -273,7 +285,15 @@ mod tests {
             ("it follows another", Some((5, "c")), Some(Epoch(5))),
             ("no epoch that anybody came to", Some((4 + AHEAD + 1, "c")), None),
         ] {
-            assert_eq!(hello(office).supersedes(&ReplicaName::new("a"), Epoch(4)), expected, "{case}");
+            assert_eq!(hello(office).supersedes(&ReplicaName::new("a"), UID, Epoch(4)), expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn the_word_of_another_shard_of_the_same_name_does_not_count() {
+        for (case, shard_uid) in [("another shard", Some("uid-of-another".to_owned())), ("it does not tell", None)] {
+            let said = Hello { shard_uid, ..hello(Some((5, "c"))) };
+            assert_eq!(said.supersedes(&ReplicaName::new("a"), UID, Epoch(4)), None, "{case}");
         }
     }
 
@@ -285,9 +305,9 @@ mod tests {
         let told = |epoch: u64, primary: &str| {
             let primary = Some((ReplicaName::new(primary), "10.0.0.1:3306".to_owned()));
             shared.update(|facts| facts.peers = Some(Peers { epoch: Epoch(epoch), primary, peers: vec![] }));
-            shared.read(|facts| Hello::of(&me, facts)).office
+            shared.read(|facts| Hello::of(&me, UID, facts)).office
         };
-        assert_eq!(shared.read(|facts| Hello::of(&me, facts)), hello(None));
+        assert_eq!(shared.read(|facts| Hello::of(&me, UID, facts)), hello(None));
         assert_eq!(told(4, "a"), hello(Some((4, "a"))).office);
         assert_eq!(told(5, "c"), hello(Some((5, "c"))).office);
     }
@@ -295,7 +315,7 @@ mod tests {
     #[test]
     fn the_hello_of_an_earlier_manager_is_an_answer_and_no_more() {
         let earlier: Hello = serde_json::from_str(r#"{ "replica": "b" }"#).unwrap();
-        assert_eq!(earlier, hello(None));
+        assert_eq!(earlier, Hello { shard_uid: None, ..hello(None) });
     }
 
     #[test]
