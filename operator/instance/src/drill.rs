@@ -80,6 +80,30 @@ impl Latest {
     }
 }
 
+/// What was ordered of late. An order to let go may come while its fault is only being done, or before it.
+#[derive(Debug, Default)]
+struct Ledger {
+    latest: Option<Latest>,
+    /// The latest run that was told to end without one of that name having begun.
+    ended: Option<String>,
+    /// Whether nothing is to be held any more.
+    closed: bool,
+}
+
+impl Ledger {
+    fn is_ended(&self, run: &str) -> bool {
+        self.ended.as_deref() == Some(run)
+    }
+
+    /// What was told to let go while it was being done is let go of now.
+    fn begun(&mut self, mut latest: Latest) {
+        if self.closed || self.is_ended(&latest.run) {
+            latest.let_go();
+        }
+        self.latest = Some(latest);
+    }
+}
+
 /// How a thread that holds says that it does.
 type Begun = oneshot::Sender<Result<(), HoldError>>;
 
@@ -92,13 +116,13 @@ pub struct Drills {
     /// A connection that only drills use.
     server: Arc<dyn Instance>,
     turn: Arc<tokio::sync::Mutex<()>>,
-    latest: Arc<Mutex<Option<Latest>>>,
+    ledger: Arc<Mutex<Ledger>>,
 }
 
 impl Drills {
     /// None was ordered yet. `server` is a connection that nobody else uses.
     pub fn new(shared: Arc<Shared>, config: Arc<Config>, host: Arc<Host>, server: Arc<dyn Instance>) -> Self {
-        Self { shared, config, host, server, turn: Arc::default(), latest: Arc::default() }
+        Self { shared, config, host, server, turn: Arc::default(), ledger: Arc::default() }
     }
 
     /// Does the fault of this order, unless its run was carried out before.
@@ -112,10 +136,13 @@ impl Drills {
             );
             return Err(Refusal::NotAllowed { reason });
         }
-        if let Some(latest) = self.latest().as_ref().filter(|latest| latest.run == order.run) {
+        if let Some(latest) = self.ledger().latest.as_ref().filter(|latest| latest.run == order.run) {
             return Ok(Struck { fault: latest.fault, before: true });
         }
-        let ending = self.latest().as_ref().and_then(Latest::ending);
+        if self.ledger().is_ended(&order.run) {
+            return Err(Refusal::WrongPhase { reason: format!("run {} was told to end before it struck", order.run) });
+        }
+        let ending = self.ledger().latest.as_ref().and_then(Latest::ending);
         if let Some(over) = ending {
             over.cancelled().await;
         }
@@ -130,23 +157,29 @@ impl Drills {
                 let freeze = move |until, release: Receiver<()>, begun: Begun| freeze(&process, until, &release, begun);
                 Some(self.hold(order, freeze).await?)
             }
-            Fault::Wedge => Some(self.wedge(process, order).await?),
+            Fault::Wedge => Some(self.wedge(order).await?),
         };
-        *self.latest() = Some(Latest { run: order.run.clone(), fault: order.fault, hold });
+        self.ledger().begun(Latest { run: order.run.clone(), fault: order.fault, hold });
         Ok(Struck { fault: order.fault, before: false })
     }
 
     /// Ends the fault of this run.
     pub fn heal(&self, order: &HealOrder) {
-        if let Some(latest) = self.latest().as_mut().filter(|latest| latest.run == order.run) {
-            tracing::info!(run = order.run, held = latest.is_held(), "a drill is told to let go");
-            latest.let_go();
+        let mut ledger = self.ledger();
+        match ledger.latest.as_mut().filter(|latest| latest.run == order.run) {
+            Some(latest) => {
+                tracing::info!(run = order.run, held = latest.is_held(), "a drill is told to let go");
+                latest.let_go();
+            }
+            None => ledger.ended = Some(order.run.clone()),
         }
     }
 
-    /// Ends whatever is held.
+    /// Ends whatever is held, and holds nothing any more.
     pub fn let_go(&self) {
-        if let Some(latest) = self.latest().as_mut() {
+        let mut ledger = self.ledger();
+        ledger.closed = true;
+        if let Some(latest) = ledger.latest.as_mut() {
             latest.let_go();
         }
     }
@@ -165,7 +198,7 @@ impl Drills {
         if serving != Some(order.epoch) {
             return Err(wrong(format!("this replica does not take writes under epoch {}", order.epoch)));
         }
-        if self.latest().as_ref().is_some_and(Latest::is_held) {
+        if self.ledger().latest.as_ref().is_some_and(Latest::is_held) {
             return Err(wrong("the fault of another run is still held".to_owned()));
         }
         let process = self.host.process().filter(|process| process.exit().is_none());
@@ -174,10 +207,12 @@ impl Drills {
 
     /// Where transactions write the log themselves, there is no thread to hold: the server is told first to have threads for that. It keeps
     /// them: most of the time it is replaced anyway, and they do it no harm.
-    async fn wedge(&self, process: Process, order: &DrillOrder) -> Result<Hold, Refusal> {
+    async fn wedge(&self, order: &DrillOrder) -> Result<Hold, Refusal> {
         let failed =
             |e: understudy_mysql::SqlError| Refusal::Failed { step: "wedge".to_owned(), reason: e.to_string() };
         self.server.use_log_writers(ASK_WITHIN).await.map_err(failed)?;
+        // Meanwhile another may have become the primary.
+        let process = self.victim(order)?;
         let wedge = move |until, release: Receiver<()>, begun: Begun| wedge(&process, until, &release, begun);
         self.hold(order, wedge).await
     }
@@ -207,8 +242,8 @@ impl Drills {
         }
     }
 
-    fn latest(&self) -> MutexGuard<'_, Option<Latest>> {
-        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -311,6 +346,7 @@ impl Drop for Grip {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::process::Command;
 
     use tokio_util::task::TaskTracker;
@@ -374,30 +410,95 @@ mod tests {
     }
 
     fn order(epoch: u64, fault: Fault) -> DrillOrder {
-        DrillOrder { epoch: Epoch(epoch), run: "weekly-1".to_owned(), fault, hold: 1000 }
+        DrillOrder { epoch: Epoch(epoch), run: "weekly-1".to_owned(), fault, hold: 600_000 }
+    }
+
+    fn heal() -> HealOrder {
+        HealOrder { epoch: Epoch(3), run: "weekly-1".to_owned() }
+    }
+
+    /// A replica that allows these faults; nothing runs there and nothing is known.
+    fn replica(dir: &Path, allowed: &[Fault], server: Arc<Fake>) -> (Drills, Arc<Shared>, Arc<Host>) {
+        let mut config = sample(dir);
+        config.drills = allowed.to_vec();
+        let config = Arc::new(config);
+        let shared = Arc::new(Shared::new(ReplicaName::new("metrics-0-k7x2")));
+        let host = Arc::new(Host::new(config.clone(), shared.clone(), Reaper::default(), TaskTracker::new()));
+        (Drills::new(shared.clone(), config, host.clone(), server), shared, host)
+    }
+
+    fn serves(shared: &Shared, epoch: u64) {
+        shared.update(|facts| {
+            let status = Status { uuid: String::new(), read_only: false, executed: Default::default(), lsn: None };
+            facts.take_status(status, Instant::now());
+            facts.take_epoch_row(Some(EpochRow { epoch: Epoch(epoch), primary: shared.me.clone() }));
+            facts.life = crate::facts::Life::Running;
+        });
+    }
+
+    #[tokio::test]
+    async fn a_fault_that_is_told_to_end_while_it_is_being_done_is_not_held() {
+        fn end_the_run(drills: &Drills) {
+            drills.heal(&heal());
+        }
+        let cases: [(&str, fn(&Drills)); 2] = [("its run ends", end_the_run), ("the pod stops", Drills::let_go)];
+        for (case, end) in cases {
+            let dir = tempfile::tempdir().unwrap();
+            let (drills, shared, host) = replica(dir.path(), &[Fault::Freeze], Arc::new(Fake::new()));
+            let process = sleeper();
+            host.take_in(process.clone());
+            serves(&shared, 3);
+            let order = order(3, Fault::Freeze);
+            let (struck, ()) = futures::future::join(drills.strike(&order), async { end(&drills) }).await;
+            assert_eq!(struck, Ok(Struck { fault: Fault::Freeze, before: false }), "{case}");
+            let over = drills.ledger().latest.as_ref().and_then(Latest::ending);
+            assert!(over.is_some(), "{case}: it is held");
+            over.unwrap().cancelled().await;
+            until_state(&process, &['S', 'R']);
+            process.signal(Signal::KILL);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_order_that_comes_after_its_run_was_told_to_end_strikes_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let (drills, shared, host) = replica(dir.path(), &[Fault::Kill], Arc::new(Fake::new()));
+        let process = sleeper();
+        host.take_in(process.clone());
+        serves(&shared, 3);
+        drills.heal(&heal());
+        let refused = drills.strike(&order(3, Fault::Kill)).await.unwrap_err();
+        assert!(refused.to_string().contains("told to end before it struck"), "{refused}");
+        process.signal(Signal::KILL);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_is_replaced_while_a_wedge_is_prepared_is_not_struck() {
+        let dir = tempfile::tempdir().unwrap();
+        let server = Arc::new(Fake::new());
+        server.slow_down(ASK_WITHIN / 2);
+        let (drills, shared, host) = replica(dir.path(), &[Fault::Wedge], server);
+        let process = sleeper();
+        host.take_in(process.clone());
+        serves(&shared, 3);
+        let order = order(3, Fault::Wedge);
+        let learn = async { shared.update(|facts| facts.known = Epoch(4)) };
+        let (struck, ()) = futures::future::join(drills.strike(&order), learn).await;
+        assert_eq!(struck, Err(Refusal::StaleEpoch { given: Epoch(3), known: Epoch(4) }));
+        process.signal(Signal::KILL);
     }
 
     #[tokio::test]
     async fn only_a_server_that_serves_under_the_epoch_of_the_order_is_struck_and_only_as_it_allows() {
         let dir = tempfile::tempdir().unwrap();
-        let mut config = sample(dir.path());
-        config.drills = vec![Fault::Kill];
-        let (config, me) = (Arc::new(config), ReplicaName::new("metrics-0-k7x2"));
-        let shared = Arc::new(Shared::new(me.clone()));
-        let host = Host::new(config.clone(), shared.clone(), Reaper::default(), TaskTracker::new());
-        let drills = Drills::new(shared.clone(), config, Arc::new(host), Arc::new(Fake::new()));
+        let (drills, shared, _host) = replica(dir.path(), &[Fault::Kill], Arc::new(Fake::new()));
 
         let refused = drills.strike(&order(3, Fault::Freeze)).await.unwrap_err();
         assert!(matches!(refused, Refusal::NotAllowed { .. }), "{refused}");
         let refused = drills.strike(&order(3, Fault::Kill)).await.unwrap_err();
         assert!(refused.to_string().contains("does not take writes under epoch 3"), "{refused}");
 
-        shared.update(|facts| {
-            let status = Status { uuid: String::new(), read_only: false, executed: Default::default(), lsn: None };
-            facts.take_status(status, Instant::now());
-            facts.take_epoch_row(Some(EpochRow { epoch: Epoch(3), primary: me }));
-            facts.life = crate::facts::Life::Running;
-        });
+        serves(&shared, 3);
         for (case, epoch, says) in [
             ("an epoch that has passed", 2, "epoch 3 is known"),
             ("an epoch that nobody serves under", 4, "does not take writes under epoch 4"),

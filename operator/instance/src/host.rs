@@ -67,6 +67,12 @@ impl Host {
         self.process.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// As if this one had been started here.
+    #[cfg(test)]
+    pub(crate) fn take_in(&self, process: Process) {
+        *self.process.lock().unwrap_or_else(PoisonError::into_inner) = Some(process);
+    }
+
     /// Sends a signal to the mysqld that runs, if one does.
     pub fn signal(&self, signal: Signal) {
         if let Some(process) = self.process() {

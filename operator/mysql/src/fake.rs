@@ -31,6 +31,7 @@ struct State {
     clients: u32,
     reloads: Reloads,
     lock_holder: Option<LockHolder>,
+    takes: Duration,
 }
 
 /// How often the server was to read its certificate files again.
@@ -57,6 +58,11 @@ impl Fake {
     /// From now on nothing is answered, or again is.
     pub fn hang(&self, hangs: bool) {
         self.state().hangs = hangs;
+    }
+
+    /// From now on each answer takes so long.
+    pub fn slow_down(&self, by: Duration) {
+        self.state().takes = by;
     }
 
     /// Transactions arrive from the source and wait to be applied.
@@ -112,6 +118,10 @@ impl Fake {
         if self.state().hangs {
             tokio::time::sleep(within).await;
             return Err(SqlError::Deadline { step, within });
+        }
+        let takes = self.state().takes;
+        if !takes.is_zero() {
+            tokio::time::sleep(takes).await;
         }
         work(&mut self.state())
     }
