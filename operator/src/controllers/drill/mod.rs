@@ -10,8 +10,8 @@ mod strike;
 #[cfg(test)]
 mod tests;
 
-use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::sync::PoisonError;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -29,6 +29,7 @@ use crate::apply::ApplyError;
 use crate::cache::{Held, Kind, Touched};
 use crate::context::Context;
 use crate::events::Reason;
+use crate::lease::Tenure;
 
 /// Between two looks at a run that goes on.
 const BUSY: Duration = Duration::from_secs(1);
@@ -88,9 +89,12 @@ fn concerns(touched: &Touched, context: &Context) -> Vec<(String, String)> {
 }
 
 fn pass(drill: Held<Drill>, context: &Context) -> BoxFuture<'_, Result<Again, DrillError>> {
-    /// Passes are only over while this instance leads.
-    static FIRST: OnceLock<Instant> = OnceLock::new();
-    let awake = SignedDuration::try_from(FIRST.get_or_init(Instant::now).elapsed()).unwrap_or(SignedDuration::MAX);
+    /// Passes are only made while this instance leads.
+    static TENURE: std::sync::Mutex<Option<Tenure>> = std::sync::Mutex::new(None);
+    let mut tenure = TENURE.lock().unwrap_or_else(PoisonError::into_inner);
+    let led = tenure.get_or_insert_with(|| Tenure::new(&context.leading)).so_far();
+    drop(tenure);
+    let awake = SignedDuration::try_from(led).unwrap_or(SignedDuration::MAX);
     async move { Pass { context, awake }.run(&drill).await }.boxed()
 }
 
