@@ -20,7 +20,7 @@ use kube::api::ListParams;
 use kube::core::DeserializeGuard;
 use kube::{Api, ResourceExt};
 use tokio::sync::Mutex;
-use understudy_api::v1alpha1::{DrillRun, DrillStatus};
+use understudy_api::v1alpha1::{DrillFault, DrillRun, DrillStatus, DrillVictim};
 use understudy_api::{Drill, conditions};
 use understudy_decide::drill::{DrillDecision, DrillSnapshot, Ending, Rule, plan, rules};
 
@@ -105,13 +105,17 @@ pub fn rehearsing<'a>(
     primary: &str,
     at: Timestamp,
 ) -> Option<String> {
-    let lately = |run: &DrillRun| run.finished_at.as_ref().is_none_or(|ended| at.duration_since(ended.0) <= AFTERWARDS);
+    let lately =
+        |run: &&DrillRun| run.finished_at.as_ref().is_none_or(|ended| at.duration_since(ended.0) <= AFTERWARDS);
+    // What dies while it is switched over dies by itself.
+    let is_real = |run: &&DrillRun| run.fault != DrillFault::Switchover;
     let hit = |run: &DrillRun| {
-        let its = |victim: &understudy_api::v1alpha1::DrillVictim| victim.shard == shard && victim.replica == primary;
+        let its = |victim: &DrillVictim| victim.shard == shard && victim.replica == primary;
         run.victims.iter().any(|victim| its(victim) && victim.struck_at.is_some() && victim.error.is_none())
     };
-    let last = |drill: &Drill| drill.status.as_ref().and_then(|status| status.last_run.clone());
-    let mut its = drills.into_iter().filter(|drill| last(drill).is_some_and(|run| lately(&run) && hit(&run)));
+    // One that was skipped right after it may be the last.
+    let runs = |drill: &'a Drill| drill.status.iter().flat_map(|status| status.last_run.iter().chain(&status.history));
+    let mut its = drills.into_iter().filter(|drill| runs(drill).filter(lately).filter(is_real).any(hit));
     its.next().map(ResourceExt::name_any)
 }
 
