@@ -71,9 +71,10 @@ fn fresh(s: &DrillSnapshot, now: Timestamp) -> Option<Timestamp> {
     Schedule::parse(s.policy.schedule.as_deref()?, s.policy.zone.as_deref()).ok()?.next(now)
 }
 
-/// The run to announce, after this decision. One that was announced stays until it is begun or skipped.
+/// The run to announce, after this decision. One that was announced stays until it is begun or skipped, or one of the same name is: a person
+/// may ask for a run at the very second.
 pub fn announced(s: &DrillSnapshot, decision: &DrillDecision, now: Timestamp) -> Option<Timestamp> {
-    let dealt_with = |due: &Due| matches!(due, Due::Scheduled(_));
+    let dealt_with = |due: &Due| s.status.next_run.is_some_and(|next| next.as_second() == due.at().as_second());
     match decision {
         DrillDecision::Start { due, .. } | DrillDecision::Skip { due, .. } if dealt_with(due) => fresh(s, now),
         _ if s.policy.suspended => None,

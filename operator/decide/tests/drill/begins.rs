@@ -177,6 +177,22 @@ fn what_a_person_asks_for_is_begun_once_whatever_the_schedule() {
 }
 
 #[test]
+fn what_is_asked_for_at_the_second_of_the_schedule_is_one_run() {
+    let mut s = scene(Exercise::Switchover, one());
+    s.policy.requested = Some(monday());
+    let decision = plan(&s, later(5));
+    assert!(matches!(decision, DrillDecision::Start { due: Due::Requested(_), .. }), "{decision:?}");
+    let next = Some(later(7 * 86_400));
+    assert_eq!(
+        announced(&s, &decision, later(5)),
+        next,
+        "a second run would have the name and the records of the first"
+    );
+    s.policy.requested = Some(later(-1));
+    assert_eq!(announced(&s, &plan(&s, later(5)), later(5)), Some(monday()), "another second is another run");
+}
+
+#[test]
 fn a_schedule_is_read_in_its_time_zone() {
     for (fields, zone, expected) in [
         ("0 10 * * MON", None, "2026-03-09T10:00:00Z"),
