@@ -65,7 +65,10 @@ fn what_is_not_required_stands_in_nobodys_way_but_that_of_the_shard_that_is_hit(
         ("another has no standby", |s| of(s, "m-2").promotable = 0),
         ("one of three copies is missing", |s| of(s, "m-0").redundant = false),
         ("hard evidence counts at any time", |s| of(s, "m-0").cooling_until = Some(later(3600))),
-        ("another shard's budget", |s| s.changes = vec![past("m-1-3", "m-1", -60, 900.0)]),
+        ("another shard's budget", |s| {
+            s.changes = vec![past("m-1-3", "m-1", -60, 900.0)];
+            of(s, "m-1").unavailable = 900.0;
+        }),
         ("a gap of long ago", |s| s.changes = vec![past("m-0-3", "m-0", -31 * 86_400, 900.0)]),
     ];
     for (case, spoil) in harmless {

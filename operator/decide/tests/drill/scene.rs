@@ -37,6 +37,7 @@ pub fn shard(node: &str, zone: &str, primary: &str) -> Shard {
         zone: Some(zone.to_owned()),
         equipped: Fault::ALL.into(),
         cooling_until: None,
+        unavailable: 12.0,
     }
 }
 
@@ -166,6 +167,7 @@ pub const HINDRANCES: &[(&str, Rule, Spoil)] = &[
         let gap = |name: &str, seconds| past(name, "m-0", -86_400, seconds);
         s.changes = vec![gap("m-0-3", 200.0), gap("m-0-4", 100.0)];
     }),
+    ("the budget is spent, and nothing is on record", Rule::BudgetSpent, |s| of(s, "m-0").unavailable = 300.0),
     ("soft evidence does not count", Rule::CoolingDown, |s| of(s, "m-0").cooling_until = Some(later(3600))),
 ];
 

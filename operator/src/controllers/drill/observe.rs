@@ -262,6 +262,7 @@ fn shard(shard: &Shard, is_paused: bool, caches: &Caches) -> facts::Shard {
         zone: summary.and_then(|replica| replica.zone.clone()),
         equipped: pod.map(|pod| equipped(&pod)).unwrap_or_default(),
         cooling_until: changed.and_then(|at| at.checked_add(cooldown).ok()),
+        unavailable: status.availability.as_ref().map_or(0.0, |known| known.unavailable_seconds),
     }
 }
 

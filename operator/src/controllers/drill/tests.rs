@@ -45,6 +45,7 @@ fn shard() -> Value {
         "status": {
             "primary": "metrics-0-a", "epoch": 4, "nextServerId": 4, "promotable": 2,
             "verdict": { "state": "Healthy" },
+            "availability": { "windowDays": 30, "unavailableSeconds": 41.5, "failovers": 3, "switchovers": 0 },
             "replicas": [{ "name": "metrics-0-a", "role": "primary", "node": "n1", "zone": "z1" }],
             "conditions": [{
                 "type": "Redundant", "status": "True", "reason": "R", "message": "",
@@ -203,6 +204,7 @@ async fn what_is_known_of_a_shard_is_what_its_status_and_the_pod_of_its_primary_
         (shard.node.as_deref(), shard.zone.as_deref(), &shard.health),
         (Some("n1"), Some("z1"), &Health::Healthy)
     );
+    assert!((shard.unavailable - 41.5).abs() < 1e-9, "{}", shard.unavailable);
     assert_eq!(shard.equipped, BTreeSet::from([Fault::Kill]), "those that its manager was started with");
 }
 
