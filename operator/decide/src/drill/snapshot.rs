@@ -202,6 +202,8 @@ pub struct Change {
     pub shard: ShardName,
     /// The old primary.
     pub from: Option<ReplicaName>,
+    /// The epoch that it claimed last; None: it has not claimed one.
+    pub epoch: Option<Epoch>,
     /// When the object was made, in whole seconds.
     pub made: Timestamp,
     /// When the route was moved; None: it was not.

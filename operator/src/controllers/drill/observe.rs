@@ -289,6 +289,7 @@ fn change(failover: &Failover) -> facts::Change {
         name: failover.name_any(),
         shard: ShardName::new(&failover.spec.shard),
         from: status.from.as_ref().map(ReplicaName::new),
+        epoch: status.epoch.map(epoch),
         made,
         moved_at: is_moved.then_some(moved_at),
         outcome,
