@@ -41,7 +41,17 @@ pub fn zone(policy: &Policy) -> Result<TimeZone, String> {
 
 /// What is wrong with the schedule or the time zone.
 pub fn unusable(policy: &Policy) -> Option<String> {
-    let of_schedule = || Schedule::parse(policy.schedule.as_deref()?, policy.zone.as_deref()).err();
+    let of_schedule = || {
+        let fields = policy.schedule.as_deref()?;
+        match Schedule::parse(fields, policy.zone.as_deref()) {
+            Err(words) => Some(words),
+            // One such as the 30th of February.
+            Ok(schedule) if schedule.next(Timestamp::UNIX_EPOCH).is_none() => {
+                Some(format!("schedule {fields} asks for a day that never comes"))
+            }
+            Ok(_) => None,
+        }
+    };
     zone(policy).err().or_else(of_schedule)
 }
 

@@ -141,6 +141,7 @@ pub const HINDRANCES: &[(&str, Rule, Spoil)] = &[
     ("there is no such Datastore", Rule::Absent, |s| s.absent = Some("there is no Datastore m".to_owned())),
     ("suspended", Rule::Suspended, |s| s.policy.suspended = true),
     ("a month of 13", Rule::ScheduleUnusable, |s| s.policy.schedule = Some("0 10 * 13 *".to_owned())),
+    ("a 30th of February", Rule::ScheduleUnusable, |s| s.policy.schedule = Some("0 10 30 2 *".to_owned())),
     ("no such zone", Rule::ScheduleUnusable, |s| s.policy.zone = Some("Europe/Atlantis".to_owned())),
     ("not allowed", Rule::NotAllowed, |s| s.policy.allowed = [Fault::Kill, Fault::Freeze].into()),
     ("no such shard", Rule::NoVictim, |s| s.policy.scope = Scope::Shard(ShardName::new("m-7"))),
