@@ -157,6 +157,31 @@ impl Leading {
     }
 }
 
+/// For how long this instance has led without a break, as whoever asks now and then can tell: from when it was first asked since the last
+/// change.
+#[derive(Debug)]
+pub struct Tenure {
+    leading: Leading,
+    since: Instant,
+}
+
+impl Tenure {
+    /// Begins now.
+    pub fn new(leading: &Leading) -> Self {
+        let mut leading = leading.clone();
+        leading.now.mark_unchanged();
+        Self { leading, since: Instant::now() }
+    }
+
+    /// Its length. One that ended and began anew since this was asked last begins now.
+    pub fn so_far(&mut self) -> Duration {
+        if self.leading.now.has_changed().unwrap_or(false) {
+            *self = Self::new(&self.leading);
+        }
+        self.since.elapsed()
+    }
+}
+
 /// Takes part in the election until stopped, and then releases the Lease.
 pub fn elect(
     leases: impl Leases + 'static,
@@ -292,6 +317,22 @@ mod tests {
         lease: Arc<Mutex<Seen>>,
         /// Whether this instance can reach it.
         cut_off: Arc<AtomicBool>,
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_leads_again_has_not_led_for_long() {
+        let (sender, now) = watch::channel(true);
+        let mut tenure = Tenure::new(&Leading { now });
+        tokio::time::advance(TERM).await;
+        assert_eq!(tenure.so_far(), TERM);
+        // Nobody asked while another instance led.
+        sender.send_replace(false);
+        sender.send_replace(true);
+        assert_eq!(tenure.so_far(), Duration::ZERO);
+        tokio::time::advance(RENEW).await;
+        assert_eq!(tenure.so_far(), RENEW);
+        drop(sender);
+        assert_eq!(tenure.so_far(), RENEW, "an election that has ended changes nothing");
     }
 
     #[test]

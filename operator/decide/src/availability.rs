@@ -200,9 +200,11 @@ impl Ledger {
         }
     }
 
+    /// Days to come are none of the window: a clock that went ahead and came back left them, and a status takes no more days than the window has.
     fn forget(&mut self, now: Timestamp) {
-        let first = Day(Day::of(now).0 - WINDOW_DAYS);
-        self.days.retain(|day, tally| *day >= first && *tally != Tally::default());
+        let today = Day::of(now);
+        let window = Day(today.0 - WINDOW_DAYS)..=today;
+        self.days.retain(|day, tally| window.contains(day) && *tally != Tally::default());
     }
 }
 

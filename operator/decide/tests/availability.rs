@@ -110,6 +110,16 @@ fn days_before_the_window_are_forgotten() {
 }
 
 #[test]
+fn a_clock_that_went_ahead_and_came_back_leaves_no_more_days_than_there_are() {
+    let mut ledger = Ledger::default();
+    ledger.outage(noon(), ago(-40 * 86_400));
+    ledger.take_over(&[failover(5, 86_400, 7)], noon());
+    let days: Vec<_> = ledger.days.keys().map(ToString::to_string).collect();
+    assert_eq!(days, ["2026-11-29"], "a status takes 31");
+    assert_eq!(told(&summary(&ledger, &[])), (7, 1));
+}
+
+#[test]
 fn a_primary_that_is_dead_and_has_no_record_yet_counts_until_now() {
     let sum = Ledger::default().summary(&[], Some(ago(90)), ago(0), noon());
     assert_eq!(told(&sum), (90, 0));

@@ -196,8 +196,8 @@ pub struct DrillAbort {
     /// have such a standby.
     #[serde(default = "yes")]
     pub require_redundancy: bool,
-    /// A shard that had no commit for so many seconds in all, over the changes of primary of the last 30 days that are on record, is left in
-    /// peace.
+    /// A shard that had no commit for so many seconds in all over the last 30 days, by the records of its changes of primary or by its
+    /// `status.availability`, is left in peace.
     #[serde(default = "five_minutes")]
     #[schemars(range(min = 1, max = 2592000))]
     pub max_unavailable_seconds: i32,

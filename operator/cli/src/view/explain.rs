@@ -237,13 +237,23 @@ impl ExplainScreen {
         }
         match (&self.doing, &self.transition, self.why_nothing.is_empty()) {
             (Some(doing), _, _) => text.say(format!("  {doing}")),
-            (None, None, true) => text.say("  Nothing is to be done."),
+            (None, None, true) => text.say(self.idle()),
             (None, None, false) => text.say("  Nothing."),
             (None, Some(_), _) => {}
         }
         if !self.why_nothing.is_empty() {
             text.head(if self.doing.is_some() { "Why not more" } else { "Why nothing" });
             self.why_nothing.iter().for_each(|reason| text.say(format!("  {reason}")));
+        }
+    }
+
+    /// In place of what is being done, where nobody says that anything is.
+    fn idle(&self) -> &'static str {
+        let healthy = self.verdict.as_ref().and_then(Verdict::known) == Some(VerdictState::Healthy);
+        match (healthy, self.wrong.is_empty()) {
+            (true, true) => "  Nothing is to be done.",
+            (true, false) => "  Nothing about the primary. What becomes of each replica is below.",
+            (false, _) => "  Nothing that the status tells of yet.",
         }
     }
 

@@ -1,9 +1,10 @@
-//! Why the operator does not change a primary that is not well. Pure.
+//! Why the operator does not change a primary that is not well, or make a shard whole. Pure.
 //!
 //! The rules are those of `operator/docs/failover.md`; what only the operator knows (the breaker over the fleet, who could take over) is
 //! taken from what it said.
 
 use jiff::{SignedDuration, Timestamp};
+use understudy_api::conditions;
 use understudy_api::v1alpha1::VerdictState;
 
 use super::time::{point, seconds_since, span};
@@ -20,12 +21,14 @@ const WITHHOLDING: [&str; 8] = [
     "BootstrapHeld",
     "SwitchoverRefused",
 ];
+/// Of those, and others, what says why a replica is not replaced.
+const OF_REPLICAS: [&str; 4] = ["LastCopyKept", "QuarantineFull", "ReplacementWaits", "BuildWaits"];
 /// Causes that are a judgement and no fact: the cooldown and the breaker hold them back.
 const SOFT: [&str; 1] = ["Deadlocked"];
 /// An event of before the verdict began may be its beginning all the same.
 const BEFORE: SignedDuration = SignedDuration::from_secs(10);
 
-/// Each reason, the most binding first. None when the primary is well, or is being changed.
+/// Each reason, the most binding first. None when the primary is being changed, or the shard is whole.
 pub fn reasons(shard: &Shard, datastore_paused: bool, events: &[Event], now: Timestamp) -> Vec<String> {
     let name = &shard.name;
     if !shard.has_status {
@@ -47,7 +50,13 @@ pub fn reasons(shard: &Shard, datastore_paused: bool, events: &[Event], now: Tim
         reasons.push("the operator has not looked at the latest change of the spec yet".into());
     }
     let state = shard.known_state();
-    if shard.transition.is_some() || state == Some(VerdictState::Healthy) {
+    if shard.transition.is_some() {
+        return reasons;
+    }
+    if state == Some(VerdictState::Healthy) {
+        if lacks_copies(shard) {
+            reasons.extend(said(shard, events, now, |reason| OF_REPLICAS.contains(&reason)));
+        }
         return reasons;
     }
     reasons.extend(of_mode(shard, state));
@@ -58,8 +67,13 @@ pub fn reasons(shard: &Shard, datastore_paused: bool, events: &[Event], now: Tim
             reasons.push("no standby could take over now; `kubectl understudy status` shows what each lacks".into());
         }
     }
-    reasons.extend(said(shard, events, now));
+    reasons.extend(said(shard, events, now, withholds));
     reasons
+}
+
+fn lacks_copies(shard: &Shard) -> bool {
+    let is_it = |kind: &str| kind == conditions::REDUNDANT || kind == conditions::PROMOTABLE;
+    shard.conditions.iter().any(|condition| is_it(&condition.kind) && condition.status.as_deref() == Some("False"))
 }
 
 fn is_dead(state: Option<VerdictState>) -> bool {
@@ -117,13 +131,13 @@ fn withholds(reason: &str) -> bool {
     WITHHOLDING.contains(&reason) || reason.ends_with("Withheld")
 }
 
-/// What the operator said since the verdict holds, each reason once.
-fn said(shard: &Shard, events: &[Event], now: Timestamp) -> Vec<String> {
+/// What the operator said for such a reason since the verdict holds, each reason once.
+fn said(shard: &Shard, events: &[Event], now: Timestamp, is_such: impl Fn(&str) -> bool) -> Vec<String> {
     let since =
         shard.verdict.as_ref().and_then(|verdict| verdict.since).and_then(|since| since.checked_sub(BEFORE).ok());
     let is_of_now = |event: &&Event| since.is_none_or(|since| event.at.is_some_and(|at| at >= since));
     let mut newest: Vec<&Event> = Vec::new();
-    for event in events.iter().filter(|event| withholds(&event.reason)).filter(is_of_now) {
+    for event in events.iter().filter(|event| is_such(&event.reason)).filter(is_of_now) {
         match newest.iter_mut().find(|known| known.reason == event.reason) {
             Some(known) if known.at < event.at => *known = event,
             Some(_) => {}
@@ -151,6 +165,24 @@ mod tests {
         }
         let reasons = reasons(&fixtures::shard(&fixtures::healthy()), false, &[], at(0));
         assert!(reasons.is_empty(), "{reasons:?}");
+    }
+
+    #[test]
+    fn a_shard_that_lacks_copies_says_what_keeps_it_from_having_them() {
+        let event = |reason: &str| Event {
+            reason: reason.into(),
+            message: "the volumes of 8 are kept".into(),
+            warning: true,
+            at: Some(at(-60)),
+            count: 1,
+        };
+        let events = [event("QuarantineFull"), event("NoCandidate")];
+        let whole = fixtures::shard(&fixtures::healthy());
+        assert!(reasons(&whole, false, &events, at(0)).is_empty(), "of what is over nothing is told");
+        let lacks = serde_json::json!([{ "type": "Redundant", "status": "False", "reason": "CopiesMissing" }]);
+        let short = fixtures::shard(&fixtures::with(fixtures::healthy(), &[("/status/conditions", lacks)]));
+        let reasons = reasons(&short, false, &events, at(0));
+        assert_eq!(reasons, ["the volumes of 8 are kept (event QuarantineFull, 1m ago)"]);
     }
 
     #[test]
@@ -195,14 +227,14 @@ mod tests {
             event("ReplicaJoined", -5, "no refusal"),
             event("BreakerOpen", -9, "too many"),
         ];
-        let said = said(&shard, &events, at(0));
+        let said = said(&shard, &events, at(0), withholds);
         assert_eq!(said, ["second (event FailoverWithheld, 5s ago)", "too many (event BreakerOpen, 9s ago)"]);
     }
 
     #[test]
     fn every_event_that_withholds_something_is_one_of_the_operators() {
         let page = include_str!("../../../docs/failover.md");
-        for reason in WITHHOLDING {
+        for reason in WITHHOLDING.into_iter().chain(OF_REPLICAS) {
             assert!(page.contains(&format!("`{reason}`")), "docs/failover.md names no event {reason}");
         }
     }

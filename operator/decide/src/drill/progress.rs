@@ -136,8 +136,11 @@ fn state(s: &DrillSnapshot, run: &Run, victim: &Victim, now: Timestamp) -> State
 /// What came of hitting a victim.
 fn change<'a>(s: &'a DrillSnapshot, run: &Run, victim: &Victim) -> Option<&'a Change> {
     let struck_at = victim.struck_at?;
-    // Objects know when they were made in whole seconds.
-    let since = |change: &Change| change.made.as_second() >= struck_at.as_second();
+    // Epochs tell before from after whatever the API server's clock says; by that an object is made in whole seconds.
+    let since = |change: &Change| match change.epoch {
+        Some(epoch) => epoch > victim.epoch,
+        None => change.made.as_second() >= struck_at.as_second(),
+    };
     s.changes.iter().find(|change| match run.exercise {
         Exercise::Switchover => change.name == request_name(&run.id, victim),
         Exercise::Fault(_) => {

@@ -126,7 +126,7 @@ fn of_victim(s: &DrillSnapshot, exercise: Exercise, victim: &Victim, now: Timest
     }
     unwell(name, shard)
         .or_else(|| alone(name, shard))
-        .or_else(|| spent(s, name, now))
+        .or_else(|| over_budget(s, name, shard.unavailable, 0.0, now))
         .or_else(|| cooling(name, shard, exercise, now))
 }
 
@@ -160,14 +160,11 @@ fn short(name: &ShardName, shard: &Shard) -> Option<Hindrance> {
     (!shard.redundant).then(|| Hindrance::new(Rule::NotRedundant, words()))
 }
 
-fn spent(s: &DrillSnapshot, name: &ShardName, now: Timestamp) -> Option<Hindrance> {
-    over_budget(s, name, 0.0, now)
-}
-
-fn over_budget(s: &DrillSnapshot, name: &ShardName, more: f64, now: Timestamp) -> Option<Hindrance> {
+/// `told` is what was counted without the records: whichever is more counts. `more` is what goes on.
+fn over_budget(s: &DrillSnapshot, name: &ShardName, told: f64, more: f64, now: Timestamp) -> Option<Hindrance> {
     let lately = |at: Timestamp| now.duration_since(at) <= BUDGET_OVER;
     let its = s.changes.iter().filter(|change| change.shard == *name && lately(change.made));
-    let seconds = its.filter_map(|change| change.gap).sum::<f64>() + more;
+    let seconds = its.filter_map(|change| change.gap).sum::<f64>().max(told) + more;
     let most = s.policy.max_unavailable;
     let words = || {
         format!(
@@ -192,7 +189,8 @@ pub fn to_be_ended(s: &DrillSnapshot, run: &Run, held: &[(&Victim, Timestamp)], 
     }
     let budget = held.iter().find_map(|(victim, struck_at)| {
         let since = now.duration_since(*struck_at).as_secs_f64();
-        over_budget(s, &victim.shard, since, now)
+        // The status may tell of the present time already.
+        over_budget(s, &victim.shard, 0.0, since, now)
     });
     let is_victim = |name: &ShardName| run.victims.iter().any(|victim| victim.shard == *name);
     let bystander = || {

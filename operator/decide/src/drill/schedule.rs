@@ -41,7 +41,17 @@ pub fn zone(policy: &Policy) -> Result<TimeZone, String> {
 
 /// What is wrong with the schedule or the time zone.
 pub fn unusable(policy: &Policy) -> Option<String> {
-    let of_schedule = || Schedule::parse(policy.schedule.as_deref()?, policy.zone.as_deref()).err();
+    let of_schedule = || {
+        let fields = policy.schedule.as_deref()?;
+        match Schedule::parse(fields, policy.zone.as_deref()) {
+            Err(words) => Some(words),
+            // One such as the 30th of February.
+            Ok(schedule) if schedule.next(Timestamp::UNIX_EPOCH).is_none() => {
+                Some(format!("schedule {fields} asks for a day that never comes"))
+            }
+            Ok(_) => None,
+        }
+    };
     zone(policy).err().or_else(of_schedule)
 }
 
@@ -71,9 +81,10 @@ fn fresh(s: &DrillSnapshot, now: Timestamp) -> Option<Timestamp> {
     Schedule::parse(s.policy.schedule.as_deref()?, s.policy.zone.as_deref()).ok()?.next(now)
 }
 
-/// The run to announce, after this decision. One that was announced stays until it is begun or skipped.
+/// The run to announce, after this decision. One that was announced stays until it is begun or skipped, or one of the same name is: a person
+/// may ask for a run at the very second.
 pub fn announced(s: &DrillSnapshot, decision: &DrillDecision, now: Timestamp) -> Option<Timestamp> {
-    let dealt_with = |due: &Due| matches!(due, Due::Scheduled(_));
+    let dealt_with = |due: &Due| s.status.next_run.is_some_and(|next| next.as_second() == due.at().as_second());
     match decision {
         DrillDecision::Start { due, .. } | DrillDecision::Skip { due, .. } if dealt_with(due) => fresh(s, now),
         _ if s.policy.suspended => None,

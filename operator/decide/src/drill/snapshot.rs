@@ -178,6 +178,8 @@ pub struct Shard {
     pub equipped: BTreeSet<Fault>,
     /// Until then only hard evidence causes a failover.
     pub cooling_until: Option<Timestamp>,
+    /// Seconds over 30 days in which it took no writes, as its status has it: records that were deleted and outages without one are in it.
+    pub unavailable: f64,
 }
 
 /// What a status says of a primary.
@@ -200,6 +202,8 @@ pub struct Change {
     pub shard: ShardName,
     /// The old primary.
     pub from: Option<ReplicaName>,
+    /// The epoch that it claimed last; None: it has not claimed one.
+    pub epoch: Option<Epoch>,
     /// When the object was made, in whole seconds.
     pub made: Timestamp,
     /// When the route was moved; None: it was not.

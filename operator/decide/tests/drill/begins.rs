@@ -65,7 +65,10 @@ fn what_is_not_required_stands_in_nobodys_way_but_that_of_the_shard_that_is_hit(
         ("another has no standby", |s| of(s, "m-2").promotable = 0),
         ("one of three copies is missing", |s| of(s, "m-0").redundant = false),
         ("hard evidence counts at any time", |s| of(s, "m-0").cooling_until = Some(later(3600))),
-        ("another shard's budget", |s| s.changes = vec![past("m-1-3", "m-1", -60, 900.0)]),
+        ("another shard's budget", |s| {
+            s.changes = vec![past("m-1-3", "m-1", -60, 900.0)];
+            of(s, "m-1").unavailable = 900.0;
+        }),
         ("a gap of long ago", |s| s.changes = vec![past("m-0-3", "m-0", -31 * 86_400, 900.0)]),
     ];
     for (case, spoil) in harmless {
@@ -174,6 +177,22 @@ fn what_a_person_asks_for_is_begun_once_whatever_the_schedule() {
     assert_eq!(due(&s, later(5)), Some(Due::Requested(later(4))));
     s.policy.suspended = true;
     assert_eq!(skipped(&s, later(5)), Rule::Suspended);
+}
+
+#[test]
+fn what_is_asked_for_at_the_second_of_the_schedule_is_one_run() {
+    let mut s = scene(Exercise::Switchover, one());
+    s.policy.requested = Some(monday());
+    let decision = plan(&s, later(5));
+    assert!(matches!(decision, DrillDecision::Start { due: Due::Requested(_), .. }), "{decision:?}");
+    let next = Some(later(7 * 86_400));
+    assert_eq!(
+        announced(&s, &decision, later(5)),
+        next,
+        "a second run would have the name and the records of the first"
+    );
+    s.policy.requested = Some(later(-1));
+    assert_eq!(announced(&s, &plan(&s, later(5)), later(5)), Some(monday()), "another second is another run");
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use understudy_decide::drill::snapshot::*;
 use understudy_decide::drill::{DrillDecision, Ending, plan};
 use understudy_decide::failover::record::Outcome;
+use understudy_wire::Epoch;
 
 use super::scene::*;
 
@@ -49,6 +50,12 @@ fn a_record_from_before_the_fault_is_not_that_of_the_run() {
     let mut s = running(scene(WEDGE, one()), &[(0, 1)]);
     s.changes = vec![change(&s, 0, 0)];
     assert!(matches!(plan(&s, later(20)), DrillDecision::GoOn { .. }));
+    // The run was begun under epoch 4, and the clock of the API server is a minute behind or ahead.
+    for (epoch, made, is_its) in [(5, -60, true), (5, 60, true), (4, 60, false)] {
+        s.changes = vec![Change { epoch: Some(Epoch(epoch)), ..change(&s, 0, made) }];
+        let decision = plan(&s, later(20));
+        assert_eq!(matches!(decision, DrillDecision::Finish(_)), is_its, "{epoch} {made}: {decision:?}");
+    }
 }
 
 #[test]

@@ -53,7 +53,7 @@ fn may_be_hit(s: &DrillSnapshot, exercise: Exercise, victims: &[&Victim]) -> boo
             && shard.mode != Mode::Paused
             && (fault.is_none() || shard.mode == Mode::Automatic)
             && fault.is_none_or(|fault| shard.equipped.contains(&fault))
-            && spent < s.policy.max_unavailable
+            && spent.max(shard.unavailable) < s.policy.max_unavailable
     };
     let company = s
         .shards

@@ -37,6 +37,7 @@ pub fn shard(node: &str, zone: &str, primary: &str) -> Shard {
         zone: Some(zone.to_owned()),
         equipped: Fault::ALL.into(),
         cooling_until: None,
+        unavailable: 12.0,
     }
 }
 
@@ -124,6 +125,7 @@ pub fn change(s: &DrillSnapshot, place: usize, made: i64) -> Change {
         name: format!("{}-{}", run.id, victim.shard),
         shard: victim.shard.clone(),
         from: Some(victim.replica.clone()),
+        epoch: None,
         made: later(made),
         moved_at: Some(later(made + 1)),
         outcome: None,
@@ -139,6 +141,7 @@ pub const HINDRANCES: &[(&str, Rule, Spoil)] = &[
     ("there is no such Datastore", Rule::Absent, |s| s.absent = Some("there is no Datastore m".to_owned())),
     ("suspended", Rule::Suspended, |s| s.policy.suspended = true),
     ("a month of 13", Rule::ScheduleUnusable, |s| s.policy.schedule = Some("0 10 * 13 *".to_owned())),
+    ("a 30th of February", Rule::ScheduleUnusable, |s| s.policy.schedule = Some("0 10 30 2 *".to_owned())),
     ("no such zone", Rule::ScheduleUnusable, |s| s.policy.zone = Some("Europe/Atlantis".to_owned())),
     ("not allowed", Rule::NotAllowed, |s| s.policy.allowed = [Fault::Kill, Fault::Freeze].into()),
     ("no such shard", Rule::NoVictim, |s| s.policy.scope = Scope::Shard(ShardName::new("m-7"))),
@@ -166,6 +169,7 @@ pub const HINDRANCES: &[(&str, Rule, Spoil)] = &[
         let gap = |name: &str, seconds| past(name, "m-0", -86_400, seconds);
         s.changes = vec![gap("m-0-3", 200.0), gap("m-0-4", 100.0)];
     }),
+    ("the budget is spent, and nothing is on record", Rule::BudgetSpent, |s| of(s, "m-0").unavailable = 300.0),
     ("soft evidence does not count", Rule::CoolingDown, |s| of(s, "m-0").cooling_until = Some(later(3600))),
 ];
 
@@ -178,6 +182,7 @@ pub fn past(name: &str, shard: &str, made: i64, gap: f64) -> Change {
         name: name.to_owned(),
         shard: ShardName::new(shard),
         from: None,
+        epoch: None,
         made: later(made),
         moved_at: Some(later(made)),
         outcome: Some(Outcome::Succeeded),

@@ -10,8 +10,8 @@ mod strike;
 #[cfg(test)]
 mod tests;
 
-use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::sync::PoisonError;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -20,7 +20,7 @@ use kube::api::ListParams;
 use kube::core::DeserializeGuard;
 use kube::{Api, ResourceExt};
 use tokio::sync::Mutex;
-use understudy_api::v1alpha1::{DrillRun, DrillStatus};
+use understudy_api::v1alpha1::{DrillFault, DrillRun, DrillStatus, DrillVictim};
 use understudy_api::{Drill, conditions};
 use understudy_decide::drill::{DrillDecision, DrillSnapshot, Ending, Rule, plan, rules};
 
@@ -29,6 +29,7 @@ use crate::apply::ApplyError;
 use crate::cache::{Held, Kind, Touched};
 use crate::context::Context;
 use crate::events::Reason;
+use crate::lease::Tenure;
 
 /// Between two looks at a run that goes on.
 const BUSY: Duration = Duration::from_secs(1);
@@ -88,9 +89,12 @@ fn concerns(touched: &Touched, context: &Context) -> Vec<(String, String)> {
 }
 
 fn pass(drill: Held<Drill>, context: &Context) -> BoxFuture<'_, Result<Again, DrillError>> {
-    /// Passes are only over while this instance leads.
-    static FIRST: OnceLock<Instant> = OnceLock::new();
-    let awake = SignedDuration::try_from(FIRST.get_or_init(Instant::now).elapsed()).unwrap_or(SignedDuration::MAX);
+    /// Passes are only made while this instance leads.
+    static TENURE: std::sync::Mutex<Option<Tenure>> = std::sync::Mutex::new(None);
+    let mut tenure = TENURE.lock().unwrap_or_else(PoisonError::into_inner);
+    let led = tenure.get_or_insert_with(|| Tenure::new(&context.leading)).so_far();
+    drop(tenure);
+    let awake = SignedDuration::try_from(led).unwrap_or(SignedDuration::MAX);
     async move { Pass { context, awake }.run(&drill).await }.boxed()
 }
 
@@ -101,13 +105,17 @@ pub fn rehearsing<'a>(
     primary: &str,
     at: Timestamp,
 ) -> Option<String> {
-    let lately = |run: &DrillRun| run.finished_at.as_ref().is_none_or(|ended| at.duration_since(ended.0) <= AFTERWARDS);
+    let lately =
+        |run: &&DrillRun| run.finished_at.as_ref().is_none_or(|ended| at.duration_since(ended.0) <= AFTERWARDS);
+    // What dies while it is switched over dies by itself.
+    let is_real = |run: &&DrillRun| run.fault != DrillFault::Switchover;
     let hit = |run: &DrillRun| {
-        let its = |victim: &understudy_api::v1alpha1::DrillVictim| victim.shard == shard && victim.replica == primary;
+        let its = |victim: &DrillVictim| victim.shard == shard && victim.replica == primary;
         run.victims.iter().any(|victim| its(victim) && victim.struck_at.is_some() && victim.error.is_none())
     };
-    let last = |drill: &Drill| drill.status.as_ref().and_then(|status| status.last_run.clone());
-    let mut its = drills.into_iter().filter(|drill| last(drill).is_some_and(|run| lately(&run) && hit(&run)));
+    // One that was skipped right after it may be the last.
+    let runs = |drill: &'a Drill| drill.status.iter().flat_map(|status| status.last_run.iter().chain(&status.history));
+    let mut its = drills.into_iter().filter(|drill| runs(drill).filter(lately).filter(is_real).any(hit));
     its.next().map(ResourceExt::name_any)
 }
 

@@ -262,6 +262,7 @@ fn shard(shard: &Shard, is_paused: bool, caches: &Caches) -> facts::Shard {
         zone: summary.and_then(|replica| replica.zone.clone()),
         equipped: pod.map(|pod| equipped(&pod)).unwrap_or_default(),
         cooling_until: changed.and_then(|at| at.checked_add(cooldown).ok()),
+        unavailable: status.availability.as_ref().map_or(0.0, |known| known.unavailable_seconds),
     }
 }
 
@@ -288,6 +289,7 @@ fn change(failover: &Failover) -> facts::Change {
         name: failover.name_any(),
         shard: ShardName::new(&failover.spec.shard),
         from: status.from.as_ref().map(ReplicaName::new),
+        epoch: status.epoch.map(epoch),
         made,
         moved_at: is_moved.then_some(moved_at),
         outcome,

@@ -6,6 +6,7 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use serde_json::{Value, json};
 use understudy_api::Drill;
+use understudy_api::v1alpha1::{DrillFault, DrillResult, DrillRun};
 use understudy_decide::drill::snapshot::{Exercise, Health};
 use understudy_wire::order::Fault;
 use understudy_wire::{Epoch, ShardName};
@@ -44,6 +45,7 @@ fn shard() -> Value {
         "status": {
             "primary": "metrics-0-a", "epoch": 4, "nextServerId": 4, "promotable": 2,
             "verdict": { "state": "Healthy" },
+            "availability": { "windowDays": 30, "unavailableSeconds": 41.5, "failovers": 3, "switchovers": 0 },
             "replicas": [{ "name": "metrics-0-a", "role": "primary", "node": "n1", "zone": "z1" }],
             "conditions": [{
                 "type": "Redundant", "status": "True", "reason": "R", "message": "",
@@ -202,6 +204,7 @@ async fn what_is_known_of_a_shard_is_what_its_status_and_the_pod_of_its_primary_
         (shard.node.as_deref(), shard.zone.as_deref(), &shard.health),
         (Some("n1"), Some("z1"), &Health::Healthy)
     );
+    assert!((shard.unavailable - 41.5).abs() < 1e-9, "{}", shard.unavailable);
     assert_eq!(shard.equipped, BTreeSet::from([Fault::Kill]), "those that its manager was started with");
 }
 
@@ -210,7 +213,7 @@ fn a_failover_is_a_drills_while_its_run_goes_on_and_a_moment_after() {
     let drill = |victim: Value, finished: Value| -> Drill {
         let mut drill = drill("weekly", "Kill");
         drill["status"]["lastRun"] = json!({
-            "id": "weekly-1", "startedAt": "2026-03-02T10:00:00.000000Z", "finishedAt": finished, "victims": [victim],
+            "id": "weekly-1", "startedAt": "2026-03-02T10:00:00.000000Z", "finishedAt": finished, "fault": "Kill", "victims": [victim],
         });
         serde_json::from_value(drill).unwrap()
     };
@@ -230,4 +233,13 @@ fn a_failover_is_a_drills_while_its_run_goes_on_and_a_moment_after() {
         let found = rehearsing([&drill], "m", primary, at);
         assert_eq!(found, expected.then(|| drill.name_any()), "{case}");
     }
+    let mut skipped_since = drill(hit.clone(), json!("2026-03-02T10:04:00.000000Z"));
+    let status = skipped_since.status.as_mut().unwrap();
+    let run = status.last_run.take().unwrap();
+    status.last_run = Some(DrillRun { victims: Vec::new(), result: Some(DrillResult::Skipped), ..run.clone() });
+    status.history = vec![run];
+    assert_eq!(rehearsing([&skipped_since], "m", "m-a", at).as_deref(), Some("weekly"), "another was skipped since");
+    let mut planned = drill(hit, Value::Null);
+    planned.status.as_mut().unwrap().last_run.as_mut().unwrap().fault = DrillFault::Switchover;
+    assert_eq!(rehearsing([&planned], "m", "m-a", at), None, "nobody killed what was switched over");
 }

@@ -87,6 +87,14 @@ fn a_healthy_primary_of_a_shard_that_is_not_whole_is_not_nothing() {
     assert!(text.contains("but the shard is not whole"), "{text}");
     assert!(text.contains("Degraded (NotRedundant) for 30s: 2/3 replicas"), "{text}");
     assert!(!text.contains("SingleReplica") && !text.contains("Ready (NotRedundant)"), "{text}");
+    assert!(!text.contains("Nothing is to be done."), "{text}");
+}
+
+#[test]
+fn of_a_primary_that_is_dead_it_never_says_that_nothing_is_to_be_done() {
+    let verdict = json!({ "state": "Gone", "cause": "ProcessExited", "since": at(-1), "message": "mysqld ended" });
+    let text = shown(&explained(&with(fixtures::healthy(), &[("/status/verdict", verdict)])));
+    assert!(text.contains("What is being done\nNothing that the status tells of yet."), "{text}");
 }
 
 #[test]
