@@ -5,7 +5,7 @@ mod support;
 use support::*;
 use understudy_decide::failover::snapshot::*;
 use understudy_decide::{Cause, Reason, Verdict, assess};
-use understudy_wire::evidence::{Fsync, Millis, Probe, ProbeError, Stage, Volume};
+use understudy_wire::evidence::{Fsync, Millis, Phase, Probe, ProbeError, Stage, Volume};
 
 fn fsync(scene: &mut Scene, letter: &str, took: Millis) {
     scene.server(letter, |server| {
@@ -187,6 +187,60 @@ fn a_primary_whose_volume_fills_up_gives_way_to_one_that_has_room_and_to_nobody_
     room(&mut scene, "b", 3);
     room(&mut scene, "c", 3);
     assert!(scene.gives(Reason::NoCandidate) && scene.gives(Reason::VolumeLow), "{:?}", scene.reasons());
+}
+
+#[test]
+fn a_full_volume_hides_no_other_trouble_of_a_primary() {
+    type Case = (&'static str, fn(&mut Scene), Option<(Kind, &'static str)>);
+    let cases: &[Case] = &[
+        (
+            "it refuses writes and has everything: it is confirmed",
+            |s| {
+                s.server("a", |server| (server.read_only, server.serving) = (Some(true), None));
+                s.all_say(&fails(Stage::Commit, ProbeError::ReadOnly, 3_000));
+            },
+            Some((Kind::Confirm, "m-a")),
+        ),
+        (
+            "its process is stopped",
+            |s| {
+                s.server("a", |server| server.process_state = Some('T'));
+                s.all_say(&fails(Stage::Greeting, ProbeError::Timeout, 3_500));
+            },
+            Some((Kind::Failover, "m-b")),
+        ),
+        (
+            "nobody is greeted",
+            |s| s.all_say(&fails(Stage::Greeting, ProbeError::Timeout, 3_500)),
+            Some((Kind::Failover, "m-b")),
+        ),
+        (
+            "its volume hangs",
+            |s| {
+                s.server("a", |server| {
+                    server.fsync = Some(Fsync { in_flight: Some(5_500), ..Fsync::default() });
+                    server.lsn = None;
+                });
+                s.all_say(&fails(Stage::Commit, ProbeError::Timeout, 5_500));
+            },
+            Some((Kind::Failover, "m-b")),
+        ),
+        (
+            "the pod is stopping",
+            |s| {
+                s.server("a", |server| server.phase = Phase::Stopping);
+                s.all_say(&refused(2_000));
+            },
+            Some((Kind::Failover, "m-b")),
+        ),
+    ];
+    for (case, spoil, expected) in cases {
+        let mut scene = Scene::well();
+        ["a", "b", "c"].iter().for_each(|letter| room(&mut scene, letter, 0));
+        spoil(&mut scene);
+        let expected = expected.map(|(kind, to)| (kind, to.to_owned()));
+        assert_eq!(scene.claim(), expected, "{case}: {:?}", scene.plan().notes);
+    }
 }
 
 #[test]
