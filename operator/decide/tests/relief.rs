@@ -63,6 +63,33 @@ fn a_slow_primary_hands_over_to_one_that_is_not_and_is_never_failed_over() {
             None,
         ),
         (
+            "the last write to the first standby's volume has not ended yet",
+            |s| {
+                slow(s, 60_000);
+                s.server("b", |server| {
+                    server.fsync = Some(Fsync { took: Some(2), in_flight: Some(1_500), ..Fsync::default() });
+                });
+            },
+            Some("m-c"),
+        ),
+        (
+            "and all volumes fill up: room is nowhere, and that is no reason to stay slow",
+            |s| {
+                slow(s, 60_000);
+                ["a", "b", "c"].iter().for_each(|letter| room(s, letter, 4));
+            },
+            Some("m-b"),
+        ),
+        (
+            "all volumes fill up, and all are slow",
+            |s| {
+                slow(s, 60_000);
+                ["a", "b", "c"].iter().for_each(|letter| room(s, letter, 4));
+                ["b", "c"].iter().for_each(|letter| fsync(s, letter, 700));
+            },
+            None,
+        ),
+        (
             "another shard is slow too",
             |s| {
                 slow(s, 60_000);
