@@ -278,6 +278,26 @@ fn one_commit_that_took_long_beside_quick_ones_makes_nobody_slow() {
 }
 
 #[test]
+fn a_primary_was_slow_for_some_seconds_after_it_has_ceased_to_be() {
+    let mut scene = Scene::well();
+    let mut course = Course::default();
+    let healthy = assess(&scene.0, &name("a"));
+    slow(&mut scene, 0);
+    let slow = assess(&scene.0, &name("a"));
+    course.see(&scene.0, &healthy, 9_800);
+    assert!(!course.past(10_000).was_slow);
+    course.see(&scene.0, &slow, 10_000);
+    course.see(&scene.0, &healthy, 10_200);
+    assert!(course.past(10_400).was_slow);
+    course.see(&scene.0, &healthy, 15_000);
+    assert!(!course.past(15_200).was_slow);
+    course.see(&scene.0, &slow, 20_000);
+    scene.claimed(Kind::Switchover, "b");
+    course.see(&scene.0, &slow, 20_200);
+    assert!(!course.past(20_400).was_slow, "whoever takes office begins anew");
+}
+
+#[test]
 fn how_long_a_primary_has_been_slow_outlasts_moments_and_no_change_of_office() {
     let mut scene = Scene::well();
     let mut course = Course::default();
