@@ -73,6 +73,22 @@ fn a_slow_primary_hands_over_to_one_that_is_not_and_is_never_failed_over() {
             Some("m-c"),
         ),
         (
+            "the first standby would hand over for want of room",
+            |s| {
+                slow(s, 60_000);
+                room(s, "b", 5);
+            },
+            Some("m-c"),
+        ),
+        (
+            "all others would",
+            |s| {
+                slow(s, 60_000);
+                ["b", "c"].iter().for_each(|letter| room(s, letter, 5));
+            },
+            None,
+        ),
+        (
             "and all volumes fill up: room is nowhere, and that is no reason to stay slow",
             |s| {
                 slow(s, 60_000);

@@ -128,7 +128,10 @@ fn not_its_own(s: &Snapshot, strain: Strain, server: &Server) -> Option<String> 
 
 fn relieves(s: &Snapshot, strain: Strain, server: &Server, candidate: &Candidate) -> bool {
     let Some((other, _)) = s.fresh_report(&candidate.name) else { return false };
+    let fills = |server: &Server| server.volume.is_some_and(space::is_filling);
     match strain {
+        // It would hand over at once to whoever has room, and that may be the one that is slow.
+        Strain::Slow if fills(other) && !fills(server) => false,
         // A quarter at most: less is no reason to change a primary.
         Strain::Slow => match (fsync_took(other), fsync_took(server)) {
             (Some(its), Some(took)) => its < s.policy.thresholds.slow_fsync && its.saturating_mul(4) <= took,
@@ -150,7 +153,7 @@ fn nobody(s: &Snapshot, strain: Strain, ranking: &Ranking) -> String {
         let name = &candidate.name;
         words.push(match strain {
             _ if !in_time(s, candidate) => format!("{name}: it is too far behind, or not known to keep up"),
-            Strain::Slow => format!("{name}: its volume is no quicker"),
+            Strain::Slow => format!("{name}: its volume is no quicker, or is nearly full"),
             Strain::Filling => format!("{name}: its volume has no room either, 20 % of it would have to be free"),
         });
     }
