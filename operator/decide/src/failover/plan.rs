@@ -75,7 +75,7 @@ fn note_past(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft)
     let who: Vec<_> = past.dissenters.iter().map(how).collect();
     let message = format!(
         "others see {primary} commit and these cannot use it: {}. The trouble is theirs or on the way there, and nobody is failed over \
-         for it. They are believed again once they see a commit themselves",
+         for it. Their word counts as before, and this is over once they see a commit themselves",
         who.join(", ")
     );
     d.note(Reason::ObserverSuspect, message);
