@@ -55,6 +55,23 @@ fn each_further_primary_that_dies_before_the_shard_has_healed_is_followed_more_s
             true,
         ),
         (
+            "the third one, and it was confirmed since it took office",
+            |s| {
+                killed(s, 2, 5);
+                let change = s.0.status.last_change.as_mut().expect("a change");
+                (change.kind, change.record) = (Kind::Confirm, Some("m-5".into()));
+            },
+            false,
+        ),
+        (
+            "the third one, and only the record of a confirmation is open",
+            |s| {
+                killed(s, 2, 5);
+                s.0.records[0].kind = Kind::Confirm;
+            },
+            true,
+        ),
+        (
             "the third one, and somebody asks",
             |s| {
                 killed(s, 2, 5);

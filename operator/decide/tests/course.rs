@@ -113,3 +113,18 @@ fn an_observer_that_contradicts_the_others_is_named_and_nobody_is_failed_over() 
     scene.says(&operator(), "a", Some(unreachable(30_000)), None);
     assert_eq!(scene.plan().assessment.verdict, Verdict::ObserverPartition);
 }
+
+#[test]
+fn nobody_is_said_to_contradict_others_about_a_primary_that_is_dead() {
+    let mut scene = Scene::well();
+    scene.says(&operator(), "a", Some(unreachable(30_000)), None);
+    let (observer, dissents) = ("operator understudy-0".to_owned(), Dissents::For(30_000));
+    scene.0.memory.past.dissenters = vec![Dissenter { observer, dissents }];
+    assert!(scene.gives(Reason::ObserverSuspect));
+    scene.kill_primary(300);
+    assert!(
+        scene.plan().assessment.verdict.is_dead() && !scene.gives(Reason::ObserverSuspect),
+        "{:?}",
+        scene.reasons()
+    );
+}

@@ -5,7 +5,7 @@ mod support;
 use support::*;
 use understudy_decide::failover::snapshot::*;
 use understudy_decide::{Cause, Reason, Verdict, assess};
-use understudy_wire::evidence::{Fsync, Millis, Probe, ProbeError, Stage, Volume};
+use understudy_wire::evidence::{Fsync, Millis, Phase, Probe, ProbeError, Stage, Volume};
 
 fn fsync(scene: &mut Scene, letter: &str, took: Millis) {
     scene.server(letter, |server| {
@@ -59,6 +59,49 @@ fn a_slow_primary_hands_over_to_one_that_is_not_and_is_never_failed_over() {
                 slow(s, 60_000);
                 fsync(s, "b", 190);
                 fsync(s, "c", 700);
+            },
+            None,
+        ),
+        (
+            "the last write to the first standby's volume has not ended yet",
+            |s| {
+                slow(s, 60_000);
+                s.server("b", |server| {
+                    server.fsync = Some(Fsync { took: Some(2), in_flight: Some(1_500), ..Fsync::default() });
+                });
+            },
+            Some("m-c"),
+        ),
+        (
+            "the first standby would hand over for want of room",
+            |s| {
+                slow(s, 60_000);
+                room(s, "b", 5);
+            },
+            Some("m-c"),
+        ),
+        (
+            "all others would",
+            |s| {
+                slow(s, 60_000);
+                ["b", "c"].iter().for_each(|letter| room(s, letter, 5));
+            },
+            None,
+        ),
+        (
+            "and all volumes fill up: room is nowhere, and that is no reason to stay slow",
+            |s| {
+                slow(s, 60_000);
+                ["a", "b", "c"].iter().for_each(|letter| room(s, letter, 4));
+            },
+            Some("m-b"),
+        ),
+        (
+            "all volumes fill up, and all are slow",
+            |s| {
+                slow(s, 60_000);
+                ["a", "b", "c"].iter().for_each(|letter| room(s, letter, 4));
+                ["b", "c"].iter().for_each(|letter| fsync(s, letter, 700));
             },
             None,
         ),
@@ -190,10 +233,84 @@ fn a_primary_whose_volume_fills_up_gives_way_to_one_that_has_room_and_to_nobody_
 }
 
 #[test]
+fn a_full_volume_hides_no_other_trouble_of_a_primary() {
+    type Case = (&'static str, fn(&mut Scene), Option<(Kind, &'static str)>);
+    let cases: &[Case] = &[
+        (
+            "it refuses writes and has everything: it is confirmed",
+            |s| {
+                s.server("a", |server| (server.read_only, server.serving) = (Some(true), None));
+                s.all_say(&fails(Stage::Commit, ProbeError::ReadOnly, 3_000));
+            },
+            Some((Kind::Confirm, "m-a")),
+        ),
+        (
+            "its process is stopped",
+            |s| {
+                s.server("a", |server| server.process_state = Some('T'));
+                s.all_say(&fails(Stage::Greeting, ProbeError::Timeout, 3_500));
+            },
+            Some((Kind::Failover, "m-b")),
+        ),
+        (
+            "nobody is greeted",
+            |s| s.all_say(&fails(Stage::Greeting, ProbeError::Timeout, 3_500)),
+            Some((Kind::Failover, "m-b")),
+        ),
+        (
+            "its volume hangs",
+            |s| {
+                s.server("a", |server| {
+                    server.fsync = Some(Fsync { in_flight: Some(5_500), ..Fsync::default() });
+                    server.lsn = None;
+                });
+                s.all_say(&fails(Stage::Commit, ProbeError::Timeout, 5_500));
+            },
+            Some((Kind::Failover, "m-b")),
+        ),
+        (
+            "the pod is stopping",
+            |s| {
+                s.server("a", |server| server.phase = Phase::Stopping);
+                s.all_say(&refused(2_000));
+            },
+            Some((Kind::Failover, "m-b")),
+        ),
+    ];
+    for (case, spoil, expected) in cases {
+        let mut scene = Scene::well();
+        ["a", "b", "c"].iter().for_each(|letter| room(&mut scene, letter, 0));
+        spoil(&mut scene);
+        let expected = expected.map(|(kind, to)| (kind, to.to_owned()));
+        assert_eq!(scene.claim(), expected, "{case}: {:?}", scene.plan().notes);
+    }
+}
+
+#[test]
 fn one_commit_that_took_long_beside_quick_ones_makes_nobody_slow() {
     let mut scene = Scene::well();
     scene.says(&consumer(), "a", Some(Probe { commit_took: Some(4_000), ..commits() }), None);
     assert_eq!(assess(&scene.0, &name("a")).verdict, Verdict::Healthy);
+}
+
+#[test]
+fn a_primary_was_slow_for_some_seconds_after_it_has_ceased_to_be() {
+    let mut scene = Scene::well();
+    let mut course = Course::default();
+    let healthy = assess(&scene.0, &name("a"));
+    slow(&mut scene, 0);
+    let slow = assess(&scene.0, &name("a"));
+    course.see(&scene.0, &healthy, 9_800);
+    assert!(!course.past(10_000).was_slow);
+    course.see(&scene.0, &slow, 10_000);
+    course.see(&scene.0, &healthy, 10_200);
+    assert!(course.past(10_400).was_slow);
+    course.see(&scene.0, &healthy, 15_000);
+    assert!(!course.past(15_200).was_slow);
+    course.see(&scene.0, &slow, 20_000);
+    scene.claimed(Kind::Switchover, "b");
+    course.see(&scene.0, &slow, 20_200);
+    assert!(!course.past(20_400).was_slow, "whoever takes office begins anew");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use understudy_wire::ReplicaName;
 use understudy_wire::evidence::Millis;
 
 use super::signature::Cause;
-use super::snapshot::{Kind, Snapshot};
+use super::snapshot::{Kind, Record, Snapshot};
 
 /// The first pause, after the second failover in a row; milliseconds. A new copy of a small shard takes about as long.
 const FIRST: Millis = 30_000;
@@ -57,8 +57,10 @@ pub(crate) fn row_after(s: &Snapshot, kind: Kind) -> u32 {
 /// primary for long enough as well: the next death is another matter.
 fn present_row(s: &Snapshot) -> u32 {
     let in_a_row = s.status.in_a_row;
-    let record = s.status.last_change.as_ref().and_then(|change| change.record.as_ref());
-    let has_healed = !s.records.iter().any(|open| Some(&open.name) == record);
+    // A confirmation is over at once and heals nothing, so its record says nothing of the failovers before it.
+    let under_way = s.status.transition.as_ref().and_then(|change| change.record.as_ref());
+    let tells = |open: &Record| open.kind != Kind::Confirm && Some(&open.name) != under_way;
+    let has_healed = !s.records.iter().any(tells);
     let lasts = s.policy.thresholds.cooldown.saturating_add(length(s, in_a_row));
     if has_healed || ends(s, lasts).is_none() { 0 } else { in_a_row }
 }

@@ -43,6 +43,8 @@ pub struct Course {
 pub struct Past {
     /// How long the primary has been slow, but for moments.
     pub slow_for: Millis,
+    /// Whether the primary was slow within the last moments.
+    pub was_slow: bool,
     /// A suspicion of the primary that a commit has just ended.
     pub cleared: Option<Cleared>,
     /// Observers that contradict the others, and how.
@@ -114,11 +116,15 @@ struct Spell {
 
 impl Spell {
     fn go_on(before: Option<Self>, holds: bool, now: Millis) -> Option<Self> {
-        match before.filter(|spell| now.saturating_sub(spell.last) <= FLICKER) {
+        match before.filter(|spell| spell.goes_on(now)) {
             Some(spell) if holds => Some(Self { last: now, ..spell }),
             Some(spell) => Some(spell),
             None => holds.then_some(Self { since: now, last: now }),
         }
+    }
+
+    fn goes_on(&self, now: Millis) -> bool {
+        now.saturating_sub(self.last) <= FLICKER
     }
 }
 
@@ -215,6 +221,7 @@ impl Course {
         let cleared = self.suspicion.as_ref().filter(|suspicion| suspicion.ended.is_some());
         Past {
             slow_for: self.slow.map_or(0, |spell| spell.last - spell.since),
+            was_slow: self.slow.is_some_and(|spell| self.office.is_some() && spell.goes_on(now)),
             cleared: cleared.map(|suspicion| suspicion.worst.clone()),
             dissenters: self.dissenters(now),
             stray_for: self.strays.iter().map(|(name, stray)| (name.clone(), stray.last - stray.since)).collect(),

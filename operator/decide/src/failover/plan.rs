@@ -36,7 +36,7 @@ fn in_office(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft)
     {
         transition::note_fence(s, change.kind, old, change.epoch, d);
     }
-    note_past(s, primary, d);
+    note_past(s, a, primary, d);
     if a.verdict.is_dead() {
         return replace(s, a, primary, d);
     }
@@ -55,7 +55,7 @@ fn in_office(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft)
 }
 
 /// What came to nothing leaves a word as well: a suspicion that a commit ended, and who contradicts everybody else.
-fn note_past(s: &Snapshot, primary: &ReplicaName, d: &mut Draft) {
+fn note_past(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft) {
     let past = &s.memory.past;
     if let Some(Cleared { state, cause, lasted, message }) = &past.cleared {
         let lasted = Seconds(*lasted);
@@ -64,7 +64,8 @@ fn note_past(s: &Snapshot, primary: &ReplicaName, d: &mut Draft) {
         );
         d.note_about(Reason::SuspicionCleared, primary, message);
     }
-    if past.dissenters.is_empty() {
+    // Of one that is dead by now they were right, or nobody sees it commit any more.
+    if past.dissenters.is_empty() || a.verdict.is_dead() {
         return;
     }
     let how = |dissenter: &Dissenter| match dissenter.dissents {
@@ -74,7 +75,7 @@ fn note_past(s: &Snapshot, primary: &ReplicaName, d: &mut Draft) {
     let who: Vec<_> = past.dissenters.iter().map(how).collect();
     let message = format!(
         "others see {primary} commit and these cannot use it: {}. The trouble is theirs or on the way there, and nobody is failed over \
-         for it. They are believed again once they see a commit themselves",
+         for it. Their word counts as before, and this is over once they see a commit themselves",
         who.join(", ")
     );
     d.note(Reason::ObserverSuspect, message);

@@ -3,10 +3,8 @@
 //! Always a switchover, never a failover: the primary commits, so there is time to do it without a gap. What load or a statement
 //! makes slow would be as slow on another primary, and so would what a shared cause does; so both are told apart first.
 
-use std::fmt;
-
 use understudy_wire::ReplicaName;
-use understudy_wire::evidence::Server;
+use understudy_wire::evidence::{Millis, Server};
 
 use super::assess::{Assessment, Seconds, Verdict};
 use super::candidate::{Candidate, Ranking, rank};
@@ -38,52 +36,69 @@ impl Strain {
 /// Hands over from a primary that is under strain, or says why not.
 pub(crate) fn plan(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft) {
     let Some((server, _)) = s.fresh_report(primary).filter(|_| a.verdict.commits()) else { return };
-    let Some(strain) = strain(s, a, server) else { return };
-    let words = words(s, strain, server);
-    let withheld = |d: &mut Draft, why: &dyn fmt::Display| {
-        let message = format!("{primary} had better hand over ({words}) and does not: {why}");
-        d.note_about(Reason::SwitchoverWithheld, primary, message);
-    };
+    let mut withheld = Vec::new();
+    for strain in strains(s, a, server) {
+        match successor(s, a, primary, strain, server) {
+            Ok((to, ranking)) => {
+                let a = Assessment { since: a.since.max(s.memory.past.slow_for), ..a.clone() };
+                return claim(s, &a, Change::new(Kind::Switchover, primary, &to, strain.cause()), ranking, d);
+            }
+            Err(why) => {
+                let words = words(s, strain, server);
+                withheld.push(format!("{primary} had better hand over ({words}) and does not: {why}"));
+            }
+        }
+    }
+    if !withheld.is_empty() {
+        d.note_about(Reason::SwitchoverWithheld, primary, withheld.join("; "));
+    }
+}
+
+/// Who takes over because of this strain, or why nobody does.
+fn successor(
+    s: &Snapshot,
+    a: &Assessment,
+    primary: &ReplicaName,
+    strain: Strain,
+    server: &Server,
+) -> Result<(ReplicaName, Ranking), String> {
     if let Some(why) = not_its_own(s, strain, server) {
-        return withheld(d, &format!("{why}. {AGAIN}"));
+        return Err(format!("{why}. {AGAIN}"));
     }
     if s.policy.mode != Mode::Automatic {
         let mode = s.policy.mode;
-        return withheld(d, &format!("failover.mode is {mode}. {}", by_hand(s, Kind::Switchover)));
+        return Err(format!("failover.mode is {mode}. {}", by_hand(s, Kind::Switchover)));
     }
     // What fills up does not wait, unless it was tried and came to nothing.
     let tried = || s.status.last_change.as_ref().is_some_and(|change| change.kind == Kind::Confirm);
     if (strain != Strain::Filling || tried())
         && let Some(until) = cooldown::until(s)
     {
-        return withheld(d, &format!("the primary was changed a moment ago. It is looked at again at {until}"));
+        return Err(format!("the primary was changed a moment ago. It is looked at again at {until}"));
     }
     let ranking = rank(s, Some(primary), &[primary]);
     let relieves = |candidate: &&Candidate| in_time(s, candidate) && relieves(s, strain, server, candidate);
     let Some(to) = ranking.fit.iter().find(relieves).map(|candidate| candidate.name.clone()) else {
         let nobody = nobody(s, strain, &ranking);
-        return withheld(d, &format!("{nobody}. {AGAIN}"));
+        return Err(format!("{nobody}. {AGAIN}"));
     };
     if !hands_over(s, a, primary) {
-        return withheld(d, &"its manager cannot be told. It is looked at again as soon as that is connected");
+        return Err("its manager cannot be told. It is looked at again as soon as that is connected".to_owned());
     }
-    let a = Assessment { since: a.since.max(s.memory.past.slow_for), ..a.clone() };
-    claim(s, &a, Change::new(Kind::Switchover, primary, &to, strain.cause()), ranking, d);
+    Ok((to, ranking))
 }
 
-/// The one that cannot wait first.
-fn strain(s: &Snapshot, a: &Assessment, server: &Server) -> Option<Strain> {
-    if server.volume.is_some_and(space::is_filling) {
-        return Some(Strain::Filling);
-    }
-    (a.verdict == Verdict::Slow && s.memory.past.slow_for >= s.policy.thresholds.slow_after).then_some(Strain::Slow)
+/// The one that cannot wait first. Where nobody has room, one that is slow as well may still go to one that is not.
+fn strains(s: &Snapshot, a: &Assessment, server: &Server) -> impl Iterator<Item = Strain> {
+    let fills = server.volume.is_some_and(space::is_filling);
+    let is_slow = a.verdict == Verdict::Slow && s.memory.past.slow_for >= s.policy.thresholds.slow_after;
+    [fills.then_some(Strain::Filling), is_slow.then_some(Strain::Slow)].into_iter().flatten()
 }
 
 fn words(s: &Snapshot, strain: Strain, server: &Server) -> String {
     match strain {
         Strain::Slow => {
-            let fsync = server.fsync.as_ref().and_then(|fsync| fsync.took);
-            let fsync = fsync.map_or("unknown".into(), |took| format!("{took} ms"));
+            let fsync = fsync_took(server).map_or("unknown".into(), |took| format!("{took} ms"));
             format!("its commits have been slow for {}, the last fsync took {fsync}", Seconds(s.memory.past.slow_for))
         }
         Strain::Filling => "less than a twentieth of its volume is free".to_owned(),
@@ -113,7 +128,10 @@ fn not_its_own(s: &Snapshot, strain: Strain, server: &Server) -> Option<String> 
 
 fn relieves(s: &Snapshot, strain: Strain, server: &Server, candidate: &Candidate) -> bool {
     let Some((other, _)) = s.fresh_report(&candidate.name) else { return false };
+    let fills = |server: &Server| server.volume.is_some_and(space::is_filling);
     match strain {
+        // It would hand over at once to whoever has room, and that may be the one that is slow.
+        Strain::Slow if fills(other) && !fills(server) => false,
         // A quarter at most: less is no reason to change a primary.
         Strain::Slow => match (fsync_took(other), fsync_took(server)) {
             (Some(its), Some(took)) => its < s.policy.thresholds.slow_fsync && its.saturating_mul(4) <= took,
@@ -123,8 +141,10 @@ fn relieves(s: &Snapshot, strain: Strain, server: &Server, candidate: &Candidate
     }
 }
 
-fn fsync_took(server: &Server) -> Option<u64> {
-    server.fsync.as_ref()?.took
+/// How long the last fsync took. One that is under way takes at least as long as it has taken.
+fn fsync_took(server: &Server) -> Option<Millis> {
+    let fsync = server.fsync.as_ref()?;
+    Some(fsync.took?.max(fsync.in_flight.unwrap_or(0)))
 }
 
 fn nobody(s: &Snapshot, strain: Strain, ranking: &Ranking) -> String {
@@ -133,7 +153,7 @@ fn nobody(s: &Snapshot, strain: Strain, ranking: &Ranking) -> String {
         let name = &candidate.name;
         words.push(match strain {
             _ if !in_time(s, candidate) => format!("{name}: it is too far behind, or not known to keep up"),
-            Strain::Slow => format!("{name}: its volume is no quicker"),
+            Strain::Slow => format!("{name}: its volume is no quicker, or is nearly full"),
             Strain::Filling => format!("{name}: its volume has no room either, 20 % of it would have to be free"),
         });
     }

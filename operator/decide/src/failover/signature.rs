@@ -128,11 +128,22 @@ fn volume_failed(case: &Case<'_>) -> Option<Finding> {
     Finding::of_accusers(0, case.first_accused(), 0)
 }
 
-/// Without an accusation it is only full: what needs no room is still written.
+/// Of a server that runs and would take writes, and whose commits fail: without that it is only full, as what needs no room is still
+/// written. One that refuses writes, is stopped, or whose volume hangs has another trouble that room does not mend.
 fn volume_full(case: &Case<'_>) -> Option<Finding> {
     let Own::Fresh(server, _) = case.own else { return None };
-    let first = case.first_accused().filter(|_| space::is_full(server))?;
+    let works = server.phase == Phase::Running && server.read_only != Some(true) && !is_stopped(server);
+    let hanging = server.fsync.as_ref().and_then(|fsync| fsync.in_flight);
+    let hangs = hanging.is_some_and(|hanging| hanging >= case.thresholds.suspect_after);
+    if !works || hangs || !space::is_full(server) {
+        return None;
+    }
+    let first = case.accused_since(1, |a| a.stage == Stage::Commit)?;
     Finding::of_accusers(first, Some(first), case.thresholds.suspect_after)
+}
+
+fn is_stopped(server: &Server) -> bool {
+    matches!(server.process_state, Some('T' | 't'))
 }
 
 /// What the volume answers, when that is the end of it.
@@ -180,7 +191,7 @@ fn unreachable(case: &Case<'_>) -> Option<Finding> {
 
 fn stopped(case: &Case<'_>) -> Option<Finding> {
     let Own::Fresh(server, _) = case.own else { return None };
-    let seen_stopped = matches!(server.process_state, Some('T' | 't'));
+    let seen_stopped = is_stopped(server);
     let ungreeted = |a: &Accusation| is_silent(a) && matches!(a.stage, Stage::Greeting | Stage::Auth);
     let first = case.accused_since(1, |a| seen_stopped || ungreeted(a))?;
     let agreed = case.accused_since(if seen_stopped { 1 } else { 2 }, |a| seen_stopped || ungreeted(a));
@@ -203,7 +214,7 @@ fn volume_stalled(case: &Case<'_>) -> Option<Finding> {
 fn deadlocked(case: &Case<'_>) -> Option<Finding> {
     let Own::Fresh(server, received) = case.own else { return None };
     let volume_is_well = server.fsync.as_ref()?.succeeded? + received <= case.thresholds.fresh;
-    if server.phase != Phase::Running || !volume_is_well || matches!(server.process_state, Some('T' | 't')) {
+    if server.phase != Phase::Running || !volume_is_well || is_stopped(server) {
         return None;
     }
     let hold = case.thresholds.stuck_after + 5_000;

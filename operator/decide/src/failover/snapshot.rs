@@ -355,7 +355,7 @@ pub struct Fleet {
     pub shards: usize,
     /// Shards that became Suspect or Stuck within the last minute.
     pub suspect: usize,
-    /// Shards whose primaries are slow now.
+    /// Shards whose primaries are slow now, or were a moment ago.
     pub slow: usize,
     /// Replicas that were heard of before.
     pub managers: usize,

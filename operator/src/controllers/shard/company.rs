@@ -41,7 +41,8 @@ impl Standing {
                 decision.assessment.verdict,
                 Verdict::Suspect(_) | Verdict::Stuck(_) | Verdict::Gone(_)
             ),
-            is_slow: decision.assessment.verdict == Verdict::Slow,
+            // But for moments, or a shared cause would be none whenever the others' last commits happened to be quick.
+            is_slow: decision.assessment.verdict == Verdict::Slow || snapshot.memory.past.was_slow,
             managers: heard.len(),
             replicas: snapshot.cast().count(),
             rebuilding: pace::rebuilding(snapshot) + begun.sum::<usize>(),

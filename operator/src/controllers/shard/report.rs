@@ -196,7 +196,8 @@ impl Reporter {
     /// Makes events of what holds now and did not before.
     pub fn say(&mut self, events: &Events, objects: &Objects, s: &Snapshot, d: &Decision) {
         let shard = &objects.shard;
-        let verdict = (d.assessment.verdict.state(), d.assessment.verdict.cause().map(|cause| cause.to_string()));
+        let verdict = shown(s, d);
+        let verdict = (verdict.state(), verdict.cause().map(|cause| cause.to_string()));
         if s.status.primary.is_some() && self.verdict.as_ref() != Some(&verdict) {
             if self.verdict.is_some() {
                 let cause = verdict.1.as_ref().map(|cause| format!(" ({cause})")).unwrap_or_default();
@@ -242,8 +243,17 @@ fn tenths(value: f64) -> f64 {
     (value * 10.0).round() / 10.0
 }
 
+/// A primary that was slow a moment ago is shown as slow. Where a commit takes about as long as makes it so, the verdict is another one with
+/// every report.
+fn shown(s: &Snapshot, d: &Decision) -> understudy_decide::Verdict {
+    match d.assessment.verdict {
+        understudy_decide::Verdict::Healthy if s.memory.past.was_slow => understudy_decide::Verdict::Slow,
+        verdict => verdict,
+    }
+}
+
 fn verdict(present: &ShardStatus, s: &Snapshot, d: &Decision, is_stale: bool) -> Verdict {
-    let verdict = d.assessment.verdict;
+    let verdict = shown(s, d);
     let state = match verdict {
         understudy_decide::Verdict::Healthy => VerdictState::Healthy,
         understudy_decide::Verdict::Slow => VerdictState::Slow,

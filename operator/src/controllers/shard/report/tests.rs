@@ -111,6 +111,32 @@ fn a_pass_in_which_only_numbers_moved_writes_nothing() {
 }
 
 #[test]
+fn a_primary_that_was_slow_a_moment_ago_is_shown_as_slow_and_any_other_trouble_at_once() {
+    use understudy_decide::{Cause, Verdict};
+
+    let objects = objects(Vec::new());
+    let beside = Beside {
+        heard: Vec::new(),
+        memory: Memory::default(),
+        links: BTreeMap::new(),
+        log: BTreeMap::new(),
+        fleet: Fleet::default(),
+        own_node: None,
+    };
+    let mut s = snapshot(&objects, beside, Instant::now(), Timestamp::from_second(1_800_000_000).unwrap());
+    let mut d = plan(&s);
+    for (verdict, was_slow, expected) in [
+        (Verdict::Healthy, false, Verdict::Healthy),
+        (Verdict::Healthy, true, Verdict::Slow),
+        (Verdict::Slow, false, Verdict::Slow),
+        (Verdict::Suspect(Cause::Unexplained), true, Verdict::Suspect(Cause::Unexplained)),
+    ] {
+        (d.assessment.verdict, s.memory.past.was_slow) = (verdict, was_slow);
+        assert_eq!(shown(&s, &d), expected);
+    }
+}
+
+#[test]
 fn a_condemned_replica_says_so_and_until_when_its_volume_is_kept_by_the_spec_of_now() {
     let (now, wall) = (Instant::now(), Timestamp::from_second(1_800_000_000).unwrap());
     for (case, status, expected, until) in [
