@@ -2,7 +2,7 @@
 //!
 //! `UNDERSTUDY_SEEDS` is how many seeds are tried (`SEEDS` without it), `UNDERSTUDY_SEED` tries one and prints its trace.
 //! A failing seed is run again and prints its trace, everything that happened in order, and its script: what befell the world, one
-//! misfortune a line. `UNDERSTUDY_SCRIPT` names a file with a script, which may have been edited, and runs that.
+//! misfortune a line. `UNDERSTUDY_SCRIPT` names a file with a script, which may have been edited, and runs that. One that went wrong once is kept in `scripts`.
 
 mod cluster;
 mod evidence;
@@ -23,6 +23,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use world::World;
 
 const SEEDS: u64 = 100_000;
+
+/// Runs that went wrong once, by what they are about.
+const KEPT: &[(&str, &str)] = &[("breaks-before-it-joins", include_str!("scripts/breaks-before-it-joins.txt"))];
 
 /// Runs one seed: a time of faults, then a time in which everything must become well again.
 fn run(seed: u64, traced: bool) -> (World, Result<(), String>) {
@@ -46,6 +49,15 @@ fn a_script_replays_what_was_drawn() {
         let (replayed, again) = replay(script);
         assert_eq!(again, outcome, "seed {seed}");
         assert!(replayed.trace() == drawn.trace(), "seed {seed} and its script differ");
+    }
+}
+
+#[test]
+fn what_went_wrong_once_ends_well() {
+    for (name, script) in KEPT {
+        if let (world, Err(broken)) = replay(script.parse().expect("a script")) {
+            panic!("{}\n{name}: {broken}", world.trace());
+        }
     }
 }
 
