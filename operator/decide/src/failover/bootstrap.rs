@@ -118,8 +118,10 @@ fn lost_with_its_node(s: &Snapshot) -> Option<(&ReplicaName, &Replica)> {
     let patience = t.unheard_after.max(t.lost_standby_after);
     s.cast().find(|(name, replica)| {
         let is_old = replica.pod.present().is_some_and(|pod| pod.age >= patience);
-        let is_ready = |node: &str| s.nodes.get(node).is_some_and(|facts| facts.ready_at.is_some());
-        is_old && s.silent_for(name) >= patience && s.node_of(name).is_some_and(|node| !is_ready(node))
+        // When no node is known, nothing is known of this one.
+        let is_missed =
+            |node: &str| !s.nodes.is_empty() && s.nodes.get(node).is_none_or(|node| node.ready_at.is_none());
+        is_old && s.silent_for(name) >= patience && s.node_of(name).is_some_and(is_missed)
     })
 }
 
