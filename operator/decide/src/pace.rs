@@ -11,6 +11,7 @@ use understudy_wire::evidence::Phase;
 use crate::decision::Sentence;
 use crate::failover::snapshot::{Condemned, Fact, Replica, Snapshot};
 use crate::following::replicates;
+use crate::sick_standby;
 
 /// One of so many replicas of the fleet may be rebuilt at a time, and one in any case: a rebuild reads a whole copy and writes another.
 const FLEET_SHARE: usize = 10;
@@ -25,7 +26,8 @@ const SHORT_LIFE: i64 = 3_600;
 pub(crate) const KEPT_AT_MOST: usize = 8;
 
 /// How many replicas of this shard are being made in the place of others and have not joined yet. One that comes to nothing does not
-/// count for ever: its pod finds no room, or nobody has heard of it for long.
+/// count: its pod finds no room, nobody has heard of it for long, or it is of no use as it is. Whether it is replaced may depend on the
+/// others, so they must not wait for it.
 pub fn rebuilding(s: &Snapshot) -> usize {
     s.cast().filter(|(name, replica)| is_rebuilding(s, name, replica)).count()
 }
@@ -34,7 +36,7 @@ fn is_rebuilding(s: &Snapshot, name: &ReplicaName, replica: &Replica) -> bool {
     // The volume's label tells one that has joined before.
     let label = replica.volume.present().and_then(|volume| volume.role.as_deref());
     let joined = matches!(label, Some("standby" | "primary")) || s.status.primary.as_ref() == Some(name);
-    if replica.replaces.is_none() || joined {
+    if replica.replaces.is_none() || joined || sick_standby::comes_to_nothing(s, name) {
         return false;
     }
     let is_young = replica.age < s.policy.thresholds.unheard_after;
@@ -76,7 +78,7 @@ pub(crate) fn budget_spent(s: &Snapshot) -> String {
 
 /// Why a standby that should be replaced is not condemned yet; None: it may be. It may still be of some use, so it stays for as long as
 /// its replacement would not be made at once.
-pub(crate) fn waits(s: &Snapshot, (name, replica): (&ReplicaName, &Replica), sentence: Sentence) -> Option<String> {
+pub(crate) fn waits(s: &Snapshot, name: &ReplicaName, sentence: Sentence) -> Option<String> {
     let others = s.cast().filter(|(other, _)| *other != name);
     let rebuilt: Vec<_> = others.filter(|(other, its)| is_rebuilding(s, other, its)).map(|(other, _)| other).collect();
     // What is on a lost node is lost, and what the others do is no reason to wait for it.
@@ -90,9 +92,7 @@ pub(crate) fn waits(s: &Snapshot, (name, replica): (&ReplicaName, &Replica), sen
             return Some(format!("one standby of a shard is replaced at a time, and {other} comes first"));
         }
     }
-    // Its own place in the budget goes to whom is made instead.
-    let own = usize::from(is_rebuilding(s, name, replica));
-    (room(s).saturating_add(own) == 0).then(|| budget_spent(s))
+    (room(s) == 0).then(|| budget_spent(s))
 }
 
 /// A condemned replica whose replacement is to be made now.

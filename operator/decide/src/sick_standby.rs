@@ -22,14 +22,21 @@ pub(crate) fn sentence(
     (name, replica): (&ReplicaName, &Replica),
     d: &mut Draft,
 ) -> Option<(Sentence, String)> {
+    of_no_use(s, name).or_else(|| match s.fresh_report(name) {
+        Some((server, _)) if server.phase == Phase::Running => lagging(s, a, primary, name),
+        Some(_) => None,
+        None => lost(s, a, primary, (name, replica), d),
+    })
+}
+
+/// Why a standby is of no use whatever the others do; None: it may be, as far as its own manager and its pod tell.
+fn of_no_use(s: &Snapshot, name: &ReplicaName) -> Option<(Sentence, String)> {
     let t = &s.policy.thresholds;
     let Some((server, age)) = s.fresh_report(name) else {
-        if s.pod_ended(name) {
-            return Some((Sentence::Exited, "its pod ended, and nobody starts it again".into()));
-        }
-        return lost(s, a, primary, (name, replica), d);
+        let ended = || (Sentence::Exited, "its pod ended, and nobody starts it again".into());
+        return s.pod_ended(name).then(ended);
     };
-    if let Some(own) = errant_against(s, primary, name) {
+    if let Some(own) = s.status.primary.as_ref().and_then(|primary| errant_against(s, primary, name)) {
         return Some((Sentence::Errant, format!("it has transactions that the primary lacks: {own}")));
     }
     match &server.phase {
@@ -37,12 +44,16 @@ pub(crate) fn sentence(
             Some((Sentence::Exited, phase_words(server, None)))
         }
         Phase::Unusable { reason } => Some((Sentence::Unusable, reason.clone())),
-        Phase::Running => broken(t.broken_standby_after, server, age)
-            .or_else(|| stuck(s, name, server, age))
-            .or_else(|| lagging(s, a, primary, name)),
+        Phase::Running => broken(t.broken_standby_after, server, age).or_else(|| stuck(s, name, server, age)),
         Phase::Empty | Phase::Building | Phase::Starting => stuck(s, name, server, age),
         Phase::Exited { .. } | Phase::Stopping => None,
     }
+}
+
+/// Whether a replica that is being built will not become a standby as it is: it is of no use, or has come no closer to its primary for
+/// as long as a standby is given. It need not be condemned for that, or not yet.
+pub(crate) fn comes_to_nothing(s: &Snapshot, name: &ReplicaName) -> bool {
+    of_no_use(s, name).is_some() || strays(s, name)
 }
 
 /// A standby that is there and of no use, in the eyes of its own manager: what it asked for has not come back.
@@ -130,8 +141,10 @@ pub(crate) fn distance(s: &Snapshot, server: &Server, age: Millis) -> Option<Mil
 
 /// A standby that does not come closer to its primary. When none of the others keeps up either, it is the primary or the way to it.
 fn lagging(s: &Snapshot, a: &Assessment, primary: &ReplicaName, name: &ReplicaName) -> Option<(Sentence, String)> {
+    if !strays(s, name) {
+        return None;
+    }
     let after = s.policy.thresholds.lagging_standby_after;
-    s.memory.past.stray_for.get(name).filter(|stray| **stray >= after)?;
     let others = || s.cast().filter(|(other, _)| *other != name && *other != primary);
     let others_keep_up = a.verdict.commits() && others().any(|(other, _)| is_good_copy(s, primary, other));
     let (limit, minutes) = (DONOR_DELAY / 1_000, after / 60_000);
@@ -141,4 +154,9 @@ fn lagging(s: &Snapshot, a: &Assessment, primary: &ReplicaName, name: &ReplicaNa
         );
         (Sentence::Lagging, why)
     })
+}
+
+/// Whether a standby has been far behind, or has not replicated, for as long as it is given to come closer.
+fn strays(s: &Snapshot, name: &ReplicaName) -> bool {
+    s.memory.past.stray_for.get(name).is_some_and(|stray| *stray >= s.policy.thresholds.lagging_standby_after)
 }

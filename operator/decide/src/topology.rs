@@ -153,7 +153,7 @@ pub(crate) fn shrink(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mu
         let Some((sentence, why)) = sick_standby::sentence(s, a, primary, (name, replica), d) else { continue };
         if sentence.is_soft() && pace::kept(s).len() >= pace::KEPT_AT_MOST {
             keep(s, name, &why, d);
-        } else if let Some(waits) = pace::waits(s, (name, replica), sentence) {
+        } else if let Some(waits) = pace::waits(s, name, sentence) {
             let message = format!("{name} should be replaced ({why}) and stays for now: {waits}");
             d.note_about(Reason::ReplacementWaits, name, message);
         } else {

@@ -316,3 +316,47 @@ fn a_replica_that_was_to_be_first_and_is_lost_is_given_up_and_another_named() {
     condemn(&mut scene, "a", "NeverServed");
     assert!(scene.steps().contains(&Step::IntendBootstrap { replica: name("b") }));
 }
+
+#[test]
+fn one_that_was_never_heard_is_given_up_with_its_node_and_only_where_nobody_else_can_be_first() {
+    type Case = (&'static str, fn(&mut Scene), bool);
+    let cases: &[Case] = &[
+        ("Kubernetes misses its node", |_| {}, true),
+        ("the node is not there any more", |s| s.0.nodes.retain(|node, _| node != "node-1"), true),
+        ("no node is known", |s| s.0.nodes.clear(), false),
+        ("it was heard once, when it was empty", |s| s.report(&manager("a")).age = 180_000, true),
+        ("it was heard a moment ago", |s| s.report(&manager("a")).age = 179_000, false),
+        ("its pod is new", |s| pod(s, |pod| pod.age = 179_000), false),
+        ("its pod has no node", |s| pod(s, |pod| pod.node = None), false),
+        ("the operator is new", |s| s.0.memory.awake = 179_000, false),
+        ("it may hold data", |s| s.replica("a", |replica| replica.server_uuid = Some(uuid("a").to_string())), false),
+    ];
+    for (case, spoil, expected) in cases {
+        let mut scene = unborn();
+        scene.0.policy.replicas = 1;
+        for letter in ["b", "c"] {
+            scene.0.replicas.remove(&name(letter));
+            scene.0.reports.retain(|received| received.report.observer != manager(letter));
+        }
+        if !case.starts_with("it was heard") {
+            never_heard(&mut scene, "a");
+        }
+        spoil(&mut scene);
+        let given_up = expected.then(|| ("m-a".to_owned(), Sentence::LostUnserved));
+        assert_eq!(condemned(&scene), given_up, "{case}: {:?}", scene.plan().notes);
+        let ready_at = Some(scene.0.now);
+        scene.0.nodes.entry("node-1".into()).or_default().ready_at = ready_at;
+        assert_eq!(condemned(&scene), None, "{case}, and its node is ready: it may fetch its image");
+    }
+    let mut scene = unborn();
+    never_heard(&mut scene, "a");
+    assert_eq!(scene.steps(), vec![Step::IntendBootstrap { replica: name("b") }], "another is there");
+}
+
+fn pod(scene: &mut Scene, change: impl FnOnce(&mut Pod)) {
+    scene.replica("a", |replica| {
+        if let Fact::Present(pod) = &mut replica.pod {
+            change(pod);
+        }
+    });
+}

@@ -6,7 +6,7 @@ use support::*;
 use understudy_decide::decision::Sentence;
 use understudy_decide::failover::snapshot::*;
 use understudy_decide::{Fact, OrderKind, Reason, Step, pace};
-use understudy_wire::evidence::{Millis, Phase};
+use understudy_wire::evidence::{Aged, Millis, Phase, Replication};
 
 fn condemned(scene: &Scene) -> Option<(String, Sentence)> {
     scene.steps().into_iter().find_map(|step| match step {
@@ -36,6 +36,37 @@ fn is_built(scene: &mut Scene, letter: &str, phase: Phase) {
         server.phase = phase;
         server.replication = None;
     });
+}
+
+/// `letter` is a replacement that has not joined yet, and its replication has been broken for so long.
+fn breaks_before_it_joins(scene: &mut Scene, letter: &str, since: Millis) {
+    is_built(scene, letter, Phase::Running);
+    scene.server(letter, |server| {
+        server.lsn = Some(Aged { age: since, value: 1 });
+        let apply_error = Some("1062: duplicate entry".to_owned());
+        let replication = Replication {
+            source: Some("10.0.0.1:3306".into()),
+            receiving: true,
+            applying: false,
+            received: gtids("a", 1000),
+            delay: None,
+            receive_error: None,
+            apply_error,
+        };
+        server.replication = Some(Aged { age: 50, value: replication });
+    });
+}
+
+/// `letter` is a replacement that has not joined yet, and has not come closer to its primary for so long.
+fn lags_before_it_joins(scene: &mut Scene, letter: &str, since: Millis) {
+    is_built(scene, letter, Phase::Running);
+    scene.0.memory.past.stray_for.insert(name(letter), since);
+}
+
+/// The scene's shard is all of the fleet, so one may be rebuilt at a time.
+fn is_alone(scene: &mut Scene) {
+    scene.0.fleet.replicas = scene.0.cast().count();
+    scene.0.fleet.rebuilding = pace::rebuilding(&scene.0);
 }
 
 fn lags(scene: &mut Scene, letter: &str, since: Millis) {
@@ -124,13 +155,30 @@ fn a_sick_standby_is_replaced_unless_it_may_be_the_last_copy_or_another_comes_fi
             Some(("m-b", Sentence::Exited)),
         ),
         (
-            "it is one of those itself",
+            "it was one of those itself until it got stuck",
             |s| {
                 is_built(s, "b", Phase::Starting);
                 s.server("b", |server| server.fsync.as_mut().expect("probed").in_flight = Some(61_000));
-                s.0.fleet.rebuilding = 2;
+                is_alone(s);
             },
             Some(("m-b", Sentence::Stuck)),
+        ),
+        (
+            "neither of two replacements will join: one after the other",
+            |s| {
+                breaks_before_it_joins(s, "b", 15_000);
+                breaks_before_it_joins(s, "c", 15_000);
+                is_alone(s);
+            },
+            Some(("m-b", Sentence::ReplicationBroken)),
+        ),
+        (
+            "another is being built and has been broken for a moment",
+            |s| {
+                breaks_before_it_joins(s, "b", 14_000);
+                exits(s, "c");
+            },
+            None,
         ),
         (
             "it may be the last copy",
@@ -197,6 +245,29 @@ fn the_budget_of_the_fleet_holds_the_replacement_of_an_old_primary_and_no_promot
 }
 
 #[test]
+fn a_replacement_that_will_not_join_keeps_no_place_from_others() {
+    type Case = (&'static str, fn(&mut Scene), bool);
+    let cases: &[Case] = &[
+        ("it may join yet", |s| breaks_before_it_joins(s, "b", 14_000), false),
+        ("it comes after the one that is missing", |s| breaks_before_it_joins(s, "b", 15_000), true),
+        ("it comes no closer, and nobody else keeps up", |s| lags_before_it_joins(s, "b", 600_000), true),
+        ("it may come closer", |s| lags_before_it_joins(s, "b", 599_000), false),
+    ];
+    for (case, spoil, made) in cases {
+        let mut scene = Scene::well();
+        spoil(&mut scene);
+        scene.replica("c", |replica| {
+            replica.condemned = Some(Condemned { reason: "FailedOver".into(), ..Condemned::default() });
+            replica.pod = Fact::Absent;
+        });
+        is_alone(&mut scene);
+        let replaced: Vec<_> = scene.grown().into_iter().filter_map(|new| new.replaces).collect();
+        assert_eq!(replaced, made.then(|| name("c")).into_iter().collect::<Vec<_>>(), "{case}");
+        assert_eq!(condemned(&scene), None, "{case}: one at a time");
+    }
+}
+
+#[test]
 fn no_more_than_two_volumes_are_filled_on_a_node() {
     for (filling, builds) in [(0, true), (1, true), (2, false)] {
         let mut scene = Scene::well();
@@ -259,6 +330,39 @@ fn a_rebuild_counts_until_it_has_joined_or_comes_to_nothing() {
             1,
         ),
         ("it runs and does not replicate yet", |s| is_built(s, "b", Phase::Running), 1),
+        ("it does not come closer for a while", |s| lags_before_it_joins(s, "b", 599_000), 1),
+        ("it does not come closer for long", |s| lags_before_it_joins(s, "b", 600_000), 0),
+        ("its replication is broken for a moment", |s| breaks_before_it_joins(s, "b", 14_000), 1),
+        ("its replication is broken for good", |s| breaks_before_it_joins(s, "b", 15_000), 0),
+        (
+            "it runs, does not replicate yet, and has transactions of its own",
+            |s| {
+                is_built(s, "b", Phase::Running);
+                s.server("b", |server| server.executed.as_mut().expect("read").value = gtids("b", 3));
+            },
+            0,
+        ),
+        (
+            "its volume hangs while it is filled",
+            |s| {
+                is_built(s, "b", Phase::Building);
+                s.server("b", |server| server.fsync.as_mut().expect("probed").in_flight = Some(61_000));
+            },
+            0,
+        ),
+        (
+            "its pod ended",
+            |s| {
+                is_built(s, "b", Phase::Building);
+                s.silent("b", 10_000);
+                s.replica("b", |replica| {
+                    if let Fact::Present(pod) = &mut replica.pod {
+                        pod.phase = PodPhase::Ended;
+                    }
+                });
+            },
+            0,
+        ),
         ("it waits to be filled", |s| is_built(s, "b", Phase::Empty), 1),
         (
             "it waits for long",

@@ -29,7 +29,7 @@ pub enum Sentence {
     ScaledDown,
     /// It was to be the first primary, and failed before it served: its volume holds nothing that anybody wrote.
     NeverServed,
-    /// The same, and its manager has been silent for too long.
+    /// It was to be the first primary, or the next that could have been, and its manager has been silent for too long.
     LostUnserved,
 }
 

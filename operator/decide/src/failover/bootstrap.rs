@@ -101,9 +101,28 @@ fn intend(s: &Snapshot, reason: Reason, d: &mut Draft) {
         }
         None => {
             d.doing("bootstrap: waiting for a first replica");
+            if let Some((name, replica)) = lost_with_its_node(s) {
+                let why = "its manager is silent, and Kubernetes misses its node";
+                give_up(name, replica, Sentence::LostUnserved, why, d);
+            }
             start_again(s, d);
         }
     }
+}
+
+/// One that could have been first and will not be: silent for as long as a standby may be that starts, on a node that Kubernetes does not
+/// take for ready either. By its silence alone it may still fetch its image, as its successor would have to. Nobody holds data here, and
+/// nobody told it to initialise.
+fn lost_with_its_node(s: &Snapshot) -> Option<(&ReplicaName, &Replica)> {
+    let t = &s.policy.thresholds;
+    let patience = t.unheard_after.max(t.lost_standby_after);
+    s.cast().find(|(name, replica)| {
+        let is_old = replica.pod.present().is_some_and(|pod| pod.age >= patience);
+        // When no node is known, nothing is known of this one.
+        let is_missed =
+            |node: &str| !s.nodes.is_empty() && s.nodes.get(node).is_none_or(|node| node.ready_at.is_none());
+        is_old && s.silent_for(name) >= patience && s.node_of(name).is_some_and(is_missed)
+    })
 }
 
 fn initialise(s: &Snapshot, name: &ReplicaName, replica: &Replica, d: &mut Draft) {
@@ -172,7 +191,7 @@ pub(crate) fn again(s: &Snapshot, name: &ReplicaName, why: &str, d: &mut Draft) 
 }
 
 fn give_up(name: &ReplicaName, replica: &Replica, reason: Sentence, why: &str, d: &mut Draft) {
-    let message = format!("it was to be the first primary and never served: {why}");
+    let message = format!("it never served, and nobody was told of it: {why}");
     d.note_about(Reason::ReplicaCondemned, name, message.clone());
     d.step(Step::Condemn { replica: name.clone(), uid: replica.uid.clone(), reason, message, epoch: None });
 }

@@ -15,6 +15,8 @@ pub struct NodeW {
     pub up: bool,
     /// The operator cannot reach it, everybody else can.
     pub cut: bool,
+    /// When its kubelet spoke to Kubernetes last.
+    pub spoke: Millis,
 }
 
 #[derive(Clone, Debug)]

@@ -1,8 +1,9 @@
 //! Drives `plan` against a model of replicas, nodes, observers and an operator that dies between any two steps.
 //!
-//! `UNDERSTUDY_SEEDS` is how many seeds are tried (`SEEDS` without it), `UNDERSTUDY_SEED` tries one and prints its trace.
+//! `UNDERSTUDY_SEEDS` is how many seeds are tried (`SEEDS` without it), or which, as `first..end`; `UNDERSTUDY_SEED` tries one and prints
+//! its trace.
 //! A failing seed is run again and prints its trace, everything that happened in order, and its script: what befell the world, one
-//! misfortune a line. `UNDERSTUDY_SCRIPT` names a file with a script, which may have been edited, and runs that.
+//! misfortune a line. `UNDERSTUDY_SCRIPT` names a file with a script, which may have been edited, and runs that. One that went wrong once is kept in `scripts`.
 
 mod cluster;
 mod evidence;
@@ -18,17 +19,30 @@ mod steps;
 mod watch;
 mod world;
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use world::World;
 
 const SEEDS: u64 = 100_000;
 
+/// Runs that went wrong once, by what they are about.
+const KEPT: &[(&str, &str)] = &[
+    ("breaks-before-it-joins", include_str!("scripts/breaks-before-it-joins.txt")),
+    ("nobody-is-left-to-be-first", include_str!("scripts/nobody-is-left-to-be-first.txt")),
+];
+
 /// Runs one seed: a time of faults, then a time in which everything must become well again.
 fn run(seed: u64, traced: bool) -> (World, Result<(), String>) {
     let mut world = World::new(seed, traced);
     let outcome = world.live_through();
     (world, outcome)
+}
+
+/// `1000`, or `1000..2000`.
+fn range(seeds: &str) -> Option<Range<u64>> {
+    let (first, end) = seeds.split_once("..").unwrap_or(("0", seeds));
+    Some(first.parse().ok()?..end.parse().ok()?)
 }
 
 /// The same script makes the same run.
@@ -50,6 +64,15 @@ fn a_script_replays_what_was_drawn() {
 }
 
 #[test]
+fn what_went_wrong_once_ends_well() {
+    for (name, script) in KEPT {
+        if let (world, Err(broken)) = replay(script.parse().expect("a script")) {
+            panic!("{}\n{name}: {broken}", world.trace());
+        }
+    }
+}
+
+#[test]
 fn no_run_of_faults_breaks_an_invariant_and_every_one_ends_well() {
     if let Ok(file) = std::env::var("UNDERSTUDY_SCRIPT") {
         let text = std::fs::read_to_string(&file).expect("a file");
@@ -64,21 +87,22 @@ fn no_run_of_faults_breaks_an_invariant_and_every_one_ends_well() {
         }
         return;
     }
-    let seeds = std::env::var("UNDERSTUDY_SEEDS").ok().and_then(|seeds| seeds.parse().ok()).unwrap_or(SEEDS);
-    let next = AtomicU64::new(0);
+    let asked = std::env::var("UNDERSTUDY_SEEDS").map(|seeds| range(&seeds).expect("a number of seeds, or first..end"));
+    let Range { start: first, end } = asked.unwrap_or(0..SEEDS);
+    let (seeds, next) = (end.saturating_sub(first), AtomicU64::new(first));
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let totals = std::thread::scope(|scope| {
         let work = || {
             let mut counts = world::Counts::default();
             loop {
                 let seed = next.fetch_add(1, Ordering::Relaxed);
-                if seed >= seeds {
+                if seed >= end {
                     return counts;
                 }
                 match run(seed, false) {
                     (world, Ok(())) => counts.add(&world.counts),
                     (_, Err(broken)) => {
-                        next.store(seeds, Ordering::Relaxed);
+                        next.store(end, Ordering::Relaxed);
                         let (world, _) = run(seed, true);
                         let (trace, script) = (world.trace(), &world.script);
                         panic!(

@@ -15,6 +15,9 @@ use super::evidence::{report, server};
 use super::watch::Watch;
 use super::world::World;
 
+/// For how long a node is silent until Kubernetes does not take it for ready any more.
+const MISSED_AFTER: Millis = 5_000;
+
 pub struct Sent {
     pub epoch: Epoch,
     pub at: Millis,
@@ -209,7 +212,10 @@ impl Operator {
             feeds: BTreeMap::new(),
             nodes: world.nodes[..world.nowhere()]
                 .iter()
-                .map(|node| (node.name.clone(), Node { schedulable: true, ..Node::default() }))
+                .map(|node| {
+                    let ready_at = (now - node.spoke < MISSED_AFTER).then(|| at(node.spoke));
+                    (node.name.clone(), Node { schedulable: true, ready_at, ..Node::default() })
+                })
                 .collect(),
             fleet: Fleet { shards: 1, ..Fleet::default() },
             memory: Memory {

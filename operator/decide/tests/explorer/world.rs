@@ -100,9 +100,9 @@ impl World {
 
     /// A world whose misfortunes are known.
     pub fn scripted(script: Script, traced: bool) -> Self {
-        let node = |n| NodeW { name: format!("node-{n}"), up: true, cut: false };
+        let node = |n| NodeW { name: format!("node-{n}"), up: true, cut: false, spoke: BEGUN };
         // The last one is nowhere: pods that cannot be placed wait there.
-        let nowhere = NodeW { name: "nowhere".into(), up: false, cut: true };
+        let nowhere = NodeW { name: "nowhere".into(), up: false, cut: true, spoke: 0 };
         Self {
             random: Random::new(script.seed),
             fate: None,
@@ -176,6 +176,8 @@ impl World {
     /// One turn: the world moves, then the operator, if it lives.
     fn turn(&mut self) -> Result<usize, String> {
         self.now += TURN;
+        let now = self.now;
+        self.nodes.iter_mut().filter(|node| node.up).for_each(|node| node.spoke = now);
         self.deliver()?;
         self.servers_move();
         self.consume()?;
