@@ -108,9 +108,7 @@ fn lost(
     // A volume has its place, and nothing comes back where that is gone. What never had one waits for room, as its successor would.
     let has_place = || replica.volume.present().is_some_and(|volume| volume.bound);
     if pod.unschedulable.is_some() && !heard && !has_place() {
-        let avoided = replica.avoid_nodes.iter().any(|node| s.nodes.get(node).is_some_and(|node| node.schedulable));
-        return avoided
-            .then(|| (Sentence::Unplaceable, "the nodes it avoids are well again, and no other has room".into()));
+        return avoids_in_vain(s, replica).then(|| (Sentence::Unplaceable, AVOIDS_IN_VAIN.into()));
     }
     let primary_is_heard = s.fresh_report(primary).is_some() && a.verdict.commits();
     if !primary_is_heard {
@@ -129,6 +127,14 @@ fn lost(
         None => format!("its manager has been silent for {} s", silent / 1_000),
     };
     Some((Sentence::Lost, why))
+}
+
+/// Why a pod that cannot be placed is made anew.
+pub(crate) const AVOIDS_IN_VAIN: &str = "the nodes it avoids are well again, and no other has room";
+
+/// Whether a replica avoids a node that is well.
+pub(crate) fn avoids_in_vain(s: &Snapshot, replica: &Replica) -> bool {
+    replica.avoid_nodes.iter().any(|node| s.nodes.get(node).is_some_and(|node| node.schedulable))
 }
 
 /// How far a standby is behind, if that is further than a standby should be. What is not known, as when it does not replicate, is further

@@ -318,18 +318,30 @@ fn a_replica_that_was_to_be_first_and_is_lost_is_given_up_and_another_named() {
 }
 
 #[test]
-fn one_that_was_never_heard_is_given_up_with_its_node_and_only_where_nobody_else_can_be_first() {
-    type Case = (&'static str, fn(&mut Scene), bool);
+fn one_that_cannot_be_first_is_given_up_where_nobody_else_can_be() {
+    type Case = (&'static str, fn(&mut Scene), Option<Sentence>);
+    let (lost, unplaceable) = (Some(Sentence::LostUnserved), Some(Sentence::Unplaceable));
     let cases: &[Case] = &[
-        ("Kubernetes misses its node", |_| {}, true),
-        ("the node is not there any more", |s| s.0.nodes.retain(|node, _| node != "node-1"), true),
-        ("no node is known", |s| s.0.nodes.clear(), false),
-        ("it was heard once, when it was empty", |s| s.report(&manager("a")).age = 180_000, true),
-        ("it was heard a moment ago", |s| s.report(&manager("a")).age = 179_000, false),
-        ("its pod is new", |s| pod(s, |pod| pod.age = 179_000), false),
-        ("its pod has no node", |s| pod(s, |pod| pod.node = None), false),
-        ("the operator is new", |s| s.0.memory.awake = 179_000, false),
-        ("it may hold data", |s| s.replica("a", |replica| replica.server_uuid = Some(uuid("a").to_string())), false),
+        ("Kubernetes misses its node", |_| {}, lost),
+        ("the node is not there any more", |s| s.0.nodes.retain(|node, _| node != "node-1"), lost),
+        ("no node is known", |s| s.0.nodes.clear(), None),
+        ("it was heard once, when it was empty", |s| s.report(&manager("a")).age = 180_000, lost),
+        ("it was heard a moment ago", |s| s.report(&manager("a")).age = 179_000, None),
+        ("its pod is new", |s| pod(s, |pod| pod.age = 179_000), None),
+        ("its pod has no node", |s| pod(s, |pod| pod.node = None), None),
+        ("the operator is new", |s| s.0.memory.awake = 179_000, None),
+        ("its pod ended, and is started again", |s| pod(s, |pod| pod.phase = PodPhase::Ended), None),
+        ("its pod cannot be placed where its volume is", |s| cannot_be_placed(s, true), lost),
+        ("its pod cannot be placed, and its volume has no place", |s| cannot_be_placed(s, false), None),
+        (
+            "nor can one that avoids a node that is well",
+            |s| {
+                cannot_be_placed(s, false);
+                s.replica("a", |replica| replica.avoid_nodes = vec!["node-4".into()]);
+            },
+            unplaceable,
+        ),
+        ("it may hold data", |s| s.replica("a", |replica| replica.server_uuid = Some(uuid("a").to_string())), None),
     ];
     for (case, spoil, expected) in cases {
         let mut scene = unborn();
@@ -342,15 +354,25 @@ fn one_that_was_never_heard_is_given_up_with_its_node_and_only_where_nobody_else
             never_heard(&mut scene, "a");
         }
         spoil(&mut scene);
-        let given_up = expected.then(|| ("m-a".to_owned(), Sentence::LostUnserved));
+        let given_up = expected.map(|sentence| ("m-a".to_owned(), sentence));
         assert_eq!(condemned(&scene), given_up, "{case}: {:?}", scene.plan().notes);
         let ready_at = Some(scene.0.now);
         scene.0.nodes.entry("node-1".into()).or_default().ready_at = ready_at;
-        assert_eq!(condemned(&scene), None, "{case}, and its node is ready: it may fetch its image");
+        let given_up = given_up.filter(|_| case.contains("placed") || case.contains("avoids"));
+        assert_eq!(condemned(&scene), given_up, "{case}, and its node is ready: it may fetch its image");
     }
     let mut scene = unborn();
     never_heard(&mut scene, "a");
     assert_eq!(scene.steps(), vec![Step::IntendBootstrap { replica: name("b") }], "another is there");
+}
+
+fn cannot_be_placed(scene: &mut Scene, bound: bool) {
+    pod(scene, |pod| (pod.node, pod.unschedulable) = (None, Some("no room".into())));
+    scene.replica("a", |replica| {
+        if let Fact::Present(volume) = &mut replica.volume {
+            volume.bound = bound;
+        }
+    });
 }
 
 fn pod(scene: &mut Scene, change: impl FnOnce(&mut Pod)) {

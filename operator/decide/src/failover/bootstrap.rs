@@ -7,8 +7,9 @@ use understudy_wire::order::{BootstrapIntent, Build, Origin};
 use super::assess::Assessment;
 use super::candidate::{Ranking, rank};
 use super::plan::{Change, claim, start_again};
-use super::snapshot::{Fact, Kind, OrderOutcome, Replica, Snapshot};
+use super::snapshot::{Fact, Kind, OrderOutcome, Pod, Replica, Snapshot};
 use crate::decision::{Draft, Order, OrderKind, Reason, Sentence, Step};
+use crate::sick_standby::{AVOIDS_IN_VAIN, avoids_in_vain};
 
 /// How long to wait for every copy to come forward before the best of those that did is taken.
 const COLD_START_PATIENCE: u64 = 60_000;
@@ -101,27 +102,40 @@ fn intend(s: &Snapshot, reason: Reason, d: &mut Draft) {
         }
         None => {
             d.doing("bootstrap: waiting for a first replica");
-            if let Some((name, replica)) = lost_with_its_node(s) {
-                let why = "its manager is silent, and Kubernetes misses its node";
-                give_up(name, replica, Sentence::LostUnserved, why, d);
+            if let Some((name, replica, sentence, why)) = lost_before_it_was_named(s) {
+                give_up(name, replica, sentence, why, d);
             }
             start_again(s, d);
         }
     }
 }
 
-/// One that could have been first and will not be: silent for as long as a standby may be that starts, on a node that Kubernetes does not
-/// take for ready either. By its silence alone it may still fetch its image, as its successor would have to. Nobody holds data here, and
-/// nobody told it to initialise.
-fn lost_with_its_node(s: &Snapshot) -> Option<(&ReplicaName, &Replica)> {
+/// One that could have been first and will not be: silent for as long as a standby may be that starts, and where Kubernetes does not run
+/// it either. By its silence alone it may still fetch its image, as its successor would have to. Nobody holds data here, and nobody told
+/// it to initialise.
+fn lost_before_it_was_named(s: &Snapshot) -> Option<(&ReplicaName, &Replica, Sentence, &'static str)> {
     let t = &s.policy.thresholds;
     let patience = t.unheard_after.max(t.lost_standby_after);
-    s.cast().find(|(name, replica)| {
-        let is_old = replica.pod.present().is_some_and(|pod| pod.age >= patience);
-        // When no node is known, nothing is known of this one.
-        let is_missed =
-            |node: &str| !s.nodes.is_empty() && s.nodes.get(node).is_none_or(|node| node.ready_at.is_none());
-        is_old && s.silent_for(name) >= patience && s.node_of(name).is_some_and(is_missed)
+    // When no node is known, nothing is known of this one.
+    let is_missed = |node: &str| !s.nodes.is_empty() && s.nodes.get(node).is_none_or(|node| node.ready_at.is_none());
+    s.cast().find_map(|(name, replica)| {
+        let is_silent = |pod: &&Pod| pod.age >= patience && s.silent_for(name) >= patience;
+        // What ended is started again on its volume.
+        let pod = replica.pod.present().filter(is_silent).filter(|_| !s.pod_ended(name))?;
+        let has_place = replica.volume.present().is_some_and(|volume| volume.bound);
+        let (sentence, why) = match &pod.node {
+            Some(node) if is_missed(node) => {
+                (Sentence::LostUnserved, "its manager is silent, and Kubernetes misses its node")
+            }
+            None if pod.unschedulable.is_some() && has_place => {
+                (Sentence::LostUnserved, "its pod cannot be placed where its volume is")
+            }
+            None if pod.unschedulable.is_some() && avoids_in_vain(s, replica) => {
+                (Sentence::Unplaceable, AVOIDS_IN_VAIN)
+            }
+            Some(_) | None => return None,
+        };
+        Some((name, replica, sentence, why))
     })
 }
 

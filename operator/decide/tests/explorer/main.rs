@@ -29,6 +29,7 @@ const SEEDS: u64 = 100_000;
 /// Runs that went wrong once, by what they are about.
 const KEPT: &[(&str, &str)] = &[
     ("breaks-before-it-joins", include_str!("scripts/breaks-before-it-joins.txt")),
+    ("every-node-is-avoided", include_str!("scripts/every-node-is-avoided.txt")),
     ("nobody-is-left-to-be-first", include_str!("scripts/nobody-is-left-to-be-first.txt")),
 ];
 
