@@ -218,6 +218,17 @@ fn each_signature_gives_its_verdict() {
             Verdict::Stuck(Cause::VolumeStalled),
         ),
         (
+            "the volume hangs for 6 s, and who asks waits for the lock of a commit that hangs",
+            |s| {
+                s.server("a", |server| {
+                    server.fsync = Some(Fsync { succeeded: Some(6_500), in_flight: Some(6_200), ..Fsync::default() });
+                    server.lsn = Some(Aged { age: 6_300, value: 1 });
+                });
+                s.all_say(&fails(Stage::Commit, ProbeError::Server { code: 1205, message: "lock wait".into() }, 5_500));
+            },
+            Verdict::Stuck(Cause::VolumeStalled),
+        ),
+        (
             "nothing moves for 9 s on a volume that is well",
             |s| {
                 s.server("a", |server| server.lsn = Some(Aged { age: 9_500, value: 1 }));

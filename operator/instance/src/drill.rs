@@ -441,7 +441,8 @@ mod tests {
         fn end_the_run(drills: &Drills) {
             drills.heal(&heal());
         }
-        let cases: [(&str, fn(&Drills)); 2] = [("its run ends", end_the_run), ("the pod stops", Drills::let_go)];
+        type Case = (&'static str, fn(&Drills));
+        let cases: [Case; 2] = [("its run ends", end_the_run), ("the pod stops", Drills::let_go)];
         for (case, end) in cases {
             let dir = tempfile::tempdir().unwrap();
             let (drills, shared, host) = replica(dir.path(), &[Fault::Freeze], Arc::new(Fake::new()));

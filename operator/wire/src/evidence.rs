@@ -271,7 +271,7 @@ pub struct Server {
     /// State of replication; None on a server that has no source, or when it could not be read yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replication: Option<Aged<Replication>>,
-    /// `Innodb_os_log_written`/LSN, with the age of its last change.
+    /// Up to where InnoDB's log is on disk (`Innodb_redo_log_flushed_to_disk_lsn`), with the age of its last change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lsn: Option<Aged<u64>>,
     /// The fsync probe on the data volume.

@@ -205,10 +205,9 @@ fn volume_stalled(case: &Case<'_>) -> Option<Finding> {
     if hanging < case.thresholds.suspect_after || !still {
         return None;
     }
-    let first = case.accused_since(1, is_silent)?;
+    let first = case.first_waited()?;
     // The manager's own probe of the volume is the second voice.
-    let agreed = case.accused_since(1, is_silent).map(|since| since.min(hanging));
-    Finding::of_accusers(first, agreed, case.thresholds.stuck_after + 2_000)
+    Finding::of_accusers(first, Some(first.min(hanging)), case.thresholds.stuck_after + 2_000)
 }
 
 fn deadlocked(case: &Case<'_>) -> Option<Finding> {

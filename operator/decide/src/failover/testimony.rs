@@ -35,6 +35,9 @@ pub struct Testimony {
     pub accuses: Option<Accusation>,
     /// Why it has no voice, or why what it met is no accusation.
     pub abstains: Option<Abstention>,
+    /// How long it has not committed, when what it met last is a lock. Commits that hang keep their locks, so this accuses nobody by
+    /// itself, and bears out that a volume hangs.
+    pub behind_lock: Option<Millis>,
 }
 
 /// A run of failures that counts.
@@ -143,6 +146,13 @@ impl<'a> Case<'a> {
         since.get(needed.checked_sub(1)?).copied()
     }
 
+    /// Since when anybody's commits have hung, or waited for a lock that may be that of one that hangs.
+    pub fn first_waited(&self) -> Option<Millis> {
+        let silent = |a: &Accusation| matches!(a.error, ProbeError::Timeout);
+        let behind_lock = self.testimonies.iter().filter_map(|testimony| testimony.behind_lock);
+        behind_lock.chain(self.accused_since(1, silent)).max()
+    }
+
     /// Age of the oldest accusation.
     pub fn first_accused(&self) -> Option<Millis> {
         self.accused_since(1, |_| true)
@@ -168,11 +178,16 @@ fn hear_one(received: &Received, evidence: &Evidence, by_node: bool, t: &Thresho
         took: probe.commit_took,
         accuses: None,
         abstains: None,
+        behind_lock: None,
     };
     let paused = (report.own_gap > 2 * report.interval).then_some(report.own_gap + 2 * report.interval);
     match accusation(probe, received.age, paused, t) {
         Ok(accuses) => testimony.accuses = accuses,
-        Err(why) => testimony.abstains = Some(why),
+        Err(why) => {
+            let failing = probe.failing.as_ref().filter(|_| why == Abstention::Locked);
+            testimony.behind_lock = failing.map(|failing| failing.since + received.age);
+            testimony.abstains = Some(why);
+        }
     }
     Some(testimony)
 }
