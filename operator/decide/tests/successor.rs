@@ -40,9 +40,9 @@ fn steps(entries: &[Entry]) -> Vec<(Milestone, u64)> {
 fn a_claim_that_left_no_record_is_told_with_what_still_holds() {
     let update = begun(&taken_over(1_500)).expect("it is begun");
     assert_eq!((update.name.as_str(), update.epoch, update.to), ("m-5", Epoch(5), Some(name("b"))));
-    let told = [Milestone::FirstSign, Milestone::Decided, Milestone::Claimed];
+    let told = [Milestone::FirstSign, Milestone::Suspected, Milestone::Quorum, Milestone::Decided, Milestone::Claimed];
     assert_eq!(update.entries.iter().map(|entry| entry.step).collect::<Vec<_>>(), told);
-    assert_eq!(steps(&update.entries[1..]), [(Milestone::Decided, 1_500), (Milestone::Claimed, 1_500)]);
+    assert_eq!(steps(&update.entries[3..]), [(Milestone::Decided, 1_500), (Milestone::Claimed, 1_500)]);
     assert!(update.message.is_some_and(|message| message.contains("signal 9")));
     let grounds = update.grounds.expect("what is known");
     assert_eq!((grounds.votes.len(), grounds.offsets_before.len()), (4, 1));

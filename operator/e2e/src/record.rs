@@ -56,7 +56,7 @@ fn check_status(kind: FailoverKind, status: &FailoverStatus, truth: &Truth<'_>) 
     let planned = kind == FailoverKind::Switchover;
     let may_be_unknown = truth.commits == Commits::WatcherGone;
     let expected = if planned { &PLANNED[..] } else { &UNPLANNED[..] };
-    let is_expected = |step: &&&str| !(may_be_unknown && **step == "Reprobed");
+    let is_expected = |step: &&&str| !(may_be_unknown && matches!(**step, "Quorum" | "Reprobed"));
     in_order(status, expected.iter().filter(is_expected).copied())?;
     ensure!(
         status.candidates.iter().any(|c| c.replica == truth.to && c.rejected.is_none()),

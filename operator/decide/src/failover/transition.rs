@@ -8,7 +8,7 @@ use understudy_wire::evidence::{Millis, Phase};
 use understudy_wire::order::{FenceOrder, Promote};
 use understudy_wire::{Epoch, GtidSet, ReplicaName};
 
-use super::assess::{Assessment, Cause, SKEW, Seconds};
+use super::assess::{Assessment, Cause, SKEW};
 use super::candidate::rank;
 use super::plan::{Change, by_hand, claim, errant, nobody_else, wait_for_request};
 use super::record::{self, Entry, Grounds, Milestone, RecordUpdate};
@@ -64,16 +64,17 @@ fn begin_record(s: &Snapshot, a: &Assessment, t: &Transition, d: &mut Draft) {
     if is_begun || !is_due {
         return;
     }
-    let (known, since) = (s.memory.transition_known, a.since);
+    let known = s.memory.transition_known;
     let cause = t.cause.clone().unwrap_or_else(|| "unknown".into());
-    let decided = format!("{cause}, first sign {} ago; told after the claim", Seconds(since));
-    let mut entries = vec![
-        Entry::ago(Milestone::Decided, t.epoch, known).saying(decided),
-        Entry::ago(Milestone::Claimed, t.epoch, known).saying(format!("for {}", t.to)),
-    ];
-    if since > known {
-        entries.insert(0, Entry::ago(Milestone::FirstSign, t.epoch, since).saying(a.own.clone()));
+    let mut entries = record::beginning(s, a, Some(old), t.epoch, &cause);
+    for entry in &mut entries {
+        // Whatever led to the claim came before it.
+        entry.ago = entry.ago.max(known);
+        if let Some(detail) = entry.detail.as_mut().filter(|_| entry.step == Milestone::Decided) {
+            detail.push_str("; told after the claim");
+        }
     }
+    entries.push(Entry::ago(Milestone::Claimed, t.epoch, known).saying(format!("for {}", t.to)));
     tell(t, record::Phase::Claimed, entries, d);
     if let Some(update) = d.records.last_mut() {
         update.message = Some(a.message());

@@ -128,7 +128,7 @@ fn enter(status: &mut FailoverStatus, entry: &Entry, job: &Job) {
     let told = before(job.at, entry.ago);
     let at = match entry.step {
         // Another operator than the one that decided may come to tell it; the claim itself says when it was made.
-        Milestone::Decided | Milestone::Claimed => {
+        Milestone::Suspected | Milestone::Quorum | Milestone::Decided | Milestone::Claimed => {
             claimed_at(job, entry.epoch).map_or(told, |claimed| told.min(claimed))
         }
         // The status tells the second of a publication only.
