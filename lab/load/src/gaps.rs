@@ -77,7 +77,8 @@ fn gap(from: u64, to: u64, pauses: &[(u64, u64)], open: bool) -> Gap {
     }
 }
 
-fn seconds(micros: u64) -> f64 {
+/// Of microseconds.
+pub fn seconds(micros: u64) -> f64 {
     micros as f64 / 1e6
 }
 

@@ -3,9 +3,11 @@
 //! The query API may give no answer under an epoch once a later one is in office: [`answers`] counts those that it gave. A
 //! client with a connection of its own to the old primary follows no route; [`direct`] tells what it could still do.
 
-use serde::Serialize;
+use understudy_lab_outcome::Direct;
 
-use crate::ledger::book::{Book, Served, Watched};
+use crate::gaps::seconds;
+use crate::ledger::book::{Book, Served};
+use crate::ledger::watched::Watched;
 use crate::ledger::{Act, Stamp};
 
 /// Another primary took office.
@@ -26,20 +28,6 @@ pub struct Stale {
     pub answers: u64,
     /// From when the new primary was published to the last of them, in seconds.
     pub seconds: f64,
-}
-
-/// What a client of the old primary alone could do, from when the new epoch was claimed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Direct {
-    /// Reads that were answered.
-    pub reads: u64,
-    /// Time to the last of them.
-    pub read_seconds: f64,
-    /// Writes that were accepted.
-    pub writes: u64,
-    /// Time to the last of them.
-    pub write_seconds: f64,
 }
 
 /// The changes of primary among what a shard's status named.
@@ -78,7 +66,7 @@ pub fn answers(book: &Book) -> Option<Stale> {
     for served in &book.served {
         if let Some(published) = over(served) {
             stale.answers += 1;
-            stale.seconds = stale.seconds.max(seconds(published, served.at.0));
+            stale.seconds = stale.seconds.max(between(published, served.at.0));
         }
     }
     Some(stale)
@@ -96,13 +84,13 @@ pub fn direct(watched: &Watched) -> Option<Direct> {
             Act::Write => (&mut direct.writes, &mut direct.write_seconds),
         };
         *count += 1;
-        *last = last.max(seconds(office.claimed, done.at.0));
+        *last = last.max(between(office.claimed, done.at.0));
     }
     Some(direct)
 }
 
-fn seconds(from: u64, to: u64) -> f64 {
-    to.saturating_sub(from) as f64 / 1e6
+fn between(from: u64, to: u64) -> f64 {
+    seconds(to.saturating_sub(from))
 }
 
 #[cfg(test)]
@@ -110,7 +98,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::ledger::book::Done;
+    use crate::ledger::watched::Done;
     use crate::ledger::{FORMAT, Record, Server};
     use crate::plan::tests::small;
 

@@ -145,7 +145,7 @@ pub struct Gap {
 }
 
 /// What a client with a connection of its own to the old primary could do, from the claim of the next epoch on.
-#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Direct {
     /// Reads that were answered.

@@ -1,7 +1,7 @@
 //! The ledger: what a run did and saw, one JSON object a line, only ever appended to.
 //!
 //! [`writer`] does I/O on a thread of its own. [`reader`] is pure: lines in, [`book::Book`] out; a last line that was cut
-//! off by a crash is left out. [`book`] is pure: what the lines add up to.
+//! off by a crash is left out. [`book`] is pure: what the lines add up to, [`sending`] for a batch and [`watched`] for a shard.
 //!
 //! Rules that keep it honest: a batch is recorded as sent before its first byte leaves; one that got no answer is
 //! unknown, never lost and never acknowledged; every failed attempt is recorded, with whether it may have been stored;
@@ -9,6 +9,8 @@
 
 pub mod book;
 pub mod reader;
+pub mod sending;
+pub mod watched;
 pub mod writer;
 
 use std::collections::BTreeMap;

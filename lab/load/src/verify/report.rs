@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use understudy_lab_outcome::Direct;
 
 use super::compare::Findings;
-use crate::gaps::{Gap, Start, longest, quantile, worst};
+use crate::gaps::{Gap, Start, longest, quantile, seconds, worst};
 use crate::ledger::Outcome;
 use crate::ledger::book::Book;
-use crate::stale::{self, Direct};
+use crate::stale;
 
 /// All figures.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -186,11 +187,11 @@ impl Report {
         let visible_gap = watches_visible.then(|| visible(&mut (0..book.run.groups()))).flatten();
         let delays = (0..book.run.groups()).flat_map(|group| book.became_visible(group)).map(|(_, delay)| delay);
         let stale = stale::answers(book);
-        let lengths = || book.pauses.iter().map(|(from, to)| (to - from.min(to)) as f64 / 1e6);
+        let lengths = || book.pauses.iter().map(|(from, to)| seconds(to.saturating_sub(*from)));
         Self {
             run: book.run.id.clone(),
             rate: book.run.rate,
-            sending_seconds: window.map_or(0.0, |window| (window.until - window.from) as f64 / 1e6),
+            sending_seconds: window.map_or(0.0, |window| seconds(window.until - window.from)),
             ledger_complete: book.complete,
             samples: Samples {
                 sent: book.batches.values().map(|sending| sending.samples).sum(),
@@ -376,7 +377,7 @@ mod tests {
         let shard = |shard: &ShardReport| ShardOutcome {
             write_gap: ReadGap { seconds: shard.write_gap.seconds, open: shard.write_gap.open },
             replayed: shard.replayed,
-            direct: None,
+            direct: shard.direct,
         };
         let expected = Read {
             acknowledged: report.samples.acknowledged,

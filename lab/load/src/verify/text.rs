@@ -2,9 +2,10 @@
 
 use std::fmt;
 
+use understudy_lab_outcome::Direct;
+
 use super::report::{Pauses, Report, Spread};
 use crate::gaps::Gap;
-use crate::stale::Direct;
 
 /// Why a run of which nothing was acknowledged is no success, whatever was found.
 pub const NOTHING_ACKNOWLEDGED: &str =
