@@ -19,7 +19,7 @@ use understudy_e2e::run;
 use understudy_e2e::wait::{Seen, until};
 
 #[allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-#[path = "../../../api/tests/support/cases.rs"]
+#[path = "../../../api/tests/support/cases/mod.rs"]
 mod cases;
 
 use cases::{Base, Case, base, cases, with};
