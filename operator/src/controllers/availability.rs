@@ -54,7 +54,6 @@ fn sort(record: &Failover, status: &FailoverStatus) -> Sort {
         (Some(FailoverResult::Confirmed | FailoverResult::Failed | FailoverResult::Refused), _) => Sort::Confirmation,
         _ if stays => Sort::Confirmation,
         _ if record.drill().is_some() => Sort::Drill,
-        (_, FailoverKind::Drill) => Sort::Drill,
         (_, FailoverKind::Failover) => Sort::Failover,
         (_, FailoverKind::Switchover) => Sort::Switchover,
     }

@@ -41,9 +41,8 @@ pub struct FailoverSpec {
     #[schemars(length(max = 253))]
     #[x_kube(validation = Rule::new("self.size() >= 1 && self.size() <= 40").message("shard must be the name of a Shard in this namespace"))]
     pub shard: String,
-    /// What kind of change.
+    /// What kind of change. A rehearsal is asked for by a Drill, a kind of its own.
     #[serde(default)]
-    #[x_kube(validation = Rule::new("self != 'Drill'").message("a rehearsal is asked for by a Drill, a kind of its own"))]
     pub kind: FailoverKind,
     /// Why, for the record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -79,8 +78,6 @@ pub enum FailoverKind {
     Switchover,
     /// Unplanned, or asked for by a person who knows the primary to be dead: the old primary is not waited for.
     Failover,
-    /// Rehearsed. Not supported yet.
-    Drill,
 }
 
 /// What happened.

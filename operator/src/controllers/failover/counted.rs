@@ -3,7 +3,7 @@
 use kube::ResourceExt;
 use strum::IntoEnumIterator;
 use understudy_api::Failover;
-use understudy_api::v1alpha1::{FailoverKind, FailoverPhase, FailoverStatus};
+use understudy_api::v1alpha1::{FailoverPhase, FailoverStatus};
 use understudy_decide::failover::record::Milestone;
 
 use crate::metrics::shards::Ended;
@@ -40,9 +40,10 @@ pub fn count(metrics: &Metrics, before: Option<&FailoverStatus>, written: &Failo
     }
 }
 
+/// However it was done, what was rehearsed is told apart.
 fn kind(record: &Failover) -> &'static str {
     match record.drill() {
-        Some(_) => FailoverKind::Drill.into(),
+        Some(_) => "Drill",
         None => record.spec.kind.into(),
     }
 }

@@ -1,5 +1,5 @@
-//! Requests that no shard's stage answers: of a kind that there is not yet, or for a Shard that is not there. A pass over one that was
-//! answered sees to it that no more records are kept than asked for. I/O.
+//! Requests that no shard's stage answers: for a Shard that is not there. A pass over one that was answered sees to it that no more records
+//! are kept than asked for. I/O.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use understudy_api::conditions;
-use understudy_api::v1alpha1::{FailoverKind, FailoverPhase, FailoverResult, FailoverStatus};
+use understudy_api::v1alpha1::{FailoverPhase, FailoverResult, FailoverStatus};
 use understudy_api::{Failover, Shard};
 
 use super::history;
@@ -74,16 +74,16 @@ fn pass(failover: Held<Failover>, context: &Context) -> BoxFuture<'_, Result<Aga
             return Ok(UNHURRIED);
         }
         let namespace = failover.namespace().unwrap_or_default();
-        let message = if failover.spec.kind == FailoverKind::Drill {
-            "not supported: a rehearsal is asked for by a Drill. Ask for a Switchover, which changes the primary as planned".to_owned()
-        } else if is_there(&failover.spec.shard, &namespace, context).await? {
+        let shard = &failover.spec.shard;
+        if is_there(shard, &namespace, context).await? {
             return Ok(UNHURRIED);
-        } else if age(&failover) < GRACE {
+        }
+        if age(&failover) < GRACE {
             return Ok(GRACE);
-        } else {
-            let shard = &failover.spec.shard;
-            format!("there is no Shard {shard} in namespace {namespace}: name one of `kubectl get shards`, in a new Failover")
-        };
+        }
+        let message = format!(
+            "there is no Shard {shard} in namespace {namespace}: name one of `kubectl get shards`, in a new Failover"
+        );
         let refused = refuse(&context.applier, &namespace, &failover.name_any(), &message).await;
         if refused.map_err(RequestError::Refusal)? {
             context.events.say(&*failover, Reason::SwitchoverRefused, message);
@@ -137,19 +137,19 @@ mod tests {
         json!({
             "apiVersion": "understudy.dev/v1alpha1", "kind": "Failover",
             "metadata": { "name": "please", "namespace": "prod", "uid": "f1", "generation": 1 },
-            "spec": { "shard": "m", "kind": "Drill" }, "status": status,
+            "spec": { "shard": "m", "kind": "Switchover" }, "status": status,
         })
     }
 
     #[tokio::test]
     async fn a_request_is_turned_down_once_and_says_why() {
         let api = FakeApi::with([request(json!({}))]);
-        assert!(refuse(&api.applier(), "prod", "please", "not supported").await.unwrap());
+        assert!(refuse(&api.applier(), "prod", "please", "there is no Shard m").await.unwrap());
         let answered: Failover = serde_json::from_value(api.object("failovers/please").unwrap()).unwrap();
         assert!(!is_open(&answered));
         let status = answered.status.unwrap();
         assert_eq!((status.phase, status.result), (FailoverPhase::Closed, Some(FailoverResult::Refused)));
-        assert_eq!(status.message.as_deref(), Some("not supported"));
+        assert_eq!(status.message.as_deref(), Some("there is no Shard m"));
         assert!(conditions::holds(&status.conditions, conditions::COMPLETE));
         assert!(!refuse(&api.applier(), "prod", "please", "again").await.unwrap(), "it was answered");
     }

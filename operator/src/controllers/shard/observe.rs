@@ -403,15 +403,13 @@ fn requests(objects: &Objects, status: &Status, wall: Timestamp) -> Vec<Request>
     .into_iter()
     .flatten()
     .collect();
-    // A drill is turned down by the controller of requests.
-    let open = |failover: &&Held<Failover>| is_open(failover) && failover.spec.kind != FailoverKind::Drill;
-    let open = objects.failovers.iter().filter(open).filter(|failover| !named.contains(&failover.name_any()));
+    let open = objects.failovers.iter().filter(|failover| is_open(failover) && !named.contains(&failover.name_any()));
     let mut requests: Vec<_> = open
         .map(|failover| Request {
             name: failover.name_any(),
             kind: match failover.spec.kind {
                 FailoverKind::Failover => Kind::Failover,
-                FailoverKind::Switchover | FailoverKind::Drill => Kind::Switchover,
+                FailoverKind::Switchover => Kind::Switchover,
             },
             target: failover.spec.target.as_ref().map(ReplicaName::new),
             age: age(&**failover, wall),
@@ -459,7 +457,7 @@ fn record(failover: &Failover) -> Record {
         kind: match failover.spec.kind {
             _ if same => Kind::Confirm,
             FailoverKind::Failover => Kind::Failover,
-            FailoverKind::Switchover | FailoverKind::Drill => Kind::Switchover,
+            FailoverKind::Switchover => Kind::Switchover,
         },
         epoch: epoch(status.epoch.or(failover.spec.epoch).unwrap_or(0)),
         from: status.from.as_ref().map(ReplicaName::new),

@@ -15,7 +15,6 @@ pub fn cases() -> Vec<Case> {
             vec![("/spec/shard", long(41))],
             "name of a Shard in this namespace",
         ),
-        new("a drill", F, vec![("/spec/kind", json!("Drill"))], "a rehearsal is asked for by a Drill"),
         change("another target", F, vec![], vec![("/spec/target", json!("metrics-0-q9mm"))], "create another"),
     ]
 }
