@@ -14,8 +14,6 @@ pub enum Kind {
     /// A2: SIGSTOP of mysqld, of all processes of a pod, or of a part.
     Freeze,
     /// A3: every process of the pod stands still, the instance manager too (cgroup freezer).
-    #[value(alias = "pod-freeze")]
-    #[serde(alias = "pod-freeze")]
     FreezePod,
     /// A3: every process of the node stands still, as when a VM is paused (cgroup freezer).
     NodeFreeze,
@@ -124,10 +122,5 @@ mod tests {
                       isolate exhaust-connections long-ddl heavy-queries stutter clock-jump kafka-down api-down dns-down lie \
                       slow-all drain";
         assert_eq!(names, wanted.split_whitespace().collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn the_name_of_before_still_freezes_a_pod() {
-        assert_eq!(Kind::from_str("pod-freeze", false), Ok(Kind::FreezePod));
     }
 }

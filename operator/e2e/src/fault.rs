@@ -21,7 +21,7 @@ pub enum Fault {
     /// SIGSTOP of its mysqld.
     Freeze,
     /// Every process of its pod stands still, its manager too.
-    PodFreeze,
+    FreezePod,
     /// Its volume takes no writes: reads answer, commits hang.
     Wedge,
     /// SIGKILL of the whole node it runs on.
@@ -33,7 +33,7 @@ impl Fault {
         match self {
             Self::Kill => "kill",
             Self::Freeze => "freeze",
-            Self::PodFreeze => "pod-freeze",
+            Self::FreezePod => "freeze-pod",
             Self::Wedge => "wedge",
             Self::NodeLoss => "node-loss",
         }

@@ -32,7 +32,7 @@ fn a_client_of_a_thawed_primary_writes_nothing_that_the_shard_has_and_is_soon_cu
         let load = stage.load(1000).await?;
 
         // Its manager stands still as well: nobody can fence it before it thaws.
-        Fault::PodFreeze.inject(stage.cluster, &stage.namespace, &old).await?;
+        Fault::FreezePod.inject(stage.cluster, &stage.namespace, &old).await?;
         let promoted = stage.promoted(&old, epoch, Duration::from_secs(60)).await;
         heal(stage.cluster).await?;
         let new = see::primary(&promoted?);
