@@ -24,6 +24,8 @@ pub enum Fault {
     FreezePod,
     /// Its volume takes no writes: reads answer, commits hang.
     Wedge,
+    /// Packets between it and every instance of the operator are dropped.
+    CutOperator,
     /// SIGKILL of the whole node it runs on.
     NodeLoss,
 }
@@ -35,7 +37,15 @@ impl Fault {
             Self::Freeze => "freeze",
             Self::FreezePod => "freeze-pod",
             Self::Wedge => "wedge",
+            Self::CutOperator => "cut",
             Self::NodeLoss => "node-loss",
+        }
+    }
+
+    fn options(self) -> &'static [&'static str] {
+        match self {
+            Self::CutOperator => &["--from", "operator"],
+            Self::Kill | Self::Freeze | Self::FreezePod | Self::Wedge | Self::NodeLoss => &[],
         }
     }
 
@@ -60,6 +70,7 @@ impl Fault {
     fn command(self, cluster: &Cluster, namespace: &Namespace, replica: &str) -> Command {
         let mut command = Command::new(&cluster.lab);
         command.args(["fault", self.name(), "--namespace", namespace.name(), "--replica", replica]);
+        command.args(self.options());
         command
     }
 }

@@ -8,6 +8,7 @@ mod kafka_down;
 mod levers;
 mod malformed;
 mod node_lost;
+mod operator_cut_off;
 mod operator_killed;
 mod out_of_connections;
 mod primary_frozen;
