@@ -11,8 +11,8 @@ use crate::artifacts::{self, KAFKA, KUBERNETES};
 use crate::paths::Paths;
 use crate::run;
 
-/// Paths that a bench itself changes: they make no other checkout.
-const OWN: [&str; 2] = [":(exclude)operator/docs/fault-matrix", ":(exclude)operator/docs/fault-matrix.md"];
+/// What may change without anything being another thing to measure: pages, and the files that a bench writes.
+const APART: [&str; 2] = [":(exclude)operator/docs/fault-matrix", ":(exclude,glob)**/*.md"];
 
 /// What a machine is, as far as it matters to figures.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,14 +68,15 @@ pub fn versions(paths: &Paths) -> Result<BTreeMap<String, String>> {
     Ok(all.into_iter().map(|(name, version)| (name.to_owned(), version)).collect())
 }
 
-/// The commit of a checkout, and whether anything in it differs.
+/// The last commit of a checkout that changed what is measured, and whether anything differs from it. So figures that were committed
+/// can be added to.
 pub fn commit(checkout: &Path) -> Result<(String, bool)> {
     let git = |args: &[&str]| {
         let mut command = run::cmd(["git", "-C"]);
         run::output(command.arg(checkout).args(args)).context("cannot tell the commit of the checkout")
     };
-    let commit = git(&["rev-parse", "HEAD"])?.trim().to_owned();
-    let changes = git(&[&["status", "--porcelain", "--", "."][..], &OWN[..]].concat())?;
+    let commit = git(&[&["log", "-1", "--format=%H", "--", "."][..], &APART[..]].concat())?.trim().to_owned();
+    let changes = git(&[&["status", "--porcelain", "--", "."][..], &APART[..]].concat())?;
     Ok((commit, !changes.trim().is_empty()))
 }
 
