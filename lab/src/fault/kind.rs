@@ -17,8 +17,10 @@ pub enum Kind {
     FreezePod,
     /// A3: every process of the node stands still, as when a VM is paused (cgroup freezer).
     NodeFreeze,
-    /// A4: mysqld takes connections and answers nothing: mutexes of its own that nobody gives back. fsync works.
+    /// A4: mysqld takes logins, and no statement opens a table: mutexes of its own that nobody gives back. fsync works.
     Deadlock,
+    /// A4: as `deadlock`, and whoever connects is not even greeted.
+    Mute,
     /// A5: reads and writes of the replica's volume hang (one byte a second).
     Stall,
     /// A6: the replica's volume takes no writes (fsfreeze): reads answer, commits hang.
@@ -118,7 +120,7 @@ mod tests {
     #[test]
     fn every_kind_is_called_on_the_command_line_as_the_fault_matrix_calls_it() {
         let names: Vec<_> = Kind::value_variants().iter().map(Kind::to_string).collect();
-        let wanted = "kill freeze freeze-pod node-freeze deadlock stall wedge eio read-only slow node-loss zone-loss cut disk-full oom \
+        let wanted = "kill freeze freeze-pod node-freeze deadlock mute stall wedge eio read-only slow node-loss zone-loss cut disk-full oom \
                       isolate exhaust-connections long-ddl heavy-queries stutter clock-jump kafka-down api-down dns-down lie \
                       slow-all drain";
         assert_eq!(names, wanted.split_whitespace().collect::<Vec<_>>());

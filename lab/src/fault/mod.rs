@@ -30,6 +30,7 @@ pub use self::selftest::selftest;
 pub use self::target::{Target, Which};
 
 use self::holder::Work;
+use self::mutex::Reach;
 use self::network::End;
 use self::process::Victims;
 use self::record::{Active, Pace, Undone, forget};
@@ -167,6 +168,11 @@ fn put_in(scene: &Scene<'_>, kind: Kind, target: &Target, options: &Options) -> 
     }
 }
 
+/// Takes mutexes of the mysqld of a pod.
+fn deadlock(scene: &Scene<'_>, pod: &Pod, reach: Reach) -> Result<()> {
+    process::mysqld(pod)?.into_iter().try_for_each(|mysqld| mutex::lock(scene, pod, mysqld, reach))
+}
+
 fn on_replica(scene: &Scene<'_>, kind: Kind, pod: &Pod, options: &Options) -> Result<()> {
     let volume = || target::volume_of(&scene.api, scene.paths, pod);
     let what = pod.what();
@@ -176,7 +182,8 @@ fn on_replica(scene: &Scene<'_>, kind: Kind, pod: &Pod, options: &Options) -> Re
             Ok(())
         }
         Kind::Freeze => process::stop(scene, what, process::mysqld(pod)?),
-        Kind::Deadlock => process::mysqld(pod)?.into_iter().try_for_each(|mysqld| mutex::lock(scene, pod, mysqld)),
+        Kind::Deadlock => deadlock(scene, pod, Reach::Tables),
+        Kind::Mute => deadlock(scene, pod, Reach::Greetings),
         Kind::Stall => volume::throttle(scene, what, &volume()?, Pace::Stalled),
         Kind::Slow => volume::throttle(scene, what, &volume()?, Pace::Operations(options.iops)),
         Kind::Wedge => volume::wedge(scene, what, &volume()?),

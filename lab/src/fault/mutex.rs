@@ -18,8 +18,24 @@ use super::record::Active;
 use super::target::Pod;
 use crate::process::Process;
 
-/// Global mutexes of mysqld that it exports for its plugins. A new connection needs the first two before it says a word.
-const MUTEXES: [&str; 4] = ["LOCK_global_system_variables", "LOCK_plugin", "LOCK_open", "LOCK_status"];
+/// Which mutexes are taken. mysqld exports all of them for its plugins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Those without which no table is opened or closed: logins go on.
+    Tables,
+    /// Also those that a new connection needs before it says a word.
+    Greetings,
+}
+
+impl Reach {
+    fn globals(self) -> &'static [&'static str] {
+        match self {
+            Self::Tables => &["LOCK_open"],
+            Self::Greetings => &["LOCK_open", "LOCK_status", "LOCK_plugin", "LOCK_global_system_variables"],
+        }
+    }
+}
+
 /// An array of caches, each with a mutex as its first field: no statement opens or closes a table without one. So connections that
 /// are there already hang too.
 const CACHES: &str = "table_cache_manager";
@@ -42,9 +58,9 @@ const LOOKS: u32 = 5;
 const TAKES_WITHIN: Duration = Duration::from_secs(20);
 
 /// Takes the mutexes of a mysqld.
-pub fn lock(scene: &Scene<'_>, pod: &Pod, process: Process) -> Result<()> {
+pub fn lock(scene: &Scene<'_>, pod: &Pod, process: Process, reach: Reach) -> Result<()> {
     let memory = Memory::of(&process)?.with_context(|| format!("mysqld of {} ended", pod.what()))?;
-    let mutexes = find(&memory, &process)?;
+    let mutexes = find(&memory, &process, reach)?;
     for mutex in &mutexes {
         look(&memory, *mutex)?;
     }
@@ -52,7 +68,7 @@ pub fn lock(scene: &Scene<'_>, pod: &Pod, process: Process) -> Result<()> {
     take(&memory, &mutexes)
 }
 
-fn find(memory: &Memory, process: &Process) -> Result<Vec<u64>> {
+fn find(memory: &Memory, process: &Process, reach: Reach) -> Result<Vec<u64>> {
     let path = format!("/proc/{}/exe", process.pid);
     let file = std::fs::read(&path).with_context(|| format!("cannot read {path}"))?;
     let elf = Elf::new(&file).with_context(|| format!("{path} is no ELF file"))?;
@@ -61,7 +77,7 @@ fn find(memory: &Memory, process: &Process) -> Result<Vec<u64>> {
     let start =
         start.with_context(|| format!("process {} does not have {} mapped", process.pid, name.display()))?.start;
     let base = if elf.is_fixed() { 0 } else { start };
-    addresses(|name| elf.symbol(name).map(|s| (base + s.at, s.size)))
+    addresses(reach, |name| elf.symbol(name).map(|s| (base + s.at, s.size)))
 }
 
 /// The mapping of the beginning of a file. Pure.
@@ -72,9 +88,9 @@ fn is_first_of(line: &str, name: &Path) -> bool {
 }
 
 /// Addresses of all mutexes, from those of symbols. Pure.
-fn addresses(symbol: impl Fn(&str) -> Option<(u64, u64)>) -> Result<Vec<u64>> {
+fn addresses(reach: Reach, symbol: impl Fn(&str) -> Option<(u64, u64)>) -> Result<Vec<u64>> {
     let mut found = Vec::new();
-    for name in MUTEXES {
+    for name in reach.globals() {
         let Some((at, _)) = symbol(name) else {
             bail!("this mysqld does not export {name}: `deadlock` does not know it")
         };
@@ -159,15 +175,22 @@ mod tests {
     fn symbols(name: &str) -> Option<(u64, u64)> {
         match name {
             CACHES => Some((0x1000, 64 * 0x90)),
-            _ => MUTEXES.iter().position(|m| *m == name).map(|i| (0x100 * (i as u64 + 1), 0x30)),
+            _ => Reach::Greetings.globals().iter().position(|m| *m == name).map(|i| (0x100 * (i as u64 + 1), 0x30)),
         }
     }
 
     #[test]
-    fn the_mutexes_are_four_and_one_of_each_cache() {
-        let found = addresses(symbols).unwrap();
-        assert_eq!(found[..4], [0x100, 0x200, 0x300, 0x400]);
-        assert_eq!((found.len(), found[4], found[5], found[67]), (68, 0x1000, 0x1090, 0x1000 + 63 * 0x90));
+    fn the_mutexes_are_the_global_ones_and_one_of_each_cache() {
+        for (reach, globals) in [(Reach::Tables, 1), (Reach::Greetings, 4)] {
+            let found = addresses(reach, symbols).unwrap();
+            assert_eq!(found[..globals], [0x100, 0x200, 0x300, 0x400][..globals], "{reach:?}");
+            assert_eq!(found.len(), globals + 64, "{reach:?}");
+            assert_eq!(
+                (found[globals], found[globals + 1], found[globals + 63]),
+                (0x1000, 0x1090, 0x1000 + 63 * 0x90),
+                "{reach:?}"
+            );
+        }
     }
 
     #[test]
@@ -179,7 +202,7 @@ mod tests {
             ("a pointer to the caches", CACHES, Some((0, 8))),
         ] {
             let changed = |asked: &str| if asked == name { symbol } else { symbols(asked) };
-            assert!(addresses(changed).is_err(), "{case}");
+            assert!(addresses(Reach::Greetings, changed).is_err(), "{case}");
         }
     }
 

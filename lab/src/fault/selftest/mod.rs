@@ -13,11 +13,12 @@ use self::scratch::Scratch;
 use self::victim::{JUMP, UID, Victim};
 use super::holder::{self, Work};
 use super::kind::{Kind, Peer};
+use super::mutex::Reach;
 use super::network::{self, End};
 use super::process::Victims;
 use super::record::Pace;
 use super::target;
-use super::{Scene, clock, cluster, mutex, oom, undo, volume};
+use super::{Scene, clock, cluster, oom, undo, volume};
 use crate::api::Api;
 use crate::paths::Paths;
 use crate::process;
@@ -155,8 +156,8 @@ fn processes(paths: &Paths, ui: &Ui, rows: &mut Vec<Row>) -> Result<()> {
         },
         &life,
     )?;
-    let deadlock = |scene: &Scene<'_>| mysqld()?.into_iter().try_for_each(|process| mutex::lock(scene, pod, process));
-    row(Kind::Deadlock, "runs, no word", &deadlock, &both)?;
+    row(Kind::Deadlock, "stands still, greets", &|scene| super::deadlock(scene, pod, Reach::Tables), &both)?;
+    row(Kind::Mute, "stands still, no word", &|scene| super::deadlock(scene, pod, Reach::Greetings), &both)?;
     row(Kind::ClockJump, "ahead, ahead, ahead", &|scene| clock::jump(scene, pod, JUMP), &|| victim.clocks())?;
     let exhaust =
         |scene: &Scene<'_>| holder::start(scene, what(), Work::Exhaust { address: victim.address.to_string() });

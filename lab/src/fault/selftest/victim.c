@@ -1,5 +1,6 @@
 /* A stand-in for mysqld in `cargo lab fault --selftest`: it exports the same mutexes, greets who connects to 127.0.0.1:PORT while it
- * holds one, takes 50 connections, uses 128 MiB, and writes to FILE, ten times a second, how often it did so and what time it sees. */
+ * holds one, takes 50 connections, uses 128 MiB, and writes to FILE, ten times a second and holding another, how often it did so and
+ * what time it sees. */
 #include <arpa/inet.h>
 #include <pthread.h>
 #include <signal.h>
@@ -60,6 +61,7 @@ int main(int count, char **arguments) {
     for (long ticks = 1;; ticks++) {
         struct timeval day;
         struct timespec clock;
+        pthread_mutex_lock(&table_cache_manager[0].lock.native);
         gettimeofday(&day, NULL);
         clock_gettime(CLOCK_REALTIME, &clock);
         FILE *file = fopen(arguments[2], "w");
@@ -67,6 +69,7 @@ int main(int count, char **arguments) {
             fprintf(file, "%ld %ld %ld %ld %d\n", ticks, (long)time(NULL), (long)day.tv_sec, (long)clock.tv_sec, memory[ticks]);
             fclose(file);
         }
+        pthread_mutex_unlock(&table_cache_manager[0].lock.native);
         usleep(100000);
     }
 }

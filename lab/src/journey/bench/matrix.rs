@@ -13,7 +13,7 @@ use super::super::store::Store;
 use super::file::{self, Broken, File, Header, Run};
 use super::judge::Judgement;
 use super::machine;
-use super::prepare::NoCooldown;
+use super::prepare::InARow;
 use super::rows::{Row, Suite, select};
 use super::run::Ground;
 use super::strike::heal;
@@ -105,7 +105,7 @@ impl Bench {
         let program = product::build_load(paths, ui, Profile::Release)?;
         // A bench that was cut short may have left its fault in force.
         heal(paths)?;
-        let _cooldown = NoCooldown::begin(&store)?;
+        let _in_a_row = InARow::begin(&store)?;
         let dir = self.ledgers(paths, &file.header);
         let ground = Ground {
             paths,

@@ -26,37 +26,42 @@ pub const LANDS_WITHIN: Duration = Duration::from_secs(120);
 /// How long a switchover that was asked for may take.
 const SWITCHED_WITHIN: Duration = Duration::from_secs(60);
 
-/// The cooldown of a Datastore's shards, off for as long as this lives. After each change of primary it keeps SOFT evidence from acting
-/// for minutes, and the next run would show neither a failover that must come nor one that must not.
+/// For how long the volumes of condemned replicas are kept while faults follow each other: a look at the last one's.
+const KEPT_S: u64 = 120;
+
+/// What a Datastore's shards hold on to after a fault, given up for as long as this lives. The cooldown keeps SOFT evidence from acting
+/// for minutes, and the next run would show neither a failover that must come nor one that must not. Eight volumes in quarantine keep a
+/// ninth sick standby in its place.
 #[derive(Debug)]
-pub struct NoCooldown<'a> {
+pub struct InARow<'a> {
     store: &'a Store<'a>,
     before: Value,
 }
 
-impl<'a> NoCooldown<'a> {
-    /// Switches it off.
+impl<'a> InARow<'a> {
+    /// Gives it up.
     pub fn begin(store: &'a Store<'a>) -> Result<Self> {
         let datastore = store.access.find(&store.namespace, "datastore", &store.name)?;
         let datastore = datastore.with_context(|| format!("there is no Datastore {}", store.name))?;
-        let before = datastore["spec"]["shardTemplate"]["failover"]["cooldownSeconds"].clone();
+        let now = &datastore["spec"]["shardTemplate"]["failover"];
+        let before = json!({"cooldownSeconds": now["cooldownSeconds"], "quarantine": now["quarantine"]});
         let this = Self { store, before };
-        this.set(&json!(0))?;
+        this.set(&json!({"cooldownSeconds": 0, "quarantine": {"ttlSeconds": KEPT_S}}))?;
         Ok(this)
     }
 
-    fn set(&self, seconds: &Value) -> Result<()> {
-        let patch = json!({"spec": {"shardTemplate": {"failover": {"cooldownSeconds": seconds}}}}).to_string();
+    fn set(&self, failover: &Value) -> Result<()> {
+        let patch = json!({"spec": {"shardTemplate": {"failover": failover}}}).to_string();
         let (namespace, name) = (self.store.namespace.as_str(), self.store.name.as_str());
         let words = ["patch", "-n", namespace, "datastore", name, "--type", "merge", "-p", &patch];
         run::output(&mut self.store.access.kubectl(&words)).map(drop)
     }
 }
 
-impl Drop for NoCooldown<'_> {
+impl Drop for InARow<'_> {
     fn drop(&mut self) {
         if let Err(error) = self.set(&self.before) {
-            eprintln!("spec.shardTemplate.failover.cooldownSeconds of {} stays 0: {error:#}", self.store.name);
+            eprintln!("spec.shardTemplate.failover of {} stays as it is for a bench: {error:#}", self.store.name);
         }
     }
 }
