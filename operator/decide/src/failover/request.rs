@@ -6,7 +6,7 @@ use understudy_wire::ReplicaName;
 use understudy_wire::evidence::Millis;
 
 use super::assess::Assessment;
-use super::candidate::{Need, Ranking, rank_for};
+use super::candidate::{Ranking, rank};
 use super::plan::{Change, claim, hands_over, in_time, late_words};
 use super::snapshot::{Kind, Mode, Request, Snapshot};
 use crate::decision::{Draft, Reason, Step};
@@ -33,9 +33,7 @@ pub(crate) fn take_up(s: &Snapshot, a: &Assessment, primary: &ReplicaName, reque
     if request.kind == Kind::Failover && a.verdict.commits() {
         return refuse(request, format!("{primary} commits; ask for a Switchover, which waits for it"), d);
     }
-    // One that is suspect because its volume is full is left only for one that has room, as it would be once that is certain.
-    let need = a.verdict.cause().map_or(Need::Nothing, |cause| Need::of(cause.into()));
-    let ranking = rank_for(s, need, primary, &[primary]);
+    let ranking = rank(s, Some(primary), &[primary]);
     let chosen = ranking.choose(request.target.as_ref()).cloned();
     let planned = request.kind != Kind::Failover;
     let may_begin = !planned || hands_over(s, a, primary);
