@@ -4,6 +4,7 @@
 mod support;
 
 use support::*;
+use understudy_decide::decision::Subject;
 use understudy_decide::failover::snapshot::*;
 use understudy_decide::{Reason, Step};
 use understudy_wire::Epoch;
@@ -153,6 +154,19 @@ fn who_is_too_far_behind_to_be_handed_over_to_is_named() {
     });
     let message = said(&scene, Reason::NoCandidate).expect("it cannot hand over");
     assert!(message.contains(words), "{message}");
+}
+
+#[test]
+fn a_request_whose_record_cannot_be_written_stands_in_nobodys_way() {
+    let mut scene = Scene::well();
+    asks(&mut scene, Kind::Failover, None, 31_000);
+    let target = Some(name("c"));
+    scene.0.requests.push(Request { name: "after".into(), kind: Kind::Switchover, target, age: 10 });
+    assert!(turned_down(&scene).is_some_and(|message| message.contains("m-a commits")));
+    assert_eq!(scene.claim(), None, "one after the other");
+    scene.0.memory.held_back.insert(Subject { step: "Refuse", about: Some("please".into()) });
+    assert_eq!(scene.claim(), Some((Kind::Switchover, "m-c".into())), "{:?}", scene.plan().notes);
+    assert_eq!(scene.plan().held.len(), 1, "it is due all the same");
 }
 
 #[test]

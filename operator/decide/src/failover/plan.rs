@@ -48,8 +48,13 @@ fn in_office(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft)
         d.note(Reason::StatusLost, format!("a manager knows epoch {known}, the status says {}", s.status.epoch));
         return claim(s, a, Change::new(Kind::Confirm, primary, primary, "StatusLost"), Ranking::default(), d);
     }
-    if let Some(request) = s.requests.first() {
-        return request::take_up(s, a, primary, request, d);
+    for request in &s.requests {
+        request::take_up(s, a, primary, request, d);
+        // One that is turned down, and whose record could not be written a moment ago, stands in nobody's way.
+        let is_held = |step: &Step| matches!(step, Step::Refuse { request: held, .. } if *held == request.name);
+        if !d.held.iter().any(is_held) {
+            return;
+        }
     }
     if let Some(cause) = leaving(s, primary) {
         return leave(s, a, primary, cause, d);
