@@ -146,7 +146,7 @@ pub(crate) fn tell(s: &Snapshot, d: &mut Draft) {
         let message = format!(
             "{name} has come no further for {idle} min: {is_at}. It counts in no budget of rebuilds now and nobody waits for it. A try that \
              fails is begun anew, and one that hangs for {hung} min ends with a replacement while another copy is there. Its log says \
-             more: kubectl logs {name}"
+             more: kubectl logs {name} -c mysql"
         );
         d.note_about(Reason::BuildStalled, name, message);
     }
