@@ -235,7 +235,9 @@ fn it_is_said_how_far_one_that_comes_no_further_is_and_what_becomes_of_it() {
         let notes = scene.plan().notes;
         let note = notes.iter().find(|note| note.reason == Reason::BuildStalled).expect("it is said");
         assert_eq!(note.about, Some(name("c")), "{case}");
-        for word in [*words, "no further for 10 min", "hangs for 30 min ends with a replacement", "kubectl logs m-c -c mysql"] {
+        for word in
+            [*words, "no further for 10 min", "hangs for 30 min ends with a replacement", "kubectl logs m-c -c mysql"]
+        {
             assert!(note.message.contains(word), "{case}: {}", note.message);
         }
     }
