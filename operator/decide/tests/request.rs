@@ -8,7 +8,7 @@ use understudy_decide::decision::Subject;
 use understudy_decide::failover::snapshot::*;
 use understudy_decide::{Reason, Step};
 use understudy_wire::Epoch;
-use understudy_wire::evidence::{Phase, ProbeError, Stage, Volume};
+use understudy_wire::evidence::{Aged, Phase, ProbeError, Stage, Volume};
 
 fn asks(scene: &mut Scene, kind: Kind, target: Option<&str>, age: u64) {
     scene.0.requests = vec![Request { name: "please".into(), kind, target: target.map(name), age }];
@@ -154,6 +154,25 @@ fn who_is_too_far_behind_to_be_handed_over_to_is_named() {
     });
     let message = said(&scene, Reason::NoCandidate).expect("it cannot hand over");
     assert!(message.contains(words), "{message}");
+}
+
+#[test]
+fn one_that_keeps_up_is_handed_over_to_although_one_that_does_not_has_more() {
+    let mut scene = Scene::well();
+    scene.server("c", |server| {
+        server.executed = Some(Aged { age: 50, value: gtids("a", 1_010) });
+        server.replication.as_mut().expect("replicates").value.delay = Some(60_000);
+    });
+    let mut leaving = scene.clone();
+    leaving.replica("a", |replica| {
+        replica.condemned = Some(Condemned { reason: "Wanted".into(), ..Condemned::default() });
+    });
+    assert_eq!(leaving.claim(), Some((Kind::Switchover, "m-b".into())));
+    asks(&mut scene, Kind::Switchover, None, 10);
+    assert_eq!(scene.claim(), Some((Kind::Switchover, "m-b".into())));
+    asks(&mut scene, Kind::Switchover, Some("c"), 31_000);
+    assert_eq!(scene.claim(), None, "the one that was asked for does not");
+    assert!(turned_down(&scene).is_some_and(|message| message.contains("m-c: it is too far behind")));
 }
 
 #[test]

@@ -112,7 +112,7 @@ fn leave(s: &Snapshot, a: &Assessment, primary: &ReplicaName, cause: &str, d: &m
         return cannot_be_told(s, a, primary, cause, d);
     }
     let ranking = rank(s, Some(primary), &[primary]);
-    match ranking.choose(None).filter(|candidate| in_time(s, candidate)).cloned() {
+    match ranking.fit.iter().find(|candidate| in_time(s, candidate)).cloned() {
         Some(to) => claim(s, a, Change::new(Kind::Switchover, primary, &to.name, cause), ranking, d),
         None => {
             let words = late_words(s, &ranking);

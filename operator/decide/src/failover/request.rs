@@ -6,7 +6,7 @@ use understudy_wire::ReplicaName;
 use understudy_wire::evidence::Millis;
 
 use super::assess::Assessment;
-use super::candidate::{Ranking, rank};
+use super::candidate::{Candidate, Ranking, rank};
 use super::plan::{Change, claim, hands_over, in_time, late_words};
 use super::snapshot::{Kind, Mode, Request, Snapshot};
 use crate::decision::{Draft, Reason, Step};
@@ -34,10 +34,14 @@ pub(crate) fn take_up(s: &Snapshot, a: &Assessment, primary: &ReplicaName, reque
         return refuse(request, format!("{primary} commits; ask for a Switchover, which waits for it"), d);
     }
     let ranking = rank(s, Some(primary), &[primary]);
-    let chosen = ranking.choose(request.target.as_ref()).cloned();
     let planned = request.kind != Kind::Failover;
     let may_begin = !planned || hands_over(s, a, primary);
-    match chosen.filter(|candidate| may_begin && (!planned || in_time(s, candidate))) {
+    let keeps_up = |candidate: &&Candidate| !planned || in_time(s, candidate);
+    let chosen = match request.target.as_ref() {
+        Some(target) => ranking.choose(Some(target)).filter(keeps_up),
+        None => ranking.fit.iter().find(keeps_up),
+    };
+    match chosen.filter(|_| may_begin).cloned() {
         Some(to) => {
             let kind = if planned { Kind::Switchover } else { Kind::Failover };
             claim(s, a, Change::new(kind, primary, &to.name, "Requested").recorded_in(Some(request)), ranking, d);
