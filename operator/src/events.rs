@@ -159,7 +159,7 @@ pub enum Reason {
     LastCopyKept,
     /// The pod of what may be the last copy was started again on its volume.
     LastCopyRestarted,
-    /// A replica waits for somebody to clone.
+    /// A replica waits for somebody to clone, or comes no further while it is filled.
     BuildWaits,
     /// A pod cannot be placed.
     Unschedulable,

@@ -332,6 +332,8 @@ pub enum Reason {
     WaitingForDonor,
     /// A build failed.
     BuildFailed,
+    /// A replica that is filled or starts has come no further for long: nobody waits for it.
+    BuildStalled,
     /// Replicas are made.
     ReplicasAdded,
     /// A replica was built and replicates: it may be promoted from now on.

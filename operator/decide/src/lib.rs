@@ -5,7 +5,8 @@
 //! Terms, states, invariants and the flow: `operator/docs/failover.md`, under the same names.
 //!
 //! - [`failover`]: who is primary
-//! - [`topology`]: which replicas there should be; `sick_standby`: who is of no use; [`placement`]: where; [`pace`]: how soon; [`space`]: when their volumes fill up
+//! - [`topology`]: which replicas there should be; `sick_standby`: who is of no use; [`placement`]: where; [`pace`]: how soon;
+//!   [`rebuild`]: whether they get on; [`space`]: when their volumes fill up
 //! - [`availability`]: how long no writes were taken, from records
 //! - [`drill`]: whether a rehearsal begins, strikes, goes on or ends
 //! - [`decision`]: steps, events and what the status shows
@@ -18,6 +19,7 @@ mod following;
 mod ledger;
 pub mod pace;
 pub mod placement;
+pub mod rebuild;
 mod replication_error;
 mod sick_standby;
 pub mod space;
@@ -84,4 +86,5 @@ fn act(s: &Snapshot, a: &Assessment, d: &mut Draft) {
         topology::clear_away(s, a, primary, d);
     }
     space::tell(s, d);
+    rebuild::tell(s, d);
 }

@@ -11,7 +11,7 @@ use understudy_wire::evidence::Phase;
 use crate::decision::Sentence;
 use crate::failover::snapshot::{Condemned, Fact, Replica, Snapshot};
 use crate::following::replicates;
-use crate::sick_standby;
+use crate::{rebuild, sick_standby};
 
 /// One of so many replicas of the fleet may be rebuilt at a time, and one in any case: a rebuild reads a whole copy and writes another.
 const FLEET_SHARE: usize = 10;
@@ -26,7 +26,7 @@ const SHORT_LIFE: i64 = 3_600;
 pub(crate) const KEPT_AT_MOST: usize = 8;
 
 /// How many replicas of this shard are being made in the place of others and have not joined yet. One that comes to nothing does not
-/// count: its pod finds no room, nobody has heard of it for long, or it is of no use as it is. Whether it is replaced may depend on the
+/// count: its pod finds no room, nobody has heard of it for long, it comes no further, or it is of no use as it is. Whether it is replaced may depend on the
 /// others, so they must not wait for it.
 pub fn rebuilding(s: &Snapshot) -> usize {
     s.cast().filter(|(name, replica)| is_rebuilding(s, name, replica)).count()
@@ -52,6 +52,12 @@ fn is_rebuilding(s: &Snapshot, name: &ReplicaName, replica: &Replica) -> bool {
     }
 }
 
+/// Whether the volume of a replica is being filled, and gets on.
+pub fn is_filling(s: &Snapshot, name: &ReplicaName) -> bool {
+    let is_filled = s.fresh_report(name).is_some_and(|(server, _)| server.phase == Phase::Building);
+    is_filled && !rebuild::stands_still(s, name)
+}
+
 /// How many may be rebuilt in the fleet at a time.
 fn budget(s: &Snapshot) -> usize {
     (s.fleet.replicas / FLEET_SHARE).max(1)
@@ -69,10 +75,12 @@ pub(crate) fn room(s: &Snapshot) -> usize {
 /// That there is none, for a person.
 pub(crate) fn budget_spent(s: &Snapshot) -> String {
     format!(
-        "of the {} replicas of the fleet {} are being rebuilt, and {} may be at a time. It goes on as soon as one of them is a standby",
+        "of the {} replicas of the fleet {} are being rebuilt, and {} may be at a time. It goes on as soon as one of them is a standby, or has come no \
+         further for {} min",
         s.fleet.replicas,
         s.fleet.rebuilding,
-        budget(s)
+        budget(s),
+        s.policy.thresholds.idle_rebuild_after / 60_000
     )
 }
 
@@ -85,7 +93,9 @@ pub(crate) fn waits(s: &Snapshot, name: &ReplicaName, sentence: Sentence) -> Opt
     if sentence != Sentence::Lost {
         if let Some(other) = rebuilt.first() {
             return Some(format!(
-                "one standby of a shard is replaced at a time, and {other} is being built. It goes on once that is a standby"
+                "one standby of a shard is replaced at a time, and {other} is being built. It goes on once that is a standby, or has come no \
+                 further for {} min",
+                s.policy.thresholds.idle_rebuild_after / 60_000
             ));
         }
         if let Some(other) = due(s) {

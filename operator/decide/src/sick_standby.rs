@@ -12,6 +12,7 @@ use crate::failover::plan::AGAIN;
 use crate::failover::signature::volume_error;
 use crate::failover::snapshot::{Replica, Snapshot};
 use crate::following::{DONOR_DELAY, errant_against, is_good_copy, replicates};
+use crate::rebuild;
 use crate::replication_error::ReplicationError;
 
 /// Why a standby should be replaced, if it should.
@@ -45,15 +46,18 @@ fn of_no_use(s: &Snapshot, name: &ReplicaName) -> Option<(Sentence, String)> {
         }
         Phase::Unusable { reason } => Some((Sentence::Unusable, reason.clone())),
         Phase::Running => broken(t.broken_standby_after, server, age).or_else(|| stuck(s, name, server, age)),
-        Phase::Empty | Phase::Building | Phase::Starting => stuck(s, name, server, age),
+        Phase::Building | Phase::Starting => {
+            stuck(s, name, server, age).or_else(|| Some((Sentence::Stuck, rebuild::hangs(s, name, server)?)))
+        }
+        Phase::Empty => stuck(s, name, server, age),
         Phase::Exited { .. } | Phase::Stopping => None,
     }
 }
 
 /// Whether a replica that is being built will not become a standby as it is: it is of no use, or has come no closer to its primary for
-/// as long as a standby is given. It need not be condemned for that, or not yet.
+/// as long as a standby is given, or no further while it is filled. It need not be condemned for that, or not yet.
 pub(crate) fn comes_to_nothing(s: &Snapshot, name: &ReplicaName) -> bool {
-    of_no_use(s, name).is_some() || strays(s, name)
+    of_no_use(s, name).is_some() || strays(s, name) || rebuild::stands_still(s, name)
 }
 
 /// A standby that is there and of no use, in the eyes of its own manager: what it asked for has not come back.

@@ -5,7 +5,8 @@ mod support;
 use jiff::SignedDuration;
 use support::*;
 use understudy_decide::failover::snapshot::*;
-use understudy_decide::{Reason, Step};
+use understudy_decide::{OrderKind, Reason, Step};
+use understudy_wire::evidence::{Aged, ProbeError, Stage};
 
 /// So many failovers went before, the last one so many seconds ago, and its record is open.
 fn row(scene: &mut Scene, in_a_row: u32, ago: i64) {
@@ -33,6 +34,14 @@ fn killed(scene: &mut Scene, in_a_row: u32, ago: i64) {
     row(scene, in_a_row, ago);
 }
 
+/// The primary was confirmed so many seconds ago, after the last of the row had taken office.
+fn confirmed(scene: &mut Scene, ago: i64) {
+    let change = scene.0.status.last_change.as_mut().expect("a change");
+    scene.0.status.changed_at = change.at;
+    (change.kind, change.record) = (Kind::Confirm, Some("m-5".into()));
+    change.at = Some(scene.0.now - SignedDuration::from_secs(ago));
+}
+
 #[test]
 fn each_further_primary_that_dies_before_the_shard_has_healed_is_followed_more_slowly() {
     type Case = (&'static str, fn(&mut Scene), bool);
@@ -57,9 +66,25 @@ fn each_further_primary_that_dies_before_the_shard_has_healed_is_followed_more_s
         (
             "the third one, and it was confirmed since it took office",
             |s| {
-                killed(s, 2, 5);
-                let change = s.0.status.last_change.as_mut().expect("a change");
-                (change.kind, change.record) = (Kind::Confirm, Some("m-5".into()));
+                killed(s, 2, 29);
+                confirmed(s, 5);
+            },
+            false,
+        ),
+        (
+            "the third one, half a minute after it took office, and it was confirmed a moment ago",
+            |s| {
+                killed(s, 2, 30);
+                confirmed(s, 1);
+            },
+            true,
+        ),
+        (
+            "the third one, confirmed by an operator that did not write down when it took office",
+            |s| {
+                killed(s, 2, 60);
+                confirmed(s, 5);
+                s.0.status.changed_at = None;
             },
             false,
         ),
@@ -137,6 +162,34 @@ fn each_further_primary_that_dies_before_the_shard_has_healed_is_followed_more_s
 }
 
 #[test]
+fn a_confirmation_neither_begins_a_row_nor_ends_one_nor_makes_one_last_longer() {
+    // The row of two is over 630 s after the second took office: the cooldown, and the pause of half a minute.
+    for (case, kind, before, ago, after) in [
+        ("confirmed, and nothing went before", Kind::Confirm, 0, 60, 0),
+        ("confirmed within a row", Kind::Confirm, 2, 60, 2),
+        ("failed over, and confirmed before that", Kind::Failover, 2, 629, 3),
+        ("failed over after a row that is over but for a confirmation", Kind::Failover, 2, 630, 1),
+    ] {
+        let mut scene = Scene::well();
+        killed(&mut scene, before, ago);
+        confirmed(&mut scene, 5);
+        assert_eq!(published(&mut scene, kind), Some(after), "{case}");
+    }
+}
+
+#[test]
+fn a_judgement_waits_after_a_confirmation_too() {
+    let mut scene = Scene::well();
+    scene.server("a", |server| server.lsn = Some(Aged { age: 9_500, value: 1 }));
+    scene.all_say(&fails(Stage::Commit, ProbeError::Timeout, 9_000));
+    row(&mut scene, 0, 3_600);
+    assert_eq!(scene.claim().map(|(kind, _)| kind), Some(Kind::Failover));
+    confirmed(&mut scene, 5);
+    assert_eq!(scene.claim(), None);
+    assert!(scene.gives(Reason::Cooldown), "{:?}", scene.reasons());
+}
+
+#[test]
 fn it_is_said_until_when_a_failover_waits_in_words_that_stay() {
     let mut scene = Scene::well();
     killed(&mut scene, 2, 10);
@@ -152,21 +205,18 @@ fn it_is_said_until_when_a_failover_waits_in_words_that_stay() {
     assert_eq!(said(&scene), doing);
 }
 
+/// How many have followed each other once a change of this kind is published.
+fn published(scene: &mut Scene, kind: Kind) -> Option<u32> {
+    scene.claimed(kind, "b");
+    scene.ordered("b", OrderKind::Promote, 1, 10, OrderOutcome::Done(None));
+    scene.steps().into_iter().find_map(|step| match step {
+        Step::Publish { in_a_row, .. } => Some(in_a_row),
+        _ => None,
+    })
+}
+
 #[test]
 fn what_is_published_counts_only_failovers_before_the_shard_has_healed() {
-    let published = |kind: Kind, in_a_row: u32, healed: bool| {
-        let mut scene = Scene::well();
-        killed(&mut scene, in_a_row, 60);
-        if healed {
-            scene.0.records.clear();
-        }
-        scene.claimed(kind, "b");
-        scene.ordered("b", understudy_decide::OrderKind::Promote, 1, 10, OrderOutcome::Done(None));
-        scene.steps().into_iter().find_map(|step| match step {
-            Step::Publish { in_a_row, .. } => Some(in_a_row),
-            _ => None,
-        })
-    };
     for (case, kind, before, healed, after) in [
         ("the first", Kind::Failover, 0, true, 1),
         ("the next", Kind::Failover, 1, false, 2),
@@ -175,6 +225,11 @@ fn what_is_published_counts_only_failovers_before_the_shard_has_healed() {
         ("a switchover after it had healed", Kind::Switchover, 2, true, 0),
         ("a confirmation", Kind::Confirm, 2, false, 2),
     ] {
-        assert_eq!(published(kind, before, healed), Some(after), "{case}");
+        let mut scene = Scene::well();
+        killed(&mut scene, before, 60);
+        if healed {
+            scene.0.records.clear();
+        }
+        assert_eq!(published(&mut scene, kind), Some(after), "{case}");
     }
 }

@@ -393,6 +393,22 @@ proptest! {
     }
 
     #[test]
+    fn while_nobody_is_known_to_serve_it_is_said_what_is_done_or_waited_for(harms in harms()) {
+        let scene = spoiled(&harms);
+        let s = &scene.0;
+        let decision = plan(s);
+        let is_dead = decision.assessment.verdict.is_dead() && s.status.transition.is_none() && s.status.primary.is_some();
+        if is_dead || s.status.transition.is_some() || s.status.primary.is_none() {
+            prop_assert!(decision.view.doing.is_some(), "{:?}", decision.notes);
+        }
+        let why = |reason: Reason| matches!(reason, Reason::FailoverLeftToPerson | Reason::Cooldown | Reason::FleetBreaker | Reason::FailoverPaced | Reason::NoCandidate | Reason::RetentionViolated);
+        let changes = decision.steps.iter().any(|step| matches!(step, Step::Claim(_)));
+        if is_dead && !changes {
+            prop_assert!(decision.notes.iter().any(|note| why(note.reason)), "{:?}", decision.notes);
+        }
+    }
+
+    #[test]
     fn nothing_is_done_while_paused(harms in harms()) {
         let scene = spoiled(&harms);
         let mut scene = scene;

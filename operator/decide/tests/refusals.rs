@@ -180,3 +180,115 @@ fn each_refusal_says_what_was_seen_and_when_it_is_looked_at_again() {
         assert_eq!(begins, None, "{case}");
     }
 }
+
+#[test]
+fn a_decision_not_to_act_has_a_reason() {
+    type Case = (&'static str, fn(&mut Scene), Reason);
+    let cases: &[Case] = &[
+        ("paused", |s| s.0.policy.paused = true, Reason::ShardPaused),
+        (
+            "manual",
+            |s| {
+                s.kill_primary(500);
+                s.0.policy.mode = Mode::Manual;
+            },
+            Reason::FailoverLeftToPerson,
+        ),
+        (
+            "manual, and the primary's pod is leaving",
+            |s| {
+                s.0.policy.mode = Mode::Manual;
+                s.replica("a", |replica| {
+                    if let Fact::Present(pod) = &mut replica.pod {
+                        pod.terminating = true;
+                    }
+                });
+            },
+            Reason::FailoverLeftToPerson,
+        ),
+        (
+            "retention violated",
+            |s| {
+                s.kill_primary(500);
+                s.server("a", |server| server.offsets = Some(Aged { age: 50, value: vec![offset(900)] }));
+                s.far_behind();
+                s.0.log.insert(("samples".into(), 0), 600);
+            },
+            Reason::RetentionViolated,
+        ),
+        (
+            "nobody to take over",
+            |s| {
+                s.kill_primary(500);
+                s.silent("b", 9_000);
+                s.silent("c", 9_000);
+                s.all_say(&refused(400));
+            },
+            Reason::NoCandidate,
+        ),
+        (
+            "cooldown",
+            |s| {
+                deadlock(s);
+                changed(s, 0);
+            },
+            Reason::Cooldown,
+        ),
+        (
+            "breaker",
+            |s| {
+                deadlock(s);
+                s.0.fleet.suspect = 4;
+            },
+            Reason::FleetBreaker,
+        ),
+        (
+            "a request for the primary itself",
+            |s| {
+                s.0.requests.push(Request {
+                    name: "r".into(),
+                    kind: Kind::Switchover,
+                    target: Some(name("a")),
+                    age: 10,
+                })
+            },
+            Reason::RequestRefused,
+        ),
+        (
+            "a request for a replica that the shard does not have, at once",
+            |s| {
+                s.0.requests.push(Request {
+                    name: "r".into(),
+                    kind: Kind::Switchover,
+                    target: Some(name("nobody")),
+                    age: 10,
+                })
+            },
+            Reason::RequestRefused,
+        ),
+        (
+            "a request to fail over a primary that commits",
+            |s| s.0.requests.push(Request { name: "r".into(), kind: Kind::Failover, target: None, age: 10 }),
+            Reason::RequestRefused,
+        ),
+        (
+            "a request for a replica that cannot take over, after its patience",
+            |s| {
+                s.silent("c", 9_000);
+                s.0.requests.push(Request {
+                    name: "r".into(),
+                    kind: Kind::Switchover,
+                    target: Some(name("c")),
+                    age: 31_000,
+                });
+            },
+            Reason::RequestRefused,
+        ),
+    ];
+    for (case, spoil, expected) in cases {
+        let mut scene = Scene::well();
+        spoil(&mut scene);
+        assert!(scene.gives(*expected), "{case}: {:?}", scene.reasons());
+        assert_eq!(scene.claim(), None, "{case}");
+    }
+}

@@ -15,7 +15,8 @@ pub enum Sentence {
     Lost,
     /// Its volume holds something that is not a complete data directory.
     Unusable,
-    /// It is there and of no use: its volume hangs, or its server does not answer its own manager.
+    /// It is there and of no use: its volume hangs, its server does not answer its own manager, or it comes no further while it is filled
+    /// or starts.
     Stuck,
     /// It is far behind and comes no closer, while another standby keeps up.
     Lagging,

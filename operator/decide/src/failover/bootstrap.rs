@@ -191,6 +191,7 @@ pub(crate) fn again(s: &Snapshot, name: &ReplicaName, why: &str, d: &mut Draft) 
                     };
                     d.step(Step::Order { replica: name.clone(), order: Order::Promote(order) });
                 }
+                not_yet(name, why, d);
             }
             Some(Phase::Exited { .. } | Phase::Unusable { .. } | Phase::Empty) => {
                 give_up(name, replica, Sentence::NeverServed, why, d);
@@ -198,10 +199,16 @@ pub(crate) fn again(s: &Snapshot, name: &ReplicaName, why: &str, d: &mut Draft) 
             None if s.silent_for(name) > s.policy.thresholds.lost_standby_after => {
                 give_up(name, replica, Sentence::LostUnserved, why, d);
             }
-            _ => {}
+            Some(Phase::Building | Phase::Starting | Phase::Stopping) | None => not_yet(name, why, d),
         },
         Some(_) | None => plan(s, d),
     }
+}
+
+/// Nobody but the replica that was named can be first, so it is waited for, and that is said.
+fn not_yet(name: &ReplicaName, why: &str, d: &mut Draft) {
+    let message = format!("{name} has not become the first primary ({why}): it is told again as soon as it can be");
+    d.note_about(Reason::CandidateFailed, name, message);
 }
 
 fn give_up(name: &ReplicaName, replica: &Replica, reason: Sentence, why: &str, d: &mut Draft) {

@@ -11,12 +11,19 @@ use understudy_wire::{GtidSet, ReplicaName};
 
 use super::assess::phase_words;
 use super::retention::retention;
-use super::signature::volume_error;
+use super::signature::{Cause, volume_error};
 use super::snapshot::{Pod, PodPhase, Replica, Snapshot};
 use crate::space;
 
 /// Received transactions count as executed when the applier is no more than this behind.
 pub const APPLIES_IN_TIME: Millis = 1_000;
+
+/// What stands against a candidate that is as full as the primary, or nearly.
+pub(crate) const NO_ROOM_EITHER: &str = "its volume has no room either, 20 % of it would have to be free";
+/// What stands against a primary that was to be left because its volume was full.
+const STILL_FULL: &str = "its volume is still full, more than 5 % of it would have to be free";
+/// The cause of a switchover away from a volume that fills up.
+pub(crate) const VOLUME_FILLING: &str = "VolumeFilling";
 
 /// A replica that may become primary.
 #[derive(Clone, Debug, PartialEq)]
@@ -105,18 +112,33 @@ impl Ranking {
 
     /// Why nobody, or not the wanted one, for a person.
     pub fn words(&self) -> String {
-        let words: Vec<_> = self.unfit.iter().map(|(name, why)| format!("{name}: {}", why.words())).collect();
+        self.words_with(|_| None)
+    }
+
+    /// The same, with what stands against those that are fit as well.
+    pub(crate) fn words_with(&self, against: impl Fn(&Candidate) -> Option<String>) -> String {
+        let unfit = self.unfit.iter().map(|(name, why)| format!("{name}: {}", why.words()));
+        let fit = self.fit.iter().filter_map(|candidate| Some(format!("{}: {}", candidate.name, against(candidate)?)));
+        let words: Vec<_> = unfit.chain(fit).collect();
         if words.is_empty() { "there is no other replica".into() } else { words.join("; ") }
     }
 
-    /// The same of those whose volumes have room: who takes over from a primary whose volume is full must not be full next.
-    pub(crate) fn with_room(self, s: &Snapshot) -> Self {
+    /// The same of those whose volumes have room: who takes over from a primary whose volume is full must not be full next. That primary
+    /// has everything and may stay as soon as it is not about to be full again.
+    fn with_room(self, s: &Snapshot, old: &ReplicaName) -> Self {
         let volume = |name: &ReplicaName| s.fresh_report(name).and_then(|(server, _)| server.volume);
-        let (fit, full): (Vec<_>, Vec<_>) =
-            self.fit.into_iter().partition(|candidate| volume(&candidate.name).is_some_and(space::has_room));
-        let no_room = || Unfit::Volume("its volume has no room either, 20 % of it would have to be free".into());
-        let full = full.into_iter().map(|candidate| (candidate.name, no_room()));
-        Self { fit, unfit: self.unfit.into_iter().chain(full).collect() }
+        let has_room = |candidate: &Candidate| {
+            let is_old = candidate.name == *old;
+            let suffices = |volume| if is_old { !space::is_filling(volume) } else { space::has_room(volume) };
+            volume(&candidate.name).is_some_and(suffices)
+        };
+        let (fit, full): (Vec<_>, Vec<_>) = self.fit.into_iter().partition(has_room);
+        let no_room = |candidate: Candidate| {
+            let is_old = candidate.name == *old;
+            let words = if is_old { STILL_FULL } else { NO_ROOM_EITHER };
+            (candidate.name, Unfit::Volume(words.into()))
+        };
+        Self { fit, unfit: self.unfit.into_iter().chain(full.into_iter().map(no_room)).collect() }
     }
 
     /// Whether it was only Kafka's retention that stood against somebody.
@@ -137,6 +159,32 @@ pub fn rank(s: &Snapshot, old: Option<&ReplicaName>, but: &[&ReplicaName]) -> Ra
     }
     best_first(&mut ranking.fit);
     ranking
+}
+
+/// What a change of primary needs in whoever takes over, besides being fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Nothing else.
+    Nothing,
+    /// Room on its volume, as that of the old primary is full or about to be.
+    Room,
+}
+
+impl Need {
+    /// Of a change with this cause.
+    pub(crate) fn of(cause: &str) -> Self {
+        let is_full = cause == <&str>::from(Cause::VolumeFull) || cause == VOLUME_FILLING;
+        if is_full { Self::Room } else { Self::Nothing }
+    }
+}
+
+/// Ranks every replica but those in `but` to take over from `old`: the first choice of a change, and each one after it.
+pub(crate) fn rank_for(s: &Snapshot, need: Need, old: &ReplicaName, but: &[&ReplicaName]) -> Ranking {
+    let ranking = rank(s, Some(old), but);
+    match need {
+        Need::Nothing => ranking,
+        Need::Room => ranking.with_room(s, old),
+    }
 }
 
 fn best_first(fit: &mut [Candidate]) {

@@ -27,9 +27,10 @@ pub(crate) struct Pause {
     pub(crate) until: Timestamp,
 }
 
-/// Until when a change of primary that is a judgement has to wait; None: it need not.
+/// Until when a change of primary that is a judgement has to wait; None: it need not. It counts from a confirmation as well: most follow
+/// a judgement that was wrong a moment ago.
 pub(crate) fn until(s: &Snapshot) -> Option<Timestamp> {
-    ends(s, s.policy.thresholds.cooldown)
+    ends(s, s.status.last_change.as_ref()?.at?, s.policy.thresholds.cooldown)
 }
 
 /// The pause before a primary that is dead for certain is failed over; None: it is over, or there is none.
@@ -38,7 +39,7 @@ pub(crate) fn pause(s: &Snapshot, cause: Cause, primary: &ReplicaName) -> Option
         return None;
     }
     let in_a_row = present_row(s);
-    let until = ends(s, length(s, in_a_row))?;
+    let until = ends(s, changed_at(s)?, length(s, in_a_row))?;
     Some(Pause { in_a_row, until })
 }
 
@@ -62,7 +63,14 @@ fn present_row(s: &Snapshot) -> u32 {
     let tells = |open: &Record| open.kind != Kind::Confirm && Some(&open.name) != under_way;
     let has_healed = !s.records.iter().any(tells);
     let lasts = s.policy.thresholds.cooldown.saturating_add(length(s, in_a_row));
-    if has_healed || ends(s, lasts).is_none() { 0 } else { in_a_row }
+    let is_recent = changed_at(s).is_some_and(|at| ends(s, at, lasts).is_some());
+    if has_healed || !is_recent { 0 } else { in_a_row }
+}
+
+/// When another replica took office last. A confirmation changes no primary, so it neither begins a row of failovers, nor makes one last
+/// longer, nor ends it. Where that was not written down, as by an operator that did not know of it, the last change of any kind counts.
+fn changed_at(s: &Snapshot) -> Option<Timestamp> {
+    s.status.changed_at.or_else(|| s.status.last_change.as_ref()?.at)
 }
 
 /// How long the pause after so many failovers in a row is. Never longer than the cooldown.
@@ -72,11 +80,10 @@ fn length(s: &Snapshot, in_a_row: u32) -> Millis {
     FIRST.saturating_mul(times).min(LONGEST).min(s.policy.thresholds.cooldown)
 }
 
-/// When this long after the last change is; None: it is over, or there was no change.
+/// When this long after a change is; None: it is over.
 ///
 /// By the wall clock, which outlives the operator. Where that was set back, by how long this process has known the office.
-fn ends(s: &Snapshot, pause: Millis) -> Option<Timestamp> {
-    let at = s.status.last_change.as_ref()?.at?;
+fn ends(s: &Snapshot, at: Timestamp, pause: Millis) -> Option<Timestamp> {
     let passed = Millis::try_from(s.now.as_millisecond().saturating_sub(at.as_millisecond()));
     let left = pause.checked_sub(passed.unwrap_or(s.memory.office_known)).filter(|left| *left > 0)?;
     let until = s.now.checked_add(SignedDuration::from_millis(i64::try_from(left).ok()?)).ok()?;

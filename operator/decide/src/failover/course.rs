@@ -11,6 +11,7 @@ use understudy_wire::{Epoch, ReplicaName};
 
 use super::assess::{Assessment, Verdict};
 use super::snapshot::Snapshot;
+use crate::rebuild::{Progress, Standstill};
 use crate::sick_standby;
 
 /// What stopped holding and holds again within this time went on.
@@ -36,6 +37,7 @@ pub struct Course {
     suspicion: Option<Suspicion>,
     dissent: BTreeMap<String, Dissent>,
     strays: BTreeMap<ReplicaName, Stray>,
+    builds: BTreeMap<ReplicaName, Progress>,
 }
 
 /// The same, as of one moment.
@@ -51,6 +53,8 @@ pub struct Past {
     pub dissenters: Vec<Dissenter>,
     /// How long standbys that are far behind have not come closer.
     pub stray_for: BTreeMap<ReplicaName, Millis>,
+    /// How long replicas that are filled or start have come no further.
+    pub standstill: BTreeMap<ReplicaName, Standstill>,
 }
 
 /// A suspicion that came to nothing.
@@ -134,12 +138,24 @@ impl Course {
         let primary = s.status.primary.as_ref().filter(|_| s.status.transition.is_none());
         let office = primary.map(|primary| (primary.clone(), s.status.epoch));
         if office != self.office {
-            *self = Self { office, ..Self::default() };
+            // Whoever is in office, a rebuild gets on or does not.
+            *self = Self { office, builds: std::mem::take(&mut self.builds), ..Self::default() };
         }
         self.slow = Spell::go_on(self.slow, a.verdict == Verdict::Slow, now);
         self.suspect(s, a, now);
         self.contradict(s, a, now);
         self.stray(s, now);
+        self.build(s, now);
+    }
+
+    fn build(&mut self, s: &Snapshot, now: Millis) {
+        self.builds.retain(|name, _| s.cast().any(|(member, _)| member == name));
+        for (name, _) in s.cast().filter(|(name, _)| s.status.primary.as_ref() != Some(*name)) {
+            let Some((server, _)) = s.fresh_report(name) else { continue };
+            if let Some(progress) = Progress::go_on(self.builds.remove(name), server, now) {
+                self.builds.insert(name.clone(), progress);
+            }
+        }
     }
 
     fn stray(&mut self, s: &Snapshot, now: Millis) {
@@ -225,6 +241,7 @@ impl Course {
             cleared: cleared.map(|suspicion| suspicion.worst.clone()),
             dissenters: self.dissenters(now),
             stray_for: self.strays.iter().map(|(name, stray)| (name.clone(), stray.last - stray.since)).collect(),
+            standstill: self.builds.iter().map(|(name, build)| (name.clone(), build.standstill())).collect(),
         }
     }
 }

@@ -6,8 +6,9 @@
 //! - [`testimony`], [`signature`], [`assess`]: from evidence to a verdict; [`testimony_view`]: what each observer sees, for a person
 //! - [`candidate`]: who may become primary; [`retention`]: what Kafka must hold for it;
 //!   [`last_resort`]: who may when nobody should
-//! - [`plan`], [`transition`], [`bootstrap`]: what to do about it, one irreversible step at a time
-//! - [`relief`]: a primary that works and had better hand over; [`cooldown`]: how soon after a change the next may follow
+//! - [`plan`], [`transition`], [`next_target`], [`bootstrap`]: what to do about it, one irreversible step at a time
+//! - [`request`]: a change that a person asked for; [`relief`]: a primary that works and had better hand over;
+//!   [`cooldown`]: how soon after a change the next may follow
 //! - [`record`]: what the record says
 
 pub mod assess;
@@ -17,9 +18,11 @@ pub(crate) mod cooldown;
 pub mod course;
 pub(crate) mod last_resort;
 pub mod memory;
+pub(crate) mod next_target;
 pub(crate) mod plan;
 pub mod record;
 pub(crate) mod relief;
+pub(crate) mod request;
 pub mod retention;
 pub mod signature;
 pub mod snapshot;

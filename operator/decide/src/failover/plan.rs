@@ -4,27 +4,30 @@ use understudy_wire::ReplicaName;
 use understudy_wire::evidence::{Millis, Phase};
 
 use super::assess::{Assessment, Cause, Class, Seconds, Verdict};
-use super::candidate::{Candidate, Ranking, has_all, rank};
+use super::candidate::{Candidate, Need, Ranking, has_all, rank, rank_for};
 use super::cooldown::Pause;
 use super::last_resort::{LastResort, last_resort};
 use super::record::{self, Entry, Grounds, Milestone, RecordUpdate};
 use super::snapshot::{Cleared, Dissenter, Dissents, Kind, Mode, PodPhase, Request, Snapshot, Transition};
-use super::{bootstrap, cooldown, relief, transition};
+use super::{bootstrap, cooldown, next_target, relief, request, transition};
 use crate::decision::{Claim, Draft, Reason, Step};
 
-/// A request is turned down when it could not be taken up for this long.
-pub const REQUEST_PATIENCE: Millis = 30_000;
 /// A dead primary without a candidate is left alone for this long, so that others can come forward.
 pub const LAST_COPY_PATIENCE: Millis = 5_000;
 
 /// When what is not done now is looked at again, for a person.
 pub(crate) const AGAIN: &str = "It is looked at again with every report";
+/// What stands against a standby to which nobody hands over, although it may be promoted.
+pub(crate) const TOO_LATE: &str = "it is too far behind, or not known to keep up";
 
 /// Plans the change of primary, if there is to be one.
 pub(crate) fn plan(s: &Snapshot, a: &Assessment, d: &mut Draft) {
     match (&s.status.transition, &s.status.primary) {
         (Some(change), _) => transition::go_on(s, a, change, d),
-        (None, None) => bootstrap::plan(s, d),
+        (None, None) => {
+            bootstrap::plan(s, d);
+            request::without_primary(s, d);
+        }
         (None, Some(primary)) => in_office(s, a, primary, d),
     }
 }
@@ -45,8 +48,13 @@ fn in_office(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft)
         d.note(Reason::StatusLost, format!("a manager knows epoch {known}, the status says {}", s.status.epoch));
         return claim(s, a, Change::new(Kind::Confirm, primary, primary, "StatusLost"), Ranking::default(), d);
     }
-    if let Some(request) = s.requests.first() {
-        return take_up(s, a, primary, request, d);
+    for request in &s.requests {
+        request::take_up(s, a, primary, request, d);
+        // One that is turned down, and whose record could not be written a moment ago, stands in nobody's way.
+        let is_held = |step: &Step| matches!(step, Step::Refuse { request: held, .. } if *held == request.name);
+        if !d.held.iter().any(is_held) {
+            return;
+        }
     }
     if let Some(cause) = leaving(s, primary) {
         return leave(s, a, primary, cause, d);
@@ -101,24 +109,43 @@ fn leave(s: &Snapshot, a: &Assessment, primary: &ReplicaName, cause: &str, d: &m
         return d.note_about(Reason::FailoverLeftToPerson, primary, message);
     }
     if !hands_over(s, a, primary) {
-        return;
+        return cannot_be_told(s, a, primary, cause, d);
     }
     let ranking = rank(s, Some(primary), &[primary]);
-    match ranking.choose(None).filter(|candidate| in_time(s, candidate)).cloned() {
+    match ranking.fit.iter().find(|candidate| in_time(s, candidate)).cloned() {
         Some(to) => claim(s, a, Change::new(Kind::Switchover, primary, &to.name, cause), ranking, d),
         None => {
-            let words = ranking.words();
+            let words = late_words(s, &ranking);
             d.note(Reason::NoCandidate, format!("{primary} is leaving and cannot hand over: {words}. {AGAIN}"));
         }
     }
+}
+
+/// A primary that is leaving and cannot be told to hand over. While it is suspect that is said, and it is soon dead or commits again.
+fn cannot_be_told(s: &Snapshot, a: &Assessment, primary: &ReplicaName, cause: &str, d: &mut Draft) {
+    d.doing(format!("waiting to hand over from {primary}, which is leaving"));
+    if matches!(a.verdict, Verdict::Suspect(_)) {
+        return;
+    }
+    let why = if a.verdict.commits() {
+        "its manager cannot be told. It is looked at again as soon as that is connected".to_owned()
+    } else {
+        let (state, by_hand) = (a.verdict.state(), by_hand(s, Kind::Failover));
+        format!(
+            "it is {state}, and only one that commits hands over. {AGAIN}, and it is failed over once it is dead for certain. \
+             {by_hand} Seen: {}",
+            a.message()
+        )
+    };
+    let message = format!("{primary} is leaving ({cause}) and does not hand over: {why}");
+    d.note_about(Reason::SwitchoverWithheld, primary, message);
 }
 
 /// The primary is dead: another takes its place, or the same again if it was only restarted and has everything.
 fn replace(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft) {
     let cause = a.verdict.cause().unwrap_or(Cause::Unexplained);
     let request = s.requests.first();
-    let ranking = rank(s, Some(primary), &[primary]);
-    let ranking = if cause == Cause::VolumeFull { ranking.with_room(s) } else { ranking };
+    let ranking = rank_for(s, Need::of(cause.into()), primary, &[primary]);
     let wanted = request.and_then(|request| request.target.as_ref());
     let best = ranking.choose(wanted).or_else(|| ranking.choose(None)).cloned();
     // The primary stays the same, so no mode speaks against it; without it a pause of the network would be an outage until a person
@@ -148,10 +175,13 @@ fn replace(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft) {
     let (to, ranking) = match best {
         Some(to) => (to.name, ranking),
         // It lives and has everything: room brings it back, and an errant one would throw it away.
-        None if cause == Cause::VolumeFull => return nobody_else(s, primary, &ranking, d),
+        None if cause == Cause::VolumeFull => {
+            let open = request.filter(|request| !request::refuse_without_room(primary, request, &ranking, d));
+            return nobody_else(s, primary, &ranking, open, d);
+        }
         None => match errant(s, primary, wanted, &ranking, d) {
             Some(taken) => taken,
-            None => return nobody_else(s, primary, &ranking, d),
+            None => return nobody_else(s, primary, &ranking, request, d),
         },
     };
     let change = Change::new(Kind::Failover, primary, &to, cause.into());
@@ -251,6 +281,7 @@ fn held_back(s: &Snapshot, a: &Assessment, d: &mut Draft) -> bool {
     }
     let fleet = &s.fleet;
     if fleet.suspect >= 3 && fleet.suspect * 5 > fleet.shards {
+        d.doing("waiting: many shards are suspect at once, and what is seen of this one is a judgement");
         d.note(
             Reason::FleetBreaker,
             format!(
@@ -267,20 +298,26 @@ fn held_back(s: &Snapshot, a: &Assessment, d: &mut Draft) -> bool {
     false
 }
 
-/// No replica may be promoted: what ended is started again.
-pub(crate) fn nobody_else(s: &Snapshot, primary: &ReplicaName, ranking: &Ranking, d: &mut Draft) {
+/// No replica may be promoted: what ended is started again. A request that is open stays so, and is said to.
+pub(crate) fn nobody_else(
+    s: &Snapshot,
+    primary: &ReplicaName,
+    ranking: &Ranking,
+    open: Option<&Request>,
+    d: &mut Draft,
+) {
     let reason = if ranking.retention_violated() { Reason::RetentionViolated } else { Reason::NoCandidate };
     let words = ranking.words();
+    let open = open.map_or(String::new(), |request| format!(". {} stays open until somebody does", request.name));
     if bootstrap::nothing_left(s) {
         d.doing(bootstrap::wait_for_person(s));
         let by_hand = bootstrap::anew_by_hand(s);
-        d.note(reason, format!("nobody can take over from {primary}: {by_hand}. Seen: {words}"));
+        d.note(reason, format!("nobody can take over from {primary}: {by_hand}. Seen: {words}{open}"));
     } else {
         d.doing("waiting for a replica that can be promoted");
-        d.note(
-            reason,
-            format!("nobody can take over from {primary}: {words}. {AGAIN}, and whoever can takes over at once"),
-        );
+        let stays = s.status.transition.as_ref().is_some_and(|t| next_target::stays(s, t));
+        let then = if stays { "" } else { ", and whoever can takes over at once" };
+        d.note(reason, format!("nobody can take over from {primary}: {words}. {AGAIN}{then}{open}"));
     }
     start_again(s, d);
 }
@@ -319,42 +356,9 @@ pub(crate) fn in_time(s: &Snapshot, candidate: &Candidate) -> bool {
     candidate.delay.is_some_and(|delay| delay <= s.policy.thresholds.switchover_within)
 }
 
-/// A person's request, on a primary that is not dead.
-fn take_up(s: &Snapshot, a: &Assessment, primary: &ReplicaName, request: &Request, d: &mut Draft) {
-    let refuse = |d: &mut Draft, message: String| {
-        d.note(Reason::RequestRefused, format!("{}: {message}", request.name));
-        d.step(Step::Refuse { request: request.name.clone(), message });
-    };
-    if s.policy.mode == Mode::Paused {
-        return refuse(d, "failover.mode is Paused".into());
-    }
-    if request.target.as_ref() == Some(primary) {
-        return refuse(d, format!("{primary} is the primary already"));
-    }
-    if let Some(unknown) = request.target.as_ref().filter(|target| !s.replicas.contains_key(*target)) {
-        return refuse(d, format!("the shard has no replica {unknown}"));
-    }
-    if request.kind == Kind::Failover && a.verdict.commits() {
-        return refuse(d, format!("{primary} commits; ask for a Switchover, which waits for it"));
-    }
-    let ranking = rank(s, Some(primary), &[primary]);
-    let chosen = ranking.choose(request.target.as_ref()).cloned();
-    let planned = request.kind != Kind::Failover;
-    let may_begin = !planned || hands_over(s, a, primary);
-    match chosen.filter(|candidate| may_begin && (!planned || in_time(s, candidate))) {
-        Some(to) => {
-            let kind = if planned { Kind::Switchover } else { Kind::Failover };
-            claim(s, a, Change::new(kind, primary, &to.name, "Requested").recorded_in(Some(request)), ranking, d);
-        }
-        None if request.age < REQUEST_PATIENCE => d.doing(format!("waiting to take up {}", request.name)),
-        None if !may_begin && a.verdict.commits() => {
-            refuse(d, format!("{primary} commits, but its manager cannot be reached to hand over"));
-        }
-        None if !may_begin => {
-            refuse(d, format!("{primary} is {} and cannot hand over: {}", a.verdict.state(), a.message()));
-        }
-        None => refuse(d, format!("no standby can take over: {}", ranking.words())),
-    }
+/// Why nobody can be handed over to, for a person.
+pub(crate) fn late_words(s: &Snapshot, ranking: &Ranking) -> String {
+    ranking.words_with(|candidate| (!in_time(s, candidate)).then(|| TOO_LATE.to_owned()))
 }
 
 /// A change of primary to be claimed.

@@ -7,9 +7,9 @@ use understudy_wire::ReplicaName;
 use understudy_wire::evidence::{Millis, Server};
 
 use super::assess::{Assessment, Seconds, Verdict};
-use super::candidate::{Candidate, Ranking, rank};
+use super::candidate::{Candidate, NO_ROOM_EITHER, Ranking, VOLUME_FILLING, rank};
 use super::cooldown;
-use super::plan::{AGAIN, Change, by_hand, claim, hands_over, in_time};
+use super::plan::{AGAIN, Change, TOO_LATE, by_hand, claim, hands_over, in_time};
 use super::snapshot::{Kind, Mode, Snapshot};
 use crate::decision::{Draft, Reason};
 use crate::space;
@@ -28,7 +28,7 @@ impl Strain {
     fn cause(self) -> &'static str {
         match self {
             Self::Slow => "SlowVolume",
-            Self::Filling => "VolumeFilling",
+            Self::Filling => VOLUME_FILLING,
         }
     }
 }
@@ -148,18 +148,13 @@ fn fsync_took(server: &Server) -> Option<Millis> {
 }
 
 fn nobody(s: &Snapshot, strain: Strain, ranking: &Ranking) -> String {
-    let mut words: Vec<_> = ranking.unfit.iter().map(|(name, why)| format!("{name}: {}", why.words())).collect();
-    for candidate in &ranking.fit {
-        let name = &candidate.name;
-        words.push(match strain {
-            _ if !in_time(s, candidate) => format!("{name}: it is too far behind, or not known to keep up"),
-            Strain::Slow => format!("{name}: its volume is no quicker, or is nearly full"),
-            Strain::Filling => format!("{name}: its volume has no room either, 20 % of it would have to be free"),
-        });
+    if ranking.fit.is_empty() && ranking.unfit.is_empty() {
+        return ranking.words();
     }
-    if words.is_empty() {
-        "there is no other replica".into()
-    } else {
-        format!("nobody is better, {}", words.join("; "))
-    }
+    let against = |candidate: &Candidate| match strain {
+        _ if !in_time(s, candidate) => TOO_LATE,
+        Strain::Slow => "its volume is no quicker, or is nearly full",
+        Strain::Filling => NO_ROOM_EITHER,
+    };
+    format!("nobody is better, {}", ranking.words_with(|candidate| Some(against(candidate).to_owned())))
 }

@@ -133,6 +133,8 @@ pub struct Status {
     pub last_change: Option<LastChange>,
     /// How many failovers have followed each other before the shard had healed, the last one included; written with the last change.
     pub in_a_row: u32,
+    /// When another replica took office last; written with the last change, and left alone by a confirmation.
+    pub changed_at: Option<Timestamp>,
     /// Whether `spec.paused` held when it was written.
     pub paused: bool,
 }

@@ -31,6 +31,10 @@ pub struct Thresholds {
     pub stuck_standby_after: Millis,
     /// How long a standby may be far behind without coming closer before it is replaced.
     pub lagging_standby_after: Millis,
+    /// How long a replica that is filled or starts may come no further before it counts as no rebuild and nobody waits for it.
+    pub idle_rebuild_after: Millis,
+    /// How long the same may last within one try before it is replaced.
+    pub hung_rebuild_after: Millis,
     /// How long a pod may be without a word from its manager before another is tried.
     pub unheard_after: Millis,
     /// The pause after a replacement failed as well; twice as long after each further one.
@@ -60,6 +64,8 @@ impl Default for Thresholds {
             broken_standby_after: 15_000,
             stuck_standby_after: 60_000,
             lagging_standby_after: 600_000,
+            idle_rebuild_after: 600_000,
+            hung_rebuild_after: 1_800_000,
             unheard_after: 180_000,
             replacement_pause: 30_000,
             slow_commit: 500,

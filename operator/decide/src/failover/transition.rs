@@ -9,12 +9,13 @@ use understudy_wire::order::{FenceOrder, Promote};
 use understudy_wire::{Epoch, GtidSet, ReplicaName};
 
 use super::assess::{Assessment, Cause, SKEW};
-use super::candidate::rank;
-use super::plan::{Change, by_hand, claim, errant, nobody_else, wait_for_request};
+use super::candidate::{Need, rank_for};
+use super::cooldown;
+use super::next_target::{need, next_candidate};
+use super::plan::{Change, claim};
 use super::record::{self, Entry, Grounds, Milestone, RecordUpdate};
-use super::snapshot::{Kind, Mode, OrderOutcome, ReprobeOutcome, Snapshot, Transition};
+use super::snapshot::{Kind, OrderOutcome, ReprobeOutcome, Snapshot, Transition};
 use super::testimony::Case;
-use super::{bootstrap, cooldown};
 use crate::decision::{Draft, Order, OrderKind, Reason, Step};
 
 /// How often a target is told again before the next one is taken.
@@ -35,10 +36,14 @@ pub(crate) fn go_on(s: &Snapshot, a: &Assessment, t: &Transition, d: &mut Draft)
         note_fence(s, t.kind, old, t.epoch, d);
     }
     begin_record(s, a, t, d);
-    if serves(s, t)
-        && let Some(address) = s.address_of(&t.to)
-    {
-        return publish(s, t, address, d);
+    if serves(s, t) {
+        match s.address_of(&t.to) {
+            Some(address) => return publish(s, t, address, d),
+            None => {
+                d.doing =
+                    Some(format!("waiting for the address of {}, which takes writes under epoch {}", t.to, t.epoch))
+            }
+        }
     }
     if s.known_epoch() > s.status.epoch {
         let known = s.known_epoch();
@@ -78,7 +83,7 @@ fn begin_record(s: &Snapshot, a: &Assessment, t: &Transition, d: &mut Draft) {
     tell(t, record::Phase::Claimed, entries, d);
     if let Some(update) = d.records.last_mut() {
         update.message = Some(a.message());
-        update.grounds = Some(Grounds::of(s, a, Some(old), rank(s, Some(old), &[old])));
+        update.grounds = Some(Grounds::of(s, a, Some(old), rank_for(s, need(s, a, t), old, &[old])));
     }
 }
 
@@ -174,7 +179,7 @@ fn failover(s: &Snapshot, a: &Assessment, t: &Transition, d: &mut Draft) {
 }
 
 /// A promotion with what the target has.
-fn at_once(s: &Snapshot, t: &Transition) -> Promote {
+pub(super) fn at_once(s: &Snapshot, t: &Transition) -> Promote {
     let apply_relay_log_within = s.policy.thresholds.apply_relay_log_within;
     Promote { epoch: t.epoch, apply_relay_log_within, after: None }
 }
@@ -280,111 +285,14 @@ fn promote(s: &Snapshot, a: &Assessment, t: &Transition, order: Promote, d: &mut
     }
 }
 
-/// The target failed. Another one under another epoch, in the same incident.
-fn next_candidate(s: &Snapshot, a: &Assessment, t: &Transition, why: &str, d: &mut Draft) {
-    if t.kind == Kind::Bootstrap {
-        return bootstrap::again(s, &t.to, why, d);
-    }
-    let old = t.from.as_ref().unwrap_or(&t.to);
-    // A planned change goes back to where it came from, as long as that lives.
-    if t.kind == Kind::Switchover && rank(s, Some(old), &[&t.to]).choose(Some(old)).is_some() {
-        return abort(s, a, t, old, why, d);
-    }
-    let ranking = rank(s, Some(old), &[&t.to]);
-    let left_to_person = is_left_to_person(s, t);
-    let request = s.requests.first().filter(|_| left_to_person && s.policy.mode == Mode::Manual);
-    let stays = left_to_person && request.is_none();
-    let wanted = request.and_then(|request| request.target.as_ref());
-    let next = ranking.choose(wanted).or_else(|| ranking.choose(None)).map(|candidate| candidate.name.clone());
-    let (next, ranking) = match next {
-        Some(_) if stays => {
-            leave_to_person(s, t, why, d);
-            return tell_again(s, t, d);
-        }
-        Some(next) => (Some(next), ranking),
-        None if stays => (None, ranking),
-        None => errant(s, old, wanted, &ranking, d).map_or((None, ranking), |(next, errant)| (Some(next), errant)),
-    };
-    match next {
-        Some(next) => {
-            d.note_about(
-                Reason::CandidateFailed,
-                &t.to,
-                format!("{} did not become primary ({why}): {next} is next", t.to),
-            );
-            let kind = if next == *old { Kind::Confirm } else { Kind::Failover };
-            let cause = match t.kind {
-                Kind::Confirm => NOT_CONFIRMED,
-                _ => t.cause.as_deref().unwrap_or("CandidateFailed"),
-            };
-            let change = Change::new(kind, old, &next, cause);
-            let change = match request {
-                // What the person asked for has a record of its own, so that of the confirmation ends here.
-                Some(request) => {
-                    give_up_record(t, d);
-                    change.recorded_in(Some(request))
-                }
-                None => change.of_incident(t),
-            };
-            claim(s, a, change, ranking, d);
-        }
-        None => {
-            nobody_else(s, &t.to, &ranking, d);
-            tell_again(s, t, d);
-        }
-    }
-}
-
-/// The target is the only hope: whenever it can hear, it is told again.
-fn tell_again(s: &Snapshot, t: &Transition, d: &mut Draft) {
-    let hears = s.fresh_report(&t.to).is_some_and(|(server, _)| server.phase == Phase::Running);
-    let waiting = s.order(&t.to, OrderKind::Promote, t.epoch).is_some_and(|order| order.in_flight());
-    if hears && !waiting {
-        d.step(Step::Order { replica: t.to.clone(), order: Order::Promote(at_once(s, t)) });
-    }
-}
-
-/// Whether another primary in place of the target is not the operator's to choose. A confirmation is begun in every mode because the
-/// primary stays the same, so it must not end with another one unless a person asked for the change.
-fn is_left_to_person(s: &Snapshot, t: &Transition) -> bool {
-    t.kind == Kind::Confirm
-        && match s.policy.mode {
-            Mode::Automatic => false,
-            Mode::Manual => t.request.is_none(),
-            Mode::Paused => true,
-        }
-}
-
-fn leave_to_person(s: &Snapshot, t: &Transition, why: &str, d: &mut Draft) {
-    let (to, mode) = (&t.to, s.policy.mode);
-    let waits = match mode {
-        Mode::Paused => "nothing else: failover.mode is Paused".to_owned(),
-        Mode::Manual | Mode::Automatic => wait_for_request(s),
-    };
-    // It has come to more than was said when this pass began.
-    d.doing = Some(format!("confirming {to} under epoch {}, and {waits}", t.epoch));
-    let by_hand = by_hand(s, Kind::Failover);
-    let message =
-        format!("{to} could not be confirmed ({why}), failover.mode is {mode}: no other takes over. {by_hand}");
-    d.note(Reason::FailoverLeftToPerson, message);
-}
-
-/// Closes the record of a change that came to nothing.
-fn give_up_record(t: &Transition, d: &mut Draft) {
-    let Some(name) = &t.record else { return };
-    tell(t, record::Phase::Closed, Vec::new(), d);
-    if let Some(update) = d.records.last_mut().filter(|update| update.name == *name) {
-        update.result = Some(record::Outcome::Failed);
-    }
-}
-
 /// The cause of a failover that follows a confirmation which could not be carried out.
 pub(crate) const NOT_CONFIRMED: &str = "NotConfirmed";
 
 /// The cause of a confirmation that ends a switchover which did not succeed.
 pub(crate) const SWITCHOVER_ABORTED: &str = "SwitchoverAborted";
 
-fn abort(s: &Snapshot, a: &Assessment, t: &Transition, old: &ReplicaName, why: &str, d: &mut Draft) {
+/// Goes back to the old primary.
+pub(super) fn abort(s: &Snapshot, a: &Assessment, t: &Transition, old: &ReplicaName, why: &str, d: &mut Draft) {
     d.note(Reason::SwitchoverAborted, format!("{old} stays primary: {why}"));
     let change = Change::new(Kind::Confirm, old, old, SWITCHOVER_ABORTED).of_incident(t);
     claim(s, a, change, Default::default(), d);
@@ -446,11 +354,11 @@ const LEAST_WAIT: u64 = 1_000;
 
 /// The old primary died while the target waited for what only that could send: whoever has most takes over with what it has.
 fn wait_no_more(s: &Snapshot, a: &Assessment, t: &Transition, old: &ReplicaName, d: &mut Draft) {
-    let ranking = rank(s, Some(old), &[old]);
+    let cause = a.verdict.cause().unwrap_or(Cause::Unexplained);
+    let ranking = rank_for(s, Need::of(cause.into()), old, &[old]);
     let Some(best) = ranking.choose(None).map(|best| best.name.clone()) else {
         return next_candidate(s, a, t, "the old primary died before it had sent everything", d);
     };
-    let cause = a.verdict.cause().unwrap_or(Cause::Unexplained);
     claim(s, a, Change::new(Kind::Failover, old, &best, cause.into()).of_incident(t), ranking, d);
 }
 

@@ -86,6 +86,9 @@ impl Operator {
                     world.changes.push((t.record.clone(), *epoch));
                 }
                 let at = Some(at(world.now));
+                if t.kind != Kind::Confirm {
+                    world.status.changed_at = at;
+                }
                 world.status.last_change = Some(LastChange {
                     kind: t.kind,
                     epoch: *epoch,

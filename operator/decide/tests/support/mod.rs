@@ -164,6 +164,7 @@ impl Scene {
                 next_server_id: 4,
                 last_change: None,
                 in_a_row: 0,
+                changed_at: None,
                 paused: false,
             },
             replicas: BTreeMap::new(),

@@ -188,6 +188,11 @@ impl Stage {
                 bootstrap.completed = true;
             }
             if transition.kind != TransitionKind::Bootstrap {
+                let last = status.last_failover.as_ref();
+                let changed_at = match transition.kind {
+                    TransitionKind::Confirm => last.and_then(|last| last.changed_at.clone().or(last.time.clone())),
+                    _ => Some(Time(now)),
+                };
                 status.last_failover = Some(LastFailover {
                     name: transition.record.clone().unwrap_or_default(),
                     kind: transition.kind,
@@ -198,6 +203,7 @@ impl Stage {
                     gap: None,
                     reason: transition.cause.clone(),
                     in_a_row: i32::try_from(in_a_row).unwrap_or(i32::MAX),
+                    changed_at,
                 });
             }
         })

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use understudy_decide::failover::snapshot::{Fleet, Snapshot};
 use understudy_decide::{Decision, Step, Verdict, pace};
-use understudy_wire::evidence::{Phase, Server};
 
 /// Shards that became suspect within this time count together.
 const TOGETHER: Duration = Duration::from_secs(60);
@@ -28,7 +27,6 @@ pub struct Standing {
 impl Standing {
     /// From what was seen and concluded.
     pub fn of(snapshot: &Snapshot, decision: &Decision) -> Self {
-        let is_filled = |server: &Server| server.phase == Phase::Building;
         // Those that are about to be made count from now on: the next shard decides a moment later.
         let begun = decision.steps.iter().map(|step| match step {
             Step::Grow { replicas, .. } => replicas.iter().filter(|new| new.replaces.is_some()).count(),
@@ -48,7 +46,7 @@ impl Standing {
             rebuilding: pace::rebuilding(snapshot) + begun.sum::<usize>(),
             filling: snapshot
                 .cast()
-                .filter(|(name, _)| snapshot.fresh_report(name).is_some_and(|(server, _)| is_filled(server)))
+                .filter(|(name, _)| pace::is_filling(snapshot, name))
                 .filter_map(|(name, _)| snapshot.node_of(name).map(ToOwned::to_owned))
                 .collect(),
             silent: heard.iter().filter(|(name, _)| snapshot.fresh_report(name).is_none()).count(),

@@ -97,7 +97,7 @@ fn event(why: Why) -> Option<Reason> {
         Why::BootstrapHeld => Reason::BootstrapHeld,
         Why::BootstrapIntended | Why::BootstrapAgain => Reason::BootstrapIntended,
         Why::Initialising | Why::Cloning => Reason::BuildStarted,
-        Why::WaitingForDonor => Reason::BuildWaits,
+        Why::WaitingForDonor | Why::BuildStalled => Reason::BuildWaits,
         Why::BuildFailed => Reason::BuildFailed,
         Why::ReplicasAdded => Reason::ReplicaCreated,
         Why::ReplicaJoined => Reason::ReplicaJoined,

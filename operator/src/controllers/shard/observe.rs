@@ -308,6 +308,7 @@ fn status(shard: &Shard) -> Status {
             at: last.time.as_ref().map(|time| time.0),
         }),
         in_a_row: status.last_failover.as_ref().map_or(0, |last| u32::try_from(last.in_a_row).unwrap_or(0)),
+        changed_at: status.last_failover.as_ref().and_then(|last| last.changed_at.as_ref()).map(|time| time.0),
         paused: conditions::is_paused(&status.conditions),
     }
 }

@@ -279,4 +279,7 @@ pub struct LastFailover {
     /// How many failovers have followed each other before the shard had all its copies again, this one included.
     #[serde(default)]
     pub in_a_row: i32,
+    /// When another replica took office last; a confirmation of the same primary leaves it as it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed_at: Option<Time>,
 }

@@ -248,6 +248,39 @@ async fn what_is_written_on_the_shard_does_not_wait_for_the_statuses_of_replicas
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_confirmation_leaves_when_another_replica_took_office_last_as_it_was() {
+    const EARLIER: &str = "2026-01-01T07:00:00Z";
+    const LATER: &str = "2026-01-01T08:00:00Z";
+    let last = |kind: &str, changed: Value| json!({ "name": "m-0", "kind": kind, "time": LATER, "changedAt": changed });
+    for (case, kind, before, expected) in [
+        ("it was written down", "Confirm", last("Confirm", json!(EARLIER)), Some(EARLIER)),
+        ("it was not, as by an earlier operator", "Confirm", last("Failover", Value::Null), Some(LATER)),
+        ("there was no change before", "Confirm", Value::Null, None),
+    ] {
+        let written = published(kind, before).await;
+        assert_eq!(written["changedAt"].as_str(), expected, "{case}");
+        assert_eq!(written["kind"], kind, "{case}");
+    }
+    let written = published("Failover", last("Failover", json!(EARLIER))).await;
+    assert!(written["time"].is_string());
+    assert_eq!(written["changedAt"], written["time"], "another replica takes office now");
+}
+
+/// `status.lastFailover` after a change of this kind is published.
+async fn published(kind: &str, before: Value) -> Value {
+    let api = api();
+    api.change("shards/m", |shard| {
+        let transition = json!({ "kind": kind, "epoch": 1, "to": "m-a" });
+        shard["status"] = json!({ "epoch": 1, "transition": transition, "lastFailover": before });
+    });
+    let mut stage = stage(&api).await;
+    let (objects, snapshot, _) = decided(&mut stage, Vec::new());
+    let taken = stage.take(&publish(), &snapshot, &objects).await;
+    assert!(matches!(taken, Ok(Taken::Done)), "{kind}: {taken:?}");
+    api.object("shards/m").unwrap()["status"]["lastFailover"].clone()
+}
+
+#[tokio::test(start_paused = true)]
 async fn that_a_shard_begins_empty_beside_volumes_of_an_earlier_one_is_said() {
     for (uid, said) in [("u", 0), ("u-of-before", 1)] {
         let api = api();
