@@ -10,6 +10,7 @@ mod malformed;
 mod node_lost;
 mod operator_killed;
 mod out_of_connections;
+mod plugin;
 mod primary_frozen;
 mod primary_killed;
 mod prometheus_read_back;
