@@ -103,7 +103,7 @@ async fn make(cluster: &Cluster, asked: Asked<'_>, waiting: Waiting, output: Out
         ));
     }
     if waiting.wait {
-        return wait(cluster, &name, waiting, leader, output).await;
+        return wait(cluster, (&name, &shard.name), waiting, leader, output).await;
     }
     match output {
         Output::Json => output::json(&made)?,
@@ -116,7 +116,14 @@ async fn make(cluster: &Cluster, asked: Asked<'_>, waiting: Waiting, output: Out
     Ok(ExitCode::SUCCESS)
 }
 
-async fn wait(cluster: &Cluster, name: &str, waiting: Waiting, leader: Leader, output: Output) -> Result<ExitCode> {
+/// Waits for the end of a request on a Shard.
+async fn wait(
+    cluster: &Cluster,
+    (name, shard): (&str, &str),
+    waiting: Waiting,
+    leader: Leader,
+    output: Output,
+) -> Result<ExitCode> {
     let began = Instant::now();
     output::progress(began.elapsed(), &format!("{name} was asked for; it goes on when this command is ended"));
     let mut progress = Progress::default();
@@ -127,7 +134,8 @@ async fn wait(cluster: &Cluster, name: &str, waiting: Waiting, leader: Leader, o
         latest = Some(object.clone());
         record.is_closed()
     };
-    let wait = Wait { kind: Kind::Failover, name, limit: waiting.timeout, began, leader };
+    let (kind, limit) = (Kind::Failover, waiting.timeout);
+    let wait = Wait { kind, name, limit, began, leader, shard: Some(shard) };
     let waited = wait.until(cluster, tell).await?;
     // A program is told how far it came, whatever it came to.
     if output == Output::Json

@@ -65,7 +65,7 @@ async fn wait(
         latest = Some(object.clone());
         awaited.outcome(&drill).is_some()
     };
-    let wait = Wait { kind: Kind::Drill, name, limit: options.timeout, began, leader };
+    let wait = Wait { kind: Kind::Drill, name, limit: options.timeout, began, leader, shard: None };
     let waited = wait.until(cluster, tell).await?;
     // A program is told how far it came, whatever it came to.
     if output == Output::Json

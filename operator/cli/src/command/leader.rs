@@ -1,7 +1,5 @@
 //! Which operator acts: its Leases are looked at, and looked at again when they look old. I/O.
 
-use std::mem::discriminant;
-use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use futures::future::join_all;
@@ -16,8 +14,6 @@ use crate::output;
 const AGAIN: Duration = Duration::from_secs(6);
 /// Between two such looks.
 const BREATH: Duration = Duration::from_millis(500);
-/// Between two looks while something is waited for.
-const EVERY: Duration = Duration::from_secs(5);
 
 /// Who acts. When nobody seems to, the answer takes some seconds, and a person is told why.
 pub async fn leader(cluster: &Cluster) -> Leader {
@@ -27,6 +23,11 @@ pub async fn leader(cluster: &Cluster) -> Leader {
         output::progress(began.elapsed(), &words);
     })
     .await
+}
+
+/// The same without a word.
+pub async fn leader_quietly(cluster: &Cluster) -> Leader {
+    search(cluster, || {}).await
 }
 
 async fn search(cluster: &Cluster, doubtful: impl FnOnce()) -> Leader {
@@ -46,25 +47,6 @@ async fn search(cluster: &Cluster, doubtful: impl FnOnce()) -> Leader {
         }
         tokio::time::sleep(BREATH).await;
         latest = look(cluster).await;
-    }
-}
-
-/// Tells each time that somebody begins to act or ceases to, until the end has come.
-pub async fn tell_until(end: impl Future<Output = ()>, cluster: &Cluster, began: Instant, mut known: Leader) {
-    let mut end = pin!(end);
-    loop {
-        let next = async {
-            tokio::time::sleep(EVERY).await;
-            search(cluster, || {}).await
-        };
-        let leader = tokio::select! {
-            () = &mut end => return,
-            leader = next => leader,
-        };
-        if discriminant(&leader) != discriminant(&known) {
-            output::progress(began.elapsed(), &leader.words());
-        }
-        known = leader;
     }
 }
 
