@@ -17,15 +17,9 @@ use kube::{Api, Client, ResourceExt};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+/// Name of the Lease in the operator's namespace.
+pub use understudy_api::names::lease as name;
 
-/// Name of the Lease in the operator's namespace. Instances that look after the same objects must agree on one, and those
-/// that look after others must not wait for each other: so it is named after what they look after.
-pub fn name(scope: Option<&str>) -> String {
-    match scope {
-        None => "understudy".to_owned(),
-        Some(namespace) => format!("understudy-{namespace}"),
-    }
-}
 /// A Lease that was not seen to change for this long may be taken.
 pub const TERM: Duration = Duration::from_secs(4);
 /// How often the holder renews it.

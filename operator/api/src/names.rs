@@ -104,6 +104,15 @@ pub fn failover_record(shard: &str, epoch: i64) -> String {
     format!("{shard}-{epoch}")
 }
 
+/// The Lease of the operator, in the namespace that it runs in. Instances that look after the same objects must agree on one, and those
+/// that look after others must not wait for each other: so it is named after the namespace that they look after, if it is one.
+pub fn lease(scope: Option<&str>) -> String {
+    match scope {
+        None => "understudy".to_owned(),
+        Some(namespace) => format!("understudy-{namespace}"),
+    }
+}
+
 /// The Datastore that made this Shard, if one did.
 pub fn datastore_of(shard: &Shard) -> Option<&str> {
     shard.metadata.labels.as_ref()?.get(crate::labels::DATASTORE).map(String::as_str)

@@ -15,7 +15,8 @@ use jiff::SignedDuration;
     bin_name = "kubectl understudy",
     version,
     about = "What a sharded store is doing, and changes of primary on request",
-    after_help = "Exit codes: 0 fine, 1 the request failed or was refused, 2 usage; `status --exit-code`: 3 when something is not well."
+    after_help = "Exit codes: 0 fine, 1 the request failed or was refused, 2 usage, 130 a wait that was ended by Ctrl-C; \
+                  `status --exit-code`: 3 when something is not well, or no operator acts."
 )]
 pub struct Cli {
     /// Where, and how it is shown.
@@ -38,6 +39,9 @@ pub struct Global {
     /// File that says how to reach the API server
     #[arg(long, global = true, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
+    /// Namespace that the operator runs in; without it, its Lease is looked for everywhere
+    #[arg(long, global = true, value_name = "NAME")]
+    pub operator_namespace: Option<Name>,
     /// How the answer is written
     #[arg(short, long, global = true, value_enum, default_value = "text", value_name = "FORMAT")]
     pub output: Output,
@@ -312,6 +316,8 @@ mod tests {
 
     #[test]
     fn global_options_stand_before_and_after_the_command() {
+        let elsewhere = parse("explain m --operator-namespace databases").unwrap().global.operator_namespace;
+        assert_eq!(elsewhere.as_ref().map(Name::as_str), Some("databases"));
         for line in
             ["-n prod -o json status metrics", "status metrics -n prod -o json", "-n prod status metrics -o json"]
         {
@@ -356,6 +362,7 @@ mod tests {
             "pause datastore/",
             "resume",
             "status -o yaml",
+            "status --operator-namespace ../x",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

@@ -1,6 +1,7 @@
 //! The cluster: lists with limits, reads, writes, and a watch to wait by; each with a deadline. I/O.
 
-use std::error::Error as StdError;
+mod error;
+
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -13,89 +14,20 @@ use serde_json::Value;
 use tokio::time::Instant;
 use understudy_api::GROUP;
 
-use crate::args::Global;
+use self::error::{DEADLINE, failed, is_final, is_object_missing, known, trouble};
+use crate::args::{Global, Name};
 use crate::objects::Kind;
 
-/// No single call takes longer.
-const DEADLINE: Duration = Duration::from_secs(15);
+pub use self::error::ClusterError;
+
 /// Objects of one answer.
 const PAGE: u32 = 200;
 /// Answers of one list: whoever has more of a kind in one namespace is told so.
 const PAGES: usize = 25;
 /// How this program calls itself in the fields that it writes.
 const MANAGER: &str = "kubectl-understudy";
-/// Names that are told when one is not found.
-const KNOWN: usize = 10;
-
-/// What went wrong between here and the cluster.
-#[derive(Debug, thiserror::Error)]
-pub enum ClusterError {
-    /// No way to a cluster is known.
-    #[error("which cluster is not known: give --kubeconfig and --context, or set KUBECONFIG")]
-    Config(#[source] Box<dyn StdError + Send + Sync>),
-    /// It did not answer, or not in a way that is understood.
-    #[error("{what}: no answer of the API server")]
-    Unreachable {
-        /// What was asked.
-        what: String,
-        /// Why.
-        #[source]
-        source: Box<kube::Error>,
-    },
-    /// It did not answer in time.
-    #[error("{what}: the API server did not answer within {} s{hint}", DEADLINE.as_secs())]
-    TooLate {
-        /// What was asked.
-        what: String,
-        /// What that means.
-        hint: &'static str,
-    },
-    /// It refused.
-    #[error("{what}: {message}")]
-    Refused {
-        /// What was asked.
-        what: String,
-        /// The API server's words.
-        message: String,
-    },
-    /// The definitions are not installed, or are too old.
-    #[error(
-        "this cluster knows no {kind} of understudy.dev: install the definitions, or a newer version of them: \
-         helm upgrade --install understudy-crds charts/understudy-crds --namespace understudy-system --create-namespace"
-    )]
-    NoKind {
-        /// The kind.
-        kind: &'static str,
-    },
-    /// There is no such object.
-    #[error("there is no {kind} {name} in namespace {namespace}{known}")]
-    NotFound {
-        /// Its kind.
-        kind: &'static str,
-        /// The name that was given.
-        name: String,
-        /// Where it was looked for.
-        namespace: String,
-        /// Which there are, as the end of the sentence.
-        known: String,
-    },
-    /// It was deleted while it was waited for.
-    #[error("the {kind} {name} was deleted while it was waited for")]
-    Deleted {
-        /// Its kind.
-        kind: &'static str,
-        /// Its name.
-        name: String,
-    },
-    /// It has not ended in time. It goes on.
-    #[error("{name} has not ended within {} s, and goes on without being waited for", .limit.as_secs())]
-    NotEnded {
-        /// Its name.
-        name: String,
-        /// How long it was waited for.
-        limit: Duration,
-    },
-}
+/// Seconds after which a watch is begun anew, so that a connection that is dead without a word is not listened to for minutes.
+const WATCH: u32 = 30;
 
 /// What a list came to.
 #[derive(Debug)]
@@ -111,6 +43,8 @@ pub struct Listed {
 pub struct Cluster {
     client: Client,
     namespace: String,
+    server: String,
+    operator_namespace: Option<String>,
 }
 
 impl Cluster {
@@ -121,8 +55,10 @@ impl Cluster {
         config.default_retry = false;
         let namespace =
             global.namespace.as_ref().map_or_else(|| config.default_namespace.clone(), |name| name.as_str().to_owned());
+        let server = config.cluster_url.to_string().trim_end_matches('/').to_owned();
+        let operator_namespace = global.operator_namespace.as_ref().map(Name::to_string);
         let client = Client::try_from(config).map_err(|error| ClusterError::Config(error.into()))?;
-        Ok(Self { client, namespace })
+        Ok(Self { client, namespace, server, operator_namespace })
     }
 
     /// Where everything is looked for.
@@ -130,8 +66,32 @@ impl Cluster {
         &self.namespace
     }
 
+    /// Address of the API server.
+    pub fn server(&self) -> &str {
+        &self.server
+    }
+
+    /// Where the operator runs, if that was said.
+    pub fn operator_namespace(&self) -> Option<&str> {
+        self.operator_namespace.as_deref()
+    }
+
     fn api(&self, kind: Kind) -> Api<DynamicObject> {
         Api::namespaced_with(self.client.clone(), &self.namespace, &resource(kind))
+    }
+
+    fn failed(&self, what: &str, kind: Kind, error: kube::Error) -> ClusterError {
+        failed(&self.server, what, kind, error)
+    }
+
+    async fn in_time<T>(
+        &self,
+        what: &str,
+        hint: &'static str,
+        call: impl Future<Output = T>,
+    ) -> Result<T, ClusterError> {
+        let too_late = |_| ClusterError::TooLate { what: format!("{what} at {}", self.server), hint };
+        tokio::time::timeout(DEADLINE, call).await.map_err(too_late)
     }
 
     /// All of a kind, as far as the limits go.
@@ -141,8 +101,8 @@ impl Cluster {
         let mut params = ListParams { field_selector: fields.map(str::to_owned), ..ListParams::default() }.limit(PAGE);
         let mut objects = Vec::new();
         for _ in 0..PAGES {
-            let page = in_time(&what, "", api.list(&params)).await?;
-            let page = page.map_err(|error| failed(what.clone(), kind, error))?;
+            let page = self.in_time(&what, "", api.list(&params)).await?;
+            let page = page.map_err(|error| self.failed(&what, kind, error))?;
             objects.extend(page.items);
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params = params.continue_token(&token),
@@ -152,13 +112,33 @@ impl Cluster {
         Ok(Listed { objects, is_whole: false })
     }
 
+    /// Those of a kind that have this name, one in each namespace at most. Whoever may read them by this name only is allowed that.
+    pub async fn everywhere(&self, kind: Kind, name: &str) -> Result<Vec<DynamicObject>, ClusterError> {
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource(kind));
+        let what = format!("list the {} of all namespaces that are called {name}", kind.plural());
+        let params = ListParams::default().fields(&format!("metadata.name={name}"));
+        let listed = self.in_time(&what, "", api.list(&params)).await?;
+        listed.map(|list| list.items).map_err(|error| self.failed(&what, kind, error))
+    }
+
     /// One object, or none when there is no such.
     pub async fn find(&self, kind: Kind, name: &str) -> Result<Option<DynamicObject>, ClusterError> {
-        let what = format!("read the {} {name}", kind.name());
-        match in_time(&what, "", self.api(kind).get(name)).await? {
+        self.find_in(&self.namespace, kind, name).await
+    }
+
+    /// One object of another namespace, or none when there is no such.
+    pub async fn find_in(
+        &self,
+        namespace: &str,
+        kind: Kind,
+        name: &str,
+    ) -> Result<Option<DynamicObject>, ClusterError> {
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource(kind));
+        let what = format!("read the {} {name} of namespace {namespace}", kind.name());
+        match self.in_time(&what, "", api.get(name)).await? {
             Ok(object) => Ok(Some(object)),
             Err(error) if is_object_missing(&error, kind) => Ok(None),
-            Err(error) => Err(failed(what, kind, error)),
+            Err(error) => Err(self.failed(&what, kind, error)),
         }
     }
 
@@ -173,15 +153,20 @@ impl Cluster {
     /// That there is none of this name, with those that there are as far as they can be read.
     pub async fn not_found(&self, kind: Kind, name: &str) -> ClusterError {
         let params = ListParams::default().limit(PAGE);
-        let listed = in_time("", "", self.api(kind).list_metadata(&params)).await;
+        let listed = self.in_time("", "", self.api(kind).list_metadata(&params)).await;
         let names: Vec<_> = match listed {
-            Ok(Ok(list)) => list.items.iter().map(ResourceExt::name_any).collect(),
+            Ok(Ok(mut list)) => {
+                // The latest ones are told when there are many.
+                list.items.sort_by_key(|item| item.metadata.creation_timestamp.as_ref().map(|made| made.0));
+                list.items.iter().map(ResourceExt::name_any).collect()
+            }
             Ok(Err(_)) | Err(_) => Vec::new(),
         };
         ClusterError::NotFound {
             kind: kind.name(),
             name: name.to_owned(),
             namespace: self.namespace.clone(),
+            server: self.server.clone(),
             known: known(&names),
         }
     }
@@ -191,8 +176,8 @@ impl Cluster {
         let what = format!("create a {}", kind.name());
         let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
         let hint = "; it may have been made all the same, see `kubectl get failovers`";
-        let made = in_time(&what, hint, self.api(kind).create(&params, object)).await?;
-        made.map_err(|error| failed(what, kind, error))
+        let made = self.in_time(&what, hint, self.api(kind).create(&params, object)).await?;
+        made.map_err(|error| self.failed(&what, kind, error))
     }
 
     /// Changes fields of an object that must be there.
@@ -200,30 +185,34 @@ impl Cluster {
         let what = format!("change the {} {name}", kind.name());
         let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
         let hint = "; it may have been changed all the same";
-        match in_time(&what, hint, self.api(kind).patch(name, &params, &Patch::Merge(patch))).await? {
+        match self.in_time(&what, hint, self.api(kind).patch(name, &params, &Patch::Merge(patch))).await? {
             Ok(object) => Ok(object),
             Err(error) if is_object_missing(&error, kind) => Err(self.not_found(kind, name).await),
-            Err(error) => Err(failed(what, kind, error)),
+            Err(error) => Err(self.failed(&what, kind, error)),
         }
     }
 
-    /// Shows an object each time that it changes, until `is_it` or for as long as the limit. A connection that breaks is made anew.
+    /// Shows an object each time that it changes, until `is_it`; none when that took longer than the limit. A connection that breaks is made
+    /// anew; of each time that it breaks `lost` is told once.
     pub async fn follow(
         &self,
         kind: Kind,
         name: &str,
         limit: Duration,
         mut is_it: impl FnMut(&DynamicObject) -> bool,
-    ) -> Result<DynamicObject, ClusterError> {
-        let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+        mut lost: impl FnMut(ClusterError),
+    ) -> Result<Option<DynamicObject>, ClusterError> {
+        let config = watcher::Config::default().fields(&format!("metadata.name={name}")).timeout(WATCH);
         let mut events = std::pin::pin!(watcher(self.api(kind), config).default_backoff());
+        let what = format!("watch the {} {name}", kind.name());
         let end = Instant::now() + limit;
         let deleted = || ClusterError::Deleted { kind: kind.name(), name: name.to_owned() };
         let mut is_there = false;
+        let mut is_told = false;
         loop {
             let event = match tokio::time::timeout_at(end, events.next()).await {
                 Ok(Some(event)) => event,
-                Ok(None) | Err(_) => return Err(ClusterError::NotEnded { name: name.to_owned(), limit }),
+                Ok(None) | Err(_) => return Ok(None),
             };
             let object = match event {
                 Ok(Event::Init) => {
@@ -233,15 +222,24 @@ impl Cluster {
                 Ok(Event::InitDone) if is_there => continue,
                 Ok(Event::InitDone | Event::Delete(_)) => return Err(deleted()),
                 Ok(Event::Apply(object) | Event::InitApply(object)) => object,
-                Err(error) => match final_word(error) {
-                    Some(error) => return Err(failed(format!("watch the {} {name}", kind.name()), kind, error)),
-                    // The watcher tries again by itself, with a backoff, until the limit.
-                    None => continue,
-                },
+                Err(error) => {
+                    let ends = is_final(&error);
+                    match trouble(error).map(|error| self.failed(&what, kind, error)) {
+                        Some(error) if ends => return Err(error),
+                        // The watcher tries again by itself, with a backoff, until the limit.
+                        Some(error) if !is_told => {
+                            is_told = true;
+                            lost(error);
+                        }
+                        Some(_) | None => {}
+                    }
+                    continue;
+                }
             };
             is_there = true;
+            is_told = false;
             if is_it(&object) {
-                return Ok(object);
+                return Ok(Some(object));
             }
         }
     }
@@ -263,6 +261,7 @@ async fn config_of(global: &Global) -> Result<Config, ClusterError> {
 fn resource(kind: Kind) -> ApiResource {
     let (group, version, api_version) = match kind {
         Kind::Event => ("", "v1", "v1".to_owned()),
+        Kind::Lease => ("coordination.k8s.io", "v1", "coordination.k8s.io/v1".to_owned()),
         _ => (GROUP, "v1alpha1", format!("{GROUP}/v1alpha1")),
     };
     ApiResource {
@@ -271,122 +270,5 @@ fn resource(kind: Kind) -> ApiResource {
         api_version,
         kind: kind.name().to_owned(),
         plural: kind.plural().to_owned(),
-    }
-}
-
-async fn in_time<T>(what: &str, hint: &'static str, call: impl Future<Output = T>) -> Result<T, ClusterError> {
-    let too_late = |_| ClusterError::TooLate { what: what.to_owned(), hint };
-    tokio::time::timeout(DEADLINE, call).await.map_err(too_late)
-}
-
-/// Whether the API server knows the kind and has no object of the name.
-fn is_object_missing(error: &kube::Error, kind: Kind) -> bool {
-    let kube::Error::Api(status) = error else { return false };
-    let named = status.details.as_ref().filter(|details| !details.name.is_empty() && details.kind == kind.plural());
-    status.is_not_found() && named.is_some()
-}
-
-fn failed(what: String, kind: Kind, error: kube::Error) -> ClusterError {
-    match error {
-        kube::Error::Api(status) => {
-            // What is not found and has no name is the kind itself.
-            let is_of_kind = status.details.as_ref().is_none_or(|details| details.name.is_empty());
-            // A group that nobody serves is answered in plain text, of which the client makes a status without that reason.
-            if status.code == 404 && is_of_kind {
-                ClusterError::NoKind { kind: kind.name() }
-            } else {
-                ClusterError::Refused { what, message: status.message }
-            }
-        }
-        error => ClusterError::Unreachable { what, source: Box::new(error) },
-    }
-}
-
-/// An answer that trying again does not change.
-fn final_word(error: watcher::Error) -> Option<kube::Error> {
-    match error {
-        watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error) => {
-            let is_final = matches!(&error, kube::Error::Api(status) if matches!(status.code, 401 | 403 | 404));
-            is_final.then_some(error)
-        }
-        _ => None,
-    }
-}
-
-/// The end of a sentence that says which names there are.
-fn known(names: &[String]) -> String {
-    match names.len() {
-        0 => String::new(),
-        count if count <= KNOWN => format!("; there are {}", names.join(", ")),
-        // The last ones of a list are the latest records.
-        count => format!("; there are {count}, such as {}", names[count - KNOWN..].join(", ")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn answer(status: Value) -> kube::Error {
-        kube::Error::Api(serde_json::from_value(status).unwrap())
-    }
-
-    #[test]
-    fn a_kind_that_is_not_there_is_told_from_an_object_that_is_not() {
-        let object = answer(json!({
-            "status": "Failure", "reason": "NotFound", "code": 404, "message": "shards.understudy.dev \"m\" not found",
-            "details": { "name": "m", "group": "understudy.dev", "kind": "shards" },
-        }));
-        assert!(is_object_missing(&object, Kind::Shard));
-        for (case, status) in [
-            (
-                "a group that nobody serves",
-                json!({ "reason": "Failed to parse error data", "code": 404, "message": "404 page not found" }),
-            ),
-            (
-                "a kind that the group does not have",
-                json!({ "reason": "NotFound", "code": 404, "message": "the server could not find the requested resource", "details": {} }),
-            ),
-        ] {
-            let error = answer(status);
-            assert!(!is_object_missing(&error, Kind::Drill), "{case}");
-            let said = failed("x".into(), Kind::Drill, error).to_string();
-            assert!(
-                said.contains("knows no Drill") && said.contains("helm upgrade --install understudy-crds"),
-                "{case}: {said}"
-            );
-        }
-    }
-
-    #[test]
-    fn the_api_servers_words_are_told_once() {
-        for status in [
-            json!({ "reason": "Forbidden", "code": 403, "message": "shards is forbidden" }),
-            json!({ "reason": "NotFound", "code": 404, "message": "namespaces \"x\" not found", "details": { "name": "x", "kind": "namespaces" } }),
-        ] {
-            let words = status["message"].as_str().unwrap().to_owned();
-            let said = anyhow::Error::from(failed("list".into(), Kind::Shard, answer(status)));
-            assert_eq!(format!("{said:#}"), format!("list: {words}"));
-        }
-    }
-
-    #[test]
-    fn a_watch_ends_when_trying_again_is_no_use() {
-        let status = |code: u16| answer(json!({ "code": code, "message": "words" }));
-        for (code, is_final) in [(401, true), (403, true), (404, true), (410, false), (500, false)] {
-            let error = watcher::Error::WatchStartFailed(status(code));
-            assert_eq!(final_word(error).is_some(), is_final, "{code}");
-        }
-    }
-
-    #[test]
-    fn of_many_names_the_last_ones_are_told() {
-        let names = |count: usize| (0..count).map(|n| format!("m-{n}")).collect::<Vec<_>>();
-        assert_eq!(known(&names(0)), "");
-        assert_eq!(known(&names(2)), "; there are m-0, m-1");
-        let many = known(&names(40));
-        assert!(many.starts_with("; there are 40, such as m-30") && many.ends_with("m-39"), "{many}");
     }
 }

@@ -1,12 +1,13 @@
 //! `kubectl understudy`: what a sharded store is doing, and changes of primary on request.
 //!
-//! What is shown is made by [`view`] from [`objects`], purely; [`cluster`] alone speaks to an API server, [`output`] and [`confirm`] to a
-//! terminal. `operator/docs/plugin.md` is the page for users.
+//! What is shown is made by [`view`] from [`objects`], purely; so is whether an operator acts on it, by [`leader`]. [`cluster`] alone speaks to
+//! an API server, [`output`] and [`confirm`] to a terminal. `operator/docs/plugin.md` is the page for users.
 
 mod args;
 mod cluster;
 mod command;
 mod confirm;
+mod leader;
 mod objects;
 mod output;
 mod request;

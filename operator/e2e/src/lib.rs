@@ -14,6 +14,7 @@ pub mod ledger;
 pub mod manifest;
 pub mod namespace;
 pub mod operators;
+pub mod plugin;
 pub mod prometheus;
 pub mod record;
 pub mod remote_read;

@@ -1,4 +1,4 @@
-//! The operator's own pods: killing them, and waiting until one leads again. I/O.
+//! The operator's own pods: killing them, taking them away, and waiting until one leads again. I/O.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
-use kube::api::{DeleteParams, ListParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 
 use crate::cluster::Cluster;
 use crate::wait::{Seen, until};
@@ -28,6 +28,28 @@ pub async fn kill_all(cluster: &Cluster) -> Result<()> {
         pods.delete(&name, &now).await.with_context(|| format!("cannot kill the operator's pod {name}"))?;
     }
     Ok(())
+}
+
+/// Asks for so many instances; how many were asked for before. Whoever takes them all away must bring them back, whatever becomes of the test.
+pub async fn scale(cluster: &Cluster, replicas: i32) -> Result<i32> {
+    let deployments = Api::<Deployment>::namespaced(cluster.client.clone(), NAMESPACE);
+    let before = deployments.get(DEPLOYMENT).await.context("cannot read the operator's Deployment")?;
+    let patch = Patch::Merge(serde_json::json!({ "spec": { "replicas": replicas } }));
+    deployments
+        .patch(DEPLOYMENT, &PatchParams::default(), &patch)
+        .await
+        .with_context(|| format!("cannot scale the operator to {replicas}"))?;
+    Ok(before.spec.and_then(|spec| spec.replicas).unwrap_or(1))
+}
+
+/// Waits until no instance is left.
+pub async fn none(cluster: &Cluster) -> Result<()> {
+    let pods = Api::<Pod>::namespaced(cluster.client.clone(), NAMESPACE);
+    until("no operator runs", Duration::from_secs(60), async || {
+        let list = pods.list(&ListParams::default().labels(SELECTOR)).await?;
+        Ok(Seen::when(list.items.is_empty(), (), format!("{} pods", list.items.len())))
+    })
+    .await
 }
 
 /// Waits until the Deployment has all its pods.

@@ -100,7 +100,7 @@ pub async fn run(cluster: &Cluster, block: &Block, values: [&str; 3]) -> Result<
 }
 
 /// Where kubectl and its plugin are found: `UNDERSTUDY_E2E_PLUGIN_DIR`, then beside the kubectl of the tests, then where programs are.
-fn path(kubectl: &Path) -> Result<OsString> {
+pub fn path(kubectl: &Path) -> Result<OsString> {
     let plugin = std::env::var_os("UNDERSTUDY_E2E_PLUGIN_DIR").map(PathBuf::from);
     let beside = kubectl.parent().filter(|folder| !folder.as_os_str().is_empty()).map(Path::to_owned);
     let present = std::env::var_os("PATH").unwrap_or_default();

@@ -1,15 +1,21 @@
 //! `pause` and `resume`: every action of the operator is stopped, or let go on. I/O.
 
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Error, Result, bail};
 use serde_json::{Value, json};
 
-use super::shard;
-use crate::args::{Output, Target};
-use crate::cluster::Cluster;
-use crate::objects::{Datastore, Kind};
+use super::{leader, shard, warn};
+use crate::args::{Name, Output, Target};
+use crate::cluster::{Cluster, ClusterError};
+use crate::objects::{Datastore, Kind, Shard};
 use crate::output;
+
+/// An operator that acts has seen a lever within a second. One that is in the middle of something may take longer.
+const SEEN_WITHIN: Duration = Duration::from_secs(10);
+/// Between two looks at whether it has.
+const BREATH: Duration = Duration::from_millis(500);
 
 /// Sets `spec.paused`, or takes it away.
 pub async fn set(cluster: &Cluster, target: &Target, pause: bool, output: Output) -> Result<ExitCode> {
@@ -33,7 +39,64 @@ pub async fn set(cluster: &Cluster, target: &Target, pause: bool, output: Output
         Output::Json => output::json(&changed)?,
         Output::Text => output::say(&words(kind, name.as_str(), pause, was_paused))?,
     }
+    // The lever comes first: whether anybody minds it is told after it is set.
+    let leader = leader::leader(cluster).await;
+    warn(&leader);
+    if leader.absence().is_none() {
+        let told = match unseen(cluster, target, pause).await {
+            Ok(shards) => unheeded(pause, &shards),
+            Err(error) => Some(format!("whether the operator has seen that is not known: {:#}", Error::from(error))),
+        };
+        told.iter().for_each(|words| output::warn(words));
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The Shards at which the operator has not seen the lever, once it has had its time.
+async fn unseen(cluster: &Cluster, target: &Target, pause: bool) -> Result<Vec<Shard>, ClusterError> {
+    let began = Instant::now();
+    loop {
+        let mut shards = shards(cluster, target).await?;
+        shards.retain(|shard| !minds(shard, pause));
+        if shards.is_empty() || began.elapsed() >= SEEN_WITHIN {
+            return Ok(shards);
+        }
+        tokio::time::sleep(BREATH).await;
+    }
+}
+
+async fn shards(cluster: &Cluster, target: &Target) -> Result<Vec<Shard>, ClusterError> {
+    match target {
+        Target::Shard(name) => Ok(vec![Shard::read(&cluster.get(Kind::Shard, name.as_str()).await?)]),
+        Target::Datastore(name) => {
+            let listed = cluster.list(Kind::Shard, None).await?;
+            let mut shards: Vec<_> = listed.objects.iter().map(Shard::read).collect();
+            shards.retain(|shard| shard.datastore.as_deref() == Some(Name::as_str(name)));
+            Ok(shards)
+        }
+    }
+}
+
+fn minds(shard: &Shard, pause: bool) -> bool {
+    shard.paused == pause && shard.is_current == Some(true)
+}
+
+/// What a person should know of Shards at which the lever is not seen; none when there are none.
+fn unheeded(pause: bool, shards: &[Shard]) -> Option<String> {
+    let first = &shards.first()?.name;
+    let names = |of: &dyn Fn(&&Shard) -> bool| {
+        shards.iter().filter(of).map(|shard| shard.name.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    let still_paused = names(&|shard| !pause && shard.paused);
+    if !still_paused.is_empty() {
+        return Some(format!("still paused, each by itself: {still_paused}; `kubectl understudy resume {first}`"));
+    }
+    let effect = if pause { "what it was doing there may go on" } else { "nothing is done there yet" };
+    Some(format!(
+        "within {} s the operator has not seen that of {}: {effect}. `kubectl understudy explain {first}` says when it has",
+        SEEN_WITHIN.as_secs(),
+        names(&|_| true),
+    ))
 }
 
 /// Taken away, it leaves no field behind that this program would own.
@@ -61,6 +124,7 @@ fn words(kind: Kind, name: &str, pause: bool, was_paused: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::view::fixtures::{self, named, with};
 
     #[test]
     fn a_lever_that_is_let_go_leaves_nothing_behind() {
@@ -75,5 +139,35 @@ mod tests {
         assert!(words(Kind::Shard, "m", true, false).contains("`kubectl understudy resume m`"));
         assert!(words(Kind::Shard, "m", false, false).ends_with("was not paused"));
         assert!(words(Kind::Shard, "m", true, true).ends_with("was paused already"));
+    }
+
+    #[test]
+    fn a_lever_is_minded_once_the_status_answers_the_spec_that_has_it() {
+        let paused = fixtures::paused();
+        let not_seen = with(paused.clone(), &[("/status/observedGeneration", 2.into())]);
+        for (case, object, pause, expected) in [
+            ("paused and seen", &paused, true, true),
+            ("paused and not seen", &not_seen, true, false),
+            ("not reached by its Datastore yet", &fixtures::healthy(), true, false),
+            ("still paused", &paused, false, false),
+            ("let go", &fixtures::healthy(), false, true),
+            ("no operator has looked at it", &fixtures::unseen(), false, false),
+        ] {
+            assert_eq!(minds(&Shard::read(object), pause), expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn who_pulls_a_lever_that_nobody_minds_is_told_where() {
+        let shard = |object, name| Shard::read(&named(object, name));
+        assert_eq!(unheeded(true, &[]), None);
+        let words = unheeded(true, &[shard(fixtures::healthy(), "m-0"), shard(fixtures::healthy(), "m-1")]).unwrap();
+        assert!(
+            words.contains("m-0, m-1: what it was doing there may go on") && words.contains("explain m-0"),
+            "{words}"
+        );
+        let words = unheeded(false, &[shard(fixtures::paused(), "m-2")]).unwrap();
+        assert!(words.contains("still paused, each by itself: m-2; `kubectl understudy resume m-2`"), "{words}");
+        assert!(unheeded(false, &[shard(fixtures::unseen(), "m-3")]).unwrap().contains("nothing is done there yet"));
     }
 }

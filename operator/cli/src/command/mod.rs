@@ -2,8 +2,10 @@
 
 mod change;
 mod drill;
+mod leader;
 mod lever;
 mod show;
+mod waiting;
 
 use std::process::ExitCode;
 
@@ -12,7 +14,9 @@ use jiff::Timestamp;
 
 use crate::args::{Cli, Command};
 use crate::cluster::{Cluster, ClusterError};
+use crate::leader::Leader;
 use crate::objects::{Datastore, Kind, Shard};
+use crate::output;
 
 /// Does what is asked.
 pub async fn run(cli: Cli) -> Result<ExitCode> {
@@ -46,6 +50,21 @@ async fn shard(cluster: &Cluster, name: &str) -> Result<(Shard, bool), ClusterEr
         None => false,
     };
     Ok((shard, paused))
+}
+
+/// The same, and who acts on it; whoever asks is told when that is nobody.
+async fn shard_and_leader(cluster: &Cluster, name: &str) -> Result<(Shard, bool, Leader), ClusterError> {
+    let leader = async { Ok::<_, ClusterError>(leader::leader(cluster).await) };
+    let ((shard, datastore_paused), leader) = tokio::try_join!(shard(cluster, name), leader)?;
+    warn(&leader);
+    Ok((shard, datastore_paused, leader))
+}
+
+/// Tells whoever asks for something when nobody acts on it.
+fn warn(leader: &Leader) {
+    if let Some(trouble) = leader.trouble() {
+        output::warn(&trouble);
+    }
 }
 
 /// 0 when it is as it was asked for, else 1.

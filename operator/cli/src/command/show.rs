@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use kube::api::DynamicObject;
 
-use super::{now, shard};
+use super::{leader, now, shard, warn};
 use crate::args::{ExplainOptions, Output, StatusOptions, TimelineOptions};
 use crate::cluster::{Cluster, ClusterError};
 use crate::objects::{Consumer, Datastore, Drill, Event, Failover, Kind, Replica, Shard};
@@ -20,7 +20,9 @@ const UNWELL: u8 = 3;
 
 /// The store as one screen.
 pub async fn status(cluster: &Cluster, options: &StatusOptions, output: Output) -> Result<ExitCode> {
-    let mut store = read(cluster).await?;
+    let leader = async { Ok::<_, ClusterError>(leader::leader(cluster).await) };
+    let (mut store, leader) = tokio::try_join!(read(cluster), leader)?;
+    store.operator = leader;
     if let Some(name) = &options.datastore
         && !store.keep(name.as_str())
     {
@@ -76,7 +78,8 @@ fn each<T>(objects: &[DynamicObject], read: fn(&DynamicObject) -> T) -> Vec<T> {
 /// What is wrong with a shard.
 pub async fn explain(cluster: &Cluster, options: &ExplainOptions, output: Output) -> Result<ExitCode> {
     let name = options.shard.as_str();
-    let (shard, datastore_paused) = shard(cluster, name).await?;
+    let leader = async { Ok::<_, ClusterError>(leader::leader(cluster).await) };
+    let ((shard, datastore_paused), operator) = tokio::try_join!(shard(cluster, name), leader)?;
     let fields = format!("involvedObject.kind={},involvedObject.name={name}", Kind::Shard.name());
     // Whoever may not read events is told the rest.
     let (events, not_read) = match cluster.list(Kind::Event, Some(&fields)).await {
@@ -84,7 +87,7 @@ pub async fn explain(cluster: &Cluster, options: &ExplainOptions, output: Output
         Err(error) => (Vec::new(), vec![error.to_string()]),
     };
     let namespace = cluster.namespace().to_owned();
-    let screen = explain::screen(Seen { namespace, shard, datastore_paused, events, not_read }, now());
+    let screen = explain::screen(Seen { namespace, operator, shard, datastore_paused, events, not_read }, now());
     output::show(&screen, output, Extent::of(options.all))?;
     Ok(ExitCode::SUCCESS)
 }
@@ -92,6 +95,10 @@ pub async fn explain(cluster: &Cluster, options: &ExplainOptions, output: Output
 /// A change of primary step by step.
 pub async fn timeline(cluster: &Cluster, options: &TimelineOptions, output: Output) -> Result<ExitCode> {
     let object = cluster.get(Kind::Failover, options.failover.as_str()).await?;
+    // One that is closed does not change any more, whoever acts.
+    if !Failover::read(&object).is_closed() {
+        warn(&leader::leader(cluster).await);
+    }
     output::show(&timeline::screen(object, now()), output, Extent::of(options.all))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -21,6 +21,8 @@ pub struct Failover {
     pub kind: Option<String>,
     /// The Drill that it was rehearsed for.
     pub drill: Option<String>,
+    /// Who was asked to take over.
+    pub target: Option<String>,
     /// Why, as whoever asked said it.
     pub asked_because: Option<String>,
     /// When the object was made.
@@ -80,6 +82,7 @@ impl Failover {
             shard: facts.text("/spec/shard"),
             kind: facts.text("/spec/kind"),
             drill: facts.text("/spec/drill").or_else(|| object.labels().get(DRILL).cloned()),
+            target: facts.text("/spec/target"),
             asked_because: facts.text("/spec/reason"),
             made: object.metadata.creation_timestamp.as_ref().map(|made| made.0),
             phase: facts.text("/status/phase"),

@@ -7,6 +7,7 @@ mod datastore;
 mod drill;
 mod facts;
 mod failover;
+mod lease;
 mod shard;
 
 use kube::api::DynamicObject;
@@ -15,6 +16,7 @@ pub use self::datastore::{Consumer, Datastore, Workload};
 pub use self::drill::{Drill, Gap, LastRun};
 use self::facts::Facts;
 pub use self::failover::{Candidate, Failover, Offset, Step, Word};
+pub use self::lease::Lease;
 pub use self::shard::{
     Availability, Condition, LastFailover, Observer, Replica, ReplicaSummary, Shard, Transition, Verdict, holds,
 };
@@ -36,6 +38,8 @@ pub enum Kind {
     Drill,
     /// What was said of an object: Kubernetes' own kind.
     Event,
+    /// Which instance of the operator acts: Kubernetes' own kind.
+    Lease,
 }
 
 impl Kind {
@@ -49,6 +53,7 @@ impl Kind {
             Self::Failover => "Failover",
             Self::Drill => "Drill",
             Self::Event => "Event",
+            Self::Lease => "Lease",
         }
     }
 
@@ -62,6 +67,7 @@ impl Kind {
             Self::Failover => "failovers",
             Self::Drill => "drills",
             Self::Event => "events",
+            Self::Lease => "leases",
         }
     }
 }

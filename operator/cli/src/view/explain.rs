@@ -8,6 +8,7 @@ use understudy_api::v1alpha1::VerdictState;
 use super::text::{Extent, Piece, Table, Text, Tone};
 use super::time::{ago, measured, point, seconds_since, span};
 use super::{Screen, inaction, status, tone_of, tone_of_ready};
+use crate::leader::Leader;
 use crate::objects::{
     Availability, Condition, Event, LastFailover, Observer, ReplicaSummary, Shard, Transition, Verdict,
 };
@@ -32,6 +33,7 @@ pub struct ExplainScreen {
     shard: String,
     datastore: Option<String>,
     at: Timestamp,
+    operator: Leader,
     primary: Option<String>,
     epoch: Option<i64>,
     ready: Option<String>,
@@ -70,6 +72,8 @@ struct Wrong {
 pub struct Seen {
     /// The namespace.
     pub namespace: String,
+    /// Which operator acts on it.
+    pub operator: Leader,
     /// The shard.
     pub shard: Shard,
     /// Whether its Datastore is paused.
@@ -82,17 +86,23 @@ pub struct Seen {
 
 /// Puts the screen together.
 pub fn screen(seen: Seen, now: Timestamp) -> ExplainScreen {
-    let Seen { namespace, shard, datastore_paused, mut events, not_read } = seen;
-    let why_nothing = inaction::reasons(&shard, datastore_paused, &events, now);
+    let Seen { namespace, operator, shard, datastore_paused, mut events, not_read } = seen;
+    let is_absent = operator.absence().is_some();
+    let mut why_nothing = inaction::reasons(&shard, datastore_paused, &events, now);
+    if is_absent {
+        why_nothing.insert(0, "no operator acts: whatever is wanted waits until one does".into());
+    }
     events.sort_by_key(|event| std::cmp::Reverse(event.at));
     let since = shard.verdict.as_ref().and_then(|verdict| verdict.since);
     let wrong = wrong(&shard, now);
+    let answer = answer(&shard, &wrong, now);
     ExplainScreen {
-        answer: answer(&shard, &wrong, now),
+        answer: if is_absent && shard.has_status { format!("What was known last: {answer}") } else { answer },
         namespace,
         shard: shard.name,
         datastore: shard.datastore,
         at: now,
+        operator,
         primary: shard.primary,
         epoch: shard.epoch,
         ready: shard.ready,
@@ -166,10 +176,17 @@ fn answer(shard: &Shard, wrong: &[Wrong], now: Timestamp) -> String {
 }
 
 impl ExplainScreen {
+    fn is_old(&self) -> bool {
+        self.operator.absence().is_some()
+    }
+
     fn verdict(&self, text: &mut Text) {
+        if let Some(absence) = self.operator.absence() {
+            text.say(Piece::new(absence, Tone::Bad));
+        }
         let known = self.verdict.as_ref().and_then(Verdict::known);
         let tone = match tone_of(known) {
-            Tone::Good if !self.wrong.is_empty() => Tone::Busy,
+            Tone::Good if !self.wrong.is_empty() || self.is_old() => Tone::Busy,
             tone => tone,
         };
         text.say(Piece::new(self.answer.as_str(), tone));
@@ -223,7 +240,7 @@ impl ExplainScreen {
     }
 
     fn action(&self, text: &mut Text) {
-        text.head("What is being done");
+        text.head(if self.is_old() { "What was being done" } else { "What is being done" });
         if let Some(transition) = &self.transition {
             let kind = transition.kind.as_deref().unwrap_or("Change of primary");
             let word = |name: &Option<String>| name.clone().unwrap_or_else(|| "nobody".into());
@@ -346,6 +363,9 @@ impl Screen for ExplainScreen {
         self.replicas(&mut text, extent);
         self.history(&mut text, extent);
         self.not_read.iter().for_each(|what| text.say(Piece::new(format!("Not read: {what}"), Tone::Busy)));
+        if let Some(doubt) = self.operator.doubt() {
+            text.say(Piece::new(doubt, Tone::Busy));
+        }
         text
     }
 }

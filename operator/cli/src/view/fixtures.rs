@@ -4,7 +4,18 @@ use jiff::Timestamp;
 use kube::api::DynamicObject;
 use serde_json::{Value, json};
 
+use crate::leader::Leader;
 use crate::objects::Shard;
+
+/// An operator that acts.
+pub fn leading() -> Leader {
+    Leader::Leading { lease: "understudy-system/understudy".into(), holder: "understudy-a".into() }
+}
+
+/// One that has said nothing for twelve minutes.
+pub fn silent() -> Leader {
+    Leader::Silent { lease: "understudy-system/understudy".into(), holder: "understudy-a".into(), for_seconds: 720 }
+}
 
 /// That many seconds after the moment at which all tests look.
 pub fn at(second: i64) -> Timestamp {

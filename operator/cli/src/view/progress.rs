@@ -59,7 +59,10 @@ pub fn outcome(record: &Failover) -> Option<Outcome> {
         Some("Succeeded") => {
             let gap = record.write_gap.map(|gap| format!(", write gap {}", measured(gap))).unwrap_or_default();
             let (to, from) = (word(&record.to), word(&record.from));
-            (true, format!("{name}: {to} is the primary of {shard} in place of {from}{gap}"))
+            // Whoever was asked for could not, and a shard without a primary is worse.
+            let other = record.target.as_ref().filter(|target| **target != to);
+            let other = other.map(|target| format!(", and not {target} as asked{message}")).unwrap_or_default();
+            (true, format!("{name}: {to} is the primary of {shard} in place of {from}{gap}{other}"))
         }
         Some("Confirmed") => {
             (false, format!("{name}: the primary of {shard} turned out to live and was confirmed{message}"))
@@ -70,6 +73,28 @@ pub fn outcome(record: &Failover) -> Option<Outcome> {
         None => (false, format!("{name} ended without a result{message}")),
     };
     Some(Outcome { is_well, words })
+}
+
+/// How far it is when nobody waits for its end any more, and how it is followed or taken back.
+pub fn so_far(name: &str, record: Option<&Failover>) -> String {
+    let word = |named: Option<&String>| named.map_or("nobody", String::as_str).to_owned();
+    let state = match record.and_then(|record| Some((record, record.phase.as_deref()?))) {
+        None | Some((_, "Pending")) => {
+            let shard = record.and_then(|record| record.shard.as_deref());
+            let why = shard.map(|shard| format!("; `kubectl understudy explain {shard}` says what stands in the way"));
+            let why = why.unwrap_or_default();
+            return format!(
+                "{name} has not been taken up yet, and still may be{why}; `kubectl delete failover {name}` takes it back"
+            );
+        }
+        Some((record, "Rebuilding")) => {
+            let (to, from) = (word(record.to.as_ref()), word(record.from.as_ref()));
+            let shard = record.shard.as_deref().unwrap_or("the shard");
+            format!("{to} is the primary of {shard} in place of {from}, and redundancy is not back yet")
+        }
+        Some((_, phase)) => format!("{name} is {phase}"),
+    };
+    format!("{state}; it goes on, and `kubectl understudy timeline {name}` shows how far it is")
 }
 
 /// A run of a drill that somebody waits for.
@@ -153,8 +178,29 @@ mod tests {
             assert_eq!(outcome.is_well, is_well, "{result}");
             assert!(outcome.words.contains(says), "{result}: {}", outcome.words);
         }
+        let other = record(&[("/spec/target", "m-c".into())]);
+        assert!(outcome(&other).is_some_and(|outcome| outcome.words.ends_with("4.1 s, and not m-c as asked")));
         assert_eq!(outcome(&record(&[("/status/phase", "Rebuilding".into())])), None);
         assert_eq!(outcome(&record(&[("/status", json!({}))])), None);
+    }
+
+    #[test]
+    fn who_does_not_wait_any_more_is_told_how_far_it_is_and_what_can_be_done() {
+        for (phase, says) in [
+            (
+                "Pending",
+                "`kubectl understudy explain m` says what stands in the way; `kubectl delete failover m-5` takes it back",
+            ),
+            ("Fencing", "m-5 is Fencing; it goes on"),
+            ("Rebuilding", "m-b is the primary of m in place of m-a, and redundancy is not back yet"),
+        ] {
+            let words = so_far("m-5", Some(&record(&[("/status/phase", phase.into())])));
+            assert!(words.contains(says), "{phase}: {words}");
+            assert_eq!(words.contains("timeline m-5"), phase != "Pending", "{words}");
+        }
+        for unseen in [None, Some(&record(&[("/status", json!({}))]))] {
+            assert!(so_far("m-5", unseen).contains("has not been taken up yet"));
+        }
     }
 
     #[test]

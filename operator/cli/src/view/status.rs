@@ -10,6 +10,7 @@ use self::rows::{ConsumerRow, DatastoreRow, DrillRow, FailoverRow, ReplicaRow, S
 use super::text::{Extent, Piece, Text, Tone};
 use super::time::{measured, point};
 use super::{Screen, counted};
+use crate::leader::Leader;
 use crate::objects::{Availability, Consumer, Datastore, Drill, Failover, Replica, Shard};
 
 /// Everything that was read of a namespace.
@@ -17,6 +18,8 @@ use crate::objects::{Availability, Consumer, Datastore, Drill, Failover, Replica
 pub struct Store {
     /// The namespace.
     pub namespace: String,
+    /// Which operator acts on it.
+    pub operator: Leader,
     /// Its Datastores.
     pub datastores: Vec<Datastore>,
     /// Its Shards, those made by hand too.
@@ -60,6 +63,7 @@ impl Store {
 pub struct StatusScreen {
     namespace: String,
     at: Timestamp,
+    operator: Leader,
     /// What is not well, in words; empty when everything is.
     unwell: Vec<String>,
     datastores: Vec<DatastoreRow>,
@@ -87,10 +91,16 @@ pub fn screen(store: &Store, now: Timestamp) -> StatusScreen {
     drills.sort_by(|one, other| {
         (one.next_run.is_none(), one.next_run, &one.name).cmp(&(other.next_run.is_none(), other.next_run, &other.name))
     });
+    let mut unwell = rows::unwell(&datastores, &shards, &consumers);
+    // First, because everything else may be otherwise by now.
+    if let Some(absence) = store.operator.absence() {
+        unwell.insert(0, absence);
+    }
     StatusScreen {
         namespace: store.namespace.clone(),
         at: now,
-        unwell: rows::unwell(&datastores, &shards, &consumers),
+        operator: store.operator.clone(),
+        unwell,
         datastores,
         replicas_not_ready: store
             .replicas
@@ -106,7 +116,8 @@ pub fn screen(store: &Store, now: Timestamp) -> StatusScreen {
 }
 
 impl StatusScreen {
-    /// Whether every shard is Healthy and ready, and every Datastore and Consumer is ready.
+    /// Whether there is something, an operator acts on it as far as is known, every shard is Healthy and ready, and every Datastore and Consumer
+    /// is ready.
     pub fn is_well(&self) -> bool {
         self.unwell.is_empty()
     }
@@ -115,7 +126,7 @@ impl StatusScreen {
         let what =
             format!("{} in namespace {}, {}", counted(self.shards.len(), "shard"), self.namespace, point(self.at));
         let state = match self.unwell.len() {
-            _ if self.shards.is_empty() && self.datastores.is_empty() => Piece::new("nothing is there yet", Tone::Busy),
+            _ if self.shards.is_empty() && self.datastores.is_empty() => Piece::new("nothing is there", Tone::Busy),
             0 => Piece::new("everything is well", Tone::Good),
             1 => Piece::new("1 thing is not well", Tone::Bad),
             count => Piece::new(format!("{count} things are not well"), Tone::Bad),
@@ -144,6 +155,10 @@ impl Screen for StatusScreen {
         for kind in &self.cut_off {
             let words = format!("There are more {kind} in this namespace than were read: rows may be missing.");
             text.say(Piece::new(words, Tone::Busy));
+        }
+        if let Some(doubt) = self.operator.doubt() {
+            text.line([]);
+            text.say(Piece::new(doubt, Tone::Busy));
         }
         text
     }

@@ -11,6 +11,7 @@ mod node_lost;
 mod operator_cut_off;
 mod operator_killed;
 mod out_of_connections;
+mod plugin;
 mod primary_frozen;
 mod primary_killed;
 mod prometheus_read_back;

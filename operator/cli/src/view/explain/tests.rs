@@ -7,7 +7,11 @@ use super::*;
 use crate::view::fixtures::{self, at, of_datastore, with};
 
 fn explained(object: &DynamicObject) -> ExplainScreen {
-    screen(Seen { namespace: "prod".into(), shard: Shard::read(object), ..Seen::default() }, at(0))
+    explained_by(fixtures::leading(), object)
+}
+
+fn explained_by(operator: Leader, object: &DynamicObject) -> ExplainScreen {
+    screen(Seen { namespace: "prod".into(), operator, shard: Shard::read(object), ..Seen::default() }, at(0))
 }
 
 fn shown(screen: &ExplainScreen) -> String {
@@ -48,6 +52,36 @@ fn of_a_stuck_one_it_says_who_says_so_and_what_is_being_done() {
     }
     assert!(!text.contains("Why nothing"), "{text}");
     assert!(!text.contains("PrimaryHealthy"), "the verdict says it better: {text}");
+}
+
+#[test]
+fn what_no_operator_looks_after_is_told_as_what_was_known_last() {
+    let text = shown(&explained_by(fixtures::silent(), &fixtures::healthy()));
+    assert!(text.starts_with("no operator acts: understudy-a holds the Lease understudy-system/understudy"), "{text}");
+    for expected in [
+        "What was known last: Nothing is wrong with m",
+        "What was being done\nNothing.",
+        "Why nothing\nno operator acts: whatever is wanted waits until one does",
+    ] {
+        assert!(text.contains(expected), "{expected} in\n{text}");
+    }
+    let stuck = shown(&explained_by(fixtures::silent(), &fixtures::stuck()));
+    assert!(stuck.contains("What was being done\nFailover from m-a to m-b"), "{stuck}");
+    assert!(stuck.contains("Why not more\nno operator acts"), "{stuck}");
+    let unseen = shown(&explained_by(Leader::Never { namespace: "prod".into() }, &fixtures::unseen()));
+    assert!(unseen.starts_with("no operator acts: none has ever looked after namespace prod"), "{unseen}");
+    assert!(!unseen.contains("What was known last"), "{unseen}");
+}
+
+#[test]
+fn who_may_not_read_leases_is_told_that_last() {
+    let unknown = Leader::Unknown { why: "leases is forbidden".into() };
+    let text = shown(&explained_by(unknown, &fixtures::healthy()));
+    assert!(text.starts_with("Nothing is wrong with m"), "{text}");
+    assert!(
+        text.lines().last().is_some_and(|last| last.starts_with("whether an operator acts is not known")),
+        "{text}"
+    );
 }
 
 #[test]
@@ -126,6 +160,7 @@ fn json_has_everything_that_an_answer_rests_on() {
     let json = serde_json::to_value(&screen).unwrap();
     for (pointer, value) in [
         ("/shard", json!("m")),
+        ("/operator/state", json!("Leading")),
         ("/verdict/state", json!("Stuck")),
         ("/observers/1/says", json!("commit: no answer within 1 s")),
         ("/observers/2/counts", json!(false)),

@@ -225,6 +225,12 @@ pub(super) fn drill_row(drill: &Drill, now: Timestamp) -> DrillRow {
 
 pub(super) fn unwell(datastores: &[DatastoreRow], shards: &[ShardRow], consumers: &[ConsumerRow]) -> Vec<String> {
     let mut said = Vec::new();
+    if datastores.is_empty() && shards.is_empty() {
+        said.push(
+            "there is neither a Datastore nor a Shard; -n and --context take another place, `kubectl get shards -A` shows where there are some"
+                .to_owned(),
+        );
+    }
     for row in shards.iter().filter(|row| !row.is_well) {
         said.push(match &row.verdict {
             Some(verdict) if verdict.known() == Some(VerdictState::Healthy) => {

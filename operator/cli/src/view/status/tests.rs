@@ -31,6 +31,7 @@ fn consumer(name: &str, datastore: &str) -> Consumer {
 fn store(shards: &[DynamicObject]) -> Store {
     Store {
         namespace: "prod".into(),
+        operator: fixtures::leading(),
         datastores: vec![Datastore::read(&datastore("metrics", "True"))],
         shards: shards.iter().map(Shard::read).collect(),
         consumers: vec![consumer("metrics-store", "metrics")],
@@ -115,8 +116,40 @@ fn a_store_of_words_that_are_not_known_is_shown_and_is_not_well() {
 
 #[test]
 fn an_empty_namespace_says_so() {
-    let lines = shown(&Store { namespace: "prod".into(), ..Store::default() }, Extent::Screen);
-    assert_eq!(lines, [format!("0 shards in namespace prod, {}: nothing is there yet", point(at(0)))]);
+    let empty = Store { namespace: "prod".into(), operator: fixtures::leading(), ..Store::default() };
+    let lines = shown(&empty, Extent::Screen);
+    assert_eq!(lines[0], format!("0 shards in namespace prod, {}: nothing is there", point(at(0))));
+    has(&lines, "-n and --context take another place");
+    assert!(!screen(&empty, at(0)).is_well(), "who watches the wrong namespace must not hear that all is well");
+}
+
+#[test]
+fn when_no_operator_acts_that_is_said_first_and_nothing_is_well() {
+    let mut store = store(&[of_datastore(fixtures::healthy(), "metrics")]);
+    store.operator = fixtures::silent();
+    let lines = shown(&store, Extent::Screen);
+    has(&lines[..1], "1 thing is not well");
+    has(&lines[1..2], "understudy-a holds the Lease understudy-system/understudy and has not renewed it for 12m");
+    has(&lines[1..2], "`kubectl get deployments,pods -n understudy-system");
+    let screen = screen(&store, at(0));
+    assert!(!screen.is_well());
+    let json = serde_json::to_value(&screen).unwrap();
+    assert_eq!(
+        json["operator"],
+        json!({
+            "state": "Silent", "lease": "understudy-system/understudy", "holder": "understudy-a", "forSeconds": 720,
+        })
+    );
+}
+
+#[test]
+fn who_may_not_know_whether_an_operator_acts_is_told_that_and_everything_else() {
+    let mut store = store(&[of_datastore(fixtures::healthy(), "metrics")]);
+    store.operator = Leader::Unknown { why: "leases is forbidden".into() };
+    let lines = shown(&store, Extent::Screen);
+    has(&lines[..1], "everything is well");
+    has(&lines, "whether an operator acts is not known");
+    assert!(screen(&store, at(0)).is_well());
 }
 
 #[test]
