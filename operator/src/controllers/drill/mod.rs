@@ -24,7 +24,7 @@ use kube::api::ListParams;
 use kube::core::DeserializeGuard;
 use kube::{Api, ResourceExt};
 use tokio::sync::Mutex;
-use understudy_api::v1alpha1::{DrillFault, DrillRun, DrillStatus, DrillVictim};
+use understudy_api::v1alpha1::{DrillFault, DrillResult, DrillRun, DrillStatus, DrillVictim};
 use understudy_api::{Drill, conditions};
 use understudy_decide::drill::{DrillDecision, DrillSnapshot, Ending, Rule, plan, rules};
 
@@ -209,6 +209,7 @@ impl Pass<'_> {
         let drill = held.as_ref().unwrap_or(drill);
         let written = self.write(drill, status::after(drill, seen, decision, now)).await?;
         self.say(drill, seen, decision);
+        self.count(drill, decision);
         let status = || written.status.clone().unwrap_or_default();
         match (decision, &seen.status.run) {
             (DrillDecision::Strike(places), Some(run)) => {
@@ -244,6 +245,15 @@ impl Pass<'_> {
         }
         let wanted = Drill { status: Some(status), ..drill.clone() };
         self.context.applier.replace_status(&wanted).await.map_err(DrillError::Status)
+    }
+
+    fn count(&self, drill: &Drill, decision: &DrillDecision) {
+        let result = match decision {
+            DrillDecision::Skip { .. } => DrillResult::Skipped,
+            DrillDecision::Finish(report) => status::result(report.end.ending),
+            _ => return,
+        };
+        self.context.metrics.drills.ended(&drill.namespace().unwrap_or_default(), &drill.name_any(), result);
     }
 
     fn say(&self, drill: &Drill, seen: &DrillSnapshot, decision: &DrillDecision) {
