@@ -16,6 +16,7 @@ pub mod namespace;
 pub mod operators;
 pub mod prometheus;
 pub mod record;
+pub mod rehearsal;
 pub mod remote_read;
 pub mod runbook;
 pub mod see;
