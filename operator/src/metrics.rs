@@ -1,9 +1,10 @@
-//! What the operator counts about itself, and what it tells of each shard ([`shards`]) and Datastore ([`datastores`]). Pure, but for
-//! the counters.
+//! What the operator counts about itself, and what it tells of each shard ([`shards`]), Datastore ([`datastores`]) and Drill ([`drills`]). Pure,
+//! but for the counters.
 //!
 //! Names are contracts: `operator/docs/metrics.md` lists them.
 
 pub mod datastores;
+pub mod drills;
 pub mod shards;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use self::datastores::Datastores;
+use self::drills::Drills;
 use self::shards::Shards;
 
 /// A kind, from a closed set.
@@ -75,6 +77,8 @@ pub struct Metrics {
     pub shards: Shards,
     /// What is told of each Datastore.
     pub datastores: Datastores,
+    /// What is told of each Drill.
+    pub drills: Drills,
 }
 
 impl Default for Metrics {
@@ -113,6 +117,8 @@ impl Default for Metrics {
         registry.register_collector(Box::new(of_shards));
         let of_datastores = datastores::Telling { datastores: datastores.clone(), leading: leading.clone() };
         registry.register_collector(Box::new(of_datastores));
+        let drills = Drills::default();
+        registry.register_collector(Box::new(drills::Telling { drills: drills.clone(), leading: leading.clone() }));
         Self {
             registry,
             reconciles: metrics.0,
@@ -125,6 +131,7 @@ impl Default for Metrics {
             rebuilds: changes.2,
             shards,
             datastores,
+            drills,
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::events::Events;
 use crate::lease::{self, InCluster, Leading};
 use crate::metrics::Metrics;
 use crate::metrics::datastores::DatastoreFacts;
+use crate::metrics::drills::DrillFacts;
 use crate::recent::Recent;
 use crate::settings::Settings;
 use crate::topics::Brokers;
@@ -86,6 +87,8 @@ async fn operate(settings: Settings) -> anyhow::Result<()> {
     tasks.spawn(sweeping);
     let datastores = caches.datastores.clone();
     metrics.datastores.read_from(move || datastores.all().iter().map(|held| DatastoreFacts::of(held)).collect());
+    let drills = caches.drills.clone();
+    metrics.drills.read_from(move || drills.all().iter().map(|held| DrillFacts::of(held)).collect());
     let context = Context {
         settings: Arc::new(settings),
         applier,

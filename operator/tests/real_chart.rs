@@ -16,7 +16,7 @@ const ALLOWED: &[(&str, &str, &str, &str)] = &[
     ("cluster", "understudy.dev", "replicas", "create delete get list patch watch"),
     ("cluster", "understudy.dev", "consumers", "create get list patch watch"),
     ("cluster", "understudy.dev", "failovers", "create delete get list watch"),
-    ("cluster", "understudy.dev", "drills", "get list watch"),
+    ("cluster", "understudy.dev", "drills", "get list patch watch"),
     ("cluster", "understudy.dev", "datastores/status", "patch update"),
     ("cluster", "understudy.dev", "shards/status", "patch update"),
     ("cluster", "understudy.dev", "replicas/status", "patch update"),

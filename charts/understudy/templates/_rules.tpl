@@ -14,10 +14,10 @@
 - apiGroups: [understudy.dev]
   resources: [failovers]
   verbs: [get, list, watch, create, delete]
-# Made and deleted by people.
+# Made and deleted by people. patch: the finalizer that holds one while its run goes on.
 - apiGroups: [understudy.dev]
   resources: [drills]
-  verbs: [get, list, watch]
+  verbs: [get, list, watch, patch]
 # update: over the version that was read; patch: of an object that does not parse.
 - apiGroups: [understudy.dev]
   resources: [datastores/status, shards/status, replicas/status, drills/status]

@@ -49,7 +49,7 @@ const API: &str = "real_*";
 const E2E: &str = "e2e";
 
 /// The end-to-end tests that `--quick` leaves out, by their files.
-const LONG: [&str; 4] = ["control_plane_away", "second_failure", "sick_standby", "zombie"];
+const LONG: [&str; 5] = ["control_plane_away", "drill_faults", "second_failure", "sick_standby", "zombie"];
 
 /// Runs the tiers asked for. Every target is run, whatever became of those before it.
 pub fn run(options: &Options, paths: &Paths, ui: &Ui) -> Result<ExitCode> {

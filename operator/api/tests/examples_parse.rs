@@ -1,11 +1,16 @@
-//! Every example is what its kind allows: known fields only, types that parse, no rule broken. Beside our kinds there are pods.
+//! Every example is what its kind allows: known fields only, types that parse, no rule broken. Beside our kinds there are pods, and what
+//! restricts who may do what.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod support;
 
 use std::path::{Path, PathBuf};
 
+use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use support::{Base, breaches, schema};
 
@@ -103,14 +108,54 @@ fn examples_break_no_rule() {
 }
 
 /// What the types of Kubernetes do not know they drop, so a misspelt field does not come back.
+fn read<T: DeserializeOwned + Serialize>(path: &Path, document: &Value) -> T {
+    let path = path.display();
+    let object: T = serde_json::from_value(document.clone()).unwrap_or_else(|e| panic!("{path}: {e}"));
+    assert_eq!(&serde_json::to_value(&object).unwrap(), document, "{path}");
+    object
+}
+
+/// What is not ours, of one kind.
+fn of_kind<T: DeserializeOwned + Serialize>(kind: &str) -> Vec<(PathBuf, T)> {
+    let others = documents().into_iter().filter(|(_, document)| !is_ours(document) && document["kind"] == kind);
+    let found: Vec<_> = others.map(|(path, document)| (path.clone(), read(&path, &document))).collect();
+    assert!(!found.is_empty(), "there is no {kind}: this test looks at nothing");
+    found
+}
+
 #[test]
-fn what_is_not_ours_is_a_pod_of_known_fields_that_the_restricted_standard_allows() {
-    let others: Vec<_> = documents().into_iter().filter(|(_, document)| !is_ours(document)).collect();
-    assert!(!others.is_empty(), "there is none: this test looks at nothing");
-    for (path, document) in others {
+fn what_is_not_ours_is_of_a_kind_that_a_test_looks_at() {
+    let known =
+        ["Pod", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding", "ClusterRole", "ClusterRoleBinding"];
+    for (path, document) in documents().into_iter().filter(|(_, document)| !is_ours(document)) {
+        let kind = document["kind"].as_str().unwrap();
+        assert!(known.contains(&kind), "{}: {kind}", path.display());
+    }
+}
+
+#[test]
+fn policies_and_roles_are_of_known_fields_and_name_each_other() {
+    let name = |name: Option<String>| name.unwrap();
+    let policies: Vec<_> = of_kind::<ValidatingAdmissionPolicy>("ValidatingAdmissionPolicy")
+        .into_iter()
+        .map(|(_, of)| name(of.metadata.name))
+        .collect();
+    for (path, binding) in of_kind::<ValidatingAdmissionPolicyBinding>("ValidatingAdmissionPolicyBinding") {
+        let spec = binding.spec.unwrap();
+        assert!(policies.contains(&name(spec.policy_name)), "{}", path.display());
+        assert_eq!(spec.validation_actions, Some(vec!["Deny".to_owned()]), "{}", path.display());
+    }
+    let roles: Vec<_> =
+        of_kind::<ClusterRole>("ClusterRole").into_iter().map(|(_, of)| name(of.metadata.name)).collect();
+    for (path, binding) in of_kind::<ClusterRoleBinding>("ClusterRoleBinding") {
+        assert!(roles.contains(&binding.role_ref.name), "{}", path.display());
+    }
+}
+
+#[test]
+fn pods_are_of_known_fields_that_the_restricted_standard_allows() {
+    for (path, pod) in of_kind::<Pod>("Pod") {
         let path = path.display();
-        let pod: Pod = serde_json::from_value(document.clone()).unwrap_or_else(|e| panic!("{path}: {e}"));
-        assert_eq!(serde_json::to_value(&pod).unwrap(), document, "{path}");
         let spec = pod.spec.unwrap();
         let of_pod = spec.security_context.unwrap();
         assert!(of_pod.run_as_non_root == Some(true) && of_pod.seccomp_profile.is_some(), "{path}");

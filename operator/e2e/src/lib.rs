@@ -17,6 +17,7 @@ pub mod operators;
 pub mod plugin;
 pub mod prometheus;
 pub mod record;
+pub mod rehearsal;
 pub mod remote_read;
 pub mod runbook;
 pub mod see;

@@ -193,7 +193,7 @@ async fn drill(State(api): State<Api>, Order(order): Order<DrillOrder>) -> Answe
 }
 
 async fn heal(State(api): State<Api>, Order(order): Order<HealOrder>) -> Answer<()> {
-    api.drills.heal(&order);
+    api.drills.heal(&order).await?;
     Ok(Json(()))
 }
 

@@ -2,7 +2,10 @@
 //!
 //! A fault that is held has a thread of its own, which waits for nothing but the clock, the end of the server and the word to let go. A
 //! wedge is held by tracing: the threads of mysqld that write InnoDB's log are stopped by `ptrace`, which the parent of a process may do to
-//! it without any privilege. The kernel lets go of them when the thread that traces ends, however it ends.
+//! it without any privilege. The kernel lets go of them when the thread that traces ends, however it ends. A server that is frozen when its manager
+//! ends is ended by the kernel with everything in the pod ([`memory`]).
+
+mod memory;
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use understudy_mysql::Instance;
 use understudy_wire::order::{DrillOrder, Fault, HealOrder, Refusal, Struck};
 
+use self::memory::{Memory, Remembered};
 use crate::child::Process;
 use crate::config::Config;
 use crate::facts::Shared;
@@ -29,6 +33,10 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Within this every thread that is to be stopped stands still; one that waits for a disk stops no sooner than the disk answers.
 const STOPS_WITHIN: Duration = Duration::from_secs(3);
 const ASK_WITHIN: Duration = Duration::from_secs(3);
+/// The scratch directory is on the node's own disk. Where that does not answer, nothing is done.
+const REMEMBERS_WITHIN: Duration = Duration::from_secs(2);
+/// Shorter than whoever tells it to let go waits.
+const RELEASES_WITHIN: Duration = Duration::from_secs(2);
 /// Names of the threads that write InnoDB's log and tell of it, as the kernel keeps them (15 bytes).
 const LOG_THREADS: [&str; 4] = ["ib_log_writer", "ib_log_flush", "ib_log_wr_notif", "ib_log_fl_notif"];
 
@@ -117,12 +125,19 @@ pub struct Drills {
     server: Arc<dyn Instance>,
     turn: Arc<tokio::sync::Mutex<()>>,
     ledger: Arc<Mutex<Ledger>>,
+    memory: Memory,
 }
 
 impl Drills {
-    /// None was ordered yet. `server` is a connection that nobody else uses.
+    /// Nothing is held. A run that an earlier manager of this pod took up is not done again. `server` is a connection that nobody else uses.
     pub fn new(shared: Arc<Shared>, config: Arc<Config>, host: Arc<Host>, server: Arc<dyn Instance>) -> Self {
-        Self { shared, config, host, server, turn: Arc::default(), ledger: Arc::default() }
+        let memory = Memory::within(&config.run);
+        let latest = memory.recall().map(|Remembered { run, fault }| {
+            tracing::info!(run, %fault, "the last drill here; what it did to the server then is over");
+            Latest { run, fault, hold: None }
+        });
+        let ledger = Arc::new(Mutex::new(Ledger { latest, ..Ledger::default() }));
+        Self { shared, config, host, server, turn: Arc::default(), ledger, memory }
     }
 
     /// Does the fault of this order, unless its run was carried out before.
@@ -139,13 +154,15 @@ impl Drills {
         if let Some(latest) = self.ledger().latest.as_ref().filter(|latest| latest.run == order.run) {
             return Ok(Struck { fault: latest.fault, before: true });
         }
-        if self.ledger().is_ended(&order.run) {
-            return Err(Refusal::WrongPhase { reason: format!("run {} was told to end before it struck", order.run) });
-        }
+        self.refuse_ended(order)?;
         let ending = self.ledger().latest.as_ref().and_then(Latest::ending);
         if let Some(over) = ending {
             over.cancelled().await;
         }
+        self.victim(order)?;
+        self.remember(order).await?;
+        // Meanwhile another may have become the primary, or the run may have been told to end.
+        self.refuse_ended(order)?;
         let process = self.victim(order)?;
         tracing::warn!(run = order.run, fault = %order.fault, hold_ms = order.hold, "a drill strikes");
         let hold = match order.fault {
@@ -163,8 +180,26 @@ impl Drills {
         Ok(Struck { fault: order.fault, before: false })
     }
 
-    /// Ends the fault of this run.
-    pub fn heal(&self, order: &HealOrder) {
+    /// Ends the fault of this run, and waits until nothing of it is held any more.
+    pub async fn heal(&self, order: &HealOrder) -> Result<(), Refusal> {
+        self.end(order);
+        let over = async {
+            // What is being done at this moment lets go as soon as it has begun.
+            let _turn = self.turn.lock().await;
+            let its = |latest: &&Latest| latest.run == order.run;
+            let over = self.ledger().latest.as_ref().filter(its).and_then(Latest::ending);
+            if let Some(over) = over {
+                over.cancelled().await;
+            }
+        };
+        let failed = |_| Refusal::Failed {
+            step: "heal".to_owned(),
+            reason: format!("it is held after {RELEASES_WITHIN:?} yet"),
+        };
+        tokio::time::timeout(RELEASES_WITHIN, over).await.map_err(failed)
+    }
+
+    fn end(&self, order: &HealOrder) {
         let mut ledger = self.ledger();
         match ledger.latest.as_mut().filter(|latest| latest.run == order.run) {
             Some(latest) => {
@@ -181,6 +216,26 @@ impl Drills {
         ledger.closed = true;
         if let Some(latest) = ledger.latest.as_mut() {
             latest.let_go();
+        }
+    }
+
+    fn refuse_ended(&self, order: &DrillOrder) -> Result<(), Refusal> {
+        if !self.ledger().is_ended(&order.run) {
+            return Ok(());
+        }
+        Err(Refusal::WrongPhase { reason: format!("run {} was told to end before it struck", order.run) })
+    }
+
+    /// Before anything is done: a manager that is started again in the middle must not do it twice.
+    async fn remember(&self, order: &DrillOrder) -> Result<(), Refusal> {
+        let failed = |reason: String| Refusal::Failed { step: "remember the run".to_owned(), reason };
+        let (memory, run) = (self.memory.clone(), Remembered { run: order.run.clone(), fault: order.fault });
+        let writing = tokio::task::spawn_blocking(move || memory.keep(&run));
+        match tokio::time::timeout(REMEMBERS_WITHIN, writing).await {
+            Ok(Ok(Ok(()))) => Ok(()),
+            Ok(Ok(Err(e))) => Err(failed(format!("{}: {e}", self.config.run.display()))),
+            Ok(Err(e)) => Err(failed(e.to_string())),
+            Err(_) => Err(failed(format!("{} did not answer", self.config.run.display()))),
         }
     }
 
@@ -247,13 +302,28 @@ impl Drills {
     }
 }
 
+/// A process that stands still as long as this lives, however its thread ends.
+struct Stopped<'a>(&'a Process);
+
+impl<'a> Stopped<'a> {
+    fn stop(process: &'a Process) -> Self {
+        process.signal(Signal::STOP);
+        Self(process)
+    }
+}
+
+impl Drop for Stopped<'_> {
+    fn drop(&mut self) {
+        self.0.signal(Signal::CONT);
+    }
+}
+
 /// The whole process stands still until the limit, or until it is let go.
 fn freeze(process: &Process, until: Instant, release: &Receiver<()>, begun: Begun) {
-    process.signal(Signal::STOP);
+    let _stopped = Stopped::stop(process);
     if begun.send(Ok(())).is_ok() {
         wait(until, release, || process.exit().is_some());
     }
-    process.signal(Signal::CONT);
 }
 
 /// The threads that write the log stand still until the limit, or until they are let go.

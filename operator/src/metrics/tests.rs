@@ -1,14 +1,18 @@
 //! What is told, and that the table of metrics and the alerts know it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::json;
 use understudy_api::Datastore;
 use understudy_api::v1alpha1::{
-    Availability, FailoverKind, FailoverMode, FailoverResult, TransitionKind, VerdictState,
+    Availability, DrillResult, FailoverKind, FailoverMode, FailoverResult, TransitionKind, VerdictState,
 };
+use understudy_decide::drill::Rule;
 
 use super::datastores::DatastoreFacts;
+use super::drills::DrillFacts;
 use super::shards::{Ended, ShardFacts};
 use super::*;
 
@@ -182,6 +186,49 @@ fn a_datastore_is_told_of_by_the_conditions_that_are_known() {
     }
     metrics.leading.set(0);
     assert!(of_datastores().is_empty(), "another instance may lead");
+}
+
+#[test]
+fn a_drill_is_told_of_while_it_is_there_and_its_runs_are_counted_from_nought() {
+    let metrics = told();
+    let weekly = DrillFacts {
+        namespace: "prod".into(),
+        name: "weekly".into(),
+        datastore: "m".into(),
+        running: true,
+        last_result: Some(DrillResult::Failed),
+        last_succeeded: Some(1_600_000_000),
+        next_run: Some(1_900_000_000),
+        withheld: Some(Rule::NotRedundant),
+        ended: [("Skipped", 99)].into(),
+    };
+    let there = Arc::new(AtomicBool::new(true));
+    let is_there = there.clone();
+    metrics.drills.read_from(move || is_there.load(Ordering::Relaxed).then(|| weekly.clone()).into_iter().collect());
+    for result in [DrillResult::Failed, DrillResult::Failed, DrillResult::Skipped] {
+        metrics.drills.ended("prod", "weekly", result);
+        metrics.drills.ended("prod", "gone", result);
+    }
+    let drill = r#"{namespace="prod",datastore="m",drill="weekly""#;
+    for (name, more, value) in [
+        ("drill_running", "", "1.0"),
+        ("drill_last_result", r#",result="Failed""#, "1.0"),
+        ("drill_last_result", r#",result="Succeeded""#, "0.0"),
+        ("drill_last_succeeded_timestamp_seconds", "", "1600000000.0"),
+        ("drill_next_run_timestamp_seconds", "", "1900000000.0"),
+        ("drill_withheld", r#",reason="NotRedundant""#, "1.0"),
+        ("drill_withheld", r#",reason="Missed""#, "0.0"),
+        ("drill_runs_total", r#",result="Failed""#, "2.0"),
+        ("drill_runs_total", r#",result="Skipped""#, "1.0"),
+        ("drill_runs_total", r#",result="Succeeded""#, "0.0"),
+    ] {
+        let wanted = format!("understudy_operator_{name}{drill}{more}}} {value}");
+        assert_eq!(series(&metrics, &wanted), [wanted.as_str()], "{name}{more}");
+    }
+    let of_drills = || series(&metrics, "understudy_operator_drill_");
+    assert!(!of_drills().iter().any(|line| line.contains("gone")), "{:?}", of_drills());
+    there.store(false, Ordering::Relaxed);
+    assert!(of_drills().is_empty(), "it is deleted");
 }
 
 #[test]

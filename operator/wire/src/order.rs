@@ -204,7 +204,7 @@ pub struct Struck {
     pub before: bool,
 }
 
-/// `POST /v1/heal`: end the fault of this run now. The epoch is that of the run; a higher one is no reason to go on holding, so it is not held
+/// `POST /v1/heal`: end the fault of this run now; answered when nothing of it is held any more. The epoch is that of the run; a higher one is no reason to go on holding, so it is not held
 /// against what the manager knows. A run that holds nothing is a success; one that has not struck yet does not strike any more.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

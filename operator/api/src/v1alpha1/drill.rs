@@ -197,7 +197,7 @@ pub struct DrillAbort {
     #[serde(default = "yes")]
     pub require_redundancy: bool,
     /// A shard that had no commit for so many seconds in all over the last 30 days, by the records of its changes of primary or by its
-    /// `status.availability`, is left in peace.
+    /// `status.availability`, is left in peace. More than an hour counts as an hour.
     #[serde(default = "five_minutes")]
     #[schemars(range(min = 1, max = 2592000))]
     pub max_unavailable_seconds: i32,
@@ -275,7 +275,10 @@ pub struct DrillStatus {
     /// The last `spec.requestedAt` that a run was begun for, or skipped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_requested_at: Option<Time>,
-    /// Runs that ended, the newest first.
+    /// When a run last succeeded, whether it is still in `history` or not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_succeeded_at: Option<Time>,
+    /// Runs that ended, the newest first: `historyLimit` of them, or as many as fit into some 40 KiB.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<DrillRun>,
     /// What is being done, or why nothing is.
@@ -301,12 +304,21 @@ pub struct DrillRun {
     /// What was done.
     #[serde(default)]
     pub fault: DrillFault,
+    /// How long a fault that is held lasts at most in this run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_seconds: Option<i32>,
     /// The primaries that were hit, or are to be.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub victims: Vec<DrillVictim>,
     /// How it ended; unset while it goes on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<DrillResult>,
+    /// How it will have ended, once whoever is still held was let go. Written before that, so that no run is taken for over while its fault lasts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ending: Option<DrillResult>,
+    /// The rule because of which it was not begun or was aborted, such as `Unhealthy`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// For a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
@@ -338,6 +350,12 @@ pub struct DrillVictim {
     /// Why it could not be hit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// When its manager was told to let go, and said that it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub released_at: Option<MicroTime>,
+    /// How often its manager had been restarted in its pod when it was chosen. One restart more later is a fault that ended with the manager.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restarts: Option<i32>,
 }
 
 /// How a run ended.

@@ -1,7 +1,7 @@
 //! What follows for a Drill. Pure.
 
 use jiff::Timestamp;
-use strum::{Display, EnumIter, IntoStaticStr};
+use strum::{Display, EnumIter, EnumString, IntoStaticStr};
 use understudy_wire::ShardName;
 
 use super::snapshot::Run;
@@ -36,6 +36,14 @@ pub enum DrillDecision {
     GoOn {
         /// For a person.
         doing: String,
+    },
+    /// The run ends like this: it is written down, and these of its victims are told to let go, by their place in the run. It has ended when nobody
+    /// is held any more.
+    LetGo {
+        /// How.
+        end: End,
+        /// Whom.
+        places: Vec<usize>,
     },
     /// The run has ended.
     Finish(Report),
@@ -80,8 +88,10 @@ impl Hindrance {
 }
 
 /// What must hold for anything to be done. Each is called by what stands in the way when it does not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Display, EnumIter, IntoStaticStr)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Display, EnumIter, EnumString, IntoStaticStr)]
 pub enum Rule {
+    /// The Drill is not being deleted.
+    Deleted,
     /// What the spec names is there.
     Absent,
     /// `suspend` is not set.
@@ -94,7 +104,7 @@ pub enum Rule {
     Missed,
     /// Somebody's primary is in the scope.
     NoVictim,
-    /// What the fault leaves at so many shards at once would count.
+    /// Not more are hit at once than one run may, and what the fault leaves at so many shards at once would count.
     TooMany,
     /// A window is open.
     OutsideWindow,
@@ -127,17 +137,24 @@ impl Rule {
     }
 }
 
+/// How a run ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    /// How.
+    pub ending: Ending,
+    /// The rule that stood in the way, if one did.
+    pub rule: Option<Rule>,
+    /// For a person.
+    pub message: String,
+}
+
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report {
     /// How.
-    pub ending: Ending,
-    /// For a person.
-    pub message: String,
+    pub end: End,
     /// What each shard felt.
     pub gaps: Vec<Gap>,
-    /// Whether the managers are told to let go.
-    pub heal: bool,
 }
 
 /// How a run that was begun ended.

@@ -17,7 +17,7 @@ pub mod snapshot;
 
 use jiff::{SignedDuration, Timestamp};
 
-pub use decision::{DrillDecision, Due, Ending, Gap, Hindrance, Report, Rule};
+pub use decision::{DrillDecision, Due, End, Ending, Gap, Hindrance, Report, Rule};
 pub use snapshot::DrillSnapshot;
 
 use snapshot::Run;
@@ -51,7 +51,8 @@ pub fn plan(s: &DrillSnapshot, now: Timestamp) -> DrillDecision {
     match rules::hindrance(s, s.policy.exercise, &victims, now) {
         Some(why) => DrillDecision::Skip { due, why },
         None => {
-            let run = Run { id, started_at: now, exercise: s.policy.exercise, victims };
+            let (exercise, hold) = (s.policy.exercise, s.policy.hold);
+            let run = Run { id, started_at: now, exercise, hold, victims, ending: None };
             DrillDecision::Start { due, run }
         }
     }

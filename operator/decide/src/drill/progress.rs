@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::after;
-use super::decision::{DrillDecision, Ending, Gap, Hindrance, Report};
+use super::decision::{DrillDecision, End, Ending, Gap, Hindrance, Report};
 use super::rules;
 use super::snapshot::{Change, DrillSnapshot, Exercise, Run, Victim};
 use crate::failover::record::Outcome;
@@ -14,6 +14,9 @@ pub const REPLACED_WITHIN: SignedDuration = SignedDuration::from_secs(60);
 pub const SWITCHED_WITHIN: SignedDuration = SignedDuration::from_secs(120);
 /// The first commit after a change is seen within this, or its gap stays unknown.
 pub const MEASURED_WITHIN: SignedDuration = SignedDuration::from_secs(120);
+/// An order is with the manager within this after it was written down, or never: three tries of eight seconds, and what a wedge takes. A hold is over
+/// by itself so long after its length.
+pub const REACHES_WITHIN: SignedDuration = SignedDuration::from_secs(40);
 
 /// Where a victim is.
 enum State {
@@ -34,9 +37,13 @@ pub fn request_name(run: &str, victim: &Victim) -> String {
 
 /// What to do about a run that goes on.
 pub fn plan(s: &DrillSnapshot, run: &Run, now: Timestamp) -> DrillDecision {
+    if let Some(end) = &run.ending {
+        return ends(s, run, end.clone(), now);
+    }
     let states: Vec<(&Victim, State)> = run.victims.iter().map(|victim| (victim, state(s, run, victim, now))).collect();
     if let Some(words) = states.iter().find_map(|(_, state)| failure(state)) {
-        return finish(s, run, Ending::Failed, words.to_owned());
+        let end = End { ending: Ending::Failed, rule: None, message: format!("{words}{}", note(s, run)) };
+        return ends(s, run, end, now);
     }
     let struck: Vec<(&Victim, Timestamp)> = states
         .iter()
@@ -49,7 +56,7 @@ pub fn plan(s: &DrillSnapshot, run: &Run, now: Timestamp) -> DrillDecision {
         && !struck.is_empty()
         && let Some(why) = rules::to_be_ended(s, run, &struck, now)
     {
-        return aborted(s, run, &why);
+        return aborted(s, run, &why, now);
     }
     let pending: Vec<usize> = places(&states, |state| matches!(state, State::Pending));
     let next: Vec<usize> = match run.exercise {
@@ -69,10 +76,11 @@ pub fn plan(s: &DrillSnapshot, run: &Run, now: Timestamp) -> DrillDecision {
         State::Moved { at, measured } => !measured && now < after(*at, MEASURED_WITHIN),
         _ => false,
     };
-    if states.iter().any(|(_, state)| unmeasured(state)) {
+    if !s.leaving && states.iter().any(|(_, state)| unmeasured(state)) {
         return DrillDecision::GoOn { doing: "every victim was replaced; waiting for the first commits".to_owned() };
     }
-    finish(s, run, Ending::Succeeded, succeeded(run))
+    let end = End { ending: Ending::Succeeded, rule: None, message: format!("{}{}", succeeded(run), note(s, run)) };
+    ends(s, run, end, now)
 }
 
 /// Hits these, if nothing stands in the way now.
@@ -94,7 +102,7 @@ fn strike(
         Some(last) if why.rule.passes_by_itself() && now < rules::recovered_by(last) => {
             DrillDecision::GoOn { doing: format!("waiting to go on: {}", why.message) }
         }
-        _ => aborted(s, run, &why),
+        _ => aborted(s, run, &why, now),
     }
 }
 
@@ -123,7 +131,7 @@ fn state(s: &DrillSnapshot, run: &Run, victim: &Victim, now: Timestamp) -> State
     }
     let within = match run.exercise {
         Exercise::Switchover => SWITCHED_WITHIN,
-        Exercise::Fault(_) if run.exercise.is_held() => s.policy.hold + REPLACED_WITHIN,
+        Exercise::Fault(_) if run.exercise.is_held() => run.hold + REPLACED_WITHIN,
         Exercise::Fault(_) => REPLACED_WITHIN,
     };
     if now < after(struck_at, within) {
@@ -156,8 +164,9 @@ fn failure(state: &State) -> Option<&str> {
     }
 }
 
-fn aborted(s: &DrillSnapshot, run: &Run, why: &Hindrance) -> DrillDecision {
-    finish(s, run, Ending::Aborted, format!("{}: {}", why.rule, why.message))
+fn aborted(s: &DrillSnapshot, run: &Run, why: &Hindrance, now: Timestamp) -> DrillDecision {
+    let message = format!("{}: {}{}", why.rule, why.message, note(s, run));
+    ends(s, run, End { ending: Ending::Aborted, rule: Some(why.rule), message }, now)
 }
 
 fn succeeded(run: &Run) -> String {
@@ -169,7 +178,37 @@ fn succeeded(run: &Run) -> String {
     format!("{}: {what}", victims.join(", "))
 }
 
-fn finish(s: &DrillSnapshot, run: &Run, ending: Ending, message: String) -> DrillDecision {
+/// What a person should know beside how the run ended: a manager that ends takes its mysqld with it, stopped or not.
+fn note(s: &DrillSnapshot, run: &Run) -> String {
+    let hit = run.victims.iter().filter(|victim| run.exercise.is_held() && victim.struck_at.is_some());
+    let restarted = hit.filter(|victim| is_restarted(s, victim));
+    let words =
+        restarted.map(|victim| format!("; the manager of {} ended meanwhile, and the fault with it", victim.replica));
+    words.collect()
+}
+
+fn is_restarted(s: &DrillSnapshot, victim: &Victim) -> bool {
+    victim.restarts.zip(s.pods.get(&victim.replica)).is_some_and(|(before, now)| *now > before)
+}
+
+/// Whether a fault may still be in a victim: it was not let go of, its pod and its manager are those that were hit, and its time is not over.
+fn may_be_held(s: &DrillSnapshot, run: &Run, victim: &Victim, now: Timestamp) -> bool {
+    let within = |struck_at| now < after(struck_at, run.hold + REACHES_WITHIN);
+    run.exercise.is_held()
+        && victim.struck_at.is_some_and(within)
+        && victim.released_at.is_none()
+        && s.pods.contains_key(&victim.replica)
+        && !is_restarted(s, victim)
+}
+
+/// A run that did not go well has not ended before what it did has. Who was replaced is let be: it serves nobody, and its pod goes.
+fn ends(s: &DrillSnapshot, run: &Run, end: End, now: Timestamp) -> DrillDecision {
+    let held = run.victims.iter().enumerate().filter(|(_, victim)| may_be_held(s, run, victim, now));
+    let places: Vec<_> = held.map(|(place, _)| place).filter(|_| end.ending != Ending::Succeeded).collect();
+    if places.is_empty() { finish(s, run, end) } else { DrillDecision::LetGo { end, places } }
+}
+
+fn finish(s: &DrillSnapshot, run: &Run, end: End) -> DrillDecision {
     let gaps = run.victims.iter().filter(|victim| victim.struck_at.is_some()).map(|victim| {
         let change = change(s, run, victim);
         Gap {
@@ -178,7 +217,5 @@ fn finish(s: &DrillSnapshot, run: &Run, ending: Ending, message: String) -> Dril
             seconds: change.and_then(|change| change.gap),
         }
     });
-    let hit = run.victims.iter().any(|victim| victim.struck_at.is_some());
-    let heal = ending != Ending::Succeeded && run.exercise.is_held() && hit;
-    DrillDecision::Finish(Report { ending, message, gaps: gaps.collect(), heal })
+    DrillDecision::Finish(Report { end, gaps: gaps.collect() })
 }

@@ -14,8 +14,22 @@ use crate::failover::snapshot::Mode;
 /// The budget of unavailability is counted over this long.
 pub const BUDGET_OVER: SignedDuration = SignedDuration::from_hours(30 * 24);
 
+/// A shard that had no commit for so many seconds over [`BUDGET_OVER`] is left in peace, whatever the spec of a Drill says: who may write a Drill is
+/// not who answers for the Datastore.
+pub const MOST_UNAVAILABLE: f64 = 3600.0;
+/// Primaries that one run may hit: what it does is bounded, and what is written of it.
+pub const MOST_VICTIMS: usize = 40;
+/// What a wedge leaves is soft evidence, and the breaker over the fleet takes that of three shards at once for a shared cause.
+const MOST_WEDGED: usize = 2;
+
 /// What stands in the way of every run, until somebody changes something.
 pub fn standing(s: &DrillSnapshot) -> Option<Hindrance> {
+    if s.leaving {
+        return Some(Hindrance::new(
+            Rule::Deleted,
+            "the Drill was deleted: it goes when nothing that it did is held any more",
+        ));
+    }
     if let Some(words) = &s.absent {
         return Some(Hindrance::new(Rule::Absent, words.clone()));
     }
@@ -65,14 +79,18 @@ pub fn hindrance(s: &DrillSnapshot, exercise: Exercise, victims: &[Victim], now:
         .or_else(|| s.shards.iter().find_map(|(name, shard)| of_company(s, name, shard)))
 }
 
-/// What a wedge leaves is soft evidence, and the breaker over the fleet takes that of three shards at once for a shared cause.
 fn too_many(exercise: Exercise, victims: &[Victim]) -> Option<Hindrance> {
-    const AT_ONCE: usize = 2;
     let count = victims.len();
-    let words = || {
-        format!("{count} shards are in the scope, and nobody would replace more than {AT_ONCE} that are wedged at once")
+    let why = match exercise {
+        Exercise::Fault(Fault::Wedge) if count > MOST_WEDGED => {
+            format!("nobody would replace more than {MOST_WEDGED} that are wedged at once")
+        }
+        _ if count > MOST_VICTIMS => {
+            format!("one run changes {MOST_VICTIMS} at most: take the scope Node, Shard or Random")
+        }
+        _ => return None,
     };
-    (exercise == Exercise::Fault(Fault::Wedge) && count > AT_ONCE).then(|| Hindrance::new(Rule::TooMany, words()))
+    Some(Hindrance::new(Rule::TooMany, format!("{count} shards are in the scope, and {why}")))
 }
 
 fn closed(s: &DrillSnapshot, now: Timestamp) -> Option<Hindrance> {
@@ -165,10 +183,11 @@ fn over_budget(s: &DrillSnapshot, name: &ShardName, told: f64, more: f64, now: T
     let lately = |at: Timestamp| now.duration_since(at) <= BUDGET_OVER;
     let its = s.changes.iter().filter(|change| change.shard == *name && lately(change.made));
     let seconds = its.filter_map(|change| change.gap).sum::<f64>().max(told) + more;
-    let most = s.policy.max_unavailable;
+    let most = s.policy.max_unavailable.min(MOST_UNAVAILABLE);
     let words = || {
         format!(
-            "{name} had no commit for {seconds:.1} s over the last 30 days, and abort.maxUnavailableSeconds is {most:.0}"
+            "{name} had no commit for {seconds:.1} s over the last 30 days, and {most:.0} s is what drills may cost \
+             (abort.maxUnavailableSeconds, {MOST_UNAVAILABLE:.0} at most)"
         )
     };
     (seconds >= most).then(|| Hindrance::new(Rule::BudgetSpent, words()))
@@ -184,6 +203,9 @@ fn cooling(name: &ShardName, shard: &Shard, exercise: Exercise, now: Timestamp) 
 
 /// Why what is held must be let go: those were hit and are not replaced yet, since then.
 pub fn to_be_ended(s: &DrillSnapshot, run: &Run, held: &[(&Victim, Timestamp)], now: Timestamp) -> Option<Hindrance> {
+    if s.leaving {
+        return Some(Hindrance::new(Rule::Deleted, "the Drill was deleted"));
+    }
     if s.policy.suspended {
         return Some(Hindrance::new(Rule::Suspended, "suspend was set"));
     }

@@ -15,12 +15,12 @@ pub fn victims(s: &DrillSnapshot, run: &str) -> Result<Vec<Victim>, Hindrance> {
         Scope::Shard(name) => {
             let shard = s.shards.get(name);
             let shard = shard.ok_or_else(|| nobody(format!("the scope names Shard {name}, which is not there")))?;
-            victim(name, shard).into_iter().collect()
+            victim(s, name, shard).into_iter().collect()
         }
         Scope::Random => {
             let names: Vec<_> = s.shards.keys().collect();
             let chosen = by_chance(&names, s, run).and_then(|name| s.shards.get_key_value(*name));
-            chosen.and_then(|(name, shard)| victim(name, shard)).into_iter().collect()
+            chosen.and_then(|(name, shard)| victim(s, name, shard)).into_iter().collect()
         }
         Scope::Node(name) => within(s, name.as_deref(), run, |shard| shard.node.as_deref()),
         Scope::Zone(name) => within(s, name.as_deref(), run, |shard| shard.zone.as_deref()),
@@ -46,17 +46,20 @@ fn within(s: &DrillSnapshot, named: Option<&str>, run: &str, place: impl Fn(&Sha
     let places: Vec<_> = places.into_iter().collect();
     let Some(chosen) = named.or_else(|| by_chance(&places, s, run).copied()) else { return Vec::new() };
     let there = serving().filter(|(_, shard)| place(shard) == Some(chosen));
-    there.filter_map(|(name, shard)| victim(name, shard)).collect()
+    there.filter_map(|(name, shard)| victim(s, name, shard)).collect()
 }
 
-fn victim(name: &ShardName, shard: &Shard) -> Option<Victim> {
+fn victim(s: &DrillSnapshot, name: &ShardName, shard: &Shard) -> Option<Victim> {
+    let replica = shard.primary.clone()?;
     Some(Victim {
         shard: name.clone(),
-        replica: shard.primary.clone()?,
+        restarts: s.pods.get(&replica).copied(),
+        replica,
         epoch: shard.epoch,
         node: shard.node.clone(),
         struck_at: None,
         error: None,
+        released_at: None,
     })
 }
 

@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use understudy_wire::order::Fault;
 use understudy_wire::{Epoch, ReplicaName, ShardName};
 
+use super::decision::End;
 use crate::failover::record::Outcome;
 use crate::failover::snapshot::Mode;
 
@@ -31,6 +32,11 @@ pub struct DrillSnapshot {
     pub changes: Vec<Change>,
     /// For how long this operator has looked after the shards.
     pub awake: SignedDuration,
+    /// Whether the Drill was deleted, and is only there until its run has ended.
+    pub leaving: bool,
+    /// How often the manager of each of these replicas was restarted in its pod: those of the primaries, and of who was hit. A replica that is not
+    /// here has no pod any more, and so nothing in it is held.
+    pub pods: BTreeMap<ReplicaName, u32>,
 }
 
 /// What a person asked for.
@@ -130,8 +136,12 @@ pub struct Run {
     pub started_at: Timestamp,
     /// What it does.
     pub exercise: Exercise,
+    /// How long a fault that is held lasts in this run.
+    pub hold: SignedDuration,
     /// To whom.
     pub victims: Vec<Victim>,
+    /// How it ends, once that is decided; it has ended when nobody is held any more.
+    pub ending: Option<End>,
 }
 
 /// A primary that is hit, or is to be.
@@ -149,6 +159,10 @@ pub struct Victim {
     pub struck_at: Option<Timestamp>,
     /// Why it could not be hit.
     pub error: Option<String>,
+    /// When its manager said that nothing is held any more.
+    pub released_at: Option<Timestamp>,
+    /// How often its manager had been restarted when it was chosen; None: nobody knows.
+    pub restarts: Option<u32>,
 }
 
 /// One shard.

@@ -6,6 +6,7 @@ use std::path::Path;
 use jiff::civil::Weekday;
 use jiff::{SignedDuration, Timestamp};
 use strum::IntoEnumIterator;
+use understudy_decide::drill::rules::MOST_VICTIMS;
 use understudy_decide::drill::schedule::{Schedule, announced};
 use understudy_decide::drill::snapshot::*;
 use understudy_decide::drill::{DrillDecision, DrillSnapshot, Due, Ending, Rule, plan};
@@ -36,9 +37,9 @@ fn each_rule_is_asked_again_right_before_the_fault() {
         let mut s = s.clone();
         spoil(&mut s);
         let report = finished(&s, later(1));
-        assert_eq!(report.ending, Ending::Aborted, "{case}");
-        assert!(report.message.starts_with(&format!("{rule}: ")), "{case}: {}", report.message);
-        assert!(!report.heal && report.gaps.is_empty(), "{case}: nothing was done");
+        assert_eq!((report.end.ending, report.end.rule), (Ending::Aborted, Some(*rule)), "{case}");
+        assert!(report.end.message.starts_with(&format!("{rule}: ")), "{case}: {}", report.end.message);
+        assert!(report.gaps.is_empty(), "{case}: nothing was done");
     }
     let changed: [(&str, Spoil); 3] = [
         ("another primary", |s| of(s, "m-0").primary = Some(ReplicaName::new("m-0-b"))),
@@ -48,7 +49,7 @@ fn each_rule_is_asked_again_right_before_the_fault() {
     for (case, spoil) in changed {
         let mut s = s.clone();
         spoil(&mut s);
-        assert!(finished(&s, later(1)).message.starts_with("PrimaryChanged: "), "{case}");
+        assert_eq!(finished(&s, later(1)).end.rule, Some(Rule::PrimaryChanged), "{case}");
     }
 }
 
@@ -89,6 +90,31 @@ fn three_shards_are_not_wedged_at_once_as_the_breaker_would_not_let_them_be_repl
             Some(rule) => assert_eq!(skipped(&s, monday()), rule),
         }
     }
+}
+
+#[test]
+fn one_run_hits_no_more_than_its_bound_whatever_the_scope_holds() {
+    for exercise in [Exercise::Switchover, KILL] {
+        let mut s = scene(exercise, Scope::Zone(Some("z1".to_owned())));
+        let like = |name: &str| {
+            let replica = format!("{name}-a");
+            (ShardName::new(name), shard("n1", "z1", &replica))
+        };
+        s.shards = (0..MOST_VICTIMS).map(|index| like(&format!("m-{index}"))).collect();
+        assert_eq!(begun(&s, monday()).victims.len(), MOST_VICTIMS);
+        s.shards.extend([like("one-more")]);
+        assert_eq!(skipped(&s, monday()), Rule::TooMany, "{exercise:?}");
+    }
+}
+
+#[test]
+fn a_budget_of_a_month_is_one_of_an_hour() {
+    let mut s = scene(KILL, one());
+    s.policy.max_unavailable = 2_592_000.0;
+    of(&mut s, "m-0").unavailable = 3599.0;
+    assert_eq!(whom(&begun(&s, monday())), ["m-0"]);
+    of(&mut s, "m-0").unavailable = 3600.0;
+    assert_eq!(skipped(&s, monday()), Rule::BudgetSpent);
 }
 
 #[test]

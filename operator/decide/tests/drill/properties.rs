@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use understudy_decide::drill::snapshot::*;
-use understudy_decide::drill::{DrillDecision, DrillSnapshot, plan};
+use understudy_decide::drill::{DrillDecision, DrillSnapshot, Ending, plan};
 use understudy_decide::failover::snapshot::Mode;
 
 use super::scene::*;
@@ -59,7 +59,7 @@ fn may_be_hit(s: &DrillSnapshot, exercise: Exercise, victims: &[&Victim]) -> boo
         .shards
         .values()
         .all(|shard| shard.health == Health::Healthy && !shard.changing && shard.redundant && shard.promotable > 0);
-    let quiet = s.others.is_empty() && s.absent.is_none() && !s.policy.suspended;
+    let quiet = s.others.is_empty() && s.absent.is_none() && !s.policy.suspended && !s.leaving;
     allowed && company && quiet && victims.iter().all(fit)
 }
 
@@ -82,6 +82,18 @@ proptest! {
                 prop_assert!(!victims.is_empty() && may_be_hit(&s, run.exercise, &victims));
                 prop_assert!(victims.iter().all(|victim| victim.struck_at.is_none()), "nobody is hit twice");
                 prop_assert!(run.exercise != Exercise::Switchover || victims.len() == 1);
+            }
+            DrillDecision::LetGo { end, places } => {
+                let run = s.status.run.as_ref().expect("only a run lets go");
+                prop_assert!(end.ending != Ending::Succeeded && run.exercise.is_held());
+                prop_assert!(!places.is_empty() && places.iter().all(|place| run.victims[*place].struck_at.is_some()));
+                let mut told = s.clone();
+                if let Some(run) = &mut told.status.run {
+                    run.ending = Some(end.clone());
+                    run.victims.iter_mut().for_each(|victim| victim.released_at = Some(now));
+                }
+                let ended = plan(&told, now);
+                prop_assert!(matches!(&ended, DrillDecision::Finish(report) if report.end == *end), "{:?}", ended);
             }
             _ => {}
         }

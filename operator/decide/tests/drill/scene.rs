@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jiff::civil::{Weekday, time};
 use jiff::{SignedDuration, Timestamp};
 use understudy_decide::drill::snapshot::*;
-use understudy_decide::drill::{DrillDecision, DrillSnapshot, Report, Rule, plan};
+use understudy_decide::drill::{DrillDecision, DrillSnapshot, End, Report, Rule, plan};
 use understudy_decide::failover::record::Outcome;
 use understudy_decide::failover::snapshot::Mode;
 use understudy_wire::order::Fault;
@@ -71,6 +71,8 @@ pub fn scene(exercise: Exercise, scope: Scope) -> DrillSnapshot {
         others: Vec::new(),
         changes: Vec::new(),
         awake: SignedDuration::from_secs(600),
+        leaving: false,
+        pods: shards.iter().map(|(name, ..)| (ReplicaName::new(format!("{name}-a")), 0)).collect(),
     }
 }
 
@@ -99,6 +101,14 @@ pub fn skipped(s: &DrillSnapshot, now: Timestamp) -> Rule {
 pub fn finished(s: &DrillSnapshot, now: Timestamp) -> Report {
     match plan(s, now) {
         DrillDecision::Finish(report) => report,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Those that are told to let go, and how the run ends.
+pub fn let_go(s: &DrillSnapshot, now: Timestamp) -> (Vec<usize>, End) {
+    match plan(s, now) {
+        DrillDecision::LetGo { end, places } => (places, end),
         other => panic!("{other:?}"),
     }
 }
@@ -139,6 +149,7 @@ pub type Spoil = fn(&mut DrillSnapshot);
 /// What must keep a wedge of m-0 from beginning, each by one change to a scene in which it would begin.
 pub const HINDRANCES: &[(&str, Rule, Spoil)] = &[
     ("there is no such Datastore", Rule::Absent, |s| s.absent = Some("there is no Datastore m".to_owned())),
+    ("it was deleted", Rule::Deleted, |s| s.leaving = true),
     ("suspended", Rule::Suspended, |s| s.policy.suspended = true),
     ("a month of 13", Rule::ScheduleUnusable, |s| s.policy.schedule = Some("0 10 * 13 *".to_owned())),
     ("a 30th of February", Rule::ScheduleUnusable, |s| s.policy.schedule = Some("0 10 30 2 *".to_owned())),

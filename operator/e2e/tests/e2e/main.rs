@@ -4,6 +4,8 @@ mod bootstrap;
 mod control_plane_away;
 mod definitions;
 mod deletion;
+mod drill;
+mod drill_faults;
 mod kafka_down;
 mod levers;
 mod malformed;

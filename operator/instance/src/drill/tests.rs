@@ -91,7 +91,7 @@ fn serves(shared: &Shared, epoch: u64) {
 #[tokio::test]
 async fn a_fault_that_is_told_to_end_while_it_is_being_done_is_not_held() {
     fn end_the_run(drills: &Drills) {
-        drills.heal(&heal());
+        drills.end(&heal());
     }
     type Case = (&'static str, fn(&Drills));
     let cases: [Case; 2] = [("its run ends", end_the_run), ("the pod stops", Drills::let_go)];
@@ -103,10 +103,16 @@ async fn a_fault_that_is_told_to_end_while_it_is_being_done_is_not_held() {
         serves(&shared, 3);
         let order = order(3, Fault::Freeze);
         let (struck, ()) = futures::future::join(drills.strike(&order), async { end(&drills) }).await;
-        assert_eq!(struck, Ok(Struck { fault: Fault::Freeze, before: false }), "{case}");
-        let over = drills.ledger().latest.as_ref().and_then(Latest::ending);
-        assert!(over.is_some(), "{case}: it is held");
-        over.unwrap().cancelled().await;
+        match struck {
+            Ok(struck) => {
+                assert_eq!(struck, Struck { fault: Fault::Freeze, before: false }, "{case}");
+                let over = drills.ledger().latest.as_ref().and_then(Latest::ending);
+                assert!(over.is_some(), "{case}: it is held");
+                over.unwrap().cancelled().await;
+            }
+            // It was still being written down.
+            Err(refused) => assert!(refused.to_string().contains("told to end before it struck"), "{case}: {refused}"),
+        }
         until_state(&process, &['S', 'R']);
         process.signal(Signal::KILL);
     }
@@ -119,7 +125,7 @@ async fn an_order_that_comes_after_its_run_was_told_to_end_strikes_nobody() {
     let process = sleeper();
     host.take_in(process.clone());
     serves(&shared, 3);
-    drills.heal(&heal());
+    drills.heal(&heal()).await.unwrap();
     let refused = drills.strike(&order(3, Fault::Kill)).await.unwrap_err();
     assert!(refused.to_string().contains("told to end before it struck"), "{refused}");
     process.signal(Signal::KILL);
@@ -135,7 +141,11 @@ async fn a_server_that_is_replaced_while_a_wedge_is_prepared_is_not_struck() {
     host.take_in(process.clone());
     serves(&shared, 3);
     let order = order(3, Fault::Wedge);
-    let learn = async { shared.update(|facts| facts.known = Epoch(4)) };
+    // By a clock that is paused: when the run is written down, and before the server has answered.
+    let learn = async {
+        tokio::time::sleep(ASK_WITHIN / 4).await;
+        shared.update(|facts| facts.known = Epoch(4));
+    };
     let (struck, ()) = futures::future::join(drills.strike(&order), learn).await;
     assert_eq!(struck, Err(Refusal::StaleEpoch { given: Epoch(3), known: Epoch(4) }));
     process.signal(Signal::KILL);
@@ -160,5 +170,56 @@ async fn only_a_server_that_serves_under_the_epoch_of_the_order_is_struck_and_on
         let refused = drills.strike(&order(epoch, Fault::Kill)).await.unwrap_err();
         assert!(refused.to_string().contains(says), "{case}: {refused}");
     }
-    drills.heal(&HealOrder { epoch: Epoch(1), run: "another".to_owned() });
+    drills.heal(&HealOrder { epoch: Epoch(1), run: "another".to_owned() }).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_told_to_let_go_has_let_go_when_that_is_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let (drills, shared, host) = replica(dir.path(), &[Fault::Freeze], Arc::new(Fake::new()));
+    let process = sleeper();
+    host.take_in(process.clone());
+    serves(&shared, 3);
+    drills.strike(&order(3, Fault::Freeze)).await.unwrap();
+    until_state(&process, &['T']);
+    drills.heal(&heal()).await.unwrap();
+    assert!(!drills.ledger().latest.as_ref().is_some_and(Latest::is_held));
+    until_state(&process, &['S', 'R']);
+    process.signal(Signal::KILL);
+}
+
+#[tokio::test]
+async fn a_manager_that_is_started_again_does_no_run_twice_and_holds_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (drills, shared, host) = replica(dir.path(), &[Fault::Freeze], Arc::new(Fake::new()));
+    let process = sleeper();
+    host.take_in(process.clone());
+    serves(&shared, 3);
+    drills.strike(&order(3, Fault::Freeze)).await.unwrap();
+    // The kernel ends everything with a manager; here somebody must.
+    process.signal(Signal::KILL);
+
+    let (again, shared, host) = replica(dir.path(), &[Fault::Freeze], Arc::new(Fake::new()));
+    let process = sleeper();
+    host.take_in(process.clone());
+    serves(&shared, 3);
+    let struck = again.strike(&order(3, Fault::Freeze)).await;
+    assert_eq!(struck, Ok(Struck { fault: Fault::Freeze, before: true }));
+    until_state(&process, &['S', 'R']);
+    again.heal(&heal()).await.unwrap();
+    process.signal(Signal::KILL);
+}
+
+#[tokio::test]
+async fn a_run_that_cannot_be_written_down_strikes_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let (drills, shared, host) = replica(dir.path(), &[Fault::Kill], Arc::new(Fake::new()));
+    let process = sleeper();
+    host.take_in(process.clone());
+    serves(&shared, 3);
+    std::fs::create_dir(dir.path().join("drill.json.new")).unwrap();
+    let refused = drills.strike(&order(3, Fault::Kill)).await.unwrap_err();
+    assert!(refused.to_string().starts_with("remember the run: "), "{refused}");
+    until_state(&process, &['S', 'R']);
+    process.signal(Signal::KILL);
 }

@@ -1,9 +1,12 @@
-//! Drill: rehearsals on a schedule. [`observe`] and [`status`] are pure; [`strike`] hits. I/O.
+//! Drill: rehearsals on a schedule. [`observe`], [`status`] and [`bounds`] are pure; [`strike`] hits and heals, [`finalizer`] holds a Drill that was
+//! deleted meanwhile. I/O.
 //!
 //! A run is written to the status before anything is done, and the moment of a fault before the fault, each time over exactly the version that
 //! was decided on. Before a run is begun and before each fault everything that other operators may have written is read past the caches, so two
 //! runs of one Datastore see each other: whoever comes second gives way.
 
+mod bounds;
+mod finalizer;
 mod observe;
 mod status;
 mod strike;
@@ -15,16 +18,17 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::ListParams;
 use kube::core::DeserializeGuard;
 use kube::{Api, ResourceExt};
 use tokio::sync::Mutex;
-use understudy_api::v1alpha1::{DrillFault, DrillRun, DrillStatus, DrillVictim};
+use understudy_api::v1alpha1::{DrillFault, DrillResult, DrillRun, DrillStatus, DrillVictim};
 use understudy_api::{Drill, conditions};
 use understudy_decide::drill::{DrillDecision, DrillSnapshot, Ending, Rule, plan, rules};
 
-use super::queue::{Again, Controller, Failure, let_go};
+use super::queue::{Again, Controller, Failure};
 use crate::apply::ApplyError;
 use crate::cache::{Held, Kind, Touched};
 use crate::context::Context;
@@ -50,6 +54,8 @@ enum DrillError {
     Look(#[source] ApplyError),
     #[error("status of the drill")]
     Status(#[source] ApplyError),
+    #[error("finalizer of the drill")]
+    Finalizer(#[source] ApplyError),
 }
 
 impl Failure for DrillError {
@@ -58,21 +64,20 @@ impl Failure for DrillError {
     }
 
     fn unwritten(&self) -> Option<&ApplyError> {
-        let (Self::Look(error) | Self::Status(error)) = self;
+        let (Self::Look(error) | Self::Status(error) | Self::Finalizer(error)) = self;
         Some(error)
     }
 
     fn is_conflict(&self) -> bool {
         // Deleted while it was looked at.
-        let gone = matches!(self, Self::Status(error) if error.is_not_found());
+        let gone = matches!(self, Self::Status(error) | Self::Finalizer(error) if error.is_not_found());
         gone || self.unwritten().is_some_and(ApplyError::is_conflict)
     }
 }
 
 /// Starts the controller.
 pub fn start(context: &Context) {
-    Controller { kind: Kind::Drill, cache: context.caches.drills.clone(), concerns, pass, leave: let_go }
-        .start(context);
+    Controller { kind: Kind::Drill, cache: context.caches.drills.clone(), concerns, pass, leave }.start(context);
 }
 
 fn concerns(touched: &Touched, context: &Context) -> Vec<(String, String)> {
@@ -89,13 +94,37 @@ fn concerns(touched: &Touched, context: &Context) -> Vec<(String, String)> {
 }
 
 fn pass(drill: Held<Drill>, context: &Context) -> BoxFuture<'_, Result<Again, DrillError>> {
+    let awake = awake(context);
+    async move { Pass { context, awake }.run(&drill).await }.boxed()
+}
+
+/// A Drill that was deleted goes when its run has ended.
+fn leave<'a>(meta: &'a ObjectMeta, context: &'a Context) -> BoxFuture<'a, Result<Again, DrillError>> {
+    let awake = awake(context);
+    async move {
+        if !finalizer::is_held(meta) {
+            return Ok(CALM);
+        }
+        let (namespace, name) =
+            (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
+        let its = |drill: &Held<Drill>| drill.metadata.uid == meta.uid;
+        match context.caches.drills.get(namespace, name).filter(its) {
+            Some(drill) => Pass { context, awake }.run(&drill).await,
+            // Whom it hit cannot be read any more. What is held ends by itself.
+            None => finalizer::release(&context.applier, meta).await.map(|()| CALM).map_err(DrillError::Finalizer),
+        }
+    }
+    .boxed()
+}
+
+/// For how long this instance has led.
+fn awake(context: &Context) -> SignedDuration {
     /// Passes are only made while this instance leads.
     static TENURE: std::sync::Mutex<Option<Tenure>> = std::sync::Mutex::new(None);
     let mut tenure = TENURE.lock().unwrap_or_else(PoisonError::into_inner);
     let led = tenure.get_or_insert_with(|| Tenure::new(&context.leading)).so_far();
     drop(tenure);
-    let awake = SignedDuration::try_from(led).unwrap_or(SignedDuration::MAX);
-    async move { Pass { context, awake }.run(&drill).await }.boxed()
+    SignedDuration::try_from(led).unwrap_or(SignedDuration::MAX)
 }
 
 /// The Drill that hit this primary, if one did: its run goes on, or ended a moment ago.
@@ -130,19 +159,25 @@ impl Pass<'_> {
         let cached = caches.drills.within(&drill.namespace().unwrap_or_default());
         let seen = observe::snapshot(drill, cached.iter().map(|drill| &**drill), caches, self.awake);
         let now = Timestamp::now();
+        if seen.leaving && seen.status.run.is_none() {
+            return self.release(drill).await.map(|()| CALM);
+        }
         let decision = plan(&seen, now);
-        let must_be_sure =
-            matches!(decision, DrillDecision::Start { .. } | DrillDecision::Strike(_) | DrillDecision::Finish(_));
-        if !must_be_sure {
+        let may_be_of_before =
+            matches!(decision, DrillDecision::Wait { .. } | DrillDecision::Skip { .. } | DrillDecision::GoOn { .. });
+        if may_be_of_before {
             return self.carry_out(drill, &seen, &decision, now).await;
         }
         let _turn = TURN.lock().await;
         let live = self.live(drill).await?;
         let Some(drill) = live.iter().find(|other| other.metadata.uid == drill.metadata.uid) else { return Ok(CALM) };
-        if drill.metadata.deletion_timestamp.is_some() || !self.context.leading.is_leading() {
+        if !self.context.leading.is_leading() {
             return Ok(CALM);
         }
         let seen = observe::snapshot(drill, &live, caches, self.awake);
+        if seen.leaving && seen.status.run.is_none() {
+            return self.release(drill).await.map(|()| CALM);
+        }
         let now = Timestamp::now();
         let decision = plan(&seen, now);
         self.carry_out(drill, &seen, &decision, now).await
@@ -165,21 +200,42 @@ impl Pass<'_> {
         decision: &DrillDecision,
         now: Timestamp,
     ) -> Result<Again, DrillError> {
-        if let (DrillDecision::Finish(report), Some(run)) = (decision, &seen.status.run)
-            && report.heal
-        {
-            strike::heal(drill, run, self.context).await;
-        }
+        let held = match decision {
+            DrillDecision::Start { .. } => {
+                Some(finalizer::hold(&self.context.applier, drill).await.map_err(DrillError::Finalizer)?)
+            }
+            _ => None,
+        };
+        let drill = held.as_ref().unwrap_or(drill);
         let written = self.write(drill, status::after(drill, seen, decision, now)).await?;
         self.say(drill, seen, decision);
-        if let (DrillDecision::Strike(places), Some(run)) = (decision, &seen.status.run) {
-            let errors = strike::strike(drill, run, places, self.context).await;
-            if !errors.is_empty() {
-                let status = status::with_errors(written.status.clone().unwrap_or_default(), &errors);
-                self.write(&written, status).await?;
+        self.count(drill, decision);
+        let status = || written.status.clone().unwrap_or_default();
+        match (decision, &seen.status.run) {
+            (DrillDecision::Strike(places), Some(run)) => {
+                let errors = strike::strike(drill, run, places, self.context).await;
+                if !errors.is_empty() {
+                    self.write(&written, status::with_errors(status(), &errors)).await?;
+                }
             }
+            (DrillDecision::LetGo { places, .. }, Some(run)) => {
+                let released = strike::heal(drill, run, places, self.context).await;
+                if !released.is_empty() {
+                    self.write(&written, status::with_released(status(), &released, Timestamp::now())).await?;
+                }
+            }
+            _ if observe::under_way(&written).is_none() => self.release(&written).await?,
+            _ => {}
         }
         Ok(again(decision, now))
+    }
+
+    /// Nothing holds it any more.
+    async fn release(&self, drill: &Drill) -> Result<(), DrillError> {
+        if !finalizer::is_held(&drill.metadata) {
+            return Ok(());
+        }
+        finalizer::release(&self.context.applier, &drill.metadata).await.map_err(DrillError::Finalizer)
     }
 
     /// Over exactly this version, and only when something changed.
@@ -189,6 +245,15 @@ impl Pass<'_> {
         }
         let wanted = Drill { status: Some(status), ..drill.clone() };
         self.context.applier.replace_status(&wanted).await.map_err(DrillError::Status)
+    }
+
+    fn count(&self, drill: &Drill, decision: &DrillDecision) {
+        let result = match decision {
+            DrillDecision::Skip { .. } => DrillResult::Skipped,
+            DrillDecision::Finish(report) => status::result(report.end.ending),
+            _ => return,
+        };
+        self.context.metrics.drills.ended(&drill.namespace().unwrap_or_default(), &drill.name_any(), result);
     }
 
     fn say(&self, drill: &Drill, seen: &DrillSnapshot, decision: &DrillDecision) {
@@ -232,16 +297,16 @@ impl Pass<'_> {
                     }
                 }
             }
-            DrillDecision::GoOn { .. } => {}
+            DrillDecision::GoOn { .. } | DrillDecision::LetGo { .. } => {}
             DrillDecision::Finish(report) => {
-                let reason = match report.ending {
+                let reason = match report.end.ending {
                     Ending::Succeeded => Reason::DrillSucceeded,
                     Ending::Aborted => Reason::DrillAborted,
                     Ending::Failed => Reason::DrillFailed,
                 };
                 let longest = report.gaps.iter().filter_map(|gap| gap.seconds).reduce(f64::max);
                 let gap = longest.map_or_else(String::new, |seconds| format!("; longest write gap {seconds:.1} s"));
-                events.say(drill, reason, format!("{}{gap}", report.message));
+                events.say(drill, reason, format!("{}{gap}", report.end.message));
             }
         }
     }
@@ -256,6 +321,6 @@ fn again(decision: &DrillDecision, now: Timestamp) -> Again {
         DrillDecision::Start { .. } => BREATH,
         // What is due next may be a moment away.
         DrillDecision::Skip { .. } | DrillDecision::Finish(_) => BUSY,
-        DrillDecision::Strike(_) | DrillDecision::GoOn { .. } => BUSY,
+        DrillDecision::Strike(_) | DrillDecision::GoOn { .. } | DrillDecision::LetGo { .. } => BUSY,
     }
 }

@@ -7,13 +7,13 @@ use k8s_openapi::jiff::civil::{Time, Weekday};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use understudy_api::v1alpha1::{
-    DrillDay, DrillFault, DrillPermission, DrillRun, DrillScope, DrillScopeKind, DrillStatus, DrillVictim, DrillWindow,
-    FailoverMode, FailoverPhase, FailoverResult, RealFault, VerdictState,
+    DrillDay, DrillFault, DrillPermission, DrillResult, DrillRun, DrillScope, DrillScopeKind, DrillStatus, DrillVictim,
+    DrillWindow, FailoverMode, FailoverPhase, FailoverResult, RealFault, VerdictState,
 };
 use understudy_api::{Datastore, Drill, Failover, Shard, conditions, names};
-use understudy_decide::drill::DrillSnapshot;
 use understudy_decide::drill::snapshot as facts;
 use understudy_decide::drill::snapshot::Exercise;
+use understudy_decide::drill::{DrillSnapshot, End, Ending};
 use understudy_decide::failover::record::Outcome;
 use understudy_decide::failover::snapshot::Mode;
 use understudy_wire::order::Fault;
@@ -22,6 +22,9 @@ use understudy_wire::{Epoch, ReplicaName, ShardName};
 use crate::cache::{Caches, Held};
 use crate::controllers::failover::is_leftover;
 use crate::controllers::shard::build::DRILLS;
+
+/// The container of a replica's pod that its manager is the first process of.
+const CONTAINER: &str = "mysql";
 
 /// The shards that a Drill rehearses on are those of one Datastore, or one Shard that was made by hand.
 enum Ground {
@@ -105,11 +108,20 @@ pub fn snapshot<'a>(
         other.name_any() != drill.name_any() && under_way(other).is_some() && same()
     };
     let others = drills.into_iter().filter(runs_beside).map(ResourceExt::name_any).collect();
+    let status = status(drill);
+    let hit = status.run.iter().flat_map(|run| &run.victims).map(|victim| victim.replica.to_string());
+    let primaries = shards.iter().filter_map(|shard| shard.status.as_ref()?.primary.clone());
+    let pods = hit.chain(primaries).filter_map(|replica| {
+        let pod = caches.pods.get(&namespace, &replica)?;
+        Some((ReplicaName::new(replica), restarts(&pod)))
+    });
     DrillSnapshot {
         name: drill.name_any(),
         uid: drill.uid().unwrap_or_default(),
         policy: policy(drill, ground.as_ref()),
-        status: status(drill),
+        pods: pods.collect(),
+        leaving: drill.metadata.deletion_timestamp.is_some(),
+        status,
         absent,
         changes: changes.collect(),
         shards: shards
@@ -206,16 +218,28 @@ fn status(drill: &Drill) -> facts::Status {
     facts::Status {
         next_run: announced(status).filter(|_| is_present),
         last_requested: status.last_requested_at.as_ref().map(|at| at.0),
-        run: under_way(drill).map(run),
+        run: under_way(drill).map(|run| self::run(run, drill.spec.hold_seconds)),
     }
 }
 
-fn run(run: &DrillRun) -> facts::Run {
+/// `hold` is that of the spec, for a run that does not say.
+fn run(run: &DrillRun, hold: i32) -> facts::Run {
+    let ending = run.ending.map(|ending| End {
+        ending: match ending {
+            DrillResult::Succeeded => Ending::Succeeded,
+            DrillResult::Aborted | DrillResult::Skipped => Ending::Aborted,
+            DrillResult::Failed => Ending::Failed,
+        },
+        rule: run.reason.as_ref().and_then(|reason| reason.parse().ok()),
+        message: run.message.clone().unwrap_or_default(),
+    });
     facts::Run {
         id: run.id.clone(),
         started_at: run.started_at.0,
         exercise: exercise(run.fault),
+        hold: SignedDuration::from_secs(i64::from(run.hold_seconds.unwrap_or(hold))),
         victims: run.victims.iter().map(victim).collect(),
+        ending,
     }
 }
 
@@ -227,6 +251,8 @@ fn victim(victim: &DrillVictim) -> facts::Victim {
         node: victim.node.clone(),
         struck_at: victim.struck_at.as_ref().map(|at| at.0),
         error: victim.error.clone(),
+        released_at: victim.released_at.as_ref().map(|at| at.0),
+        restarts: victim.restarts.and_then(|restarts| u32::try_from(restarts).ok()),
     }
 }
 
@@ -264,6 +290,13 @@ fn shard(shard: &Shard, is_paused: bool, caches: &Caches) -> facts::Shard {
         cooling_until: changed.and_then(|at| at.checked_add(cooldown).ok()),
         unavailable: status.availability.as_ref().map_or(0.0, |known| known.unavailable_seconds),
     }
+}
+
+/// How often the manager of a pod was restarted, as the kubelet has it.
+fn restarts(pod: &Pod) -> u32 {
+    let containers = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    let managers = containers.filter(|status| status.name == CONTAINER);
+    managers.filter_map(|status| u32::try_from(status.restart_count).ok()).max().unwrap_or(0)
 }
 
 /// What the manager in a pod was told when it was started.

@@ -6,8 +6,11 @@ use understudy_api::Drill;
 use understudy_api::conditions::{self, Claim};
 use understudy_api::v1alpha1::{DrillGap, DrillResult, DrillRun, DrillStatus, DrillVictim};
 use understudy_decide::drill::snapshot::{Run, Victim};
-use understudy_decide::drill::{DrillDecision, DrillSnapshot, Due, Ending, Gap, Hindrance, Report, rules, schedule};
+use understudy_decide::drill::{
+    DrillDecision, DrillSnapshot, Due, End, Ending, Gap, Hindrance, Report, rules, schedule,
+};
 
+use super::bounds::bounded;
 use super::observe;
 
 /// The status after this decision.
@@ -39,19 +42,31 @@ pub fn after(drill: &Drill, seen: &DrillSnapshot, decision: &DrillDecision, now:
             Some("the victims are being hit".to_owned())
         }
         DrillDecision::GoOn { doing } => Some(doing.clone()),
+        DrillDecision::LetGo { end, places } => {
+            let victims = seen.status.run.as_ref().map(|run| run.victims.as_slice()).unwrap_or_default();
+            let held: Vec<_> = places.iter().filter_map(|place| victims.get(*place).cloned()).collect();
+            if let Some(run) = &mut status.last_run {
+                run.ending = Some(result(end.ending));
+                say(run, end);
+            }
+            Some(format!("{}; letting go of {}", end.message, observe::words(&held)))
+        }
         DrillDecision::Finish(report) => {
+            if report.end.ending == Ending::Succeeded {
+                status.last_succeeded_at = Some(Time(now));
+            }
             if let Some(mut run) = status.last_run.take() {
                 finish(&mut run, report, now);
                 keep(&mut status, run.clone(), drill.spec.history_limit);
                 status.last_run = Some(run);
             }
-            Some(report.message.clone())
+            Some(report.end.message.clone())
         }
     };
     let (ready, progressing) = claims(seen, standing.as_ref(), &status);
     conditions::set(&mut status.conditions, ready, generation, &Time(now));
     conditions::set(&mut status.conditions, progressing, generation, &Time(now));
-    status
+    bounded(status)
 }
 
 fn words(why: &Hindrance) -> String {
@@ -89,8 +104,11 @@ fn started(run: &Run) -> DrillRun {
         started_at: MicroTime(run.started_at),
         finished_at: None,
         fault: observe::fault(run.exercise),
+        hold_seconds: run.exercise.is_held().then(|| i32::try_from(run.hold.as_secs()).unwrap_or(i32::MAX)),
         victims: run.victims.iter().map(victim).collect(),
         result: None,
+        ending: None,
+        reason: None,
         message: None,
         gaps: Vec::new(),
         gap: None,
@@ -105,6 +123,8 @@ fn victim(victim: &Victim) -> DrillVictim {
         node: victim.node.clone(),
         struck_at: victim.struck_at.map(MicroTime),
         error: victim.error.clone(),
+        released_at: victim.released_at.map(MicroTime),
+        restarts: victim.restarts.and_then(|restarts| i32::try_from(restarts).ok()),
     }
 }
 
@@ -114,8 +134,11 @@ fn skipped(seen: &DrillSnapshot, due: Due, why: &Hindrance, now: Timestamp) -> D
         started_at: MicroTime(now),
         finished_at: Some(MicroTime(now)),
         fault: observe::fault(seen.policy.exercise),
+        hold_seconds: None,
         victims: Vec::new(),
         result: Some(DrillResult::Skipped),
+        ending: None,
+        reason: Some(why.rule.to_string()),
         message: Some(words(why)),
         gaps: Vec::new(),
         gap: None,
@@ -124,15 +147,26 @@ fn skipped(seen: &DrillSnapshot, due: Due, why: &Hindrance, now: Timestamp) -> D
 
 fn finish(run: &mut DrillRun, report: &Report, now: Timestamp) {
     run.finished_at = Some(MicroTime(now));
-    run.result = Some(match report.ending {
-        Ending::Succeeded => DrillResult::Succeeded,
-        Ending::Aborted => DrillResult::Aborted,
-        Ending::Failed => DrillResult::Failed,
-    });
-    run.message = Some(report.message.clone());
+    run.result = Some(result(report.end.ending));
+    run.ending = None;
+    say(run, &report.end);
     run.gaps = report.gaps.iter().map(gap).collect();
     let longest = report.gaps.iter().filter_map(|gap| gap.seconds).reduce(f64::max);
     run.gap = longest.map(|seconds| format!("{seconds:.1}s"));
+}
+
+fn say(run: &mut DrillRun, end: &End) {
+    run.reason = end.rule.map(|rule| rule.to_string());
+    run.message = Some(end.message.clone());
+}
+
+/// As statuses and metrics have it.
+pub fn result(ending: Ending) -> DrillResult {
+    match ending {
+        Ending::Succeeded => DrillResult::Succeeded,
+        Ending::Aborted => DrillResult::Aborted,
+        Ending::Failed => DrillResult::Failed,
+    }
 }
 
 fn gap(gap: &Gap) -> DrillGap {
@@ -141,12 +175,24 @@ fn gap(gap: &Gap) -> DrillGap {
 
 /// The same status, with why these victims could not be hit.
 pub fn with_errors(mut status: DrillStatus, errors: &[(usize, String)]) -> DrillStatus {
-    if let Some(run) = &mut status.last_run {
-        for (place, error) in errors {
-            if let Some(victim) = run.victims.get_mut(*place) {
-                victim.error = Some(error.clone());
-            }
+    for (place, error) in errors {
+        if let Some(victim) = victim_of(&mut status, *place) {
+            victim.error = Some(error.clone());
+        }
+    }
+    bounded(status)
+}
+
+/// The same status, with these victims let go.
+pub fn with_released(mut status: DrillStatus, places: &[usize], now: Timestamp) -> DrillStatus {
+    for place in places {
+        if let Some(victim) = victim_of(&mut status, *place) {
+            victim.released_at = Some(MicroTime(now));
         }
     }
     status
+}
+
+fn victim_of(status: &mut DrillStatus, place: usize) -> Option<&mut DrillVictim> {
+    status.last_run.as_mut()?.victims.get_mut(place)
 }

@@ -67,7 +67,7 @@ async fn request(drill: &Drill, run: &Run, victim: &Victim, context: &Context) -
 
 async fn order(drill: &Drill, run: &Run, victim: &Victim, fault: Fault, context: &Context) -> Result<(), String> {
     let client = client(drill, victim, context).ok_or("its manager has no address")?;
-    let hold = u64::try_from(drill.spec.hold_seconds).unwrap_or(0) * 1000;
+    let hold = u64::try_from(run.hold.as_millis()).unwrap_or(0);
     let order = DrillOrder { epoch: victim.epoch, run: run.id.clone(), fault, hold };
     for tries in 1.. {
         let answer: Result<Struck, CallError> =
@@ -84,19 +84,19 @@ async fn order(drill: &Drill, run: &Run, victim: &Victim, fault: Fault, context:
     Ok(())
 }
 
-/// Lets go of every victim that may be held. One that cannot be told lets go by itself at the end of the hold.
-pub async fn heal(drill: &Drill, run: &Run, context: &Context) {
-    let held = run.victims.iter().filter(|victim| victim.struck_at.is_some());
-    let heals = held.map(|victim| async move {
-        let Some(client) = client(drill, victim, context) else { return };
+/// Tells these victims of a run to let go; the place of each that has. One that cannot be told lets go by itself at the end of the hold.
+pub async fn heal(drill: &Drill, run: &Run, places: &[usize], context: &Context) -> Vec<usize> {
+    let victims = places.iter().filter_map(|place| Some((*place, run.victims.get(*place)?)));
+    let heals = victims.map(|(place, victim)| async move {
+        let client = client(drill, victim, context)?;
         let order = HealOrder { epoch: victim.epoch, run: run.id.clone() };
-        let told: Result<(), CallError> =
-            client.order(&victim.replica, Method::POST, "/v1/heal", &order, HEAL).await;
-        if let Err(error) = told {
-            tracing::warn!(run = run.id, replica = %victim.replica, %error, "not told to let go; it will at the end of the hold");
-        }
+        let told: Result<(), CallError> = client.order(&victim.replica, Method::POST, "/v1/heal", &order, HEAL).await;
+        // It is told again and again, and the status says whom the run waits for.
+        let untold =
+            |error: &CallError| tracing::debug!(run = run.id, replica = %victim.replica, %error, "has not let go");
+        told.inspect_err(untold).ok().map(|()| place)
     });
-    join_all(heals).await;
+    join_all(heals).await.into_iter().flatten().collect()
 }
 
 fn client(drill: &Drill, victim: &Victim, context: &Context) -> Option<Client> {

@@ -11,7 +11,7 @@ use understudy_decide::drill::snapshot::{Exercise, Health};
 use understudy_wire::order::Fault;
 use understudy_wire::{Epoch, ShardName};
 
-use super::{Pass, observe, rehearsing};
+use super::{Pass, finalizer, leave, observe, rehearsing};
 use crate::fake::FakeApi;
 
 /// Longer than any wait for an operator that has just begun.
@@ -78,6 +78,32 @@ fn drill(name: &str, fault: &str) -> Value {
         "spec": { "datastore": "metrics", "schedule": "* * * * *", "scope": { "kind": "Random" }, "fault": fault },
         "status": { "observedGeneration": 1, "nextRun": ago(5) },
     })
+}
+
+/// A Drill whose freeze of the primary was begun and is held, under its finalizer. There is nobody at the address of its manager.
+fn freezing(seconds_ago: i64) -> Value {
+    let mut drill = drill("monthly", "Freeze");
+    drill["metadata"]["finalizers"] = json!([finalizer::FINALIZER]);
+    drill["status"] = json!({ "observedGeneration": 1, "lastRun": {
+        "id": "monthly-1", "startedAt": micros(seconds_ago), "fault": "Freeze", "holdSeconds": 30,
+        "victims": [{
+            "shard": "metrics-0", "replica": "metrics-0-a", "epoch": 4, "struckAt": micros(seconds_ago), "restarts": 0,
+        }],
+    }});
+    drill
+}
+
+fn micros(seconds_ago: i64) -> String {
+    ago(seconds_ago).replace('Z', ".000000Z")
+}
+
+/// The same pod, where its manager cannot be reached and was started again so often.
+fn unreachable(restarts: i32) -> Value {
+    let mut pod = pod("Freeze");
+    pod["status"] = json!({ "podIP": "127.0.0.1", "containerStatuses": [{
+        "name": "mysql", "image": "m", "imageID": "", "ready": true, "restartCount": restarts,
+    }]});
+    pod
 }
 
 async fn pass(api: &FakeApi, name: &str) {
@@ -175,6 +201,86 @@ async fn a_victim_that_cannot_be_reached_ends_the_run() {
     let run = &status(&api, "monthly")["lastRun"];
     assert_eq!(run["result"], "Failed", "{run}");
     assert!(run["message"].as_str().unwrap().contains("its manager has no address"), "{run}");
+}
+
+#[tokio::test]
+async fn a_drill_that_was_deleted_is_there_until_nobody_it_hit_can_be_held_any_more() {
+    let mut deleted = freezing(5);
+    deleted["metadata"]["deletionTimestamp"] = json!(ago(1));
+    let others = [datastore(json!(["Freeze"])), shard(), unreachable(0), drill("weekly", "Switchover")];
+    let api = FakeApi::with(others.into_iter().chain([deleted]));
+    pass_over_deleted(&api, "monthly").await;
+    let waits = status(&api, "monthly");
+    assert_eq!((&waits["lastRun"]["ending"], &waits["lastRun"]["reason"]), (&json!("Aborted"), &json!("Deleted")));
+    assert!(waits["lastRun"]["result"].is_null(), "nobody could be told: {waits}");
+    pass(&api, "weekly").await;
+    assert_eq!(status(&api, "weekly")["lastRun"]["reason"], "AnotherRuns");
+    let writes = api.writes().len();
+    pass_over_deleted(&api, "monthly").await;
+    assert_eq!(api.writes().len(), writes, "it waits without a write: {:?}", api.writes());
+
+    // The hold is over by itself.
+    api.change("drills/monthly", |drill| {
+        let old = freezing(71);
+        for field in ["startedAt", "victims"] {
+            drill["status"]["lastRun"][field] = old["status"]["lastRun"][field].clone();
+        }
+    });
+    pass_over_deleted(&api, "monthly").await;
+    assert!(api.object("drills/monthly").is_none(), "it is held");
+}
+
+#[tokio::test]
+async fn a_fault_that_ended_with_its_manager_or_its_pod_is_waited_for_by_nobody() {
+    for (case, pod) in [("its manager was started again", Some(unreachable(1))), ("its pod is gone", None)] {
+        let mut suspended = freezing(5);
+        suspended["spec"]["suspend"] = json!(true);
+        let there = [datastore(json!(["Freeze"])), shard(), suspended];
+        let api = FakeApi::with(there.into_iter().chain(pod));
+        pass(&api, "monthly").await;
+        let run = &status(&api, "monthly")["lastRun"];
+        assert_eq!((&run["result"], &run["reason"]), (&json!("Aborted"), &json!("Suspended")), "{case}");
+        let drill = api.object("drills/monthly").unwrap();
+        assert_eq!(drill["metadata"]["finalizers"], json!([]), "{case}: nothing holds it any more");
+    }
+}
+
+#[tokio::test]
+async fn a_drill_is_held_from_before_its_run_until_it_has_ended_and_no_longer() {
+    let api = FakeApi::with([datastore(json!([])), shard(), drill("weekly", "Switchover")]);
+    pass(&api, "weekly").await;
+    let finalizers = || api.object("drills/weekly").unwrap()["metadata"]["finalizers"].clone();
+    assert_eq!(finalizers(), json!([finalizer::FINALIZER]));
+    let first = api.writes()[0].clone();
+    assert_eq!(first, "PATCH drills/weekly", "before the run is written down");
+    api.change("drills/weekly", |drill| drill["spec"]["suspend"] = json!(true));
+    pass(&api, "weekly").await;
+    assert_eq!(status(&api, "weekly")["lastRun"]["result"], "Aborted");
+    assert_eq!(finalizers(), json!([]));
+
+    // What an operator left that ended between the two.
+    api.change("drills/weekly", |drill| {
+        drill["metadata"]["finalizers"] = json!(["somebody/else", finalizer::FINALIZER])
+    });
+    pass(&api, "weekly").await;
+    assert_eq!(finalizers(), json!(["somebody/else"]));
+}
+
+#[tokio::test]
+async fn a_deleted_drill_that_does_not_parse_goes() {
+    let mut broken = freezing(5);
+    broken["metadata"]["deletionTimestamp"] = json!(ago(1));
+    broken["spec"]["scope"] = json!("everything");
+    let api = FakeApi::with([broken]);
+    pass_over_deleted(&api, "monthly").await;
+    assert!(api.object("drills/monthly").is_none(), "it is held");
+}
+
+/// As the queue does it: all that is sure to be there are the metadata.
+async fn pass_over_deleted(api: &FakeApi, name: &str) {
+    let context = api.context().await;
+    let metadata = serde_json::from_value(api.object(&format!("drills/{name}")).unwrap()["metadata"].clone()).unwrap();
+    leave(&metadata, &context).await.unwrap();
 }
 
 #[tokio::test]

@@ -49,6 +49,19 @@ fn a_pod_is_what_it_was_when_it_was_reviewed() {
 }
 
 #[test]
+fn whatever_a_manager_stopped_ends_with_it_and_what_it_wrote_down_stays_as_long_as_the_pod() {
+    let spec = pod(&shard(json!({})), &replica(&[]), Role::Spare, &surroundings()).spec.unwrap();
+    assert_eq!(
+        (spec.share_process_namespace, spec.host_pid),
+        (None, None),
+        "it is process 1, and the kernel ends the rest"
+    );
+    assert!(spec.containers[0].command.as_ref().unwrap()[0].ends_with("/understudy-instance"));
+    let scratch = spec.volumes.unwrap().into_iter().find(|volume| volume.name == "run").unwrap();
+    assert!(scratch.empty_dir.is_some());
+}
+
+#[test]
 fn everything_around_a_shard_is_what_it_was_when_it_was_reviewed() {
     let shard = shard(json!({}));
     insta::assert_yaml_snapshot!("config", config_map(&shard));
