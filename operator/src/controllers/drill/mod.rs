@@ -9,6 +9,7 @@ mod status;
 mod strike;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -19,11 +20,11 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::ListParams;
 use kube::core::DeserializeGuard;
 use kube::{Api, ResourceExt};
-use tokio::sync::Mutex;
 use understudy_api::v1alpha1::{DrillFault, DrillRun, DrillStatus, DrillVictim};
 use understudy_api::{Drill, conditions};
 use understudy_decide::drill::{DrillDecision, DrillSnapshot, Ending, Rule, plan, rules};
 
+use self::turns::Turns;
 use super::queue::{Again, Controller, Failure, let_go};
 use crate::apply::ApplyError;
 use crate::cache::{Held, Kind, Touched};
@@ -37,11 +38,10 @@ const BUSY: Duration = Duration::from_secs(1);
 const CALM: Duration = Duration::from_secs(300);
 /// The shortest.
 const BREATH: Duration = Duration::from_millis(100);
+/// Before the next look when it is the turn of another Drill of the namespace.
+const TURN_TAKEN: Duration = Duration::from_millis(250);
 /// A failover that comes so soon after a run was ended is still its doing.
 const AFTERWARDS: SignedDuration = SignedDuration::from_secs(120);
-
-/// One begins a run, strikes or ends, the others wait and look again: of two Drills that are due at once one begins.
-static TURN: Mutex<()> = Mutex::const_new(());
 
 /// Which step of a pass failed.
 #[derive(Debug, thiserror::Error, strum::IntoStaticStr)]
@@ -91,11 +91,12 @@ fn concerns(touched: &Touched, context: &Context) -> Vec<(String, String)> {
 fn pass(drill: Held<Drill>, context: &Context) -> BoxFuture<'_, Result<Again, DrillError>> {
     /// Passes are only made while this instance leads.
     static TENURE: std::sync::Mutex<Option<Tenure>> = std::sync::Mutex::new(None);
+    static TURNS: Turns = Turns::new();
     let mut tenure = TENURE.lock().unwrap_or_else(PoisonError::into_inner);
     let led = tenure.get_or_insert_with(|| Tenure::new(&context.leading)).so_far();
     drop(tenure);
     let awake = SignedDuration::try_from(led).unwrap_or(SignedDuration::MAX);
-    async move { Pass { context, awake }.run(&drill).await }.boxed()
+    async move { Pass { context, awake, turns: &TURNS }.run(&drill).await }.boxed()
 }
 
 /// The Drill that hit this primary, if one did: its run goes on, or ended a moment ago.
@@ -122,6 +123,8 @@ pub fn rehearsing<'a>(
 struct Pass<'a> {
     context: &'a Context,
     awake: SignedDuration,
+    /// One begins a run, strikes or ends, the others come again: of two Drills that are due at once one begins.
+    turns: &'a Turns,
 }
 
 impl Pass<'_> {
@@ -136,7 +139,7 @@ impl Pass<'_> {
         if !must_be_sure {
             return self.carry_out(drill, &seen, &decision, now).await;
         }
-        let _turn = TURN.lock().await;
+        let Some(_turn) = self.turns.take(&drill.namespace().unwrap_or_default()) else { return Ok(TURN_TAKEN) };
         let live = self.live(drill).await?;
         let Some(drill) = live.iter().find(|other| other.metadata.uid == drill.metadata.uid) else { return Ok(CALM) };
         if drill.metadata.deletion_timestamp.is_some() || !self.context.leading.is_leading() {
