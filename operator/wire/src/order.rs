@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Epoch, GtidSet, ReplicaName};
 
-/// Header of every order: the replica that it is for. Another one refuses it with [`Refusal::NotMine`].
+/// Header of every order and of every question about one server: the replica that it is for. Another one refuses it with
+/// [`Refusal::NotMine`].
 pub const ADDRESSEE: &str = "understudy-replica";
 
 /// `POST /v1/build`: fill the empty volume. Accepted at once; progress is in the evidence.
