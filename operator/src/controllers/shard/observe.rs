@@ -13,6 +13,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use understudy_api::v1alpha1::{self as api, FailoverKind, FailoverMode, FailoverPhase, TransitionKind};
 use understudy_api::{Consumer, Datastore, Failover, Replica as KubeReplica, Shard, conditions, labels, names};
+use understudy_decide::failover::record::Milestone;
 use understudy_decide::failover::snapshot::*;
 use understudy_link::client::Endpoint;
 use understudy_mysql::Deadlines;
@@ -24,7 +25,7 @@ use super::feeds::feeds;
 use super::obstacles::Obstacle;
 use crate::cache::{Caches, Held};
 use crate::controllers::consumer::{group_of, is_told};
-use crate::controllers::failover::{is_leftover, is_open};
+use crate::controllers::failover::{is_leftover, is_open, step_epoch};
 use crate::evidence::own::{Pace, Subject, millis};
 use crate::evidence::{Heard, Speaker, Wanted};
 
@@ -448,12 +449,14 @@ fn missing(objects: &Objects, status: &Status, wall: Timestamp) -> Option<Record
         from: last.from.clone(),
         to: status.primary.clone(),
         steps: Vec::new(),
+        claimed: Vec::new(),
     })
 }
 
 fn record(failover: &Failover) -> Record {
     let status = failover.status.clone().unwrap_or_default();
     let same = status.from.is_some() && status.from == status.to;
+    let claimed = Milestone::Claimed.to_string();
     Record {
         name: failover.name_any(),
         kind: match failover.spec.kind {
@@ -465,5 +468,6 @@ fn record(failover: &Failover) -> Record {
         from: status.from.as_ref().map(ReplicaName::new),
         to: status.to.as_ref().map(ReplicaName::new),
         steps: status.timeline.iter().map(|entry| entry.step.clone()).collect(),
+        claimed: status.timeline.iter().filter(|entry| entry.step == claimed).filter_map(step_epoch).collect(),
     }
 }
