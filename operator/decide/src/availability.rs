@@ -16,6 +16,10 @@ pub const WINDOW_DAYS: i64 = 30;
 /// Seconds after the end of a record before it is taken over: what was measured may come in late, and so may the record of an earlier change.
 pub const SETTLED: i64 = 600;
 
+/// Epochs whose records are remembered as not taken over; beyond these the first are forgotten. Few are open at once, but one whose record a
+/// person deleted stays.
+pub const MAX_OPEN: usize = 128;
+
 const SECONDS_OF_DAY: i64 = 86_400;
 const MILLIS_OF_DAY: i64 = 1_000 * SECONDS_OF_DAY;
 
@@ -129,7 +133,8 @@ impl Ledger {
         epoch <= self.counted && !self.open.contains(&epoch)
     }
 
-    /// Takes over what is settled, and forgets days that are too long ago.
+    /// Takes over what is settled, and forgets days that are too long ago. An open record that is not among the incidents stays open: it may
+    /// be one that this look could not see or read.
     pub fn take_over(&mut self, incidents: &[Incident], now: Timestamp) {
         let new: BTreeMap<_, _> = incidents.iter().map(|incident| (incident.epoch, incident)).collect();
         let new = new.into_values().filter(|incident| !self.has(incident.epoch));
@@ -137,7 +142,12 @@ impl Ledger {
         if let Some(last) = settled.last() {
             settled.iter().for_each(|incident| self.add(incident, now));
             self.counted = self.counted.max(last.epoch);
-            self.open = rest.iter().map(|incident| incident.epoch).filter(|epoch| *epoch < self.counted).collect();
+            let counted = self.counted;
+            self.open.extend(rest.iter().map(|incident| incident.epoch).filter(|epoch| *epoch < counted));
+            self.open.retain(|epoch| settled.iter().all(|incident| incident.epoch != *epoch));
+            while self.open.len() > MAX_OPEN {
+                self.open.pop_first();
+            }
         }
         self.forget(now);
     }

@@ -38,7 +38,7 @@ pub struct AvailabilityLedger {
     /// All records up to this epoch are in the entries,
     #[serde(default)]
     pub counted_epoch: i64,
-    /// but for those of these epochs.
+    /// but for those of these epochs: they were not over, and may not be there at the moment.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub open_epochs: Vec<i64>,
 }
