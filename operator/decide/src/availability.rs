@@ -1,5 +1,7 @@
 //! How long a shard took no writes over the last 30 days and how often it failed, from the records of its changes of primary. Pure.
 //!
+//! Time counts in which a write would not have been taken, as far as that is known, whether or not there was one.
+//!
 //! A record lives no longer than the history lets it, so what it says is taken over into one entry a day. Which records the entries hold is
 //! told by epochs in the same ledger, and so in the same write: a record counts once, whoever is restarted at whatever moment. What is not
 //! taken over yet is added anew by each look.
@@ -15,6 +17,10 @@ use understudy_wire::evidence::Millis;
 pub const WINDOW_DAYS: i64 = 30;
 /// Seconds after the end of a record before it is taken over: what was measured may come in late, and so may the record of an earlier change.
 pub const SETTLED: i64 = 600;
+
+/// Seconds after a change for which its record stays open for the consumers' first commit, and for them to catch up: one that waits for the
+/// new primary has committed by then. A busy one takes one or two.
+pub const COMMIT_PATIENCE: i64 = 30;
 
 /// Epochs whose records are remembered as not taken over; beyond these the first are forgotten. Few are open at once, but one whose record a
 /// person deleted stays.

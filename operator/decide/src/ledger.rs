@@ -3,6 +3,7 @@
 use understudy_wire::evidence::{Millis, StoredOffset};
 use understudy_wire::{Epoch, Observer, ReplicaName};
 
+use crate::availability::COMMIT_PATIENCE;
 use crate::decision::{Draft, OrderKind, Reason};
 use crate::failover::assess::Assessment;
 use crate::failover::record::{Entry, Milestone, Outcome, Phase, RecordUpdate};
@@ -11,9 +12,6 @@ use crate::failover::transition::tell;
 use crate::following::replicates;
 use crate::topology::is_redundant;
 
-/// Seconds for which a record stays open for the consumers' first commit after a change, and for them to catch up. A busy consumer takes
-/// one or two.
-const COMMIT_PATIENCE: i64 = 30;
 /// What a record says that was never begun. It does not take the place of anything that was said.
 const UNTOLD: &str = "why it was decided is not known: the operator that did ended before it could say so";
 

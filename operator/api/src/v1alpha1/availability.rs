@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 pub struct Availability {
     /// How many days before the present one count.
     pub window_days: i32,
-    /// Time in which no writes were taken: the write gaps of all changes of primary, what goes on now included. Of a Datastore that of its
-    /// shards together.
+    /// Time in which a write would not have been taken, as far as is known, whether or not there was one: the changes of primary, what goes
+    /// on now included, and primaries that were dead without a change. Of a Datastore that of its shards together.
     pub unavailable_seconds: f64,
     /// Unplanned changes of primary.
     pub failovers: i32,
