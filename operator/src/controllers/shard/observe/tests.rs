@@ -159,3 +159,20 @@ fn the_record_of_the_last_change_is_to_be_made_for_a_while_when_it_is_not_there(
         assert!(found.iter().all(|record| record.steps.is_empty() && record.to == primary), "{case}");
     }
 }
+
+#[test]
+fn a_record_tells_which_epochs_were_claimed_in_it() {
+    let entry = |step: &str, detail: &str| json!({ "step": step, "at": "2026-01-01T00:00:00.000000Z", "elapsedMs": 0, "detail": detail });
+    let there: Failover = serde_json::from_value(json!({
+        "metadata": { "name": "m-0-7" },
+        "spec": { "shard": "m-0", "kind": "Failover", "epoch": 7 },
+        "status": { "phase": "Promoting", "epoch": 9, "timeline": [
+            entry("Decided", "epoch 7: Stopped"), entry("Claimed", "epoch 7: for m-0-b"),
+            entry("Reprobed", "epoch 8: refused"), entry("Claimed", "epoch 9: for m-0-c"),
+        ] },
+    }))
+    .expect("a record");
+    let found = record(&there);
+    assert_eq!((found.epoch, found.claimed), (Epoch(9), vec![Epoch(7), Epoch(9)]));
+    assert_eq!(found.steps, ["Decided", "Claimed", "Reprobed", "Claimed"]);
+}
