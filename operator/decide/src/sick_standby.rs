@@ -46,7 +46,7 @@ fn of_no_use(s: &Snapshot, name: &ReplicaName) -> Option<(Sentence, String)> {
         Phase::Unusable { reason } => Some((Sentence::Unusable, reason.clone())),
         Phase::Running => broken(t.broken_standby_after, server, age).or_else(|| stuck(s, name, server, age)),
         Phase::Empty | Phase::Building | Phase::Starting => stuck(s, name, server, age),
-        Phase::Exited { .. } | Phase::Stopping => None,
+        Phase::Exited { .. } | Phase::Stopping | Phase::Unknown => None,
     }
 }
 

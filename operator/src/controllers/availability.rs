@@ -94,6 +94,8 @@ fn sort(record: &Failover, status: &FailoverStatus) -> Sort {
     let stays = status.from.is_some() && status.from == status.to;
     match (status.result, record.spec.kind) {
         (Some(FailoverResult::Confirmed | FailoverResult::Failed | FailoverResult::Refused), _) => Sort::Confirmation,
+        // What a later version wrote: only what it measured is known.
+        (Some(FailoverResult::Unknown), _) | (_, FailoverKind::Unknown) => Sort::Confirmation,
         _ if stays => Sort::Confirmation,
         _ if record.drill().is_some() => Sort::Drill,
         (_, FailoverKind::Drill) => Sort::Drill,
@@ -274,6 +276,8 @@ mod tests {
             let found = incident(&record(kind, steps, more), time(60)).unwrap();
             assert_eq!((found.sort, found.from, found.until), (sort, milli(from), until.map(milli)), "{case}");
         }
+        let later = record("Failover", promoted, json!({ "phase": "Closed", "result": "Admired" }));
+        assert_eq!(incident(&later, time(60)).unwrap().sort, Sort::Confirmation, "how it ended is not known here");
         let mut rehearsed = record("Failover", &commits, closed("Succeeded"));
         rehearsed.spec.drill = Some("nightly".to_owned());
         assert_eq!(incident(&rehearsed, time(60)).unwrap().sort, Sort::Drill);

@@ -81,6 +81,10 @@ pub enum FailoverKind {
     Failover,
     /// Rehearsed. Not supported yet.
     Drill,
+    /// What a later version wrote and this one does not know.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
 }
 
 /// What happened.
@@ -200,6 +204,9 @@ pub enum FailoverPhase {
     Rebuilding,
     /// Redundancy is back, or it ended otherwise.
     Closed,
+    /// What a later version wrote and this one does not know.
+    #[serde(other)]
+    Unknown,
 }
 
 /// How a change of primary ended.
@@ -213,6 +220,9 @@ pub enum FailoverResult {
     Refused,
     /// It was begun and could not be completed.
     Failed,
+    /// What a later version wrote and this one does not know.
+    #[serde(other)]
+    Unknown,
 }
 
 /// One step of what was done.

@@ -29,7 +29,11 @@ pub fn merge(failover: &mut Failover, job: &Job) -> bool {
     }
     let update = &job.update;
     status.observed_generation = generation;
-    status.phase = status.phase.max(phase(update.phase));
+    status.phase = match status.phase {
+        // How far that is nobody here knows; how far it is now is known.
+        FailoverPhase::Unknown => phase(update.phase),
+        known => known.max(phase(update.phase)),
+    };
     let epoch = i64::try_from(update.epoch.0).unwrap_or(i64::MAX);
     if status.epoch.is_none_or(|known| known <= epoch) {
         status.epoch = Some(epoch);

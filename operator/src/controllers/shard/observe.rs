@@ -269,14 +269,22 @@ fn epoch(number: i64) -> Epoch {
     Epoch(u64::try_from(number).unwrap_or(0))
 }
 
-/// The kind of change as decisions know it.
-pub fn kind(kind: TransitionKind) -> Kind {
+/// The kind of change as decisions know it; None of one that only a later version knows.
+fn kind(kind: TransitionKind) -> Option<Kind> {
     match kind {
-        TransitionKind::Bootstrap => Kind::Bootstrap,
-        TransitionKind::Failover => Kind::Failover,
-        TransitionKind::Switchover => Kind::Switchover,
-        TransitionKind::Confirm => Kind::Confirm,
+        TransitionKind::Bootstrap => Some(Kind::Bootstrap),
+        TransitionKind::Failover => Some(Kind::Failover),
+        TransitionKind::Switchover => Some(Kind::Switchover),
+        TransitionKind::Confirm => Some(Kind::Confirm),
+        TransitionKind::Unknown => None,
     }
+}
+
+/// The kind of a change that is under way. One that nobody here knows is brought to its end nevertheless, as what waits for nobody: until then
+/// the shard may have no primary.
+fn kind_of(transition: &api::Transition) -> Kind {
+    let stays = transition.from.as_ref() == Some(&transition.to);
+    kind(transition.kind).unwrap_or(if stays { Kind::Confirm } else { Kind::Failover })
 }
 
 fn status(shard: &Shard) -> Status {
@@ -287,7 +295,7 @@ fn status(shard: &Shard) -> Status {
         primary_address: status.primary_address.clone(),
         epoch: epoch(status.epoch),
         transition: status.transition.as_ref().map(|t| Transition {
-            kind: kind(t.kind),
+            kind: kind_of(t),
             epoch: epoch(t.epoch),
             from: name(&t.from),
             to: ReplicaName::new(&t.to),
@@ -301,7 +309,8 @@ fn status(shard: &Shard) -> Status {
             .map(|b| Bootstrap { replica: ReplicaName::new(&b.replica), completed: b.completed }),
         next_server_id: u32::try_from(status.next_server_id).unwrap_or(0),
         last_change: status.last_failover.as_ref().map(|last| LastChange {
-            kind: kind(last.kind),
+            // Of one that nobody here knows nothing is concluded against the old primary.
+            kind: kind(last.kind).unwrap_or(Kind::Switchover),
             epoch: epoch(last.epoch),
             from: name(&last.from),
             record: Some(last.name.clone()).filter(|name| !name.is_empty()),
@@ -404,20 +413,19 @@ fn requests(objects: &Objects, status: &Status, wall: Timestamp) -> Vec<Request>
     .into_iter()
     .flatten()
     .collect();
-    // A drill is turned down by the controller of requests.
-    let open = |failover: &&Held<Failover>| is_open(failover) && failover.spec.kind != FailoverKind::Drill;
-    let open = objects.failovers.iter().filter(open).filter(|failover| !named.contains(&failover.name_any()));
-    let mut requests: Vec<_> = open
-        .map(|failover| Request {
-            name: failover.name_any(),
-            kind: match failover.spec.kind {
-                FailoverKind::Failover => Kind::Failover,
-                FailoverKind::Switchover | FailoverKind::Drill => Kind::Switchover,
-            },
-            target: failover.spec.target.as_ref().map(ReplicaName::new),
-            age: age(&**failover, wall),
-        })
-        .collect();
+    let open = objects.failovers.iter().filter(|failover| is_open(failover));
+    let open = open.filter(|failover| !named.contains(&failover.name_any()));
+    let request = |failover: &Held<Failover>| {
+        let kind = match failover.spec.kind {
+            FailoverKind::Failover => Kind::Failover,
+            FailoverKind::Switchover => Kind::Switchover,
+            // A drill is turned down by the controller of requests, and what is asked of a later version waits for that.
+            FailoverKind::Drill | FailoverKind::Unknown => return None,
+        };
+        let target = failover.spec.target.as_ref().map(ReplicaName::new);
+        Some(Request { name: failover.name_any(), kind, target, age: age(&**failover, wall) })
+    };
+    let mut requests: Vec<_> = open.filter_map(request).collect();
     requests.sort_by(|a, b| b.age.cmp(&a.age).then_with(|| a.name.cmp(&b.name)));
     requests
 }
@@ -462,7 +470,7 @@ fn record(failover: &Failover) -> Record {
         kind: match failover.spec.kind {
             _ if same => Kind::Confirm,
             FailoverKind::Failover => Kind::Failover,
-            FailoverKind::Switchover | FailoverKind::Drill => Kind::Switchover,
+            FailoverKind::Switchover | FailoverKind::Drill | FailoverKind::Unknown => Kind::Switchover,
         },
         epoch: epoch(status.epoch.or(failover.spec.epoch).unwrap_or(0)),
         from: status.from.as_ref().map(ReplicaName::new),

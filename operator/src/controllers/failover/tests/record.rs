@@ -57,6 +57,24 @@ fn a_record_grows_and_nothing_in_it_changes() {
 }
 
 #[test]
+fn a_record_whose_phase_only_a_later_operator_knows_goes_on_and_is_closed() {
+    let mut record = empty();
+    let status = serde_json::json!({ "phase": "Admiring", "result": "Admired", "epoch": 5 });
+    record.status = Some(serde_json::from_value(status).expect("a status"));
+    assert!(merge(&mut record, &job(update(Phase::Rebuilding, vec![]), 1)));
+    assert_eq!(record.status.as_ref().map(|status| status.phase), Some(FailoverPhase::Rebuilding));
+    let mut closed = update(Phase::Closed, vec![Entry::now(Milestone::Redundant, Epoch(5))]);
+    closed.result = Some(Outcome::Succeeded);
+    merge(&mut record, &job(closed, 30));
+    let status = record.status.expect("a status");
+    assert_eq!(
+        (status.phase, status.result),
+        (FailoverPhase::Closed, Some(FailoverResult::Unknown)),
+        "what ended it stays"
+    );
+}
+
+#[test]
 fn a_second_candidate_has_steps_of_its_own_in_the_same_record() {
     let mut record = empty();
     merge(
