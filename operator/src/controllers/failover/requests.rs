@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use understudy_api::conditions;
-use understudy_api::v1alpha1::{FailoverPhase, FailoverResult, FailoverStatus};
+use understudy_api::v1alpha1::{FailoverKind, FailoverPhase, FailoverResult, FailoverStatus};
 use understudy_api::{Failover, Shard};
 
 use super::history;
