@@ -48,7 +48,9 @@ mod tests {
         ];
         let start = Instant::now();
         for (case, readings, expected) in cases {
-            let read = |run, (at, state): &(u64, _)| Stopped::and(run, *state, start + Duration::from_millis(*at));
+            let read = |run: Option<Stopped>, (at, state): &(u64, Option<char>)| {
+                Stopped::and(run, *state, start + Duration::from_millis(*at))
+            };
             let seen = readings.iter().fold(None, read);
             assert_eq!(seen.map(Stopped::lasted), expected.map(Duration::from_millis), "{case}");
         }
