@@ -11,6 +11,12 @@ fn verdict(scene: &Scene) -> Verdict {
     assess(&scene.0, &name("a")).verdict
 }
 
+/// An attempt whose commit has taken so long, after one that succeeded.
+fn commit_under_way(age: Millis) -> Probe {
+    let in_flight = Some(InFlight { stage: Stage::Commit, age });
+    Probe { committed: Some(age + 250), in_flight, ..commits() }
+}
+
 #[test]
 fn each_signature_gives_its_verdict() {
     type Case = (&'static str, fn(&mut Scene), Verdict);
@@ -181,6 +187,22 @@ fn each_signature_gives_its_verdict() {
                 s.all_say(&fails(Stage::Commit, ProbeError::Timeout, 1_000));
             },
             Verdict::Stuck(Cause::VolumeFailed),
+        ),
+        (
+            "the volume answers EIO, and a commit has hung for a second",
+            |s| {
+                s.server("a", |server| server.fsync = Some(Fsync { error: Some("EIO".into()), ..Fsync::default() }));
+                s.all_say(&commit_under_way(950));
+            },
+            Verdict::Stuck(Cause::VolumeFailed),
+        ),
+        (
+            "the volume answers EIO, and a commit has taken less",
+            |s| {
+                s.server("a", |server| server.fsync = Some(Fsync { error: Some("EIO".into()), ..Fsync::default() }));
+                s.all_say(&commit_under_way(949));
+            },
+            Verdict::Suspect(Cause::VolumeFailed),
         ),
         (
             "the pod stops and the server with it",

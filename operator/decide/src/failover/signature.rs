@@ -136,7 +136,10 @@ fn data_lost(case: &Case<'_>) -> Option<Finding> {
 fn volume_failed(case: &Case<'_>) -> Option<Finding> {
     let Own::Fresh(server, _) = case.own else { return None };
     volume_error(server)?;
-    Finding::of_accusers(0, case.first_accused(), 0)
+    // A commit that hangs on it bears it out before its deadline is over.
+    let hold = case.thresholds.suspect_after;
+    let committing = || case.agreed_since(1, |t| t.committing.filter(|long| *long >= hold));
+    Finding::of_accusers(0, case.first_accused().or_else(committing), 0)
 }
 
 /// Of a server that runs and would take writes, and whose commits fail: without that it is only full, as what needs no room is still
@@ -209,8 +212,8 @@ fn unreachable(case: &Case<'_>) -> Option<Finding> {
     Some(Finding { ripens: found.ripens.map(|left| left.max(silence)), ..found })
 }
 
-/// Two domains that are not greeted, for as long as it takes; or the manager sees the process stopped, and then the time counts that it saw, and one
-/// other domain bears it out. A manager that does not tell for how long is one voice, and no more.
+/// Two domains that are not greeted; or the manager sees the process stopped, and one other domain bears that out. Then the time counts that the
+/// manager has seen it; one that does not tell for how long is a voice, and no more.
 fn stopped(case: &Case<'_>) -> Option<Finding> {
     let Own::Fresh(server, received) = case.own else { return None };
     let t = case.thresholds;

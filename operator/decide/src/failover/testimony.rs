@@ -40,6 +40,8 @@ pub struct Testimony {
     pub behind_lock: Option<Millis>,
     /// How long it has waited in vain.
     pub waits: Option<Wait>,
+    /// How long its attempt under way has waited for its commit. No failure yet, so it accuses nobody.
+    pub committing: Option<Millis>,
 }
 
 /// A run of failures that counts.
@@ -209,8 +211,13 @@ fn hear_one(received: &Received, evidence: &Evidence, by_node: bool, t: &Thresho
         abstains: None,
         behind_lock: None,
         waits: None,
+        committing: None,
     };
     let paused = (report.own_gap > 2 * report.interval).then_some(report.own_gap + 2 * report.interval);
+    if paused.is_none() && received.age <= t.fresh {
+        let commit = probe.in_flight.filter(|attempt| attempt.stage == Stage::Commit);
+        testimony.committing = commit.map(|attempt| attempt.age + received.age.min(report.interval));
+    }
     match accusation(probe, received.age, paused, t) {
         Ok(accuses) => {
             let failing = probe.failing.as_ref().filter(|_| accuses.is_some());
