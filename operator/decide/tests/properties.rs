@@ -191,7 +191,8 @@ fn apply(scene: &mut Scene, harm: &Harm) {
             scene.0.status.last_change = Some(LastChange { kind, epoch, from: from.clone(), record, cause: None, at });
             if open {
                 let to = Some(name("a"));
-                scene.0.records = vec![Record { name: "m-4".into(), kind, epoch, from, to, steps: vec![] }];
+                scene.0.records =
+                    vec![Record { name: "m-4".into(), kind, epoch, from, to, steps: vec![], claimed: vec![] }];
             }
         }
         Harm::Fleet(suspect, rebuilding) => {

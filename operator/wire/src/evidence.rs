@@ -41,6 +41,9 @@ pub enum Observer {
         /// The name of its pod.
         pod: String,
     },
+    /// A kind that the reader does not know.
+    #[serde(other)]
+    Unknown,
 }
 
 impl fmt::Display for Observer {
@@ -50,6 +53,7 @@ impl fmt::Display for Observer {
             Self::Peer { replica } => write!(f, "peer {replica}"),
             Self::Consumer { pod } => write!(f, "consumer {pod}"),
             Self::Operator { pod } => write!(f, "operator {pod}"),
+            Self::Unknown => f.write_str("an observer of an unknown kind"),
         }
     }
 }
@@ -128,6 +132,9 @@ pub enum Stage {
     Select,
     /// A commit of one row in the heartbeat table; only on a server that is meant to take writes.
     Commit,
+    /// One that the reader does not know.
+    #[serde(other)]
+    Unknown,
 }
 
 /// How a probe ended.
@@ -161,6 +168,9 @@ pub enum ProbeError {
         /// What happened.
         message: String,
     },
+    /// What the reader does not know. Nothing follows from it for the server.
+    #[serde(other)]
+    Unknown,
 }
 
 /// Whose limit of connections was reached.
@@ -172,6 +182,9 @@ pub enum Limit {
     Server,
     /// That of the observer's own account (errors 1203 and 1226): of others it says nothing.
     Account,
+    /// One that the reader does not know: of others it says nothing.
+    #[serde(other)]
+    Unknown,
 }
 
 /// The last success and the present run of failures of one kind of probe against one replica.
@@ -300,7 +313,7 @@ impl Server {
     fn highest_epoch(&self) -> Epoch {
         let fenced_by = match &self.fenced {
             Some(Fence::Epoch { epoch, .. }) => *epoch,
-            Some(Fence::Isolated { .. }) | None => Epoch::default(),
+            Some(Fence::Isolated { .. } | Fence::Unknown) | None => Epoch::default(),
         };
         self.epoch.max(self.serving.unwrap_or_default()).max(fenced_by)
     }
@@ -346,6 +359,9 @@ pub enum Phase {
     },
     /// The pod was asked to stop: a planned end.
     Stopping,
+    /// One that the reader does not know: neither does it serve for all that is known, nor has it ended.
+    #[serde(other)]
+    Unknown,
 }
 
 /// Why and since when the manager makes the server refuse writes.
@@ -364,6 +380,9 @@ pub enum Fence {
         /// How long ago the fence fell.
         age: Millis,
     },
+    /// For a reason that the reader does not know.
+    #[serde(other)]
+    Unknown,
 }
 
 /// State of replication from the source.

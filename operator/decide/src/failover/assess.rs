@@ -265,6 +265,7 @@ pub fn phase_words(server: &Server, received: Option<Millis>) -> String {
         Phase::Exited { code: Some(code), age, .. } => format!("mysqld exited with code {code}{}{said}", ago(*age)),
         Phase::Exited { age, .. } => format!("mysqld ended{}{said}", ago(*age)),
         Phase::Stopping => "the pod is stopping".into(),
+        Phase::Unknown => "what is not known to this version of the operator".into(),
     }
 }
 
@@ -288,9 +289,13 @@ impl fmt::Display for Said<'_, ProbeError> {
             ProbeError::TooManyConnections { whose: Limit::Account } => {
                 f.write_str("too many connections of its account")
             }
+            ProbeError::TooManyConnections { whose: Limit::Unknown } => {
+                f.write_str("too many connections by a limit that is not known here")
+            }
             ProbeError::ReadOnly => f.write_str("read-only"),
             ProbeError::Server { code, .. } => write!(f, "error {code}"),
             ProbeError::Other { message } => f.write_str(message),
+            ProbeError::Unknown => f.write_str("what is not known to this version of the operator"),
         }
     }
 }
@@ -303,6 +308,7 @@ impl fmt::Display for Said<'_, Abstention> {
             Abstention::OutOfConnections => "the server is out of connections",
             Abstention::Locked => "the server is behind a lock",
             Abstention::NotLetIn => "the server does not let it in",
+            Abstention::NotUnderstood => "what it met is not known to this version of the operator",
         })
     }
 }
@@ -317,6 +323,7 @@ impl fmt::Display for Named {
             Stage::Auth => "auth",
             Stage::Select => "select",
             Stage::Commit => "commit",
+            Stage::Unknown => "a stage that is not known here",
         })
     }
 }

@@ -92,6 +92,8 @@ pub enum Abstention {
     Locked,
     /// The server does not let it in.
     NotLetIn,
+    /// It met something that only a later version knows.
+    NotUnderstood,
 }
 
 /// What the manager beside the server says.
@@ -286,7 +288,10 @@ fn weigh(error: &ProbeError) -> Weight {
         ProbeError::Timeout | ProbeError::Other { .. } => Weight::Silence,
         ProbeError::Refused { .. } | ProbeError::ReadOnly => Weight::Refusal,
         ProbeError::TooManyConnections { whose: Limit::Server } => Weight::Answered(Abstention::OutOfConnections),
-        ProbeError::TooManyConnections { whose: Limit::Account } => Weight::Answered(Abstention::NotLetIn),
+        ProbeError::TooManyConnections { whose: Limit::Account | Limit::Unknown } => {
+            Weight::Answered(Abstention::NotLetIn)
+        }
+        ProbeError::Unknown => Weight::Answered(Abstention::NotUnderstood),
         ProbeError::Server { code, .. } => match code {
             // Lock wait timeout, deadlock, NOWAIT.
             1205 | 1213 | 3572 => Weight::Answered(Abstention::Locked),
@@ -302,6 +307,7 @@ fn kind_of(observer: &Observer) -> &'static str {
         Observer::Manager { .. } | Observer::Peer { .. } => "peer",
         Observer::Consumer { .. } => "consumer",
         Observer::Operator { .. } => "operator",
+        Observer::Unknown => "unknown",
     }
 }
 
@@ -310,5 +316,6 @@ pub fn name_of(observer: &Observer) -> String {
     match observer {
         Observer::Manager { replica } | Observer::Peer { replica } => format!("{} {replica}", kind_of(observer)),
         Observer::Consumer { pod } | Observer::Operator { pod } => format!("{} {pod}", kind_of(observer)),
+        Observer::Unknown => observer.to_string(),
     }
 }

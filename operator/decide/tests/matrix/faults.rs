@@ -92,7 +92,15 @@ pub fn row_of(scene: &mut Scene, in_a_row: u32) {
     let at = Some(scene.0.now - SignedDuration::from_secs(5));
     scene.0.status.last_change =
         Some(LastChange { kind, epoch, from: from.clone(), record: Some("m-4".into()), cause: None, at });
-    scene.0.records.push(Record { name: "m-4".into(), kind, epoch, from, to: Some(name("a")), steps: vec![] });
+    scene.0.records.push(Record {
+        name: "m-4".into(),
+        kind,
+        epoch,
+        from,
+        to: Some(name("a")),
+        steps: vec![],
+        claimed: vec![],
+    });
 }
 
 pub fn lags(scene: &mut Scene) {

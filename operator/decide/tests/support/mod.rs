@@ -262,6 +262,7 @@ impl Scene {
                     }
                     Observer::Consumer { .. } => Some("node-4".into()),
                     Observer::Operator { .. } => Some("node-5".into()),
+                    Observer::Unknown => None,
                 };
                 let report = Report {
                     observer: observer.clone(),
