@@ -225,6 +225,10 @@ pub struct Failing {
     pub stage: Stage,
     /// How the latest one failed.
     pub error: ProbeError,
+    /// Age of the beginning of the first attempt of the run that nobody answered ([`ProbeError::Timeout`]): what it waited is part of it, so it
+    /// is older than its failure by the deadline of the stage. None: all were answered, or the observer does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unanswered: Option<Millis>,
 }
 
 /// A probe that has not ended yet.
@@ -249,6 +253,10 @@ pub struct Server {
     /// One letter of `/proc/PID/stat` (R, S, D, T, Z ...) of mysqld's main thread.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process_state: Option<char>,
+    /// For how long the manager has seen it stopped (T or t): from the first reading of an unbroken run of such to the latest. None: it is not
+    /// stopped, or the manager does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<Millis>,
     /// How many threads of mysqld are in uninterruptible sleep.
     #[serde(default)]
     pub threads_in_d: u32,
