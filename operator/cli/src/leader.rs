@@ -197,7 +197,6 @@ mod tests {
             ("its clock is a little ahead", one("pod-a", 7, 3), one("pod-a", 7, 3)),
             ("its clock is ten minutes behind", one("pod-a", 7, -600), one("pod-a", 8, -599)),
             ("its clock is ten minutes ahead", one("pod-a", 7, 600), one("pod-a", 8, 601)),
-            X,
             ("taken for the first time meanwhile", other, one("pod-a", 1, -600)),
         ] {
             assert_eq!(leader(&first, &latest, 5), leading, "{case}");

@@ -317,7 +317,8 @@ fn each_signature_gives_its_verdict() {
 
 #[test]
 fn a_verdict_that_is_a_matter_of_time_is_looked_for_when_it_is_due() {
-    let cases: &[(&str, fn(&mut Scene))] = &[
+    type Spoil = fn(&mut Scene);
+    let cases: &[(&str, Spoil)] = &[
         ("a node is lost", |s| s.lose_node(2_700)),
         ("nobody is greeted", |s| s.all_say(&fails(Stage::Greeting, ProbeError::Timeout, 2_900))),
         ("its manager sees it stopped", |s| {

@@ -64,7 +64,7 @@ fn a_rebuild_counts_for_as_long_as_it_comes_further_however_long_that_takes() {
         (
             "two stages take turns",
             |s, ago| {
-                let stage = if ago / STEP % 2 == 0 { "wait for the donor" } else { "DROP DATA" };
+                let stage = if (ago / STEP).is_multiple_of(2) { "wait for the donor" } else { "DROP DATA" };
                 fills(s, "c", stage, 0);
             },
             false,

@@ -202,7 +202,7 @@ pub(crate) fn again(s: &Snapshot, name: &ReplicaName, why: &str, d: &mut Draft) 
             None if s.silent_for(name) > s.policy.thresholds.lost_standby_after => {
                 give_up(name, replica, Sentence::LostUnserved, why, d);
             }
-            Some(Phase::Building | Phase::Starting | Phase::Stopping) | None => not_yet(name, why, d),
+            Some(Phase::Building | Phase::Starting | Phase::Stopping | Phase::Unknown) | None => not_yet(name, why, d),
         },
         Some(_) | None => plan(s, d),
     }

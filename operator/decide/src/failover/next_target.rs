@@ -2,7 +2,6 @@
 //!
 //! The next one is chosen as the first one was, and for as long as nobody can be, the target is told again: it is the only hope.
 
-use understudy_wire::ReplicaName;
 use understudy_wire::evidence::Phase;
 
 use super::assess::{Assessment, Cause};

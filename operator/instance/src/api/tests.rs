@@ -9,7 +9,8 @@ use understudy_link::issue::LEAF_LIFETIME;
 use understudy_link::server::{self, Limits};
 use understudy_link::{Authority, CallError, Client, Endpoint, Identity};
 use understudy_mysql::fake::Fake;
-use understudy_wire::ReplicaName;
+use understudy_wire::evidence::Report;
+use understudy_wire::{Observer, ReplicaName};
 
 use super::*;
 use crate::child::Reaper;
@@ -39,8 +40,15 @@ async fn a_manager_tells_what_threads_do_to_the_operator_when_that_means_its_own
         streams: OperatorStreams::default(),
     };
     let stop = CancellationToken::new();
-    let (told, news) = (shared.clone(), shared.news());
-    let evidence = Publisher::new(move || told.report(), news, stop.clone());
+    let nothing = Report {
+        observer: Observer::Manager { replica: config.replica.clone() },
+        seq: 0,
+        own_gap: 0,
+        interval: 250,
+        evidence: Vec::new(),
+        log: Vec::new(),
+    };
+    let evidence = Publisher::new(move || nothing.clone(), shared.news(), stop.clone());
 
     let authority = Authority::generate("test", SystemTime::now()).unwrap();
     let identity =

@@ -152,7 +152,8 @@ mod tests {
             let error = ProbeError::Server { code: 1205, message: "lock wait".into() };
             Err(Failure { stage: Stage::Commit, error })
         };
-        let ends: [(&str, Vec<Result<Success, Failure>>, Option<Millis>); 5] = [
+        type Attempts = Vec<Result<Success, Failure>>;
+        let ends: [(&str, Attempts, Option<Millis>); 5] = [
             ("a lock", vec![locked()], None),
             ("a commit that hangs", vec![failed(Stage::Commit)], Some(1500)),
             ("no greeting", vec![failed(Stage::Greeting)], Some(500)),

@@ -65,7 +65,7 @@ mod tests {
             "shard": "s".repeat(40), "replica": "r".repeat(63), "epoch": i64::MAX, "node": "n".repeat(253), "struckAt": at,
             "releasedAt": at, "restarts": i32::MAX, "error": text,
         });
-        let gap = json!({ "shard": "s".repeat(40), "failover": "f".repeat(100), "writeGapSeconds": 1234.567_890_123 });
+        let gap = json!({ "shard": "s".repeat(40), "failover": "f".repeat(100), "writeGapSeconds": 1234.567 });
         let run = json!({
             "id": format!("{}-{id}", "d".repeat(40)), "startedAt": at, "finishedAt": at, "fault": "Freeze", "holdSeconds": 600,
             "result": "Aborted", "reason": "ScheduleUnusable", "message": text, "gap": "1234.5s",

@@ -227,7 +227,7 @@ fn run(run: &DrillRun, hold: i32) -> facts::Run {
     let ending = run.ending.map(|ending| End {
         ending: match ending {
             DrillResult::Succeeded => Ending::Succeeded,
-            DrillResult::Aborted | DrillResult::Skipped => Ending::Aborted,
+            DrillResult::Aborted | DrillResult::Skipped | DrillResult::Unknown => Ending::Aborted,
             DrillResult::Failed => Ending::Failed,
         },
         rule: run.reason.as_ref().and_then(|reason| reason.parse().ok()),
