@@ -7,6 +7,9 @@ use tokio::time::Instant;
 
 use crate::view::{Decoded, Placed, Record, Reject};
 
+/// Nothing that waits to be read is further away than this from what was read last: the client hands out what it has in one go.
+pub const QUIET: Duration = Duration::from_millis(10);
+
 /// When a batch is complete, whichever is met first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -50,6 +53,7 @@ pub struct Batch<I> {
     memory: usize,
     weight: usize,
     opened: Option<Instant>,
+    latest: Option<Instant>,
     /// Times of the first and of the last record of each partition, in milliseconds since 1970, as the records have them.
     times_ms: BTreeMap<i32, (i64, i64)>,
 }
@@ -64,6 +68,7 @@ impl<I> Default for Batch<I> {
             memory: 0,
             weight: 0,
             opened: None,
+            latest: None,
             times_ms: BTreeMap::new(),
         }
     }
@@ -73,6 +78,7 @@ impl<I> Batch<I> {
     /// Takes what became of the next record.
     pub fn push(&mut self, record: Record, decoded: Decoded<I>, now: Instant) {
         self.opened.get_or_insert(now);
+        self.latest = Some(now);
         self.records += 1;
         let bytes = record.value.len() + record.key.len();
         let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
@@ -115,6 +121,13 @@ impl<I> Batch<I> {
     /// When it must be committed; None while it is empty.
     pub fn due(&self, limits: Limits) -> Option<Instant> {
         self.opened.map(|at| at + limits.delay)
+    }
+
+    /// The same while a change of primary makes haste: as soon as there is nothing more to take at once, which is when nothing has come
+    /// for [`QUIET`].
+    pub fn due_in_haste(&self, limits: Limits) -> Option<Instant> {
+        let due = self.due(limits)?;
+        Some(self.latest.map_or(due, |latest| due.min(latest + QUIET)))
     }
 
     /// What is to be applied, in the order of the log for each partition.
@@ -204,6 +217,27 @@ mod tests {
             let of_the_topic: usize = pushed.iter().map(|(bytes, ..)| bytes).sum();
             assert_eq!(batch.bytes(), of_the_topic, "{case}: what is counted as stored is the topic's");
             assert_eq!(batch.due(limits), (!pushed.is_empty()).then_some(now + limits.delay), "{case}");
+        }
+    }
+
+    #[test]
+    fn in_haste_a_batch_is_complete_when_nothing_more_comes_at_once_and_never_later_than_else() {
+        let start = Instant::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        for (case, delay, taken, due, in_haste) in [
+            ("nothing was taken", 200, &[][..], None, None),
+            ("one record", 200, &[0], Some(200), Some(10)),
+            ("several at once, and one a moment later", 200, &[0, 0, 7], Some(200), Some(17)),
+            ("a stream that does not end", 20, &[0, 5, 10, 15, 19], Some(20), Some(20)),
+            ("no delay at all", 0, &[3], Some(3), Some(3)),
+        ] {
+            let limits = Limits { delay: Duration::from_millis(delay), ..Limits::default() };
+            let mut batch = Batch::default();
+            for ms in taken {
+                batch.push(record(0, 1), Decoded::item((), 1), at(*ms));
+            }
+            assert_eq!(batch.due(limits), due.map(at), "{case}");
+            assert_eq!(batch.due_in_haste(limits), in_haste.map(at), "{case}");
         }
     }
 
