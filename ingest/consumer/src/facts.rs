@@ -156,6 +156,7 @@ impl Facts {
                 count: run.count,
                 stage: run.error.stage,
                 error: run.error.error.clone(),
+                unanswered: None,
             }),
             in_flight: inner.in_flight.map(|(stage, at)| InFlight { stage, age: age(at) }),
         };

@@ -76,9 +76,13 @@ fn say(error: &ProbeError) -> impl fmt::Display + '_ {
                 ProbeError::TooManyConnections { whose: Limit::Account } => {
                     f.write_str("the server has no connection left for this account")
                 }
+                ProbeError::TooManyConnections { whose: Limit::Unknown } => {
+                    f.write_str("a limit of connections is reached")
+                }
                 ProbeError::ReadOnly => f.write_str("the server is read-only"),
                 ProbeError::Server { code, message } => write!(f, "error {code}: {message}"),
                 ProbeError::Other { message } => f.write_str(message),
+                ProbeError::Unknown => f.write_str("what is not known here"),
             }
         }
     }

@@ -1,5 +1,7 @@
 //! How long a shard took no writes over the last 30 days and how often it failed, from the records of its changes of primary. Pure.
 //!
+//! Time counts in which a write would not have been taken, as far as that is known, whether or not there was one.
+//!
 //! A record lives no longer than the history lets it, so what it says is taken over into one entry a day. Which records the entries hold is
 //! told by epochs in the same ledger, and so in the same write: a record counts once, whoever is restarted at whatever moment. What is not
 //! taken over yet is added anew by each look.
@@ -15,6 +17,14 @@ use understudy_wire::evidence::Millis;
 pub const WINDOW_DAYS: i64 = 30;
 /// Seconds after the end of a record before it is taken over: what was measured may come in late, and so may the record of an earlier change.
 pub const SETTLED: i64 = 600;
+
+/// Seconds after a change for which its record stays open for the consumers' first commit, and for them to catch up: one that waits for the
+/// new primary has committed by then. A busy one takes one or two.
+pub const COMMIT_PATIENCE: i64 = 30;
+
+/// Epochs whose records are remembered as not taken over; beyond these the first are forgotten. Few are open at once, but one whose record a
+/// person deleted stays.
+pub const MAX_OPEN: usize = 128;
 
 const SECONDS_OF_DAY: i64 = 86_400;
 const MILLIS_OF_DAY: i64 = 1_000 * SECONDS_OF_DAY;
@@ -129,7 +139,8 @@ impl Ledger {
         epoch <= self.counted && !self.open.contains(&epoch)
     }
 
-    /// Takes over what is settled, and forgets days that are too long ago.
+    /// Takes over what is settled, and forgets days that are too long ago. An open record that is not among the incidents stays open: it may
+    /// be one that this look could not see or read.
     pub fn take_over(&mut self, incidents: &[Incident], now: Timestamp) {
         let new: BTreeMap<_, _> = incidents.iter().map(|incident| (incident.epoch, incident)).collect();
         let new = new.into_values().filter(|incident| !self.has(incident.epoch));
@@ -137,7 +148,12 @@ impl Ledger {
         if let Some(last) = settled.last() {
             settled.iter().for_each(|incident| self.add(incident, now));
             self.counted = self.counted.max(last.epoch);
-            self.open = rest.iter().map(|incident| incident.epoch).filter(|epoch| *epoch < self.counted).collect();
+            let counted = self.counted;
+            self.open.extend(rest.iter().map(|incident| incident.epoch).filter(|epoch| *epoch < counted));
+            self.open.retain(|epoch| settled.iter().all(|incident| incident.epoch != *epoch));
+            while self.open.len() > MAX_OPEN {
+                self.open.pop_first();
+            }
         }
         self.forget(now);
     }

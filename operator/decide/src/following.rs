@@ -31,7 +31,12 @@ pub(crate) fn plan(s: &Snapshot, primary: &ReplicaName, d: &mut Draft) {
         match server.phase {
             Phase::Running => follow(s, name, server, primary, &address, d),
             Phase::Empty => build(s, name, replica, server, primary, d),
-            Phase::Unusable { .. } | Phase::Building | Phase::Starting | Phase::Exited { .. } | Phase::Stopping => {}
+            Phase::Unusable { .. }
+            | Phase::Building
+            | Phase::Starting
+            | Phase::Exited { .. }
+            | Phase::Stopping
+            | Phase::Unknown => {}
         }
     }
 }

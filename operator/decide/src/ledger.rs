@@ -3,6 +3,7 @@
 use understudy_wire::evidence::{Millis, StoredOffset};
 use understudy_wire::{Epoch, Observer, ReplicaName};
 
+use crate::availability::COMMIT_PATIENCE;
 use crate::decision::{Draft, OrderKind, Reason};
 use crate::failover::assess::Assessment;
 use crate::failover::record::{Entry, Milestone, Outcome, Phase, RecordUpdate};
@@ -11,9 +12,6 @@ use crate::failover::transition::tell;
 use crate::following::replicates;
 use crate::topology::is_redundant;
 
-/// Seconds for which a record stays open for the consumers' first commit after a change, and for them to catch up. A busy consumer takes
-/// one or two.
-const COMMIT_PATIENCE: i64 = 30;
 /// What a record says that was never begun. It does not take the place of anything that was said.
 const UNTOLD: &str = "why it was decided is not known: the operator that did ended before it could say so";
 
@@ -85,11 +83,15 @@ fn update(s: &Snapshot, record: &Record) -> RecordUpdate {
 fn milestones(s: &Snapshot, primary: &ReplicaName, record: &Record, update: &mut RecordUpdate) {
     let epoch = update.epoch;
     let has = |step: Milestone| record.steps.iter().any(|have| *have == step.to_string());
+    // It may be another operator that comes to write down what led here.
+    let at = published(s, record).and_then(|change| change.at);
+    let ago = at.map_or(0, |at| s.now.as_millisecond().saturating_sub(at.as_millisecond()));
+    let ago = Millis::try_from(ago).unwrap_or(0);
+    if at.is_some() && !record.claimed.contains(&epoch) {
+        // When exactly is gone with the transition; not later than the route.
+        update.entries.push(Entry::ago(Milestone::Claimed, epoch, ago));
+    }
     if !has(Milestone::Routed) {
-        // It may be another operator that comes to write it down.
-        let at = published(s, record).and_then(|change| change.at);
-        let ago = at.map_or(0, |at| s.now.as_millisecond().saturating_sub(at.as_millisecond()));
-        let ago = Millis::try_from(ago).unwrap_or(0);
         if !has(Milestone::Promoted) {
             // When exactly is gone with whoever was told; not later than the route, which points at nobody who was not.
             update.entries.push(Entry::ago(Milestone::Promoted, epoch, ago));

@@ -51,6 +51,8 @@ pub fn plan(s: &Snapshot) -> Decision {
         act(s, &assessment, &mut draft);
     }
     let calm = s.status.transition.is_none() && draft.steps.is_empty();
+    // A verdict that is a matter of time is not made late by the time of the next look.
+    let ripens = assessment.ripens.unwrap_or(CALM);
     Decision {
         view: view::view(s, &assessment, draft.doing),
         assessment,
@@ -58,7 +60,7 @@ pub fn plan(s: &Snapshot) -> Decision {
         held: draft.held,
         notes: draft.notes,
         records: draft.records,
-        requeue: if calm { CALM } else { BUSY },
+        requeue: ripens.min(if calm { CALM } else { BUSY }),
     }
 }
 

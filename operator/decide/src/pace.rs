@@ -45,7 +45,7 @@ fn is_rebuilding(s: &Snapshot, name: &ReplicaName, replica: &Replica) -> bool {
         Some(server) => match server.phase {
             Phase::Building | Phase::Starting => true,
             Phase::Running => !replicates(s, server),
-            Phase::Empty => is_young,
+            Phase::Empty | Phase::Unknown => is_young,
             Phase::Unusable { .. } | Phase::Exited { .. } | Phase::Stopping => false,
         },
         None => is_young && has_room,

@@ -81,7 +81,9 @@ impl Progress {
         let is_trying = match server.phase {
             Phase::Building | Phase::Starting => true,
             Phase::Empty => false,
-            Phase::Running | Phase::Unusable { .. } | Phase::Exited { .. } | Phase::Stopping => return None,
+            Phase::Running | Phase::Unusable { .. } | Phase::Exited { .. } | Phase::Stopping | Phase::Unknown => {
+                return None;
+            }
         };
         let begun = || is_trying.then_some(Self { farthest: (0, 0), since: now, attempt: None, last: now });
         let mut progress = before.or_else(begun)?;

@@ -50,7 +50,7 @@ fn of_no_use(s: &Snapshot, name: &ReplicaName) -> Option<(Sentence, String)> {
             stuck(s, name, server, age).or_else(|| Some((Sentence::Stuck, rebuild::hangs(s, name, server)?)))
         }
         Phase::Empty => stuck(s, name, server, age),
-        Phase::Exited { .. } | Phase::Stopping => None,
+        Phase::Exited { .. } | Phase::Stopping | Phase::Unknown => None,
     }
 }
 

@@ -11,6 +11,12 @@ fn verdict(scene: &Scene) -> Verdict {
     assess(&scene.0, &name("a")).verdict
 }
 
+/// An attempt whose commit has taken so long, after one that succeeded.
+fn commit_under_way(age: Millis) -> Probe {
+    let in_flight = Some(InFlight { stage: Stage::Commit, age });
+    Probe { committed: Some(age + 250), in_flight, ..commits() }
+}
+
 #[test]
 fn each_signature_gives_its_verdict() {
     type Case = (&'static str, fn(&mut Scene), Verdict);
@@ -183,6 +189,22 @@ fn each_signature_gives_its_verdict() {
             Verdict::Stuck(Cause::VolumeFailed),
         ),
         (
+            "the volume answers EIO, and a commit has hung for a second",
+            |s| {
+                s.server("a", |server| server.fsync = Some(Fsync { error: Some("EIO".into()), ..Fsync::default() }));
+                s.all_say(&commit_under_way(950));
+            },
+            Verdict::Stuck(Cause::VolumeFailed),
+        ),
+        (
+            "the volume answers EIO, and a commit has taken less",
+            |s| {
+                s.server("a", |server| server.fsync = Some(Fsync { error: Some("EIO".into()), ..Fsync::default() }));
+                s.all_say(&commit_under_way(949));
+            },
+            Verdict::Suspect(Cause::VolumeFailed),
+        ),
+        (
             "the pod stops and the server with it",
             |s| {
                 s.server("a", |server| server.phase = Phase::Stopping);
@@ -237,6 +259,30 @@ fn each_signature_gives_its_verdict() {
             Verdict::Stuck(Cause::Deadlocked),
         ),
         (
+            "the volume is full, and commits have hung for 2 s",
+            |s| {
+                s.server("a", |server| server.fsync = Some(Fsync { error: Some("ENOSPC".into()), ..Fsync::default() }));
+                s.all_say(&waits(Stage::Commit, ProbeError::Timeout, 450, 1_950));
+            },
+            Verdict::Stuck(Cause::VolumeFull),
+        ),
+        (
+            "the volume is full, and who asks waits for the lock of a commit that hangs",
+            |s| {
+                s.server("a", |server| server.fsync = Some(Fsync { error: Some("ENOSPC".into()), ..Fsync::default() }));
+                s.all_say(&waits(Stage::Commit, lock_wait(), 450, 1_950));
+            },
+            Verdict::Stuck(Cause::VolumeFull),
+        ),
+        (
+            "the volume is full, and commits have hung for less",
+            |s| {
+                s.server("a", |server| server.fsync = Some(Fsync { error: Some("ENOSPC".into()), ..Fsync::default() }));
+                s.all_say(&waits(Stage::Commit, ProbeError::Timeout, 449, 1_949));
+            },
+            Verdict::Healthy,
+        ),
+        (
             "commits time out and the LSN moves: load, not death",
             |s| s.all_say(&fails(Stage::Commit, ProbeError::Timeout, 20_000)),
             Verdict::Suspect(Cause::Unexplained),
@@ -267,6 +313,55 @@ fn each_signature_gives_its_verdict() {
         spoil(&mut scene);
         assert_eq!(verdict(&scene), *expected, "{case}: {}", assess(&scene.0, &name("a")).message());
     }
+}
+
+#[test]
+fn a_verdict_that_is_a_matter_of_time_is_looked_for_when_it_is_due() {
+    let cases: &[(&str, fn(&mut Scene))] = &[
+        ("a node is lost", |s| s.lose_node(2_700)),
+        ("nobody is greeted", |s| s.all_say(&fails(Stage::Greeting, ProbeError::Timeout, 2_900))),
+        ("its manager sees it stopped", |s| {
+            s.server("a", |server| (server.process_state, server.stopped) = (Some('T'), Some(2_400)));
+            s.all_say(&fails(Stage::Greeting, ProbeError::Timeout, 2_000));
+        }),
+        ("a volume hangs", |s| {
+            s.server("a", |server| {
+                server.fsync = Some(Fsync { succeeded: Some(5_400), in_flight: Some(4_900), ..Fsync::default() });
+                server.lsn = Some(Aged { age: 5_000, value: 1 });
+            });
+            s.all_say(&waits(Stage::Commit, ProbeError::Timeout, 3_500, 5_000));
+        }),
+        ("a deadlock", |s| {
+            s.server("a", |server| server.lsn = Some(Aged { age: 8_000, value: 1 }));
+            s.all_say(&waits(Stage::Commit, ProbeError::Timeout, 6_400, 7_900));
+        }),
+    ];
+    for (case, befall) in cases {
+        let mut scene = Scene::well();
+        befall(&mut scene);
+        let older = |by: Millis| {
+            let mut scene = scene.clone();
+            scene.0.reports.iter_mut().for_each(|received| received.age += by);
+            scene
+        };
+        let plan = scene.plan();
+        assert_eq!((plan.assessment.ripens, plan.requeue), (Some(50), 50), "{case}");
+        assert!(!verdict(&older(49)).is_dead(), "{case}");
+        assert!(verdict(&older(50)).is_dead(), "{case}");
+        assert_eq!(assess(&older(50).0, &name("a")).ripens, None, "{case}");
+    }
+    let well = assess(&Scene::well().0, &name("a"));
+    assert_eq!(well.ripens, None);
+}
+
+#[test]
+fn a_verdict_that_takes_another_word_is_not_waited_for() {
+    let mut scene = Scene::well();
+    scene.server("a", |server| (server.process_state, server.stopped) = (Some('T'), Some(1_000)));
+    scene.all_say(&Probe::default());
+    scene.says(&operator(), "a", Some(fails(Stage::Greeting, ProbeError::Timeout, 1_500)), None);
+    let assessment = assess(&scene.0, &name("a"));
+    assert_eq!((assessment.verdict, assessment.ripens), (Verdict::Suspect(Cause::Stopped), None));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use understudy_decide::availability::{
-    Day, Incident, Ledger, SETTLED, Sort, Summary, WINDOW_DAYS, apart, observed_days,
+    Day, Incident, Ledger, MAX_OPEN, SETTLED, Sort, Summary, WINDOW_DAYS, apart, observed_days,
 };
 use understudy_wire::Epoch;
 
@@ -65,6 +65,33 @@ fn a_record_that_was_closed_a_moment_ago_or_is_open_is_not_taken_over_and_holds_
     ledger.take_over(&[closed, young, old], noon());
     assert_eq!([5, 6, 7].map(|epoch| ledger.has(Epoch(epoch))), [true, true, false]);
     assert_eq!(told(&summary(&ledger, &[young])), (6, 3));
+}
+
+#[test]
+fn an_open_record_that_a_look_does_not_see_is_neither_forgotten_nor_taken_for_counted() {
+    let (mut open, second, third) = (failover(5, 90_000, 1), failover(6, 9_000, 3), failover(7, 5_000, 2));
+    open.closed = None;
+    let mut ledger = Ledger::default();
+    ledger.take_over(&[open, second], noon());
+    ledger.take_over(&[second, third], noon());
+    assert_eq!([5, 6, 7].map(|epoch| ledger.has(Epoch(epoch))), [false, true, true]);
+    let closed = failover(5, 90_000, 1);
+    assert_eq!(told(&summary(&ledger, &[closed])), (6, 3), "it is there again");
+    ledger.take_over(&[closed], noon());
+    assert!(ledger.has(Epoch(5)) && ledger.open.is_empty());
+    assert_eq!(told(&summary(&ledger, &[])), (6, 3));
+}
+
+#[test]
+fn records_that_were_deleted_while_they_were_open_fill_no_status() {
+    let mut ledger = Ledger::default();
+    for epoch in 0..1_000 {
+        let mut open = failover(2 * epoch + 1, 9_000, 1);
+        open.closed = None;
+        ledger.take_over(&[open, failover(2 * epoch + 2, 8_000, 1)], noon());
+    }
+    assert_eq!(ledger.open.len(), MAX_OPEN);
+    assert!(!ledger.has(Epoch(1_999)), "the last ones may come back");
 }
 
 #[test]
@@ -156,6 +183,8 @@ enum Event {
     Close { oldest: bool },
     /// An operator looks: it takes over what it sees, and writes the ledger over the version that it read.
     Look,
+    /// The same, and does not see the records that it knows as open.
+    LookAway,
     /// It looks and dies before it writes, or another write came first.
     LookAndDie,
     /// One that looked long ago writes what it made of that version, if nobody wrote meanwhile.
@@ -169,6 +198,7 @@ fn event() -> impl Strategy<Value = Event> {
         Just(Event::Begin),
         any::<bool>().prop_map(|oldest| Event::Close { oldest }),
         Just(Event::Look),
+        Just(Event::LookAway),
         Just(Event::LookAndDie),
         Just(Event::LateWrite),
         Just(Event::Prune),
@@ -204,6 +234,12 @@ proptest! {
                 }
                 Event::Look => {
                     ledger.take_over(&records, now);
+                    version += 1;
+                }
+                Event::LookAway => {
+                    let seen: Vec<_> =
+                        records.iter().filter(|record| !ledger.open.contains(&record.epoch)).copied().collect();
+                    ledger.take_over(&seen, now);
                     version += 1;
                 }
                 Event::LookAndDie => {

@@ -128,6 +128,7 @@ fn a_volume_is_never_initialised_on_a_shard_that_may_hold_data() {
         ("a volume holds something that is no data directory", |s| {
             s.server("c", |server| server.phase = Phase::Unusable { reason: "half".into() });
         }),
+        ("what a manager says only a later version knows", |s| s.server("c", |server| server.phase = Phase::Unknown)),
         ("mysqld of a replica is starting", |s| s.server("c", |server| server.phase = Phase::Starting)),
         ("a replica was never heard and its volume was there before it", |s| {
             never_heard(s, "c");

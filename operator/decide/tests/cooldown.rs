@@ -26,6 +26,7 @@ fn row(scene: &mut Scene, in_a_row: u32, ago: i64) {
         from: Some(name("gone")),
         to: Some(name("a")),
         steps: vec![],
+        claimed: vec![],
     }];
 }
 

@@ -38,6 +38,8 @@ enum Harm {
     Changed(Millis, u32, bool),
     Fleet(usize, usize),
     Still(Millis),
+    Stopped(Millis, bool),
+    Waits(usize, bool, Millis, Millis),
     Space(usize, u64, bool),
 }
 
@@ -65,6 +67,9 @@ fn harm() -> impl Strategy<Value = Harm> {
         age.clone().prop_map(Harm::Office),
         (0..1_000_000u64, 0..6u32, any::<bool>()).prop_map(|(ago, row, open)| Harm::Changed(ago, row, open)),
         (0..6usize, 0..4usize).prop_map(|(suspect, rebuilding)| Harm::Fleet(suspect, rebuilding)),
+        (age.clone(), any::<bool>()).prop_map(|(a, told)| Harm::Stopped(a, told)),
+        (0..4usize, any::<bool>(), age.clone(), 0..2_000u64)
+            .prop_map(|(w, lock, a, waited)| Harm::Waits(w, lock, a, waited)),
         age.prop_map(Harm::Still),
         (who.clone(), 0..60u64, any::<bool>()).prop_map(|(w, free, full)| Harm::Space(w, free, full)),
         prop::option::of(who).prop_map(Harm::Request),
@@ -186,7 +191,8 @@ fn apply(scene: &mut Scene, harm: &Harm) {
             scene.0.status.last_change = Some(LastChange { kind, epoch, from: from.clone(), record, cause: None, at });
             if open {
                 let to = Some(name("a"));
-                scene.0.records = vec![Record { name: "m-4".into(), kind, epoch, from, to, steps: vec![] }];
+                scene.0.records =
+                    vec![Record { name: "m-4".into(), kind, epoch, from, to, steps: vec![], claimed: vec![] }];
             }
         }
         Harm::Fleet(suspect, rebuilding) => {
@@ -195,6 +201,13 @@ fn apply(scene: &mut Scene, harm: &Harm) {
         Harm::Still(age) => {
             scene.server("a", |server| server.lsn = Some(Aged { age, value: 1 }));
             scene.all_say(&fails(Stage::Commit, ProbeError::Timeout, age));
+        }
+        Harm::Stopped(age, told) => scene.server("a", |server| {
+            (server.process_state, server.stopped) = (Some('T'), told.then_some(age));
+        }),
+        Harm::Waits(who, lock, since, waited) => {
+            let error = if lock { lock_wait() } else { ProbeError::Timeout };
+            scene.says(&observers[who], "a", Some(waits(Stage::Commit, error, since, since + waited)), None);
         }
         Harm::Space(who, free, full) => scene.server(LETTERS[who], |server| {
             server.volume = Some(Volume { total: 100, free });
@@ -238,6 +251,14 @@ proptest! {
     fn the_same_snapshot_gives_the_same_decision(harms in harms()) {
         let scene = spoiled(&harms);
         prop_assert_eq!(format!("{:?}", plan(&scene.0)), format!("{:?}", plan(&scene.0)));
+    }
+
+    #[test]
+    fn the_next_look_is_never_now_and_never_later_than_the_calm_one(harms in harms()) {
+        let scene = spoiled(&harms);
+        let decision = plan(&scene.0);
+        prop_assert!((1..=1_000).contains(&decision.requeue), "{:?}", decision.requeue);
+        prop_assert!(!decision.assessment.verdict.is_dead() || decision.assessment.ripens.is_none());
     }
 
     #[test]

@@ -26,7 +26,15 @@ fn published(kind: Kind) -> Scene {
     scene.0.status.last_change =
         Some(LastChange { kind, epoch: EPOCH, from: from.clone(), record: Some(record.clone()), cause: None, at });
     let steps = vec!["Routed".to_owned(), "FirstCommit".to_owned(), "Following".to_owned()];
-    scene.0.records.push(Record { name: record, kind, epoch: EPOCH, from, to: Some(name("a")), steps });
+    scene.0.records.push(Record {
+        name: record,
+        kind,
+        epoch: EPOCH,
+        from,
+        to: Some(name("a")),
+        steps,
+        claimed: vec![],
+    });
     scene
 }
 

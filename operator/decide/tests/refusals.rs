@@ -51,7 +51,15 @@ fn each_refusal_says_what_was_seen_and_when_it_is_looked_at_again() {
                 s.0.status.in_a_row = 2;
                 let to = Some(name("a"));
                 let (kind, epoch) = (Kind::Failover, EPOCH);
-                s.0.records.push(Record { name: "m-4".into(), kind, epoch, from: None, to, steps: vec![] });
+                s.0.records.push(Record {
+                    name: "m-4".into(),
+                    kind,
+                    epoch,
+                    from: None,
+                    to,
+                    steps: vec![],
+                    claimed: vec![],
+                });
             },
             Reason::FailoverPaced,
             &["failed over at 2027-01-15T08:00:20Z", "ended by signal 9", "kubectl create -f -"],

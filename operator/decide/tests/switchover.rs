@@ -198,6 +198,7 @@ fn a_record_is_closed_when_a_consumer_has_committed_or_none_will() {
             from: Some(name("b")),
             to: Some(name("a")),
             steps: vec!["Routed".into(), "Following".into()],
+            claimed: vec![],
         });
         change(&mut scene);
         let records = scene.plan().records;
@@ -214,7 +215,15 @@ fn a_record_that_was_never_made_says_when_the_route_was_moved() {
     let (kind, epoch) = (Kind::Switchover, EPOCH);
     scene.0.status.last_change =
         Some(LastChange { kind, epoch, from: from.clone(), record: Some(record.clone()), cause: None, at });
-    scene.0.records.push(Record { name: record, kind, epoch, from, to: Some(name("a")), steps: vec![] });
+    scene.0.records.push(Record {
+        name: record,
+        kind,
+        epoch,
+        from,
+        to: Some(name("a")),
+        steps: vec![],
+        claimed: vec![],
+    });
     let entries: Vec<_> = scene.plan().records.into_iter().flat_map(|record| record.entries).collect();
     let routed = entries.iter().find(|entry| entry.step == Milestone::Routed);
     assert_eq!(routed.map(|entry| entry.ago), Some(20_000), "{entries:?}");

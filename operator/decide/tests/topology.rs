@@ -420,6 +420,7 @@ fn a_standby_is_no_intact_copy_before_anybody_knows_how_far_behind_it_is() {
         from: Some(name("b")),
         to: Some(name("a")),
         steps: vec!["FirstCommit".into()],
+        claimed: vec![],
     });
     let quarantines = |scene: &Scene| scene.steps().contains(&Step::StartQuarantine { replica: name("b") });
     let closes = |scene: &Scene| {

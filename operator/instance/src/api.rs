@@ -1,4 +1,7 @@
-//! The instance API over mutual TLS: orders from the operator only, evidence for everybody with a certificate. I/O.
+//! The instance API over mutual TLS: orders and questions from the operator only, evidence for everybody with a certificate. I/O.
+
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,7 +10,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
-use axum::http::{Method, StatusCode};
+use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
@@ -74,18 +77,18 @@ pub fn routes(api: Api, evidence: Publisher) -> Router {
     Router::new().route(HELLO, get(hello)).with_state(api).merge(evidence).merge(orders)
 }
 
-/// Lets only orders through that are for this replica.
+/// Lets only orders and questions through that are for this replica: the address that somebody dials may have been another's.
 async fn mine_only(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
-    // Reading the stacks changes nothing.
-    if request.method() == Method::GET {
-        return next.run(request).await;
-    }
     let addressee = request.headers().get(ADDRESSEE).map(|name| String::from_utf8_lossy(name.as_bytes()).into_owned());
     match addressee {
         Some(name) if name == shared.me.as_str() => next.run(request).await,
-        Some(name) => Refused(Refusal::NotMine { reason: format!("the order is for {name}, this is {}", shared.me) })
-            .into_response(),
-        None => (StatusCode::BAD_REQUEST, format!("an order needs the header {ADDRESSEE}")).into_response(),
+        Some(name) => {
+            Refused(Refusal::NotMine { reason: format!("{name} is meant, this is {}", shared.me) }).into_response()
+        }
+        None => {
+            let words = format!("whom it is for is missing: set the header {ADDRESSEE} to the name of the replica");
+            (StatusCode::BAD_REQUEST, words).into_response()
+        }
     }
 }
 

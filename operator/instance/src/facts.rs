@@ -17,6 +17,7 @@ use understudy_wire::{Epoch, Evidence, GtidSet, Observer, ReplicaName, Report};
 use crate::child::Exit;
 use crate::datadir::Note;
 use crate::proc::ProcessState;
+use crate::stopped::Stopped;
 use crate::volume::Watch;
 
 /// How often the manager's own loop turns and a report goes out.
@@ -79,6 +80,8 @@ pub struct Facts {
     pub lsn: Option<(Instant, u64)>,
     /// What the kernel says of mysqld.
     pub process: Option<ProcessState>,
+    /// The readings that have found mysqld stopped without a break.
+    pub stopped: Option<Stopped>,
     /// Who waits for processor, memory and disk.
     pub pressure: Option<Pressure>,
     /// Who holds the lock that commits wait for, and when that was read.
@@ -106,6 +109,7 @@ impl Facts {
             connection: None,
             lsn: None,
             process: None,
+            stopped: None,
             pressure: None,
             lock_holder: None,
             build: None,
@@ -134,6 +138,14 @@ impl Facts {
             self.lsn = Some((now, lsn));
         }
         self.status = Some((now, status));
+    }
+
+    /// Takes a reading of mysqld's state alone, which is made more often than that of its threads.
+    pub fn take_process_state(&mut self, state: Option<char>, now: Instant) {
+        self.stopped = Stopped::and(self.stopped, state, now);
+        if let (Some(process), Some(state)) = (&mut self.process, state) {
+            process.main = state;
+        }
     }
 
     /// Takes a reading of replication. A receiver that has just connected may be hours behind and have applied all that it ever
@@ -306,6 +318,7 @@ impl Sources {
             phase: phase(facts, now),
             uuid: facts.status.as_ref().map(|(_, status)| status.uuid.clone()),
             process_state: facts.process.as_ref().map(|p| p.main),
+            stopped: facts.stopped.map(|stopped| millis(stopped.lasted())),
             threads_in_d: facts.process.as_ref().map_or(0, |p| p.threads_in_d),
             sleepers: facts.process.as_ref().map_or_else(Vec::new, |p| p.sleepers.clone()),
             pressure: facts.pressure,
@@ -402,6 +415,8 @@ pub(crate) mod tests {
         assert!(told(&|facts| facts.process = state('S')));
         assert!(!told(&|facts| facts.process = state('R')));
         assert!(told(&|facts| facts.process = state('T')));
+        assert!(told(&|facts| facts.take_process_state(Some('S'), now)));
+        assert!(told(&|facts| facts.take_process_state(Some('T'), now)));
         assert!(told(&|facts| facts.lock_holder = Some((now, LockHolder::default()))));
         assert!(!told(&|facts| facts.pressure = Some(Pressure::default())));
     }

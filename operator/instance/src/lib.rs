@@ -11,7 +11,7 @@
 //! - [`orders`]: the queue and its worker; [`promote`], [`follow`], [`fence`]: what they do
 //! - [`drill`]: faults by order, for rehearsals
 //! - [`observe`]: readings of the own server; [`probes`]: probes of it and of the primary; [`locks`]: what its commits wait for;
-//!   [`proc`], [`pressure`]: what the kernel says
+//!   [`proc`], [`stopped`], [`pressure`]: what the kernel says
 //! - [`contact`]: who still answers this pod; [`api`]: the instance API; [`admin`]: health and metrics; [`stop`]: the end
 //! - [`manager`]: everything wired together
 
@@ -41,5 +41,6 @@ pub mod probes;
 pub mod proc;
 pub mod promote;
 pub mod stop;
+pub mod stopped;
 pub mod telemetry;
 pub mod volume;

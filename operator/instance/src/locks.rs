@@ -114,7 +114,10 @@ mod tests {
     }
 
     fn failing(stage: Stage, error: ProbeError) -> Probe {
-        Probe { failing: Some(Failing { since: 900, latest: 100, count: 2, stage, error }), ..Probe::default() }
+        Probe {
+            failing: Some(Failing { since: 900, latest: 100, count: 2, stage, error, unanswered: None }),
+            ..Probe::default()
+        }
     }
 
     #[test]

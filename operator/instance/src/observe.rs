@@ -12,8 +12,13 @@ use crate::host::Host;
 use crate::{pressure, proc};
 
 const WITHIN: Duration = Duration::from_secs(1);
+/// How often the state of mysqld is read. A stop is counted from the first reading that saw it, so it is known to be this much shorter than
+/// it is.
+const STATE_EVERY: Duration = Duration::from_millis(125);
+/// Its threads are read once in so many turns.
+const THREADS_PACE: u64 = 2;
 /// The pressure is read once in so many turns.
-const PRESSURE_PACE: u64 = 4;
+const PRESSURE_PACE: u64 = 8;
 
 /// The pace of readings.
 pub(crate) fn turns() -> Interval {
@@ -82,14 +87,19 @@ async fn read_replication(shared: &Shared, server: &dyn Instance) -> Result<(), 
 pub fn process(shared: Arc<Shared>, host: Arc<Host>) -> std::io::Result<()> {
     std::thread::Builder::new().name("process".to_owned()).spawn(move || {
         for turn in 0_u64.. {
-            let process = host.process().filter(|p| p.exit().is_none()).and_then(|p| proc::state(p.pid()));
-            shared.update(|facts| facts.process = process);
+            let pid = host.process().filter(|process| process.exit().is_none()).map(|process| process.pid());
+            let state = pid.and_then(|pid| proc::thread_state(pid, pid));
+            shared.update(|facts| facts.take_process_state(state, Instant::now()));
+            if turn.is_multiple_of(THREADS_PACE) {
+                let process = pid.and_then(proc::state);
+                shared.update(|facts| facts.process = process);
+            }
             // An average over ten seconds, after the state that may matter now.
             if turn.is_multiple_of(PRESSURE_PACE) {
                 let pressure = pressure::read();
                 shared.update(|facts| facts.pressure = pressure);
             }
-            std::thread::sleep(EVERY);
+            std::thread::sleep(STATE_EVERY);
         }
     })?;
     Ok(())

@@ -147,7 +147,7 @@ async fn a_shard_lives_through_a_switchover_and_a_frozen_primary() {
         .await;
     assert_eq!(server.phase, Phase::Running);
     assert!(server.executed.is_some(), "the last reading stays");
-    let stacks: Stacks = serde_json::from_slice(&b.client.get("/v1/stacks", SOON).await.unwrap()).unwrap();
+    let stacks: Stacks = b.client.ask(&b.name, "/v1/stacks", SOON).await.unwrap();
     assert!(stacks.complete && stacks.threads.iter().all(|t| t.state == 'T'), "{stacks:?}");
 
     // With a stream of the operator its manager leaves it to the operator to tell it of another primary.

@@ -174,6 +174,18 @@ impl Client {
         serde_json::from_slice(&answer).map_err(|e| bad_body("answer", path, &e))
     }
 
+    /// Asks a replica's manager for what only that one can tell, reads JSON. The question says whom it is for, as an order does.
+    pub async fn ask<A: DeserializeOwned>(
+        &self,
+        replica: &ReplicaName,
+        path: &str,
+        within: Duration,
+    ) -> Result<A, CallError> {
+        let request = self.request(Method::GET, path).header(ADDRESSEE, replica.as_str());
+        let answer = self.call(request, path, Bytes::new(), within).await?;
+        serde_json::from_slice(&answer).map_err(|e| bad_body("answer", path, &e))
+    }
+
     /// Reads a body as it is.
     pub async fn get(&self, path: &str, within: Duration) -> Result<Bytes, CallError> {
         self.call(self.request(Method::GET, path), path, Bytes::new(), within).await

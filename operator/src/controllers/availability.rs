@@ -7,10 +7,16 @@ use understudy_api::Failover;
 use understudy_api::v1alpha1::{
     Availability, AvailabilityDay, AvailabilityLedger, FailoverKind, FailoverPhase, FailoverResult, FailoverStatus,
 };
-use understudy_decide::availability::{Day, Incident, Ledger, Sort, Summary, Tally, WINDOW_DAYS, apart};
+use understudy_decide::availability::{
+    COMMIT_PATIENCE, Day, Incident, Ledger, Sort, Summary, Tally, WINDOW_DAYS, apart,
+};
 use understudy_decide::failover::record::Milestone;
 use understudy_wire::Epoch;
 use understudy_wire::evidence::Millis;
+
+/// Seconds before the first sign of a change within which a consumer that was at work has committed: it does so four times a second, and a
+/// statement that hangs is a sign after two.
+const COMMITS_WITHIN: i64 = 10;
 
 /// The times without writes that records tell of. Requests that nobody took up tell of none.
 pub fn incidents<F: Deref<Target = Failover>>(records: &[F], now: Timestamp) -> Vec<Incident> {
@@ -23,23 +29,59 @@ fn incident(record: &Failover, now: Timestamp) -> Option<Incident> {
     let begun = status.started_at.as_ref()?.0;
     let closed = (status.phase == FailoverPhase::Closed).then(|| status.finished_at.as_ref().map_or(begun, |at| at.0));
     let sort = sort(record, status);
-    let committed = at(status, Milestone::FirstCommit);
-    let serves = committed.or(status.promoted_at.as_ref().map(|at| at.0)).or(closed);
-    let (from, until) = match (status.write_gap_seconds, sort) {
-        (Some(gap), _) => {
-            let until = serves.unwrap_or(now);
-            (earlier(until, gap), Some(until))
-        }
-        (None, Sort::Confirmation) => (begun, Some(begun)),
+    // From there on a write would have been taken, whether or not there was one: that the new primary does not take any is a verdict.
+    let routed = at(status, Milestone::Routed).or(status.promoted_at.as_ref().map(|at| at.0));
+    let writers = Writers::of(status, begun, routed.or(closed), now);
+    let taken = writers.came().or(routed).or(closed);
+    let (from, until) = match (writers, sort) {
+        (Writers::Waited { from, until }, _) => (from, Some(until)),
+        (_, Sort::Confirmation) => (begun, Some(begun)),
         // Consumers go on storing until the old primary refuses writes.
-        (None, Sort::Switchover) => match at(status, Milestone::Fenced) {
-            Some(fenced) => (fenced, serves),
+        (_, Sort::Switchover) => match at(status, Milestone::Fenced) {
+            Some(fenced) => (fenced, taken),
             None => (begun, Some(begun)),
         },
-        // A primary that is promoted and not committed on yet goes on being no use; when nobody watches, it is taken at its word.
-        (None, Sort::Failover | Sort::Drill) => (begun, committed.or(closed.and(serves))),
+        (_, Sort::Failover | Sort::Drill) => (begun, taken),
     };
     Some(Incident { epoch, sort, from, until, closed })
+}
+
+/// What is known of those who write, around a change of primary.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Writers {
+    /// One was committing when the primary fell, and has committed since: the time between the two commits.
+    Waited { from: Timestamp, until: Timestamp },
+    /// One committed soon after the route was moved; what it did before is not known.
+    Came(Timestamp),
+    /// None did. Perhaps there was none: it is not known that anybody was kept waiting after the route was moved.
+    Unseen,
+}
+
+impl Writers {
+    /// `begun` is the first sign of the change, `routed` when the new primary could be found.
+    fn of(status: &FailoverStatus, begun: Timestamp, routed: Option<Timestamp>, now: Timestamp) -> Self {
+        let committed = at(status, Milestone::FirstCommit);
+        if let Some(gap) = status.write_gap_seconds {
+            let until = committed.or(routed).unwrap_or(now);
+            let from = earlier(until, gap);
+            if begun.as_second().saturating_sub(from.as_second()) <= COMMITS_WITHIN {
+                return Self::Waited { from, until };
+            }
+        }
+        let is_soon = |commit: &Timestamp| {
+            routed.is_none_or(|routed| commit.as_second().saturating_sub(routed.as_second()) <= COMMIT_PATIENCE)
+        };
+        committed.filter(is_soon).map_or(Self::Unseen, Self::Came)
+    }
+
+    /// When one committed that may have waited.
+    fn came(self) -> Option<Timestamp> {
+        match self {
+            Self::Waited { until, .. } => Some(until),
+            Self::Came(at) => Some(at),
+            Self::Unseen => None,
+        }
+    }
 }
 
 /// The latest epoch of a record; None of a request that was not taken up.
@@ -52,6 +94,8 @@ fn sort(record: &Failover, status: &FailoverStatus) -> Sort {
     let stays = status.from.is_some() && status.from == status.to;
     match (status.result, record.spec.kind) {
         (Some(FailoverResult::Confirmed | FailoverResult::Failed | FailoverResult::Refused), _) => Sort::Confirmation,
+        // What a later version wrote: only what it measured is known.
+        (Some(FailoverResult::Unknown), _) | (_, FailoverKind::Unknown) => Sort::Confirmation,
         _ if stays => Sort::Confirmation,
         _ if record.drill().is_some() => Sort::Drill,
         (_, FailoverKind::Failover) => Sort::Failover,
@@ -198,13 +242,31 @@ mod tests {
         let gap = with(closed("Succeeded"), "writeGapSeconds", json!(5.5));
         let open = json!({ "phase": "Rebuilding", "promotedAt": time(4).to_string() });
         let unseen = with(closed("Succeeded"), "promotedAt", json!(time(4).to_string()));
+        let gap_of = |seconds: f64| with(unseen.clone(), "writeGapSeconds", json!(seconds));
+        // A consumer that was scaled to nothing comes back, or one that was lost with the primary's node.
+        let later = [("FirstSign", 0), ("Claimed", 2), ("Routed", 4), ("FirstCommit", 3_600)];
+        let confirmed = with(closed("Confirmed"), "writeGapSeconds", json!(7_200.0));
         let milli = |millis: i64| Timestamp::from_millisecond(time(0).as_millisecond() + millis).unwrap();
         for (case, kind, steps, more, sort, from, until) in [
             ("measured", "Failover", &commits[..], gap.clone(), Sort::Failover, 500, Some(6_000)),
             ("a planned one, measured", "Switchover", &commits[..], gap, Sort::Switchover, 500, Some(6_000)),
             ("nobody measured", "Failover", &commits[..], closed("Succeeded"), Sort::Failover, 0, Some(6_000)),
-            ("nobody committed yet", "Failover", promoted, open.clone(), Sort::Failover, 0, None),
-            ("nobody commits at all", "Failover", promoted, unseen, Sort::Failover, 0, Some(4_000)),
+            ("nobody is primary yet", "Failover", &commits[..2], json!({}), Sort::Failover, 0, None),
+            ("nobody committed yet", "Failover", promoted, open.clone(), Sort::Failover, 0, Some(4_000)),
+            ("nobody commits at all", "Failover", promoted, unseen.clone(), Sort::Failover, 0, Some(4_000)),
+            ("nobody was there for an hour", "Failover", &later[..], unseen.clone(), Sort::Failover, 0, Some(4_000)),
+            ("nobody was there before", "Failover", &later[..], gap_of(7_200.0), Sort::Failover, 0, Some(4_000)),
+            ("one waited for an hour", "Failover", &later[..], gap_of(3_600.5), Sort::Failover, -500, Some(3_600_000)),
+            (
+                "a planned one without consumers",
+                "Switchover",
+                promoted,
+                gap_of(7_200.0),
+                Sort::Switchover,
+                3_000,
+                Some(4_000),
+            ),
+            ("a near miss without consumers", "Failover", &commits[..2], confirmed, Sort::Confirmation, 0, Some(0)),
             ("a planned one that goes on", "Switchover", promoted, open, Sort::Switchover, 3_000, Some(4_000)),
             ("a planned one that has just begun", "Switchover", &commits[..2], json!({}), Sort::Switchover, 0, Some(0)),
             ("a near miss", "Failover", &commits[..2], closed("Confirmed"), Sort::Confirmation, 0, Some(0)),
@@ -213,6 +275,8 @@ mod tests {
             let found = incident(&record(kind, steps, more), time(60)).unwrap();
             assert_eq!((found.sort, found.from, found.until), (sort, milli(from), until.map(milli)), "{case}");
         }
+        let later = record("Failover", promoted, json!({ "phase": "Closed", "result": "Admired" }));
+        assert_eq!(incident(&later, time(60)).unwrap().sort, Sort::Confirmation, "how it ended is not known here");
         let mut rehearsed = record("Failover", &commits, closed("Succeeded"));
         rehearsed.spec.drill = Some("nightly".to_owned());
         assert_eq!(incident(&rehearsed, time(60)).unwrap().sort, Sort::Drill);

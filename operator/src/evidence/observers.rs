@@ -285,6 +285,7 @@ mod tests {
             ("a manager that plays the peer", manager("m-a"), peer, false),
             ("a manager that plays the operator", manager("m-a"), operator, false),
             ("a consumer's pod that plays a manager", consumer("m-a"), manager("m-a"), false),
+            ("somebody of whose kind only a later version knows", manager("m-a"), Observer::Unknown, false),
             ("a consumer's pod that plays another", consumer("store-0"), consumer("store-1"), false),
         ] {
             let mut ear = ear(dialled);

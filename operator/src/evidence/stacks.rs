@@ -80,11 +80,8 @@ impl StackTaker {
         let (taken, news) = (self.taken.clone(), self.news.clone());
         let client = Client::new(to, self.identity.clone());
         let asking = async move {
-            let stacks: Stacks = match client.get(PATH, WITHIN).await {
-                Ok(body) => match serde_json::from_slice(&body) {
-                    Ok(stacks) => stacks,
-                    Err(error) => return tracing::warn!(%primary, %error, "stacks not understood"),
-                },
+            let stacks: Stacks = match client.ask(&primary, PATH, WITHIN).await {
+                Ok(stacks) => stacks,
                 Err(error) => return tracing::warn!(%primary, error = %chain(&error), "stacks not taken"),
             };
             let digest = stacks.digest();

@@ -41,6 +41,9 @@ pub enum Observer {
         /// The name of its pod.
         pod: String,
     },
+    /// A kind that the reader does not know.
+    #[serde(other)]
+    Unknown,
 }
 
 impl fmt::Display for Observer {
@@ -50,6 +53,7 @@ impl fmt::Display for Observer {
             Self::Peer { replica } => write!(f, "peer {replica}"),
             Self::Consumer { pod } => write!(f, "consumer {pod}"),
             Self::Operator { pod } => write!(f, "operator {pod}"),
+            Self::Unknown => f.write_str("an observer of an unknown kind"),
         }
     }
 }
@@ -128,6 +132,9 @@ pub enum Stage {
     Select,
     /// A commit of one row in the heartbeat table; only on a server that is meant to take writes.
     Commit,
+    /// One that the reader does not know.
+    #[serde(other)]
+    Unknown,
 }
 
 /// How a probe ended.
@@ -161,6 +168,9 @@ pub enum ProbeError {
         /// What happened.
         message: String,
     },
+    /// What the reader does not know. Nothing follows from it for the server.
+    #[serde(other)]
+    Unknown,
 }
 
 /// Whose limit of connections was reached.
@@ -172,6 +182,9 @@ pub enum Limit {
     Server,
     /// That of the observer's own account (errors 1203 and 1226): of others it says nothing.
     Account,
+    /// One that the reader does not know: of others it says nothing.
+    #[serde(other)]
+    Unknown,
 }
 
 /// The last success and the present run of failures of one kind of probe against one replica.
@@ -212,6 +225,10 @@ pub struct Failing {
     pub stage: Stage,
     /// How the latest one failed.
     pub error: ProbeError,
+    /// Age of the beginning of the first attempt of the run that nobody answered ([`ProbeError::Timeout`]): what it waited is part of it, so it
+    /// is older than its failure by the deadline of the stage. None: all were answered, or the observer does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unanswered: Option<Millis>,
 }
 
 /// A probe that has not ended yet.
@@ -236,6 +253,10 @@ pub struct Server {
     /// One letter of `/proc/PID/stat` (R, S, D, T, Z ...) of mysqld's main thread.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process_state: Option<char>,
+    /// For how long the manager has seen it stopped (T or t): from the first reading of an unbroken run of such to the latest. None: it is not
+    /// stopped, or the manager does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<Millis>,
     /// How many threads of mysqld are in uninterruptible sleep.
     #[serde(default)]
     pub threads_in_d: u32,
@@ -292,7 +313,7 @@ impl Server {
     fn highest_epoch(&self) -> Epoch {
         let fenced_by = match &self.fenced {
             Some(Fence::Epoch { epoch, .. }) => *epoch,
-            Some(Fence::Isolated { .. }) | None => Epoch::default(),
+            Some(Fence::Isolated { .. } | Fence::Unknown) | None => Epoch::default(),
         };
         self.epoch.max(self.serving.unwrap_or_default()).max(fenced_by)
     }
@@ -338,6 +359,9 @@ pub enum Phase {
     },
     /// The pod was asked to stop: a planned end.
     Stopping,
+    /// One that the reader does not know: neither does it serve for all that is known, nor has it ended.
+    #[serde(other)]
+    Unknown,
 }
 
 /// Why and since when the manager makes the server refuse writes.
@@ -356,6 +380,9 @@ pub enum Fence {
         /// How long ago the fence fell.
         age: Millis,
     },
+    /// For a reason that the reader does not know.
+    #[serde(other)]
+    Unknown,
 }
 
 /// State of replication from the source.

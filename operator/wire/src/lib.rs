@@ -1,5 +1,9 @@
 //! What observers, instance managers and the operator say to each other. Pure: types and their algebra, no I/O.
 //!
+//! Both sides may be of different versions. A field that the reader does not know is passed over, and one that is missing has a default. Of a
+//! few words one that the reader does not know is `Unknown`, so that the rest of what was said still counts: that holds for all that is
+//! reported and answered. An order is the exception: who does not understand all of it refuses it.
+//!
 //! - [`identity`]: names and the epoch
 //! - [`gtid`]: GTID sets and their algebra, so that comparing candidates needs no server
 //! - [`evidence`]: one observer's raw facts with their ages; never a verdict

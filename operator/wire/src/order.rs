@@ -2,7 +2,8 @@
 //!
 //! Every order is idempotent and carries the epoch under which it was given; a manager that knows a higher epoch refuses it
 //! with [`Refusal::StaleEpoch`]. It also carries the replica that it is for, in the header [`ADDRESSEE`]: an address that was
-//! looked up before a node restarted may be another replica's by now.
+//! looked up before a node restarted may be another replica's by now. An order of which the manager does not understand everything is refused
+//! as a whole (HTTP 400): [`Origin`] and [`Fault`] have no unknown value.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Epoch, GtidSet, ReplicaName};
 
-/// Header of every order: the replica that it is for. Another one refuses it with [`Refusal::NotMine`].
+/// Header of every order and of every question about one server: the replica that it is for. Another one refuses it with
+/// [`Refusal::NotMine`].
 pub const ADDRESSEE: &str = "understudy-replica";
 
 /// `POST /v1/build`: fill the empty volume. Accepted at once; progress is in the evidence.
@@ -253,4 +255,8 @@ pub enum Refusal {
         /// Why.
         reason: String,
     },
+    /// For a reason that the reader does not know.
+    #[error("refused for a reason that only a later version knows")]
+    #[serde(other)]
+    Unknown,
 }

@@ -1,4 +1,5 @@
-//! What the threads of a server are doing: the answer of `GET /v1/stacks`. Pure.
+//! What the threads of a server are doing: the answer of `GET /v1/stacks`, which names the replica that it is about
+//! ([`crate::order::ADDRESSEE`]). Pure.
 
 use std::collections::BTreeMap;
 

@@ -1,9 +1,11 @@
-//! Managers of different versions understand each other: a field that one does not know changes nothing, and one that is missing has a default.
+//! Managers of different versions understand each other: a field that one does not know changes nothing, one that is missing has a default, and
+//! a word that one does not know is a value of its own.
 #![allow(clippy::unwrap_used, reason = "a test file: clippy only sees functions marked as tests")]
 
 use serde_json::{Value, json};
 use understudy_wire::Report;
 use understudy_wire::evidence::{Limit, LockHolder, ProbeError, Server, Sleeper};
+use understudy_wire::order::{Build, DrillOrder, Refusal};
 use understudy_wire::stacks::Stacks;
 
 fn server(value: Value) -> Server {
@@ -67,4 +69,74 @@ fn what_is_new_comes_back_as_it_was_said() {
     assert_eq!(heard, said);
     assert_eq!(heard.lock_holder.unwrap().value.connection, Some(12));
     assert_eq!(LockHolder::default().connection, None);
+}
+
+/// A report in which each word that is one of a few is said.
+fn wordy() -> Value {
+    let failing = json!({ "since": 900, "latest": 100, "count": 3, "stage": "commit", "error": { "how": "timeout" } });
+    json!({
+        "observer": { "kind": "manager", "replica": "m-a" }, "seq": 1, "ownGap": 250, "interval": 250,
+        "evidence": [{
+            "subject": "m-a",
+            "probe": { "committed": 40, "failing": failing, "inFlight": { "stage": "select", "age": 5 } },
+            "server": {
+                "phase": { "is": "running" }, "threadsInD": 0, "epoch": 4, "fenced": { "why": "isolated", "age": 3 },
+                "pressure": { "of": "container" }, "admin": { "failing": failing },
+            },
+        }],
+    })
+}
+
+#[test]
+fn one_word_that_only_a_later_observer_knows_leaves_the_rest_of_its_report_as_it_was() {
+    let read =
+        |said: &Value| serde_json::from_value::<Report>(said.clone()).map(|heard| serde_json::to_value(heard).unwrap());
+    assert_eq!(read(&wordy()).unwrap(), wordy(), "every word is known");
+    let probe = "/evidence/0/probe";
+    let admin = "/evidence/0/server/admin";
+    for (at, word, heard) in [
+        ("/observer".to_owned(), json!({ "kind": "oracle", "pod": "delphi-0" }), json!({ "kind": "unknown" })),
+        (format!("{probe}/failing/stage"), json!("handshake"), json!("unknown")),
+        (format!("{probe}/inFlight/stage"), json!("handshake"), json!("unknown")),
+        (
+            format!("{probe}/failing/error"),
+            json!({ "how": "cut", "after": { "bytes": 7 } }),
+            json!({ "how": "unknown" }),
+        ),
+        (
+            format!("{probe}/failing/error"),
+            json!({ "how": "tooManyConnections", "whose": "group" }),
+            json!({ "how": "tooManyConnections", "whose": "unknown" }),
+        ),
+        (format!("{admin}/failing/stage"), json!("handshake"), json!("unknown")),
+        (format!("{admin}/failing/error"), json!({ "how": "cut" }), json!({ "how": "unknown" })),
+        ("/evidence/0/server/phase".to_owned(), json!({ "is": "asleep", "for": 9 }), json!({ "is": "unknown" })),
+        ("/evidence/0/server/fenced".to_owned(), json!({ "why": "quota", "age": 3 }), json!({ "why": "unknown" })),
+        ("/evidence/0/server/pressure/of".to_owned(), json!("pod"), json!("unknown")),
+    ] {
+        let with = |word: &Value| {
+            let mut report = wordy();
+            *report.pointer_mut(&at).unwrap() = word.clone();
+            report
+        };
+        let read = read(&with(&word)).unwrap_or_else(|error| panic!("{at} = {word}: {error}"));
+        assert_eq!(read, with(&heard), "{at}");
+    }
+}
+
+#[test]
+fn a_refusal_for_a_reason_that_only_a_later_manager_knows_is_a_refusal() {
+    let refusal: Refusal = serde_json::from_value(json!({ "refused": "tooHot", "celsius": 90 })).unwrap();
+    assert_eq!(refusal, Refusal::Unknown);
+    assert!(refusal.to_string().contains("a later version"), "{refusal}");
+}
+
+#[test]
+fn an_order_that_is_not_understood_whole_is_none() {
+    let build = |from: &str| json!({ "epoch": 4, "replica": "m-b", "origin": { "from": from, "donor": "m-a", "address": "10.0.0.1:3306" } });
+    let drill = |fault: &str| json!({ "epoch": 4, "run": "weekly-1", "fault": fault, "hold": 1_000 });
+    assert!(serde_json::from_value::<Build>(build("clone")).is_ok());
+    assert!(serde_json::from_value::<Build>(build("backup")).is_err());
+    assert!(serde_json::from_value::<DrillOrder>(drill("Freeze")).is_ok());
+    assert!(serde_json::from_value::<DrillOrder>(drill("Burn")).is_err());
 }

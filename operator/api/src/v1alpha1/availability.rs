@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 pub struct Availability {
     /// How many days before the present one count.
     pub window_days: i32,
-    /// Time in which no writes were taken: the write gaps of all changes of primary, what goes on now included. Of a Datastore that of its
-    /// shards together.
+    /// Time in which a write would not have been taken, as far as is known, whether or not there was one: the changes of primary, what goes
+    /// on now included, and primaries that were dead without a change. Of a Datastore that of its shards together.
     pub unavailable_seconds: f64,
     /// Unplanned changes of primary.
     pub failovers: i32,
@@ -38,7 +38,7 @@ pub struct AvailabilityLedger {
     /// All records up to this epoch are in the entries,
     #[serde(default)]
     pub counted_epoch: i64,
-    /// but for those of these epochs.
+    /// but for those of these epochs: they were not over, and may not be there at the moment.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub open_epochs: Vec<i64>,
 }

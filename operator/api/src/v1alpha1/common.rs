@@ -41,6 +41,9 @@ pub enum Role {
     Spare,
     /// Was replaced; its volume is kept in quarantine.
     Condemned,
+    /// What a later version wrote and this one does not know.
+    #[serde(other)]
+    Unknown,
 }
 
 /// What the pure core concludes from the evidence.
@@ -77,8 +80,9 @@ pub enum VerdictState {
     Gone,
     /// Some observers cannot see it, and others see it commit.
     ObserverPartition,
-    /// There is no evidence.
+    /// There is no evidence; or a later version wrote what this one does not know.
     #[default]
+    #[serde(other)]
     Unknown,
 }
 

@@ -266,6 +266,9 @@ pub enum PartitionState {
     Fenced,
     /// It cannot advance; the message says why.
     Stuck,
+    /// What a later version wrote and this one does not know.
+    #[serde(other)]
+    Unknown,
 }
 
 /// The workload of a Consumer for one shard.

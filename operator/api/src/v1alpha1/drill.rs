@@ -369,6 +369,9 @@ pub enum DrillResult {
     Skipped,
     /// A primary could not be hit, or was hit and not replaced.
     Failed,
+    /// What a later version wrote and this one does not know.
+    #[serde(other)]
+    Unknown,
 }
 
 /// What a shard felt of a run.

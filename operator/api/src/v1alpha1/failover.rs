@@ -78,6 +78,10 @@ pub enum FailoverKind {
     Switchover,
     /// Unplanned, or asked for by a person who knows the primary to be dead: the old primary is not waited for.
     Failover,
+    /// What a later version wrote and this one does not know.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
 }
 
 /// What happened.
@@ -197,6 +201,9 @@ pub enum FailoverPhase {
     Rebuilding,
     /// Redundancy is back, or it ended otherwise.
     Closed,
+    /// What a later version wrote and this one does not know.
+    #[serde(other)]
+    Unknown,
 }
 
 /// How a change of primary ended.
@@ -210,6 +217,9 @@ pub enum FailoverResult {
     Refused,
     /// It was begun and could not be completed.
     Failed,
+    /// What a later version wrote and this one does not know.
+    #[serde(other)]
+    Unknown,
 }
 
 /// One step of what was done.

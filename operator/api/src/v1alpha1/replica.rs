@@ -106,6 +106,10 @@ pub enum OriginReason {
     ScaleUp,
     /// Another was condemned or deleted.
     Replacement,
+    /// What a later version wrote and this one does not know.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unknown,
 }
 
 /// What the operator saw and did.
@@ -185,12 +189,13 @@ pub enum ReplicaPhase {
     Stopping,
     /// Its volume holds something that is no complete data directory.
     Unusable,
-    /// Its manager does not answer.
-    Unknown,
     /// It is to be replaced, or was: its volume is kept until its successor has caught up.
     Condemned,
     /// Its successor has caught up: its volume is kept until `status.volume.quarantinedUntil`, or until 8 later primaries are kept.
     Quarantined,
+    /// Its manager does not answer, or says what this version does not know.
+    #[serde(other)]
+    Unknown,
 }
 
 /// Progress of a build.
@@ -257,6 +262,9 @@ pub enum VolumeState {
     Quarantined,
     /// Deleted.
     Deleted,
+    /// What a later version wrote and this one does not know.
+    #[serde(other)]
+    Unknown,
 }
 
 /// That and why a replica is to be replaced.

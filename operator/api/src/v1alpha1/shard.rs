@@ -274,8 +274,9 @@ pub struct Detection {
     #[serde(default = "ms::<500>")]
     #[schemars(range(min = 100, max = 30000))]
     pub stage_deadline_ms: i32,
-    /// Deadline of the commit stage.
-    #[serde(default = "ms::<1000>")]
+    /// Deadline of the commit stage. A probe waits for a lock for a second: with a deadline that is not longer than that, a lock which somebody
+    /// holds looks like a server that hangs.
+    #[serde(default = "ms::<1500>")]
     #[schemars(range(min = 200, max = 60000))]
     pub commit_deadline_ms: i32,
     /// Evidence older than this does not count.
@@ -293,9 +294,9 @@ pub struct Detection {
     #[serde(default = "ms::<750>")]
     #[schemars(range(min = 200, max = 60000))]
     pub gone_after_ms: i32,
-    /// A primary whose process is stopped, or that greets nobody, is Stuck after this (`Stopped`); one whose volume hangs 2 s later
-    /// (`VolumeStalled`), one in which nothing moves 5 s later (`Deadlocked`). A volume that answers with errors makes it Stuck at once
-    /// (`VolumeFailed`).
+    /// A primary that greets nobody is Stuck after this, and one whose manager sees the process stopped 0.5 s sooner (`Stopped`); one whose volume
+    /// hangs 2 s later (`VolumeStalled`), one in which nothing moves 5 s later (`Deadlocked`). A volume that answers with errors makes it Stuck at
+    /// once (`VolumeFailed`).
     #[serde(default = "ms::<3000>")]
     #[schemars(range(min = 500, max = 600000))]
     pub stuck_after_ms: i32,
@@ -310,7 +311,7 @@ impl Default for Detection {
         Self {
             probe_interval_ms: 250,
             stage_deadline_ms: 500,
-            commit_deadline_ms: 1000,
+            commit_deadline_ms: 1500,
             evidence_max_age_ms: 2000,
             suspect_after_ms: 1000,
             gone_after_ms: 750,

@@ -130,7 +130,9 @@ impl Verdict {
 
     /// The state, when it is one that this program knows.
     pub fn known(&self) -> Option<VerdictState> {
-        serde_json::from_value(self.state.as_str().into()).ok()
+        let read: Option<VerdictState> = serde_json::from_value(self.state.as_str().into()).ok();
+        // What is not known is read as Unknown, and that is another word.
+        read.filter(|state| state.to_string() == self.state)
     }
 
     /// State and cause.

@@ -82,6 +82,8 @@ pub struct Assessment {
     pub class: Option<Class>,
     /// How long the first sign of what the verdict names is ago.
     pub since: Millis,
+    /// Time until a cause that is suspected is ripe, if nothing changes meanwhile; None when that takes another word, or none is.
+    pub ripens: Option<Millis>,
     /// Observers that say the primary is dead.
     pub votes: Vec<Ballot>,
     /// Observers that saw it commit within the time that counts.
@@ -114,6 +116,7 @@ impl Assessment {
             verdict: Verdict::Unknown,
             class: None,
             since: 0,
+            ripens: None,
             votes: Vec::new(),
             vetoes: Vec::new(),
             abstained: Vec::new(),
@@ -150,6 +153,7 @@ pub fn assess(s: &Snapshot, subject: &ReplicaName) -> Assessment {
         verdict,
         class,
         since,
+        ripens: (!verdict.is_dead()).then(|| ripens(&case)).flatten(),
         votes: ballots(&case, accused),
         vetoes: ballots(&case, committed),
         abstained: ballots(&case, abstained),
@@ -166,12 +170,17 @@ fn ballots(case: &Case<'_>, says: impl Fn(&Testimony) -> Option<(String, Millis)
     case.testimonies.iter().filter_map(said).collect()
 }
 
+/// Time until the first of the signatures that are found is ripe.
+fn ripens(case: &Case<'_>) -> Option<Millis> {
+    SIGNATURES.iter().filter_map(|row| (row.find)(case)?.ripens).filter(|left| *left > 0).min()
+}
+
 fn conclude(case: &Case<'_>) -> (Verdict, Option<Class>, Millis) {
     let fresh_commit = case.newest_commit().filter(|age| *age <= case.thresholds.fresh);
     // A commit vetoes what began before it.
     let vetoed = |since: Millis| fresh_commit.is_some_and(|commit| commit + SKEW < since);
     let found = || SIGNATURES.iter().filter_map(|row| Some((row, (row.find)(case)?)));
-    if let Some((row, finding)) = found().find(|(_, finding)| finding.ripe && !vetoed(finding.since)) {
+    if let Some((row, finding)) = found().find(|(_, finding)| finding.is_ripe() && !vetoed(finding.since)) {
         let verdict = match row.fate {
             Fate::Gone => Verdict::Gone(row.cause),
             Fate::Stuck => Verdict::Stuck(row.cause),
@@ -256,6 +265,7 @@ pub fn phase_words(server: &Server, received: Option<Millis>) -> String {
         Phase::Exited { code: Some(code), age, .. } => format!("mysqld exited with code {code}{}{said}", ago(*age)),
         Phase::Exited { age, .. } => format!("mysqld ended{}{said}", ago(*age)),
         Phase::Stopping => "the pod is stopping".into(),
+        Phase::Unknown => "what is not known to this version of the operator".into(),
     }
 }
 
@@ -279,9 +289,13 @@ impl fmt::Display for Said<'_, ProbeError> {
             ProbeError::TooManyConnections { whose: Limit::Account } => {
                 f.write_str("too many connections of its account")
             }
+            ProbeError::TooManyConnections { whose: Limit::Unknown } => {
+                f.write_str("too many connections by a limit that is not known here")
+            }
             ProbeError::ReadOnly => f.write_str("read-only"),
             ProbeError::Server { code, .. } => write!(f, "error {code}"),
             ProbeError::Other { message } => f.write_str(message),
+            ProbeError::Unknown => f.write_str("what is not known to this version of the operator"),
         }
     }
 }
@@ -294,6 +308,7 @@ impl fmt::Display for Said<'_, Abstention> {
             Abstention::OutOfConnections => "the server is out of connections",
             Abstention::Locked => "the server is behind a lock",
             Abstention::NotLetIn => "the server does not let it in",
+            Abstention::NotUnderstood => "what it met is not known to this version of the operator",
         })
     }
 }
@@ -308,6 +323,7 @@ impl fmt::Display for Named {
             Stage::Auth => "auth",
             Stage::Select => "select",
             Stage::Commit => "commit",
+            Stage::Unknown => "a stage that is not known here",
         })
     }
 }

@@ -71,6 +71,9 @@ fn holds(s: &Snapshot, name: &ReplicaName, replica: &Replica) -> Option<Holds> {
         Some(Phase::Starting | Phase::Running | Phase::Exited { .. } | Phase::Stopping) => {
             return perhaps("its server has run".into());
         }
+        Some(Phase::Unknown) => {
+            return perhaps("what its manager says is not known to this version of the operator".into());
+        }
         Some(Phase::Empty) if had_data => return perhaps("it held data, and its volume is empty now".into()),
         _ if had_data => return perhaps("it held data when it was heard last".into()),
         Some(Phase::Empty | Phase::Building) => return None,
@@ -161,7 +164,7 @@ fn initialise(s: &Snapshot, name: &ReplicaName, replica: &Replica, d: &mut Draft
                 d.step(Step::Order { replica: name.clone(), order: Order::Build(build) });
             }
         }
-        Phase::Building | Phase::Starting | Phase::Stopping => {}
+        Phase::Building | Phase::Starting | Phase::Stopping | Phase::Unknown => {}
         Phase::Running => {
             let change = Change::out_of_nothing(Kind::Bootstrap, name, "Bootstrap");
             claim(s, &Assessment::nobody(), change, Default::default(), d);

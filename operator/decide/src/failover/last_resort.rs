@@ -66,7 +66,7 @@ fn may_come_back(s: &Snapshot, name: &ReplicaName, waited: Millis) -> bool {
         Some(Phase::Empty | Phase::Building | Phase::Unusable { .. }) => false,
         // Crash recovery takes its time, and ends.
         Some(Phase::Starting) => waited < t.unheard_after.max(t.lost_standby_after),
-        Some(Phase::Running | Phase::Exited { .. } | Phase::Stopping) => waited < t.lost_standby_after,
+        Some(Phase::Running | Phase::Exited { .. } | Phase::Stopping | Phase::Unknown) => waited < t.lost_standby_after,
         None => waited < t.lost_standby_after || s.silent_for(name) < t.lost_standby_after,
     }
 }

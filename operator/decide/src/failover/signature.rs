@@ -6,8 +6,14 @@
 use strum::{Display, EnumIter, IntoStaticStr};
 use understudy_wire::evidence::{Millis, Phase, ProbeError, Server, Stage};
 
-use super::testimony::{Accusation, Case, Own};
+use super::testimony::{Accusation, Case, Met, Own, Testimony};
 use crate::space;
+
+/// A manager tells what it sees at least this often. What it saw is taken to last until its next report is due, and no longer: an end that a late
+/// report would tell of must not count as going on.
+const TOLD_EVERY: Millis = 250;
+/// How accounts of sessions begin whose commits are only probes.
+const PROBES: &str = "understudy_probe@";
 
 /// How sure a signature is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,19 +77,24 @@ pub struct Signature {
 pub struct Finding {
     /// How long they have held.
     pub since: Millis,
-    /// Whether enough domains agree, for long enough.
-    pub ripe: bool,
+    /// Time until enough has lasted for long enough, if nothing changes; 0: it has. None: somebody has to say more first.
+    pub ripens: Option<Millis>,
 }
 
 impl Finding {
     /// Facts that began with the accusations: `first` is the oldest, `agreed` since when enough domains accuse, if they do.
     fn of_accusers(first: Millis, agreed: Option<Millis>, hold: Millis) -> Option<Self> {
-        Some(Self { since: agreed.unwrap_or(first), ripe: agreed.is_some_and(|since| since >= hold) })
+        Some(Self { since: agreed.unwrap_or(first), ripens: agreed.map(|since| hold.saturating_sub(since)) })
     }
 
     /// A fact that the manager saw; one other domain has to bear it out.
     fn of_manager(since: Millis, borne_out: Option<Millis>) -> Option<Self> {
-        Some(Self { since, ripe: borne_out.is_some() })
+        Some(Self { since, ripens: borne_out.map(|_| 0) })
+    }
+
+    /// Whether enough domains agree, for long enough.
+    pub fn is_ripe(self) -> bool {
+        self.ripens == Some(0)
     }
 }
 
@@ -125,7 +136,10 @@ fn data_lost(case: &Case<'_>) -> Option<Finding> {
 fn volume_failed(case: &Case<'_>) -> Option<Finding> {
     let Own::Fresh(server, _) = case.own else { return None };
     volume_error(server)?;
-    Finding::of_accusers(0, case.first_accused(), 0)
+    // A commit that hangs on it bears it out before its deadline is over.
+    let hold = case.thresholds.suspect_after;
+    let committing = || case.agreed_since(1, |t| t.committing.filter(|long| *long >= hold));
+    Finding::of_accusers(0, case.first_accused().or_else(committing), 0)
 }
 
 /// Of a server that runs and would take writes, and whose commits fail: without that it is only full, as what needs no room is still
@@ -138,8 +152,16 @@ fn volume_full(case: &Case<'_>) -> Option<Finding> {
     if !works || hangs || !space::is_full(server) {
         return None;
     }
-    let first = case.accused_since(1, |a| a.stage == Stage::Commit)?;
-    Finding::of_accusers(first, Some(first), case.thresholds.suspect_after)
+    let waits = |t: &Testimony| t.waits.filter(|wait| wait.stage == Stage::Commit && is_unexplained(server, wait.met));
+    let first = case.agreed_since(1, |t| match &t.accuses {
+        Some(accusation) => (accusation.stage == Stage::Commit).then_some(accusation.since),
+        None => waits(t).map(|wait| wait.since),
+    })?;
+    // A commit that hangs is told of when its deadline is over, which is no reason to wait longer than for one that is refused.
+    let hold = case.thresholds.suspect_after;
+    let refused = hold.saturating_sub(first);
+    let waited = case.agreed_since(1, |t| Some(waits(t)?.begun)).map(|begun| (2 * hold).saturating_sub(begun));
+    Some(Finding { since: first, ripens: Some(waited.map_or(refused, |left| left.min(refused))) })
 }
 
 fn is_stopped(server: &Server) -> bool {
@@ -186,41 +208,76 @@ fn unreachable(case: &Case<'_>) -> Option<Finding> {
     let agreed = case.accused_since(2, |_| true);
     let first = case.first_accused()?;
     let found = Finding::of_accusers(first, agreed, t.gone_after)?;
-    Some(Finding { ripe: found.ripe && silent >= t.fresh + t.gone_after, ..found })
+    let silence = (t.fresh + t.gone_after).saturating_sub(silent);
+    Some(Finding { ripens: found.ripens.map(|left| left.max(silence)), ..found })
 }
 
+/// Two domains that are not greeted; or the manager sees the process stopped, and one other domain bears that out. Then the time counts that the
+/// manager has seen it; one that does not tell for how long is a voice, and no more.
 fn stopped(case: &Case<'_>) -> Option<Finding> {
-    let Own::Fresh(server, _) = case.own else { return None };
-    let seen_stopped = is_stopped(server);
+    let Own::Fresh(server, received) = case.own else { return None };
+    let t = case.thresholds;
     let ungreeted = |a: &Accusation| is_silent(a) && matches!(a.stage, Stage::Greeting | Stage::Auth);
-    let first = case.accused_since(1, |a| seen_stopped || ungreeted(a))?;
-    let agreed = case.accused_since(if seen_stopped { 1 } else { 2 }, |a| seen_stopped || ungreeted(a));
-    Finding::of_accusers(first, agreed, case.thresholds.stuck_after)
+    let agreed = case.accused_since(2, ungreeted);
+    let by_two = agreed.map(|since| t.stuck_after.saturating_sub(since));
+    if !is_stopped(server) {
+        let first = case.accused_since(1, ungreeted)?;
+        return Some(Finding { since: agreed.unwrap_or(first), ripens: by_two });
+    }
+    let first = case.first_accused()?;
+    let by_manager = match server.stopped {
+        Some(told) => left_of_told(told, received, t.seen_stopped_after())
+            .map(|left| left.max(t.borne_out_after().saturating_sub(first))),
+        None => Some(t.stuck_after.saturating_sub(first)),
+    };
+    Some(Finding { since: first, ripens: by_manager.into_iter().chain(by_two).min() })
 }
 
+/// The manager's own probe of the volume is the first voice, and what it waits for is one write that has not come back: several slow ones in a
+/// row are none.
 fn volume_stalled(case: &Case<'_>) -> Option<Finding> {
     let Own::Fresh(server, received) = case.own else { return None };
-    let hanging = server.fsync.as_ref()?.in_flight? + received;
-    let still = server.lsn.as_ref().is_none_or(|lsn| lsn.age + received >= hanging.min(case.thresholds.stuck_after));
-    if hanging < case.thresholds.suspect_after || !still {
+    let t = case.thresholds;
+    let told = server.fsync.as_ref()?.in_flight?;
+    let hanging = told + received;
+    let still = server.lsn.as_ref().is_none_or(|lsn| lsn.age + received >= hanging.min(t.stuck_after));
+    if hanging < t.suspect_after || !still {
         return None;
     }
     let first = case.first_waited()?;
-    // The manager's own probe of the volume is the second voice.
-    Finding::of_accusers(first, Some(first.min(hanging)), case.thresholds.stuck_after + 2_000)
+    let left = left_of_told(told, received, t.stalled_after());
+    let ripens = left.map(|left| left.max(t.stuck_after.saturating_sub(first)));
+    Some(Finding { since: first.min(hanging), ripens })
 }
 
+/// Time until what a manager told has lasted for `hold`, `received` ago. None: only its next report can say that it has.
+fn left_of_told(told: Millis, received: Millis, hold: Millis) -> Option<Millis> {
+    (told + TOLD_EVERY >= hold).then(|| hold.saturating_sub(told + received))
+}
+
+/// Counted from the beginning of the attempts that hang. A commit that hangs keeps its lock, and whoever made it waits for that the next time.
 fn deadlocked(case: &Case<'_>) -> Option<Finding> {
     let Own::Fresh(server, received) = case.own else { return None };
-    let volume_is_well = server.fsync.as_ref()?.succeeded? + received <= case.thresholds.fresh;
+    let t = case.thresholds;
+    let volume_is_well = server.fsync.as_ref()?.succeeded? + received <= t.fresh;
     if server.phase != Phase::Running || !volume_is_well || is_stopped(server) {
         return None;
     }
-    let hold = case.thresholds.stuck_after + 5_000;
     let still = server.lsn.as_ref()?.age + received;
-    let first = case.accused_since(1, is_silent)?;
-    let agreed = case.accused_since(2, is_silent).map(|since| since.min(still));
-    Finding::of_accusers(first, agreed, hold)
+    let waits = |t: &Testimony| t.waits.filter(|wait| is_unexplained(server, wait.met));
+    let since = |needed| case.agreed_since(needed, |t| Some(waits(t)?.since));
+    let first = since(1)?;
+    let begun = case.agreed_since(2, |t| Some(waits(t)?.begun));
+    Some(Finding {
+        since: since(2).map_or(first, |agreed| agreed.min(still)),
+        ripens: begun.map(|begun| t.deadlocked_after().saturating_sub(begun.min(still))),
+    })
+}
+
+/// Whether what somebody waits for is not known to be held by a session that has nothing to do with probes.
+fn is_unexplained(server: &Server, met: Met) -> bool {
+    let holder = server.lock_holder.as_ref().map(|read| &read.value.user);
+    met == Met::Silence || holder.is_none_or(|user| user.starts_with(PROBES))
 }
 
 fn is_silent(accusation: &Accusation) -> bool {

@@ -335,6 +335,8 @@ pub struct Record {
     pub to: Option<ReplicaName>,
     /// The milestones of its timeline.
     pub steps: Vec<String>,
+    /// The epochs of which its timeline tells that they were claimed. An incident claims several when its candidates fail.
+    pub claimed: Vec<Epoch>,
 }
 
 /// A node of the cluster.

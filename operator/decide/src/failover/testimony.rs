@@ -1,8 +1,8 @@
 //! What each observer has to say about one replica, sorted into success, accusation and abstention. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use understudy_wire::evidence::{Evidence, Limit, Millis, Probe, ProbeError, Server, Stage};
+use understudy_wire::evidence::{Evidence, Failing, Limit, Millis, Probe, ProbeError, Server, Stage};
 use understudy_wire::{Observer, ReplicaName};
 
 use super::snapshot::{Received, Snapshot, Thresholds};
@@ -38,6 +38,10 @@ pub struct Testimony {
     /// How long it has not committed, when what it met last is a lock. Commits that hang keep their locks, so this accuses nobody by
     /// itself, and bears out that a volume hangs.
     pub behind_lock: Option<Millis>,
+    /// How long it has waited in vain.
+    pub waits: Option<Wait>,
+    /// How long its attempt under way has waited for its commit. No failure yet, so it accuses nobody.
+    pub committing: Option<Millis>,
 }
 
 /// A run of failures that counts.
@@ -53,6 +57,28 @@ pub struct Accusation {
     pub error: ProbeError,
 }
 
+/// How long an observer has waited in vain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wait {
+    /// Age of the first failure of which that can be said.
+    pub since: Millis,
+    /// Age of the beginning of the first attempt that nobody answered; of an observer that does not tell it, of the end of its first failure.
+    pub begun: Millis,
+    /// Where it waited last.
+    pub stage: Stage,
+    /// What came of that.
+    pub met: Met,
+}
+
+/// What an observer that waits in vain met last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Met {
+    /// Nothing came back.
+    Silence,
+    /// A lock, after a silence: that may be the lock of its own commit that hangs.
+    Lock,
+}
+
 /// Why an observer has no voice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Abstention {
@@ -66,6 +92,8 @@ pub enum Abstention {
     Locked,
     /// The server does not let it in.
     NotLetIn,
+    /// It met something that only a later version knows.
+    NotUnderstood,
 }
 
 /// What the manager beside the server says.
@@ -134,11 +162,16 @@ impl<'a> Case<'a> {
 
     /// Since when at least `needed` other domains accuse, counting the accusations that `counts` lets through.
     pub fn accused_since(&self, needed: usize, counts: impl Fn(&Accusation) -> bool) -> Option<Millis> {
-        let mut domains = std::collections::BTreeMap::<&Domain, Millis>::new();
+        self.agreed_since(needed, |testimony| testimony.accuses.as_ref().filter(|a| counts(a)).map(|a| a.since))
+    }
+
+    /// Since when at least `needed` other domains say so, as far as `age` finds it in their testimonies.
+    pub fn agreed_since(&self, needed: usize, age: impl Fn(&Testimony) -> Option<Millis>) -> Option<Millis> {
+        let mut domains = BTreeMap::<&Domain, Millis>::new();
         for testimony in &self.testimonies {
-            if let Some(accusation) = testimony.accuses.as_ref().filter(|a| counts(a)) {
+            if let Some(age) = age(testimony) {
                 let longest = domains.entry(&testimony.domain).or_default();
-                *longest = accusation.since.max(*longest);
+                *longest = age.max(*longest);
             }
         }
         let mut since: Vec<_> = domains.into_values().collect();
@@ -179,13 +212,25 @@ fn hear_one(received: &Received, evidence: &Evidence, by_node: bool, t: &Thresho
         accuses: None,
         abstains: None,
         behind_lock: None,
+        waits: None,
+        committing: None,
     };
     let paused = (report.own_gap > 2 * report.interval).then_some(report.own_gap + 2 * report.interval);
+    if paused.is_none() && received.age <= t.fresh {
+        let commit = probe.in_flight.filter(|attempt| attempt.stage == Stage::Commit);
+        testimony.committing = commit.map(|attempt| attempt.age + received.age.min(report.interval));
+    }
     match accusation(probe, received.age, paused, t) {
-        Ok(accuses) => testimony.accuses = accuses,
+        Ok(accuses) => {
+            let failing = probe.failing.as_ref().filter(|_| accuses.is_some());
+            testimony.waits = failing.and_then(|failing| wait(failing, received.age));
+            testimony.accuses = accuses;
+        }
         Err(why) => {
             let failing = probe.failing.as_ref().filter(|_| why == Abstention::Locked);
             testimony.behind_lock = failing.map(|failing| failing.since + received.age);
+            let awake = failing.filter(|failing| paused.is_none_or(|own| failing.since > own));
+            testimony.waits = awake.and_then(|failing| wait(failing, received.age));
             testimony.abstains = Some(why);
         }
     }
@@ -217,6 +262,18 @@ fn accusation(
     Ok(Some(Accusation { since: failing.since + age, latest, stage: failing.stage, error: failing.error.clone() }))
 }
 
+/// What is in vain about a run of failures. One that somebody else's lock began and a silence went on with counts from the silence.
+fn wait(failing: &Failing, age: Millis) -> Option<Wait> {
+    let (met, begun) = match weigh(&failing.error) {
+        Weight::Silence if failing.error == ProbeError::Timeout => {
+            (Met::Silence, failing.unanswered.unwrap_or(failing.since))
+        }
+        Weight::Answered(Abstention::Locked) => (Met::Lock, failing.unanswered?),
+        _ => return None,
+    };
+    Some(Wait { since: failing.since.min(begun) + age, begun: begun + age, stage: failing.stage, met })
+}
+
 enum Weight {
     /// Nothing came back.
     Silence,
@@ -231,7 +288,10 @@ fn weigh(error: &ProbeError) -> Weight {
         ProbeError::Timeout | ProbeError::Other { .. } => Weight::Silence,
         ProbeError::Refused { .. } | ProbeError::ReadOnly => Weight::Refusal,
         ProbeError::TooManyConnections { whose: Limit::Server } => Weight::Answered(Abstention::OutOfConnections),
-        ProbeError::TooManyConnections { whose: Limit::Account } => Weight::Answered(Abstention::NotLetIn),
+        ProbeError::TooManyConnections { whose: Limit::Account | Limit::Unknown } => {
+            Weight::Answered(Abstention::NotLetIn)
+        }
+        ProbeError::Unknown => Weight::Answered(Abstention::NotUnderstood),
         ProbeError::Server { code, .. } => match code {
             // Lock wait timeout, deadlock, NOWAIT.
             1205 | 1213 | 3572 => Weight::Answered(Abstention::Locked),
@@ -247,6 +307,7 @@ fn kind_of(observer: &Observer) -> &'static str {
         Observer::Manager { .. } | Observer::Peer { .. } => "peer",
         Observer::Consumer { .. } => "consumer",
         Observer::Operator { .. } => "operator",
+        Observer::Unknown => "unknown",
     }
 }
 
@@ -255,5 +316,6 @@ pub fn name_of(observer: &Observer) -> String {
     match observer {
         Observer::Manager { replica } | Observer::Peer { replica } => format!("{} {replica}", kind_of(observer)),
         Observer::Consumer { pod } | Observer::Operator { pod } => format!("{} {pod}", kind_of(observer)),
+        Observer::Unknown => observer.to_string(),
     }
 }

@@ -96,7 +96,10 @@ fn own(case: &Case<'_>, s: &Snapshot, subject: &ReplicaName) -> Seen {
 
 /// Whether the manager says something by which a signature knows a dead primary.
 fn is_in_trouble(server: &Server, t: &Thresholds) -> bool {
-    server.phase != Phase::Running || is_stopped(server) || volume_error(server).is_some() || hangs(server, t)
+    !matches!(server.phase, Phase::Running | Phase::Unknown)
+        || is_stopped(server)
+        || volume_error(server).is_some()
+        || hangs(server, t)
 }
 
 fn is_stopped(server: &Server) -> bool {

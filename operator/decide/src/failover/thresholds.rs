@@ -11,7 +11,7 @@ pub struct Thresholds {
     pub suspect_after: Millis,
     /// How long nobody may have reached a server whose manager is silent before it is Gone.
     pub gone_after: Millis,
-    /// How long a server may be stopped before it is Stuck; stalls and deadlocks take 2 s and 5 s more.
+    /// For how long nobody may be greeted before a server is Stuck. What else makes it so is counted from this.
     pub stuck_after: Millis,
     /// How long the probe after the claim may take.
     pub reprobe_within: Millis,
@@ -39,13 +39,36 @@ pub struct Thresholds {
     pub unheard_after: Millis,
     /// The pause after a replacement failed as well; twice as long after each further one.
     pub replacement_pause: Millis,
-    /// A primary is slow when the quickest of its newest commits took this long. Half of what a probe waits for a commit: what takes
-    /// longer than that, a probe never sees end.
+    /// A primary is slow when the quickest of its newest commits took this long. A third of what a probe waits for a commit: what takes
+    /// longer than that wait, a probe never sees end.
     pub slow_commit: Millis,
     /// A volume is slow when the last fsync on it took this long, some twenty times what a healthy one takes.
     pub slow_fsync: Millis,
     /// How long a primary must have been slow before it hands over to one that is not.
     pub slow_after: Millis,
+}
+
+impl Thresholds {
+    /// For how long its manager must have seen a server stopped before it is Stuck. Half a second less than where that is only concluded from
+    /// the want of a greeting.
+    pub fn seen_stopped_after(&self) -> Millis {
+        self.stuck_after.saturating_sub(500).max(self.stuck_after / 2)
+    }
+
+    /// For how long one other domain must accuse a server that its manager sees stopped.
+    pub fn borne_out_after(&self) -> Millis {
+        self.stuck_after / 2
+    }
+
+    /// For how long one write to the volume must not have come back before a server is Stuck.
+    pub fn stalled_after(&self) -> Millis {
+        self.stuck_after + 2_000
+    }
+
+    /// For how long nothing may have moved, and nobody been answered, before a server is Stuck.
+    pub fn deadlocked_after(&self) -> Millis {
+        self.stuck_after + 5_000
+    }
 }
 
 impl Default for Thresholds {

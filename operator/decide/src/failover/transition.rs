@@ -57,21 +57,30 @@ pub(crate) fn go_on(s: &Snapshot, a: &Assessment, t: &Transition, d: &mut Draft)
     }
 }
 
-/// Begins the record of a claim whose operator did not live to write it, or never heard that its claim was taken. What led to the claim
-/// mostly still holds: the old primary is as dead as it was, and its manager still tells what it had stored. A record that was begun does
-/// not change by this.
+/// Tells of a claim whose operator did not live to write it, or never heard that its claim was taken: of the first of an incident with what
+/// led to it, of a further one that it was made. What led to the first mostly still holds: the old primary is as dead as it was, and its
+/// manager still tells what it had stored. What a record says already does not change by this.
 fn begin_record(s: &Snapshot, a: &Assessment, t: &Transition, d: &mut Draft) {
-    let (Some(name), Some(old), Kind::Failover | Kind::Switchover) = (&t.record, &t.from, t.kind) else { return };
-    let claimed = Milestone::Claimed.to_string();
-    let is_begun = s.records.iter().any(|record| record.name == *name && record.steps.contains(&claimed));
+    let (Some(name), Some(old)) = (&t.record, &t.from) else { return };
+    let known = s.memory.transition_known;
     // After the publication only what follows it is told.
-    let is_due = s.memory.transition_known >= RECORD_WITHIN || serves(s, t);
-    if is_begun || !is_due {
+    if known < RECORD_WITHIN && !serves(s, t) {
         return;
     }
-    let known = s.memory.transition_known;
-    let cause = t.cause.clone().unwrap_or_else(|| "unknown".into());
-    let mut entries = record::beginning(s, a, Some(old), t.epoch, &cause);
+    let record = s.records.iter().find(|record| record.name == *name);
+    let decided = Milestone::Decided.to_string();
+    let is_begun = record.is_some_and(|record| record.steps.contains(&decided));
+    let is_told = record.is_some_and(|record| record.claimed.contains(&t.epoch));
+    // A confirmation that begins an incident was chosen among nobody; its end tells all there is of it.
+    let begins = !is_begun && matches!(t.kind, Kind::Failover | Kind::Switchover);
+    if !begins && (is_told || !is_begun) {
+        return;
+    }
+    let mut entries = Vec::new();
+    if begins {
+        let cause = t.cause.clone().unwrap_or_else(|| "unknown".into());
+        entries = record::beginning(s, a, Some(old), t.epoch, &cause);
+    }
     for entry in &mut entries {
         // Whatever led to the claim came before it.
         entry.ago = entry.ago.max(known);
@@ -79,9 +88,11 @@ fn begin_record(s: &Snapshot, a: &Assessment, t: &Transition, d: &mut Draft) {
             detail.push_str("; told after the claim");
         }
     }
-    entries.push(Entry::ago(Milestone::Claimed, t.epoch, known).saying(format!("for {}", t.to)));
+    if !is_told {
+        entries.push(Entry::ago(Milestone::Claimed, t.epoch, known).saying(format!("for {}", t.to)));
+    }
     tell(t, record::Phase::Claimed, entries, d);
-    if let Some(update) = d.records.last_mut() {
+    if let Some(update) = d.records.last_mut().filter(|_| begins) {
         update.message = Some(a.message());
         update.grounds = Some(Grounds::of(s, a, Some(old), rank_for(s, need(s, a, t), old, &[old])));
     }

@@ -27,6 +27,7 @@ pub fn server(now: Millis, name: &ReplicaName, rep: &Rep, pod: &PodW) -> Server 
         phase,
         uuid: running.then(|| rep.source_id().to_string()),
         process_state: Some(if pod.frozen { 'T' } else { 'S' }),
+        stopped: pod.frozen.then_some(read),
         threads_in_d: 0,
         sleepers: Vec::new(),
         pressure: None,

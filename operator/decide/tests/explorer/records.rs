@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use understudy_decide::failover::record::{Outcome, Phase, RecordUpdate};
+use understudy_decide::failover::record::{Milestone, Outcome, Phase, RecordUpdate};
 use understudy_decide::failover::snapshot::{Kind, Record};
 use understudy_wire::{Epoch, ReplicaName};
 
@@ -17,6 +17,8 @@ pub struct RecordW {
     pub phase: Phase,
     pub result: Option<Outcome>,
     pub steps: BTreeSet<String>,
+    /// The epochs of which it tells that they were claimed.
+    pub claimed: BTreeSet<Epoch>,
 }
 
 impl World {
@@ -33,6 +35,7 @@ impl World {
             phase: update.phase,
             result: None,
             steps: BTreeSet::new(),
+            claimed: BTreeSet::new(),
         });
         if record.phase == Phase::Closed && record.result.is_some() {
             return;
@@ -44,6 +47,8 @@ impl World {
             record.to = update.to.clone().or_else(|| record.to.take());
         }
         record.steps.extend(update.entries.iter().map(|entry| entry.step.to_string()));
+        let claims = update.entries.iter().filter(|entry| entry.step == Milestone::Claimed);
+        record.claimed.extend(claims.map(|entry| entry.epoch));
         if update.phase == Phase::Closed {
             record.result = record.result.or(update.result);
         }
@@ -60,13 +65,22 @@ impl World {
                 from: record.from.clone(),
                 to: record.to.clone(),
                 steps: record.steps.iter().cloned().collect(),
+                claimed: record.claimed.iter().copied().collect(),
             })
             .collect();
         if let Some(last) = &self.status.last_change
             && let Some(name) = last.record.clone().filter(|name| !self.records.contains_key(name))
         {
             let (kind, epoch, from) = (last.kind, last.epoch, last.from.clone());
-            open.push(Record { name, kind, epoch, from, to: self.status.primary.clone(), steps: Vec::new() });
+            open.push(Record {
+                name,
+                kind,
+                epoch,
+                from,
+                to: self.status.primary.clone(),
+                steps: Vec::new(),
+                claimed: Vec::new(),
+            });
         }
         open
     }

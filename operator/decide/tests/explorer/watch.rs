@@ -2,24 +2,32 @@
 
 use understudy_wire::evidence::*;
 
+/// What an attempt has waited when it is given up.
+const WAITED: Millis = 500;
+
 /// What one observer remembers of its probes of one server.
 #[derive(Clone, Debug, Default)]
 pub struct Watch {
     pub committed: Option<Millis>,
     pub committing_since: Option<Millis>,
     pub failing: Option<(Millis, Millis, u32, Stage, ProbeError)>,
+    /// When the first attempt of the run that nobody answered began.
+    pub unanswered: Option<Millis>,
 }
 
 impl Watch {
     pub fn saw(&mut self, now: Millis, outcome: Result<(), (Stage, ProbeError)>) {
         match outcome {
             Ok(()) => {
-                self.failing = None;
+                (self.failing, self.unanswered) = (None, None);
                 self.committed = Some(now);
                 self.committing_since.get_or_insert(now);
             }
             Err((stage, error)) => {
                 let (since, count) = self.failing.as_ref().map_or((now, 0), |(since, _, count, ..)| (*since, *count));
+                if error == ProbeError::Timeout {
+                    self.unanswered.get_or_insert(now - WAITED);
+                }
                 self.failing = Some((since, now, count + 1, stage, error));
                 self.committing_since = None;
             }
@@ -39,6 +47,7 @@ impl Watch {
                 count: *count,
                 stage: *stage,
                 error: error.clone(),
+                unanswered: self.unanswered.map(ago),
             }),
             in_flight: None,
         }

@@ -25,6 +25,23 @@ pub fn stalls(scene: &mut Scene, since: Millis) {
     scene.all_say(&Probe { selected: Some(100), ..fails(Stage::Commit, ProbeError::Timeout, since) });
 }
 
+/// A write to the volume has not come back for so long, and commits have failed for so long.
+pub fn hangs(scene: &mut Scene, write: Millis, commits: Millis) {
+    stalls(scene, write);
+    scene.all_say(&fails(Stage::Commit, ProbeError::Timeout, commits));
+}
+
+/// Commits have failed like this for `since`, and nobody has been answered since `begun`, nor has anything moved.
+pub fn waits_in_vain(scene: &mut Scene, error: ProbeError, since: Millis, begun: Millis) {
+    scene.server("a", |server| server.lsn = Some(Aged { age: begun + 100, value: 1 }));
+    scene.all_say(&waits(Stage::Commit, error, since, begun));
+}
+
+pub fn holds_lock(scene: &mut Scene, user: &str) {
+    let holder = LockHolder { user: user.into(), locked: "row".into(), ..LockHolder::default() };
+    scene.server("a", |server| server.lock_holder = Some(Aged { age: 50, value: holder }));
+}
+
 pub fn deadlocks(scene: &mut Scene, since: Millis) {
     scene.server("a", |server| server.lsn = Some(Aged { age: since + 100, value: 1 }));
     scene.all_say(&fails(Stage::Commit, ProbeError::Timeout, since));
@@ -33,6 +50,12 @@ pub fn deadlocks(scene: &mut Scene, since: Millis) {
 pub fn stops(scene: &mut Scene, since: Millis) {
     scene.server("a", |server| server.process_state = Some('T'));
     scene.all_say(&fails(Stage::Greeting, ProbeError::Timeout, since));
+}
+
+/// Its manager has seen mysqld stopped for so long, and the others have not been greeted for so long.
+pub fn seen_stopped(scene: &mut Scene, seen: Millis, ungreeted: Millis) {
+    stops(scene, ungreeted);
+    scene.server("a", |server| server.stopped = Some(seen));
 }
 
 /// Commits have taken 800 ms for this long; an fsync takes so long.
@@ -48,7 +71,7 @@ pub fn free(scene: &mut Scene, letter: &str, free: u64) {
 }
 
 pub fn locked(scene: &mut Scene) {
-    scene.all_say(&fails(Stage::Commit, ProbeError::Server { code: 1205, message: "lock wait".into() }, 600_000));
+    scene.all_say(&fails(Stage::Commit, lock_wait(), 600_000));
 }
 
 pub fn out_of_connections(scene: &mut Scene) {
@@ -69,7 +92,15 @@ pub fn row_of(scene: &mut Scene, in_a_row: u32) {
     let at = Some(scene.0.now - SignedDuration::from_secs(5));
     scene.0.status.last_change =
         Some(LastChange { kind, epoch, from: from.clone(), record: Some("m-4".into()), cause: None, at });
-    scene.0.records.push(Record { name: "m-4".into(), kind, epoch, from, to: Some(name("a")), steps: vec![] });
+    scene.0.records.push(Record {
+        name: "m-4".into(),
+        kind,
+        epoch,
+        from,
+        to: Some(name("a")),
+        steps: vec![],
+        claimed: vec![],
+    });
 }
 
 pub fn lags(scene: &mut Scene) {

@@ -51,6 +51,16 @@ pub const MUST_NOT: &[Row] = &[
     ("B4 connections exhausted", out_of_connections, Verdict::Saturated, Stays, None),
     ("B5 long DDL", locked, Verdict::Saturated, Stays, None),
     (
+        "B5 a lock of everything",
+        |s| {
+            s.server("a", |server| server.lsn = Some(Aged { age: 600_000, value: 1 }));
+            locked(s);
+        },
+        Verdict::Saturated,
+        Stays,
+        None,
+    ),
+    (
         "B6 saturating load: commits take longer than a probe waits, and the log moves",
         |s| s.all_say(&fails(Stage::Commit, ProbeError::Timeout, 60_000)),
         Verdict::Suspect(Cause::Unexplained),
@@ -70,6 +80,41 @@ pub const MUST_NOT: &[Row] = &[
     ("B7 heavy queries", |s| slow(s, 600_000, 10), Verdict::Slow, Stays, Some(Reason::SwitchoverWithheld)),
     ("B8 a pause of 2 s, seen in it", |s| s.lose_node(2_000), Verdict::Suspect(Cause::Unexplained), Stays, None),
     ("B8 a pause of 2 s, a little late", |s| s.lose_node(2_400), Verdict::Suspect(Cause::Unreachable), Stays, None),
+    (
+        "B8 a pause of mysqld of 2 s, seen in it",
+        |s| seen_stopped(s, 2_000, 1_500),
+        Verdict::Suspect(Cause::Stopped),
+        Stays,
+        None,
+    ),
+    (
+        "B8 a pause of mysqld of 2 s, of whose end the report is late",
+        |s| {
+            seen_stopped(s, 2_000, 1_500);
+            s.report(&manager("a")).age = 1_900;
+        },
+        Verdict::Suspect(Cause::Stopped),
+        Stays,
+        None,
+    ),
+    (
+        "B8 a pause of mysqld of 2 s, of which one has not got over the one before",
+        |s| {
+            seen_stopped(s, 2_000, 1_500);
+            s.all_say(&Probe::default());
+            s.says(&operator(), "a", Some(fails(Stage::Greeting, ProbeError::Timeout, 4_500)), None);
+        },
+        Verdict::Suspect(Cause::Stopped),
+        Stays,
+        None,
+    ),
+    (
+        "B8 a pause of mysqld of 2 s, just over",
+        |s| s.all_say(&waits(Stage::Greeting, ProbeError::Timeout, 1_600, 2_100)),
+        Verdict::Suspect(Cause::Stopped),
+        Stays,
+        None,
+    ),
     (
         "B8 a pause of 2 s, over",
         |s| {
@@ -121,6 +166,26 @@ pub const MUST_NOT: &[Row] = &[
         Verdict::Slow,
         Stays,
         Some(Reason::SwitchoverWithheld),
+    ),
+    (
+        "B13 each fsync takes 4 s, and ends",
+        |s| {
+            hangs(s, 3_950, 60_000);
+            s.all_say(&waits(Stage::Commit, ProbeError::Timeout, 60_000, 61_500));
+        },
+        Verdict::Suspect(Cause::VolumeStalled),
+        Stays,
+        None,
+    ),
+    (
+        "B13 an fsync of 4 s, of whose end the report is late",
+        |s| {
+            hangs(s, 3_950, 60_000);
+            s.report(&manager("a")).age = 1_900;
+        },
+        Verdict::Suspect(Cause::VolumeStalled),
+        Stays,
+        None,
     ),
     ("B14 drain", drained, Verdict::Healthy, SwitchesOver("b"), None),
     (

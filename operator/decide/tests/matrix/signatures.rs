@@ -48,9 +48,126 @@ pub const SIGNATURES: &[Row] = &[
         None,
     ),
     ("S2 task state T", |s| stops(s, 3_500), Verdict::Stuck(Cause::Stopped), FailsOver("b"), None),
+    // What is told is 50 ms old.
+    (
+        "S2 task state T, of a manager that does not tell for how long",
+        |s| stops(s, 2_950),
+        Verdict::Stuck(Cause::Stopped),
+        FailsOver("b"),
+        None,
+    ),
+    ("S2 the same, a millisecond before", |s| stops(s, 2_949), Verdict::Suspect(Cause::Stopped), Stays, None),
+    (
+        "S2 seen stopped for 2.5 s",
+        |s| seen_stopped(s, 2_450, 1_450),
+        Verdict::Stuck(Cause::Stopped),
+        FailsOver("b"),
+        None,
+    ),
+    ("S2 seen stopped for less", |s| seen_stopped(s, 2_449, 2_200), Verdict::Suspect(Cause::Stopped), Stays, None),
+    (
+        "S2 seen stopped for long, and borne out for less than 1.5 s",
+        |s| seen_stopped(s, 60_000, 1_449),
+        Verdict::Suspect(Cause::Stopped),
+        Stays,
+        None,
+    ),
+    (
+        "S2 seen stopped for long, and borne out by one",
+        |s| {
+            seen_stopped(s, 60_000, 0);
+            s.all_say(&Probe::default());
+            s.says(&operator(), "a", Some(fails(Stage::Greeting, ProbeError::Timeout, 1_450)), None);
+        },
+        Verdict::Stuck(Cause::Stopped),
+        FailsOver("b"),
+        None,
+    ),
+    (
+        "S2 no greeting for 3 s",
+        |s| s.all_say(&waits(Stage::Greeting, ProbeError::Timeout, 2_950, 3_450)),
+        Verdict::Stuck(Cause::Stopped),
+        FailsOver("b"),
+        None,
+    ),
+    (
+        "S2 no greeting for less: it counts from the end of the attempt",
+        |s| s.all_say(&waits(Stage::Greeting, ProbeError::Timeout, 2_949, 3_449)),
+        Verdict::Suspect(Cause::Stopped),
+        Stays,
+        None,
+    ),
     ("S2 for less than 3 s", |s| stops(s, 2_500), Verdict::Suspect(Cause::Stopped), Stays, None),
     ("S3 the volume hangs", |s| stalls(s, 5_500), Verdict::Stuck(Cause::VolumeStalled), FailsOver("b"), None),
     ("S3 for less than 5 s", |s| stalls(s, 4_500), Verdict::Suspect(Cause::VolumeStalled), Stays, None),
+    (
+        "S3 a write hangs for 5 s, and commits for 3 s",
+        |s| hangs(s, 4_950, 2_950),
+        Verdict::Stuck(Cause::VolumeStalled),
+        FailsOver("b"),
+        None,
+    ),
+    ("S3 a write hangs for less", |s| hangs(s, 4_949, 4_949), Verdict::Suspect(Cause::VolumeStalled), Stays, None),
+    ("S3 commits hang for less", |s| hangs(s, 60_000, 2_949), Verdict::Suspect(Cause::VolumeStalled), Stays, None),
+    (
+        "S4 a deadlock counts from the beginning of the first attempt",
+        |s| waits_in_vain(s, ProbeError::Timeout, 6_450, 7_950),
+        Verdict::Stuck(Cause::Deadlocked),
+        FailsOver("b"),
+        None,
+    ),
+    (
+        "S4 the same, a millisecond before",
+        |s| waits_in_vain(s, ProbeError::Timeout, 6_449, 7_949),
+        Verdict::Suspect(Cause::Deadlocked),
+        Stays,
+        None,
+    ),
+    (
+        "S4 something moved less than 8 s ago",
+        |s| {
+            waits_in_vain(s, ProbeError::Timeout, 60_000, 61_500);
+            s.server("a", |server| server.lsn = Some(Aged { age: 7_949, value: 1 }));
+        },
+        Verdict::Suspect(Cause::Deadlocked),
+        Stays,
+        None,
+    ),
+    (
+        "S4 one domain is no agreement",
+        |s| {
+            waits_in_vain(s, ProbeError::Timeout, 0, 60_000);
+            s.all_say(&Probe::default());
+            s.says(&operator(), "a", Some(waits(Stage::Commit, ProbeError::Timeout, 60_000, 61_500)), None);
+        },
+        Verdict::Suspect(Cause::Deadlocked),
+        Stays,
+        None,
+    ),
+    (
+        "S4 a lock was in the way for long, and nobody has been answered for less than 8 s",
+        |s| waits_in_vain(s, ProbeError::Timeout, 60_000, 7_949),
+        Verdict::Suspect(Cause::Deadlocked),
+        Stays,
+        None,
+    ),
+    (
+        "S4 commits that hang hold the locks of those after them",
+        |s| waits_in_vain(s, lock_wait(), 6_450, 7_950),
+        Verdict::Stuck(Cause::Deadlocked),
+        FailsOver("b"),
+        None,
+    ),
+    (
+        "S4 and are named as their holders",
+        |s| {
+            waits_in_vain(s, lock_wait(), 6_450, 7_950);
+            holds_lock(s, "understudy_probe@10.0.0.2");
+        },
+        Verdict::Stuck(Cause::Deadlocked),
+        FailsOver("b"),
+        None,
+    ),
     ("S4 a deadlock inside", |s| deadlocks(s, 8_500), Verdict::Stuck(Cause::Deadlocked), FailsOver("b"), None),
     ("S4 for less than 8 s", |s| deadlocks(s, 7_500), Verdict::Suspect(Cause::Deadlocked), Stays, None),
     ("S5 too many connections", out_of_connections, Verdict::Saturated, Stays, None),
@@ -63,6 +180,16 @@ pub const SIGNATURES: &[Row] = &[
     ),
     ("S6 slow for less than a minute", |s| slow(s, 59_000, 700), Verdict::Slow, Stays, None),
     ("S6 slow for a minute", |s| slow(s, 61_000, 700), Verdict::Slow, SwitchesOver("b"), None),
+    (
+        "S7 a lock with a holder, after commits that were not answered",
+        |s| {
+            waits_in_vain(s, lock_wait(), 60_000, 61_500);
+            holds_lock(s, "someone@10.0.0.9");
+        },
+        Verdict::Saturated,
+        Stays,
+        None,
+    ),
     ("S7 a lock with a holder", locked, Verdict::Saturated, Stays, None),
     ("S8 the consumer sees no progress because Kafka has none", no_kafka, Verdict::Healthy, Stays, None),
     (

@@ -58,9 +58,20 @@ pub fn fails(stage: Stage, error: ProbeError, since: Millis) -> Probe {
     Probe {
         committed: Some(since + 200),
         selected: Some(since + 200),
-        failing: Some(Failing { since, latest: since.min(100), count: 2, stage, error }),
+        failing: Some(Failing { since, latest: since.min(100), count: 2, stage, error, unanswered: None }),
         ..Probe::default()
     }
+}
+
+/// The same, of attempts that nobody has answered since `begun`.
+pub fn waits(stage: Stage, error: ProbeError, since: Millis, begun: Millis) -> Probe {
+    let mut probe = fails(stage, error, since);
+    probe.failing.as_mut().expect("it fails").unanswered = Some(begun);
+    probe
+}
+
+pub fn lock_wait() -> ProbeError {
+    ProbeError::Server { code: 1205, message: "lock wait".into() }
 }
 
 pub fn refused(since: Millis) -> Probe {
@@ -76,6 +87,7 @@ pub fn server(letter: &str, phase: Phase) -> Server {
         phase,
         uuid: Some(uuid(letter).to_string()),
         process_state: Some('S'),
+        stopped: None,
         threads_in_d: 0,
         sleepers: Vec::new(),
         pressure: None,
@@ -250,6 +262,7 @@ impl Scene {
                     }
                     Observer::Consumer { .. } => Some("node-4".into()),
                     Observer::Operator { .. } => Some("node-5".into()),
+                    Observer::Unknown => None,
                 };
                 let report = Report {
                     observer: observer.clone(),

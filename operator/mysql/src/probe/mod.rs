@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use understudy_wire::ReplicaName;
+use understudy_wire::evidence::Stage;
 
 pub use attempt::{Failure, Success, attempt};
 pub use record::Record;
@@ -83,8 +84,15 @@ impl RowName {
 pub struct Deadlines {
     /// TCP, greeting, authentication and `SELECT`, each.
     pub stage: Duration,
-    /// The commit. Longer than the one second that the row is waited for, so that a lock is told from a stall.
+    /// The commit. Longer than the second for which a probe waits for a lock, so that a lock is told from a stall.
     pub commit: Duration,
+}
+
+impl Deadlines {
+    /// That of one stage.
+    pub fn of(self, stage: Stage) -> Duration {
+        if stage == Stage::Commit { self.commit } else { self.stage }
+    }
 }
 
 impl Default for Deadlines {

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use understudy_wire::evidence::{Failing, InFlight, Millis, Probe, ProbeError, Stage};
 
+use super::Deadlines;
 use super::attempt::{Failure, Success};
 
 #[derive(Clone, Debug)]
@@ -13,6 +14,8 @@ struct Run {
     count: u32,
     stage: Stage,
     error: ProbeError,
+    /// When the first attempt that nobody answered began to wait.
+    unanswered: Option<Instant>,
 }
 
 /// The last success and the present run of failures against one server.
@@ -41,8 +44,8 @@ impl Record {
         self.in_flight = None;
     }
 
-    /// An attempt has ended. Whether that is news: the first failure, the first success, or a failure of another kind.
-    pub fn end(&mut self, outcome: &Result<Success, Failure>, now: Instant) -> bool {
+    /// An attempt with these deadlines has ended. Whether that is news: the first failure, the first success, or a failure of another kind.
+    pub fn end(&mut self, outcome: &Result<Success, Failure>, deadlines: Deadlines, now: Instant) -> bool {
         self.in_flight = None;
         match outcome {
             Ok(success) => {
@@ -59,7 +62,12 @@ impl Record {
                 let before = self.failing.take();
                 let is_news =
                     before.as_ref().is_none_or(|run| run.stage != failure.stage || run.error != failure.error);
+                // The deadline, and not what the clock says: an observer that was paused meanwhile has not waited for that.
+                let began = || now.checked_sub(deadlines.of(failure.stage)).unwrap_or(now);
+                let is_silence = failure.error == ProbeError::Timeout;
+                let unanswered = before.as_ref().and_then(|run| run.unanswered);
                 self.failing = Some(Run {
+                    unanswered: unanswered.or_else(|| is_silence.then(began)),
                     since: before.as_ref().map_or(now, |run| run.since),
                     latest: now,
                     count: before.map_or(1, |run| run.count.saturating_add(1)),
@@ -85,6 +93,7 @@ impl Record {
                 count: run.count,
                 stage: run.stage,
                 error: run.error.clone(),
+                unanswered: run.unanswered.map(age),
             }),
             in_flight: self.in_flight.map(|(stage, since)| InFlight { stage, age: age(since) }),
         }
@@ -103,6 +112,8 @@ mod tests {
         Duration::from_millis(millis)
     }
 
+    const DEADLINES: Deadlines = Deadlines { stage: Duration::from_millis(500), commit: Duration::from_millis(1500) };
+
     fn committed() -> Result<Success, Failure> {
         Ok(Success { commit_took: Some(ms(3)) })
     }
@@ -115,18 +126,50 @@ mod tests {
     fn a_run_of_failures_keeps_its_start_and_its_latest_cause() {
         let start = Instant::now();
         let mut record = Record::default();
-        assert!(!record.end(&committed(), start), "a first success ends no run");
-        assert!(record.end(&failed(Stage::Commit), start + ms(1000)), "the first failure is news");
-        assert!(!record.end(&failed(Stage::Commit), start + ms(2000)), "the same again is not");
-        assert!(record.end(&failed(Stage::Greeting), start + ms(3000)), "another cause is");
+        assert!(!record.end(&committed(), DEADLINES, start), "a first success ends no run");
+        assert!(record.end(&failed(Stage::Commit), DEADLINES, start + ms(1000)), "the first failure is news");
+        assert!(!record.end(&failed(Stage::Commit), DEADLINES, start + ms(2000)), "the same again is not");
+        assert!(record.end(&failed(Stage::Greeting), DEADLINES, start + ms(3000)), "another cause is");
         let probe = record.probe(start + ms(3500));
-        let failing =
-            Failing { since: 2500, latest: 500, count: 3, stage: Stage::Greeting, error: ProbeError::Timeout };
+        let failing = Failing {
+            since: 2500,
+            latest: 500,
+            count: 3,
+            stage: Stage::Greeting,
+            error: ProbeError::Timeout,
+            unanswered: Some(4000),
+        };
         assert_eq!(probe.failing, Some(failing));
         assert_eq!((probe.committed, probe.committing_since), (Some(3500), None));
-        assert!(record.end(&committed(), start + ms(4000)), "the first success after failures is news");
+        assert!(record.end(&committed(), DEADLINES, start + ms(4000)), "the first success after failures is news");
         let probe = record.probe(start + ms(4000));
         assert_eq!((probe.failing, probe.committed, probe.committing_since), (None, Some(0), Some(0)));
+    }
+
+    #[test]
+    fn what_nobody_answered_is_told_from_its_beginning_and_through_answers_after_it() {
+        let locked = || {
+            let error = ProbeError::Server { code: 1205, message: "lock wait".into() };
+            Err(Failure { stage: Stage::Commit, error })
+        };
+        let ends: [(&str, Vec<Result<Success, Failure>>, Option<Millis>); 5] = [
+            ("a lock", vec![locked()], None),
+            ("a commit that hangs", vec![failed(Stage::Commit)], Some(1500)),
+            ("no greeting", vec![failed(Stage::Greeting)], Some(500)),
+            ("a commit that hangs, then the lock that it holds", vec![failed(Stage::Commit), locked()], Some(3500)),
+            ("a lock, then a commit that hangs", vec![locked(), failed(Stage::Commit)], Some(1500)),
+        ];
+        for (case, ends, expected) in ends {
+            // A moment that is far enough from the beginning of the clock.
+            let mut now = Instant::now() + ms(60_000);
+            let mut record = Record::default();
+            for end in &ends {
+                now += ms(2000);
+                record.end(end, DEADLINES, now);
+            }
+            let failing = record.probe(now).failing.unwrap();
+            assert_eq!(failing.unanswered, expected, "{case}");
+        }
     }
 
     #[test]
@@ -146,7 +189,7 @@ mod tests {
         let start = Instant::now();
         let mut record = Record::default();
         for at in [0, 250, 500] {
-            record.end(&committed(), start + ms(at));
+            record.end(&committed(), DEADLINES, start + ms(at));
         }
         let probe = record.probe(start + ms(600));
         assert_eq!((probe.committing_since, probe.committed, probe.commit_took), (Some(600), Some(100), Some(3)));
@@ -156,7 +199,7 @@ mod tests {
     fn a_select_alone_is_no_commit() {
         let mut record = Record::default();
         let now = Instant::now();
-        record.end(&Ok(Success { commit_took: None }), now);
+        record.end(&Ok(Success { commit_took: None }), DEADLINES, now);
         let probe = record.probe(now);
         assert_eq!((probe.selected, probe.committed, probe.commit_took), (Some(0), None, None));
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
-use understudy_wire::evidence::Probe;
+use understudy_wire::evidence::{Probe, ProbeError};
 use understudy_wire::{Evidence, ReplicaName};
 
 use super::attempt::attempt;
@@ -120,13 +120,17 @@ impl Prober {
         if let Some(pause) = pace.after(outcome.is_ok(), begun.elapsed()) {
             turn.reset_after(pause);
         }
-        if self.seen().record.end(&outcome, Instant::now()) {
+        let is_news = self.seen().record.end(&outcome, deadlines, Instant::now());
+        if is_news {
             match &outcome {
                 Ok(_) => tracing::info!(subject = %target.subject, "probe succeeds again"),
                 Err(failure) => {
                     tracing::warn!(subject = %target.subject, stage = ?failure.stage, error = ?failure.error, "probe failed")
                 }
             }
+        }
+        // Each silence is told at once: one that waited for its report as well would be nearly too old to count before the next.
+        if is_news || matches!(&outcome, Err(failure) if failure.error == ProbeError::Timeout) {
             news();
         }
     }

@@ -12,6 +12,7 @@ mod status;
 mod strike;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -23,11 +24,11 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::ListParams;
 use kube::core::DeserializeGuard;
 use kube::{Api, ResourceExt};
-use tokio::sync::Mutex;
 use understudy_api::v1alpha1::{DrillFault, DrillResult, DrillRun, DrillStatus, DrillVictim};
 use understudy_api::{Drill, conditions};
 use understudy_decide::drill::{DrillDecision, DrillSnapshot, Ending, Rule, plan, rules};
 
+use self::turns::Turns;
 use super::queue::{Again, Controller, Failure};
 use crate::apply::ApplyError;
 use crate::cache::{Held, Kind, Touched};
@@ -35,17 +36,18 @@ use crate::context::Context;
 use crate::events::Reason;
 use crate::lease::Tenure;
 
+/// Whose turn it is, of all Drills of this process.
+static TURNS: Turns = Turns::new();
 /// Between two looks at a run that goes on.
 const BUSY: Duration = Duration::from_secs(1);
 /// The longest time between two looks at a Drill of which nothing is due.
 const CALM: Duration = Duration::from_secs(300);
 /// The shortest.
 const BREATH: Duration = Duration::from_millis(100);
+/// Before the next look when it is the turn of another Drill of the namespace.
+const TURN_TAKEN: Duration = Duration::from_millis(250);
 /// A failover that comes so soon after a run was ended is still its doing.
 const AFTERWARDS: SignedDuration = SignedDuration::from_secs(120);
-
-/// One begins a run, strikes or ends, the others wait and look again: of two Drills that are due at once one begins.
-static TURN: Mutex<()> = Mutex::const_new(());
 
 /// Which step of a pass failed.
 #[derive(Debug, thiserror::Error, strum::IntoStaticStr)]
@@ -95,7 +97,7 @@ fn concerns(touched: &Touched, context: &Context) -> Vec<(String, String)> {
 
 fn pass(drill: Held<Drill>, context: &Context) -> BoxFuture<'_, Result<Again, DrillError>> {
     let awake = awake(context);
-    async move { Pass { context, awake }.run(&drill).await }.boxed()
+    async move { Pass { context, awake, turns: &TURNS }.run(&drill).await }.boxed()
 }
 
 /// A Drill that was deleted goes when its run has ended.
@@ -109,7 +111,7 @@ fn leave<'a>(meta: &'a ObjectMeta, context: &'a Context) -> BoxFuture<'a, Result
             (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
         let its = |drill: &Held<Drill>| drill.metadata.uid == meta.uid;
         match context.caches.drills.get(namespace, name).filter(its) {
-            Some(drill) => Pass { context, awake }.run(&drill).await,
+            Some(drill) => Pass { context, awake, turns: &TURNS }.run(&drill).await,
             // Whom it hit cannot be read any more. What is held ends by itself.
             None => finalizer::release(&context.applier, meta).await.map(|()| CALM).map_err(DrillError::Finalizer),
         }
@@ -151,6 +153,8 @@ pub fn rehearsing<'a>(
 struct Pass<'a> {
     context: &'a Context,
     awake: SignedDuration,
+    /// One begins a run, strikes or ends, the others come again: of two Drills that are due at once one begins.
+    turns: &'a Turns,
 }
 
 impl Pass<'_> {
@@ -168,7 +172,7 @@ impl Pass<'_> {
         if may_be_of_before {
             return self.carry_out(drill, &seen, &decision, now).await;
         }
-        let _turn = TURN.lock().await;
+        let Some(_turn) = self.turns.take(&drill.namespace().unwrap_or_default()) else { return Ok(TURN_TAKEN) };
         let live = self.live(drill).await?;
         let Some(drill) = live.iter().find(|other| other.metadata.uid == drill.metadata.uid) else { return Ok(CALM) };
         if !self.context.leading.is_leading() {

@@ -310,13 +310,15 @@ fn equipped(pod: &Pod) -> BTreeSet<Fault> {
 fn change(failover: &Failover) -> facts::Change {
     let status = failover.status.clone().unwrap_or_default();
     let made = failover.creation_timestamp().map_or(Timestamp::UNIX_EPOCH, |time| time.0);
-    let outcome = status.result.map(|result| match result {
-        FailoverResult::Succeeded => Outcome::Succeeded,
-        FailoverResult::Confirmed => Outcome::Confirmed,
-        FailoverResult::Refused => Outcome::Refused,
-        FailoverResult::Failed => Outcome::Failed,
+    let outcome = status.result.and_then(|result| match result {
+        FailoverResult::Succeeded => Some(Outcome::Succeeded),
+        FailoverResult::Confirmed => Some(Outcome::Confirmed),
+        FailoverResult::Refused => Some(Outcome::Refused),
+        FailoverResult::Failed => Some(Outcome::Failed),
+        FailoverResult::Unknown => None,
     });
-    let is_moved = status.phase >= FailoverPhase::Rebuilding && outcome.is_none_or(|o| o == Outcome::Succeeded);
+    let is_moved = matches!(status.phase, FailoverPhase::Rebuilding | FailoverPhase::Closed)
+        && outcome.is_none_or(|o| o == Outcome::Succeeded);
     let moved_at = status.promoted_at.as_ref().map_or(made, |at| at.0);
     facts::Change {
         name: failover.name_any(),

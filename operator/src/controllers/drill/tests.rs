@@ -1,6 +1,7 @@
 //! Passes over Drills against an API server in memory, each with caches of what is there then.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
@@ -11,7 +12,9 @@ use understudy_decide::drill::snapshot::{Exercise, Health};
 use understudy_wire::order::Fault;
 use understudy_wire::{Epoch, ShardName};
 
-use super::{Pass, finalizer, leave, observe, rehearsing};
+use super::turns::Turns;
+use super::{Pass, TURN_TAKEN, finalizer, leave, observe, rehearsing};
+use crate::cache::Caches;
 use crate::fake::FakeApi;
 
 /// Longer than any wait for an operator that has just begun.
@@ -109,7 +112,7 @@ fn unreachable(restarts: i32) -> Value {
 async fn pass(api: &FakeApi, name: &str) {
     let context = api.context().await;
     let drill = context.caches.drills.get("prod", name).expect("the Drill");
-    Pass { context: &context, awake: AWAKE }.run(&drill).await.unwrap();
+    Pass { context: &context, awake: AWAKE, turns: &Turns::new() }.run(&drill).await.unwrap();
 }
 
 fn status(api: &FakeApi, name: &str) -> Value {
@@ -179,6 +182,26 @@ async fn of_two_drills_of_a_datastore_one_runs() {
     let run = &status(&api, "b")["lastRun"];
     assert_eq!(run["result"], "Skipped");
     assert!(run["message"].as_str().unwrap().starts_with("AnotherRuns: Drill a "), "{run}");
+}
+
+#[tokio::test]
+async fn a_write_that_takes_long_in_one_namespace_delays_no_drill_of_another() {
+    let turns = Turns::new();
+    // A pass over another Drill is at it, for as long as the API server or a manager keeps it waiting.
+    let _slow = turns.take("prod").unwrap();
+    for (namespace, begins) in [("dev", true), ("prod", false)] {
+        let mut objects = [datastore(json!([])), shard(), drill("weekly", "Switchover")];
+        objects.iter_mut().for_each(|object| object["metadata"]["namespace"] = json!(namespace));
+        let api = FakeApi::with(objects);
+        let mut context = api.context().await;
+        let client = context.applier.client();
+        context.caches = Caches::start(&client, Some(namespace), Arc::new(|_, _| {}), &context.tasks, &context.stop);
+        context.caches.filled().await;
+        let drill = context.caches.drills.get(namespace, "weekly").expect("the Drill");
+        let again = Pass { context: &context, awake: AWAKE, turns: &turns }.run(&drill).await.unwrap();
+        assert_eq!(status(&api, "weekly")["lastRun"].is_object(), begins, "{namespace}");
+        assert_eq!(again == TURN_TAKEN, !begins, "{namespace}: it comes again soon");
+    }
 }
 
 #[tokio::test]

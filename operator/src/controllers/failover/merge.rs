@@ -29,7 +29,11 @@ pub fn merge(failover: &mut Failover, job: &Job) -> bool {
     }
     let update = &job.update;
     status.observed_generation = generation;
-    status.phase = status.phase.max(phase(update.phase));
+    status.phase = match status.phase {
+        // How far that is nobody here knows; how far it is now is known.
+        FailoverPhase::Unknown => phase(update.phase),
+        known => known.max(phase(update.phase)),
+    };
     let epoch = i64::try_from(update.epoch.0).unwrap_or(i64::MAX);
     if status.epoch.is_none_or(|known| known <= epoch) {
         status.epoch = Some(epoch);
@@ -115,29 +119,31 @@ fn fill<T>(slot: &mut Option<T>, with: Option<T>) {
     }
 }
 
-/// Adds a step to the timeline unless it is there. The same step under another epoch, with another candidate, is another.
+/// Adds a step to the timeline unless it is there. The same step under another epoch, with another candidate, is another; but what led to
+/// the incident did so once, whoever tells of it.
 fn enter(status: &mut FailoverStatus, entry: &Entry, job: &Job) {
     let step = entry.step.to_string();
-    let mark = format!("epoch {}", entry.epoch);
-    let is_there = |there: &TimelineEntry| {
-        there.step == step && there.detail.as_deref().is_some_and(|detail| is_marked(detail, &mark))
-    };
+    let is_of_incident = entry.step < Milestone::Claimed;
+    let is_there =
+        |there: &TimelineEntry| there.step == step && (is_of_incident || step_epoch(there) == Some(entry.epoch));
     if status.timeline.iter().any(is_there) {
         return;
     }
     let told = before(job.at, entry.ago);
     let at = match entry.step {
         // Another operator than the one that decided may come to tell it; the claim itself says when it was made.
-        Milestone::Suspected | Milestone::Quorum | Milestone::Decided | Milestone::Claimed => {
+        Milestone::Suspected | Milestone::Quorum | Milestone::Decided => {
             claimed_at(job, entry.epoch).map_or(told, |claimed| told.min(claimed))
         }
-        // The status tells the second of a publication only.
-        Milestone::Promoted | Milestone::Routed => {
-            earlier_steps(status, entry.step, &mark).map_or(told, |last| told.max(last))
+        Milestone::Claimed => {
+            let at = claimed_at(job, entry.epoch).map_or(told, |claimed| told.min(claimed));
+            earlier_claim(status, entry.epoch).map_or(at, |earlier| at.max(earlier))
         }
+        // The status tells the second of a publication only.
+        Milestone::Promoted | Milestone::Routed => earlier_steps(status, entry).map_or(told, |last| told.max(last)),
         _ => told,
     };
-    let detail = entry.detail.as_ref().map_or(mark.clone(), |detail| format!("{mark}: {detail}"));
+    let detail = in_epoch(entry);
     status.timeline.push(TimelineEntry { step, at: MicroTime(at), elapsed_ms: 0, detail: Some(detail) });
     status.timeline.sort_by_key(|there| there.at.0);
     let first = status.timeline[0].at.0;
@@ -157,19 +163,34 @@ fn claimed_at(job: &Job, epoch: Epoch) -> Option<Timestamp> {
     transition.since.as_ref().filter(|_| is_it).map(|since| since.0)
 }
 
-/// When the last of the steps that come before this one, under the same epoch, happened.
-fn earlier_steps(status: &FailoverStatus, step: Milestone, mark: &str) -> Option<Timestamp> {
-    let is_earlier = |there: &&TimelineEntry| {
-        let of_epoch = there.detail.as_deref().is_some_and(|detail| is_marked(detail, mark));
-        of_epoch
-            && Milestone::iter().take_while(|earlier| *earlier < step).any(|earlier| there.step == earlier.to_string())
-    };
+/// When the last epoch before this one was claimed, in the same incident.
+fn earlier_claim(status: &FailoverStatus, epoch: Epoch) -> Option<Timestamp> {
+    let claimed = Milestone::Claimed.to_string();
+    let is_earlier =
+        |there: &&TimelineEntry| there.step == claimed && step_epoch(there).is_some_and(|claim| claim < epoch);
     status.timeline.iter().filter(is_earlier).map(|there| there.at.0).max()
 }
 
-/// Whether the words of a step begin with the epoch that it belongs to.
-fn is_marked(detail: &str, mark: &str) -> bool {
-    detail.strip_prefix(mark).is_some_and(|rest| rest.is_empty() || rest.starts_with(": "))
+/// When the last of the steps that come before this one, under the same epoch, happened.
+fn earlier_steps(status: &FailoverStatus, entry: &Entry) -> Option<Timestamp> {
+    let comes_before = |step: &str| {
+        let mut before = Milestone::iter().take_while(|earlier| *earlier < entry.step);
+        before.any(|earlier| step == earlier.to_string())
+    };
+    let is_earlier = |there: &&TimelineEntry| step_epoch(there) == Some(entry.epoch) && comes_before(&there.step);
+    status.timeline.iter().filter(is_earlier).map(|there| there.at.0).max()
+}
+
+/// The words of a step: they begin with the epoch that it belongs to.
+fn in_epoch(entry: &Entry) -> String {
+    let epoch = entry.epoch;
+    entry.detail.as_ref().map_or_else(|| format!("epoch {epoch}"), |detail| format!("epoch {epoch}: {detail}"))
+}
+
+/// The epoch that a step of a timeline belongs to.
+pub fn step_epoch(entry: &TimelineEntry) -> Option<Epoch> {
+    let words = entry.detail.as_deref()?.strip_prefix("epoch ")?;
+    words.split(": ").next()?.parse().ok().map(Epoch)
 }
 
 /// The one that was taken is the only candidate that was not rejected, also when it is not the first that was taken.

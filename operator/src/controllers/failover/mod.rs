@@ -26,7 +26,7 @@ use understudy_api::{Failover, Shard, labels};
 use understudy_decide::failover::record::RecordUpdate;
 use understudy_decide::failover::snapshot::Kind;
 
-pub use merge::merge;
+pub use merge::{merge, step_epoch};
 pub use requests::{is_open, refuse, start};
 
 use self::waiting::{Key, Turn, Waiting};

@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use understudy_api::conditions;
-use understudy_api::v1alpha1::{FailoverPhase, FailoverResult, FailoverStatus};
+use understudy_api::v1alpha1::{FailoverKind, FailoverPhase, FailoverResult, FailoverStatus};
 use understudy_api::{Failover, Shard};
 
 use super::history;
@@ -74,6 +74,10 @@ fn pass(failover: Held<Failover>, context: &Context) -> BoxFuture<'_, Result<Aga
             return Ok(UNHURRIED);
         }
         let namespace = failover.namespace().unwrap_or_default();
+        if failover.spec.kind == FailoverKind::Unknown {
+            // Whoever made the definition that allows it can say what becomes of it.
+            return Ok(UNHURRIED);
+        }
         let shard = &failover.spec.shard;
         if is_there(shard, &namespace, context).await? {
             return Ok(UNHURRIED);

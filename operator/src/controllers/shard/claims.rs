@@ -106,6 +106,7 @@ fn current(states: &[PartitionState], silent: usize) -> Claim {
     let all = states.len() + silent;
     let count = |state: PartitionState| states.iter().filter(|found| **found == state).count();
     let [stuck, fenced, paused] = [PartitionState::Stuck, PartitionState::Fenced, PartitionState::Paused].map(count);
+    let unknown = count(PartitionState::Unknown);
     let not_read = [
         (silent, "have no pod that reads them"),
         (stuck, "do not advance"),
@@ -116,6 +117,10 @@ fn current(states: &[PartitionState], silent: usize) -> Claim {
     let said: Vec<_> = said.map(|(count, what)| format!("{count} of {all} partitions {what}")).collect();
     let reason = match (all, silent, stuck, fenced, paused) {
         (0, ..) => return Claim::unknown(kind, "NotRunning", "no partition is read yet"),
+        (_, 0, 0, 0, 0) if unknown > 0 => {
+            let words = format!("what {unknown} of {all} partitions do is not known to this version of the operator");
+            return Claim::unknown(kind, "Unknown", words);
+        }
         (_, 0, 0, 0, 0) => return Claim::yes(kind, "Running", format!("{all} partitions are read")),
         (_, 0, 0, 0, _) => "Paused",
         (_, 0, 0, ..) => "Fenced",
@@ -165,12 +170,20 @@ mod tests {
 
     #[test]
     fn consumers_are_current_only_while_every_partition_is_read() {
-        use PartitionState::{Fenced, Paused, Running, Stuck};
+        use PartitionState::{Fenced, Paused, Running, Stuck, Unknown};
         for (case, states, silent, holds, reason, says) in [
             ("none yet", &[][..], 0, None, "NotRunning", "no partition is read yet"),
             ("all are read", &[Running, Running], 0, Some(true), "Running", "2 partitions are read"),
             ("one is paused", &[Running, Paused], 0, Some(false), "Paused", "1 of 2 partitions are paused"),
             ("all are paused", &[Paused, Paused], 0, Some(false), "Paused", "2 of 2 partitions are paused"),
+            (
+                "what one does only a later version knows",
+                &[Running, Unknown],
+                0,
+                None,
+                "Unknown",
+                "what 1 of 2 partitions do is not known to this version of the operator",
+            ),
             ("all pods are gone", &[], 2, Some(false), "NotRunning", "2 of 2 partitions have no pod that reads them"),
             (
                 "the pods of one Consumer are gone, another's partition does not advance",

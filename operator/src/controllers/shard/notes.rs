@@ -64,6 +64,7 @@ fn is_not_acting(why: &Why) -> bool {
             | Why::LastCopyKept
             | Why::QuarantineFull
             | Why::ReplacementWaits
+            | Why::WaitingForDonor
             | Why::SwitchoverWithheld
     )
 }
@@ -119,6 +120,8 @@ fn event(why: Why) -> Option<Reason> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn note(reason: Why, about: Option<&str>, message: &str) -> Note {
@@ -170,10 +173,22 @@ mod tests {
 
     #[test]
     fn a_refusal_is_counted_by_the_name_of_its_event_and_what_is_none_is_not() {
-        let said = BTreeMap::from([("NoCandidate", 2), ("ReplicaJoined", 5), ("SwitchoverRefused", 1)]);
+        let said =
+            BTreeMap::from([("NoCandidate", 2), ("ReplicaJoined", 5), ("SwitchoverRefused", 1), ("BuildWaits", 3)]);
         let counted = refusals(&said);
         assert_eq!((counted["NoCandidate"], counted["SwitchoverRefused"], counted["BreakerOpen"]), (2, 1, 0));
+        assert_eq!(counted["BuildWaits"], 3, "the budget of a node is a gate as well");
         assert!(!counted.contains_key("ReplicaJoined"), "{counted:?}");
+    }
+
+    #[test]
+    fn the_table_of_metrics_names_every_reason_for_which_something_is_held_back_and_no_other() {
+        let table = include_str!("../../../docs/metrics.md");
+        let row = table.lines().find(|line| line.starts_with("| `understudy_operator_shard_withheld`")).unwrap();
+        let (_, named) = row.trim_end_matches(" |").split_once("the name of the event: ").unwrap();
+        let named: BTreeSet<&str> = named.split(", ").collect();
+        let told: BTreeSet<&str> = withheld(&[]).into_keys().collect();
+        assert_eq!(named, told);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use understudy_api::v1alpha1::{self as api, FailoverKind, FailoverMode, FailoverPhase, TransitionKind};
 use understudy_api::{Consumer, Datastore, Failover, Replica as KubeReplica, Shard, conditions, labels, names};
+use understudy_decide::failover::record::Milestone;
 use understudy_decide::failover::snapshot::*;
 use understudy_link::client::Endpoint;
 use understudy_mysql::Deadlines;
@@ -24,7 +25,7 @@ use super::feeds::feeds;
 use super::obstacles::Obstacle;
 use crate::cache::{Caches, Held};
 use crate::controllers::consumer::{group_of, is_told};
-use crate::controllers::failover::{is_leftover, is_open};
+use crate::controllers::failover::{is_leftover, is_open, step_epoch};
 use crate::evidence::own::{Pace, Subject, millis};
 use crate::evidence::{Heard, Speaker, Wanted};
 
@@ -268,14 +269,22 @@ fn epoch(number: i64) -> Epoch {
     Epoch(u64::try_from(number).unwrap_or(0))
 }
 
-/// The kind of change as decisions know it.
-pub fn kind(kind: TransitionKind) -> Kind {
+/// The kind of change as decisions know it; None of one that only a later version knows.
+fn kind(kind: TransitionKind) -> Option<Kind> {
     match kind {
-        TransitionKind::Bootstrap => Kind::Bootstrap,
-        TransitionKind::Failover => Kind::Failover,
-        TransitionKind::Switchover => Kind::Switchover,
-        TransitionKind::Confirm => Kind::Confirm,
+        TransitionKind::Bootstrap => Some(Kind::Bootstrap),
+        TransitionKind::Failover => Some(Kind::Failover),
+        TransitionKind::Switchover => Some(Kind::Switchover),
+        TransitionKind::Confirm => Some(Kind::Confirm),
+        TransitionKind::Unknown => None,
     }
+}
+
+/// The kind of a change that is under way. One that nobody here knows is brought to its end nevertheless, as what waits for nobody: until then
+/// the shard may have no primary.
+fn kind_of(transition: &api::Transition) -> Kind {
+    let stays = transition.from.as_ref() == Some(&transition.to);
+    kind(transition.kind).unwrap_or(if stays { Kind::Confirm } else { Kind::Failover })
 }
 
 fn status(shard: &Shard) -> Status {
@@ -286,7 +295,7 @@ fn status(shard: &Shard) -> Status {
         primary_address: status.primary_address.clone(),
         epoch: epoch(status.epoch),
         transition: status.transition.as_ref().map(|t| Transition {
-            kind: kind(t.kind),
+            kind: kind_of(t),
             epoch: epoch(t.epoch),
             from: name(&t.from),
             to: ReplicaName::new(&t.to),
@@ -300,7 +309,8 @@ fn status(shard: &Shard) -> Status {
             .map(|b| Bootstrap { replica: ReplicaName::new(&b.replica), completed: b.completed }),
         next_server_id: u32::try_from(status.next_server_id).unwrap_or(0),
         last_change: status.last_failover.as_ref().map(|last| LastChange {
-            kind: kind(last.kind),
+            // Of one that nobody here knows nothing is concluded against the old primary.
+            kind: kind(last.kind).unwrap_or(Kind::Switchover),
             epoch: epoch(last.epoch),
             from: name(&last.from),
             record: Some(last.name.clone()).filter(|name| !name.is_empty()),
@@ -404,18 +414,19 @@ fn requests(objects: &Objects, status: &Status, wall: Timestamp) -> Vec<Request>
     .into_iter()
     .flatten()
     .collect();
-    let open = objects.failovers.iter().filter(|failover| is_open(failover) && !named.contains(&failover.name_any()));
-    let mut requests: Vec<_> = open
-        .map(|failover| Request {
-            name: failover.name_any(),
-            kind: match failover.spec.kind {
-                FailoverKind::Failover => Kind::Failover,
-                FailoverKind::Switchover => Kind::Switchover,
-            },
-            target: failover.spec.target.as_ref().map(ReplicaName::new),
-            age: age(&**failover, wall),
-        })
-        .collect();
+    let open = objects.failovers.iter().filter(|failover| is_open(failover));
+    let open = open.filter(|failover| !named.contains(&failover.name_any()));
+    let request = |failover: &Held<Failover>| {
+        let kind = match failover.spec.kind {
+            FailoverKind::Failover => Kind::Failover,
+            FailoverKind::Switchover => Kind::Switchover,
+            // What is asked of a later version waits for that.
+            FailoverKind::Unknown => return None,
+        };
+        let target = failover.spec.target.as_ref().map(ReplicaName::new);
+        Some(Request { name: failover.name_any(), kind, target, age: age(&**failover, wall) })
+    };
+    let mut requests: Vec<_> = open.filter_map(request).collect();
     requests.sort_by(|a, b| b.age.cmp(&a.age).then_with(|| a.name.cmp(&b.name)));
     requests
 }
@@ -447,22 +458,25 @@ fn missing(objects: &Objects, status: &Status, wall: Timestamp) -> Option<Record
         from: last.from.clone(),
         to: status.primary.clone(),
         steps: Vec::new(),
+        claimed: Vec::new(),
     })
 }
 
 fn record(failover: &Failover) -> Record {
     let status = failover.status.clone().unwrap_or_default();
     let same = status.from.is_some() && status.from == status.to;
+    let claimed = Milestone::Claimed.to_string();
     Record {
         name: failover.name_any(),
         kind: match failover.spec.kind {
             _ if same => Kind::Confirm,
             FailoverKind::Failover => Kind::Failover,
-            FailoverKind::Switchover => Kind::Switchover,
+            FailoverKind::Switchover | FailoverKind::Unknown => Kind::Switchover,
         },
         epoch: epoch(status.epoch.or(failover.spec.epoch).unwrap_or(0)),
         from: status.from.as_ref().map(ReplicaName::new),
         to: status.to.as_ref().map(ReplicaName::new),
         steps: status.timeline.iter().map(|entry| entry.step.clone()).collect(),
+        claimed: status.timeline.iter().filter(|entry| entry.step == claimed).filter_map(step_epoch).collect(),
     }
 }

@@ -47,6 +47,9 @@ pub enum PressureOf {
     /// The node's, where cgroups do not tell.
     #[default]
     Node,
+    /// One that the reader does not know.
+    #[serde(other)]
+    Unknown,
 }
 
 /// Shares of the last ten seconds, in per cent.

@@ -141,6 +141,9 @@ pub enum TransitionKind {
     Switchover,
     /// The same primary again, under a new epoch.
     Confirm,
+    /// What a later version wrote and this one does not know.
+    #[serde(other)]
+    Unknown,
 }
 
 /// One replica, as `kubectl get shard -o yaml` shows it.
@@ -231,6 +234,9 @@ pub enum ObserverKind {
     Consumer,
     /// The operator.
     Operator,
+    /// What a later version wrote and this one does not know.
+    #[serde(other)]
+    Unknown,
 }
 
 /// Where an observer stands.
@@ -247,6 +253,9 @@ pub enum Stance {
     /// It has seen nothing yet that counts, or nothing has come from it lately.
     #[default]
     Silent,
+    /// What a later version wrote and this one does not know.
+    #[serde(other)]
+    Unknown,
 }
 
 /// The last change of primary.

@@ -159,3 +159,55 @@ fn the_record_of_the_last_change_is_to_be_made_for_a_while_when_it_is_not_there(
         assert!(found.iter().all(|record| record.steps.is_empty() && record.to == primary), "{case}");
     }
 }
+
+#[test]
+fn a_record_tells_which_epochs_were_claimed_in_it() {
+    let entry = |step: &str, detail: &str| json!({ "step": step, "at": "2026-01-01T00:00:00.000000Z", "elapsedMs": 0, "detail": detail });
+    let there: Failover = serde_json::from_value(json!({
+        "metadata": { "name": "m-0-7" },
+        "spec": { "shard": "m-0", "kind": "Failover", "epoch": 7 },
+        "status": { "phase": "Promoting", "epoch": 9, "timeline": [
+            entry("Decided", "epoch 7: Stopped"), entry("Claimed", "epoch 7: for m-0-b"),
+            entry("Reprobed", "epoch 8: refused"), entry("Claimed", "epoch 9: for m-0-c"),
+        ] },
+    }))
+    .expect("a record");
+    let found = record(&there);
+    assert_eq!((found.epoch, found.claimed), (Epoch(9), vec![Epoch(7), Epoch(9)]));
+    assert_eq!(found.steps, ["Decided", "Claimed", "Reprobed", "Claimed"]);
+}
+
+#[test]
+fn a_change_of_a_kind_that_only_a_later_operator_knows_is_brought_to_its_end_and_condemns_nobody_afterwards() {
+    for (case, kind_is, to, expected) in [
+        ("known", "Switchover", "m-0-b", Kind::Switchover),
+        ("another replica", "Handshake", "m-0-b", Kind::Failover),
+        ("the same one", "Handshake", "m-0-a", Kind::Confirm),
+    ] {
+        let mut shard = objects().shard;
+        let told = json!({
+            "primary": "m-0-a", "epoch": 8,
+            "transition": { "kind": kind_is, "epoch": 8, "from": "m-0-a", "to": to },
+            "lastFailover": { "name": "m-0-7", "kind": "Handshake", "epoch": 7 },
+        });
+        shard.status = Some(serde_json::from_value(told).expect("a status"));
+        let seen = status(&shard);
+        assert_eq!(seen.transition.map(|transition| transition.kind), Some(expected), "{case}");
+        assert_eq!(seen.last_change.map(|change| change.kind), Some(Kind::Switchover), "{case}");
+    }
+}
+
+#[test]
+fn what_is_asked_of_a_later_operator_waits_for_it() {
+    let asked = |kind: &str| {
+        let request = json!({
+            "apiVersion": "understudy.dev/v1alpha1", "kind": "Failover", "metadata": { "name": "please" },
+            "spec": { "shard": "m-0", "kind": kind },
+        });
+        let request: Failover = serde_json::from_value(request).expect("a request");
+        let there = Held::new(Arc::new(DeserializeGuard(Ok(request)))).expect("a well-formed request");
+        let objects = Objects { failovers: vec![there], ..objects() };
+        requests(&objects, &Status::default(), Timestamp::UNIX_EPOCH).len()
+    };
+    assert_eq!((asked("Switchover"), asked("Handshake")), (1, 0));
+}

@@ -60,6 +60,7 @@ fn evidence(s: &Snapshot) -> BTreeMap<&'static str, f64> {
             Observer::Manager { .. } | Observer::Peer { .. } => "peer",
             Observer::Consumer { .. } => "consumer",
             Observer::Operator { .. } => "operator",
+            Observer::Unknown => continue,
         };
         let age = std::time::Duration::from_millis(received.age).as_secs_f64();
         let newest = ages.entry(kind).or_insert(age);

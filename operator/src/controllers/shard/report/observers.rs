@@ -84,6 +84,7 @@ fn summary(before: &[ObserverSummary], of: Option<&ReplicaName>, seen: &Seen, no
         Observer::Manager { replica } | Observer::Peer { replica } => (ObserverKind::Peer, replica.to_string()),
         Observer::Consumer { pod } => (ObserverKind::Consumer, pod.clone()),
         Observer::Operator { pod } => (ObserverKind::Operator, pod.clone()),
+        Observer::Unknown => (ObserverKind::Unknown, String::new()),
     };
     let next = ObserverSummary {
         kind,

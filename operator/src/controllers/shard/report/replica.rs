@@ -49,6 +49,7 @@ fn phase(replica: &Replica, s: &Snapshot, name: &ReplicaName) -> ReplicaPhase {
             Phase::Running => ReplicaPhase::Running,
             Phase::Exited { .. } => ReplicaPhase::Exited,
             Phase::Stopping => ReplicaPhase::Stopping,
+            Phase::Unknown => ReplicaPhase::Unknown,
         },
     }
 }
