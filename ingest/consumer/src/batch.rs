@@ -7,8 +7,10 @@ use tokio::time::Instant;
 
 use crate::view::{Decoded, Placed, Record, Reject};
 
-/// Nothing that waits to be read is further away than this from what was read last: the client hands out what it has in one go.
-pub const QUIET: Duration = Duration::from_millis(10);
+/// When nothing has come for so long, nothing more waits to be read at once: the client hands out what it has in one go.
+pub const QUIET: Duration = Duration::from_millis(3);
+/// A batch in haste waits no longer than this from its first record, however steadily more of them come.
+pub const HASTE: Duration = Duration::from_millis(20);
 
 /// When a batch is complete, whichever is met first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,11 +125,10 @@ impl<I> Batch<I> {
         self.opened.map(|at| at + limits.delay)
     }
 
-    /// The same while a change of primary makes haste: as soon as there is nothing more to take at once, which is when nothing has come
-    /// for [`QUIET`].
+    /// The same while a change of primary makes haste: when nothing has come for [`QUIET`], and after [`HASTE`] in any case.
     pub fn due_in_haste(&self, limits: Limits) -> Option<Instant> {
-        let due = self.due(limits)?;
-        Some(self.latest.map_or(due, |latest| due.min(latest + QUIET)))
+        let (opened, latest) = self.opened.zip(self.latest)?;
+        Some((latest + QUIET).min(opened + HASTE.min(limits.delay)))
     }
 
     /// What is to be applied, in the order of the log for each partition.
@@ -226,9 +227,10 @@ mod tests {
         let at = |ms: u64| start + Duration::from_millis(ms);
         for (case, delay, taken, due, in_haste) in [
             ("nothing was taken", 200, &[][..], None, None),
-            ("one record", 200, &[0], Some(200), Some(10)),
-            ("several at once, and one a moment later", 200, &[0, 0, 7], Some(200), Some(17)),
-            ("a stream that does not end", 20, &[0, 5, 10, 15, 19], Some(20), Some(20)),
+            ("one record", 200, &[0], Some(200), Some(3)),
+            ("several at once, and one a moment later", 200, &[0, 0, 2], Some(200), Some(5)),
+            ("a stream that does not end", 200, &[0, 3, 6, 9, 12, 15, 18], Some(200), Some(20)),
+            ("a delay that is shorter", 10, &[0, 3, 6, 9], Some(10), Some(10)),
             ("no delay at all", 0, &[3], Some(3), Some(3)),
         ] {
             let limits = Limits { delay: Duration::from_millis(delay), ..Limits::default() };
