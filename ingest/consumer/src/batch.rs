@@ -7,6 +7,11 @@ use tokio::time::Instant;
 
 use crate::view::{Decoded, Placed, Record, Reject};
 
+/// When nothing has come for so long, nothing more waits to be read at once: the client hands out what it has in one go.
+pub const QUIET: Duration = Duration::from_millis(3);
+/// A batch in haste waits no longer than this from its first record, however steadily more of them come.
+pub const HASTE: Duration = Duration::from_millis(20);
+
 /// When a batch is complete, whichever is met first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -50,6 +55,7 @@ pub struct Batch<I> {
     memory: usize,
     weight: usize,
     opened: Option<Instant>,
+    latest: Option<Instant>,
     /// Times of the first and of the last record of each partition, in milliseconds since 1970, as the records have them.
     times_ms: BTreeMap<i32, (i64, i64)>,
 }
@@ -64,6 +70,7 @@ impl<I> Default for Batch<I> {
             memory: 0,
             weight: 0,
             opened: None,
+            latest: None,
             times_ms: BTreeMap::new(),
         }
     }
@@ -73,6 +80,7 @@ impl<I> Batch<I> {
     /// Takes what became of the next record.
     pub fn push(&mut self, record: Record, decoded: Decoded<I>, now: Instant) {
         self.opened.get_or_insert(now);
+        self.latest = Some(now);
         self.records += 1;
         let bytes = record.value.len() + record.key.len();
         let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
@@ -115,6 +123,12 @@ impl<I> Batch<I> {
     /// When it must be committed; None while it is empty.
     pub fn due(&self, limits: Limits) -> Option<Instant> {
         self.opened.map(|at| at + limits.delay)
+    }
+
+    /// The same while a change of primary makes haste: when nothing has come for [`QUIET`], and after [`HASTE`] in any case.
+    pub fn due_in_haste(&self, limits: Limits) -> Option<Instant> {
+        let (opened, latest) = self.opened.zip(self.latest)?;
+        Some((latest + QUIET).min(opened + HASTE.min(limits.delay)))
     }
 
     /// What is to be applied, in the order of the log for each partition.
@@ -204,6 +218,28 @@ mod tests {
             let of_the_topic: usize = pushed.iter().map(|(bytes, ..)| bytes).sum();
             assert_eq!(batch.bytes(), of_the_topic, "{case}: what is counted as stored is the topic's");
             assert_eq!(batch.due(limits), (!pushed.is_empty()).then_some(now + limits.delay), "{case}");
+        }
+    }
+
+    #[test]
+    fn in_haste_a_batch_is_complete_when_nothing_more_comes_at_once_and_never_later_than_else() {
+        let start = Instant::now();
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        for (case, delay, taken, due, in_haste) in [
+            ("nothing was taken", 200, &[][..], None, None),
+            ("one record", 200, &[0], Some(200), Some(3)),
+            ("several at once, and one a moment later", 200, &[0, 0, 2], Some(200), Some(5)),
+            ("a stream that does not end", 200, &[0, 3, 6, 9, 12, 15, 18], Some(200), Some(20)),
+            ("a delay that is shorter", 10, &[0, 3, 6, 9], Some(10), Some(10)),
+            ("no delay at all", 0, &[3], Some(3), Some(3)),
+        ] {
+            let limits = Limits { delay: Duration::from_millis(delay), ..Limits::default() };
+            let mut batch = Batch::default();
+            for ms in taken {
+                batch.push(record(0, 1), Decoded::item((), 1), at(*ms));
+            }
+            assert_eq!(batch.due(limits), due.map(at), "{case}");
+            assert_eq!(batch.due_in_haste(limits), in_haste.map(at), "{case}");
         }
     }
 

@@ -6,12 +6,14 @@
 //! - [`view`]: the trait that a team writes: records in, statements in the open transaction out
 //! - [`guard`], [`placement`], [`lanes`], [`machine`], [`batch`], [`complete`]: what may be written, where to read, what to do next, up to when
 //!   all is stored (pure)
-//! - [`route`], [`facts`], [`status`]: where the primary is, what was seen of it, what is being done (pure)
-//! - [`session`], [`log`], [`run`]: the transaction, the topic, and the driver between them (I/O)
+//! - [`route`], [`facts`], [`status`], [`takeover`]: where the primary is, what was seen of it, what is being done, how long a new one took
+//!   (pure)
+//! - [`session`], [`log`], [`run`], [`ahead`]: the transaction, the topic, the driver between them, the connection to the next primary (I/O)
 //! - [`watch`], [`publish`]: Shard and Datastore by watch, the Consumer's status (I/O)
 //! - [`config`], [`metrics`], [`serve`], [`service`]: the process (I/O)
 //! - [`timeseries`]: the view of the time-series store
 
+pub mod ahead;
 pub mod batch;
 pub mod complete;
 pub mod config;
@@ -29,10 +31,11 @@ pub mod serve;
 pub mod service;
 pub mod session;
 pub mod status;
+pub mod takeover;
 #[cfg(feature = "timeseries")]
 pub mod timeseries;
 pub mod view;
 pub mod watch;
 
-pub use route::Route;
+pub use route::{Change, Route, Transition};
 pub use view::{Decoded, Placed, Record, Reject, Rows, Tx, View, ViewError};

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -32,6 +33,12 @@ pub struct ReasonLabel {
     reason: &'static str,
 }
 
+/// The label of what is timed by stage.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct StageLabel {
+    stage: &'static str,
+}
+
 /// All metrics of a consumer. Clones count together.
 #[derive(Debug, Clone)]
 pub struct Metrics {
@@ -43,6 +50,7 @@ pub struct Metrics {
     pub canaries: Counter,
     /// From START TRANSACTION to the answer to COMMIT.
     pub commit_seconds: Histogram,
+    takeover_seconds: Family<StageLabel, Histogram>,
     dead_letters: Family<ReasonLabel, Counter>,
     /// Transactions that found another epoch or owner.
     pub fenced: Counter,
@@ -89,6 +97,11 @@ impl Default for Metrics {
         let faults = counter("faults", "Times that a partition was found unable to go on");
         let commit_seconds = Histogram::new(exponential_buckets(0.001, 2.0, 13));
         registry.register("commit_seconds", "Time of a committed transaction", commit_seconds.clone());
+        let takeover_seconds = Family::<StageLabel, Histogram>::new_with_constructor(|| {
+            Histogram::new(exponential_buckets(0.005, 2.0, 14))
+        });
+        let help = "Time from a route to each stage of what was committed first under it";
+        registry.register("takeover_seconds", help, takeover_seconds.clone());
         let dead_letters = Family::default();
         registry.register("dead_letters", "Records, or parts of them, put aside", Family::clone(&dead_letters));
         let mut gauge = |name: &str, help: &str| {
@@ -118,6 +131,7 @@ impl Default for Metrics {
             batches,
             canaries,
             commit_seconds,
+            takeover_seconds,
             dead_letters,
             fenced,
             rewinds,
@@ -144,6 +158,11 @@ impl Metrics {
         self.batches.inc();
         self.records.inc_by(records as u64);
         self.bytes.inc_by(bytes as u64);
+    }
+
+    /// A stage of a takeover was reached so long after the route was heard of.
+    pub fn reached(&self, stage: &'static str, after: Duration) {
+        self.takeover_seconds.get_or_create(&StageLabel { stage }).observe(after.as_secs_f64());
     }
 
     /// A record, or a part of one, is in the dead-letter topic.

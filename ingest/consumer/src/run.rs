@@ -14,10 +14,11 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use understudy_kafka::{DeadLetter, Events};
-use understudy_sql::{Login, StepError};
+use understudy_sql::StepError;
 use understudy_wire::ReplicaName;
 use understudy_wire::evidence::{Millis, ProbeError, Stage};
 
+use crate::ahead::{Ahead, Dialler, Logins, ahead};
 use crate::batch::{Batch, Limits};
 use crate::facts::Facts;
 use crate::guard::OwnerId;
@@ -26,9 +27,10 @@ use crate::log::{Ends, Log, now_ms};
 use crate::machine::{Machine, State, Step, Times, Worked};
 use crate::metrics::Metrics;
 use crate::placement::Placement;
-use crate::route::Route;
+use crate::route::{Route, Transition};
 use crate::session::{Deadlines, Names, Session};
 use crate::status::{Delivery, Partition, PartitionState, Snapshot, delay, message, partition_state, silence};
+use crate::takeover::{Milestone, Takeover};
 use crate::view::View;
 
 /// What does not change while the process lives.
@@ -58,10 +60,12 @@ pub struct Config {
 
 /// What the driver works with.
 pub struct Deps<L> {
-    /// Gives the login of the shard; read for each connection, so that passwords can be changed.
-    pub login: Box<dyn Fn() -> Result<Login, String> + Send + Sync>,
+    /// Gives the login of the shard.
+    pub login: Logins,
     /// The way to the primary; None while there is none.
     pub routes: watch::Receiver<Option<Route>>,
+    /// The change of primary under way; None while there is none. Told after the route.
+    pub transitions: watch::Receiver<Option<Transition>>,
     /// What feeds the shard; None while that is not known.
     pub placement: watch::Receiver<Option<Placement>>,
     /// Told where to read.
@@ -82,8 +86,17 @@ pub struct Deps<L> {
 
 /// Runs until stopped; gives up ownership on the way out.
 pub async fn run<V: View, L: Log>(config: Config, view: V, deps: Deps<L>, stop: CancellationToken) {
-    let mut routes = deps.routes.clone();
-    let mut runner = Runner::new(config, view, deps);
+    let dial = Dialler { login: deps.login.clone(), owner: config.owner.clone(), deadlines: config.deadlines };
+    let (ahead, keeper) = ahead(dial, deps.transitions.clone(), deps.routes.clone());
+    let runner = Runner::new(config, view, deps, ahead);
+    tokio::select! {
+        () = drive(runner, stop) => {}
+        () = keeper.run() => {}
+    }
+}
+
+async fn drive<V: View, L: Log>(mut runner: Runner<V, L>, stop: CancellationToken) {
+    let mut routes = runner.deps.routes.clone();
     runner.follow(routes.borrow_and_update().clone());
     let mut stopping = false;
     loop {
@@ -136,6 +149,8 @@ struct Runner<V: View, L> {
     deps: Deps<L>,
     machine: Machine,
     session: Option<Session>,
+    /// Where a connection to the next primary is asked for.
+    ahead: Ahead<Session>,
     lanes: Lanes,
     batch: Batch<V::Item>,
     /// What the rows say about how far each partition is complete, in milliseconds since 1970.
@@ -150,8 +165,8 @@ struct Runner<V: View, L> {
     opened: Option<ReplicaName>,
     /// Whether the view has not been told of the connection yet.
     is_new_to_view: bool,
-    /// When a route was followed under which nothing was stored yet.
-    followed: Option<Instant>,
+    /// How far it is on the way to what is stored first under the route; None once that is stored.
+    takeover: Option<Takeover>,
     /// When the last record of each partition came out of the log.
     came: BTreeMap<i32, (Instant, SystemTime)>,
     /// The time that each partition is stored up to, in milliseconds since 1970: that of its last record, or when all of it was stored, or
@@ -168,7 +183,7 @@ struct Runner<V: View, L> {
 }
 
 impl<V: View, L: Log> Runner<V, L> {
-    fn new(config: Config, view: V, deps: Deps<L>) -> Self {
+    fn new(config: Config, view: V, deps: Deps<L>, ahead: Ahead<Session>) -> Self {
         let now = Instant::now();
         Self {
             machine: Machine::new(config.owner.clone(), config.times, config.paused),
@@ -177,6 +192,7 @@ impl<V: View, L: Log> Runner<V, L> {
             view,
             deps,
             session: None,
+            ahead,
             batch: Batch::default(),
             complete: BTreeMap::new(),
             put_aside: BTreeMap::new(),
@@ -184,7 +200,7 @@ impl<V: View, L: Log> Runner<V, L> {
             moved: BTreeMap::new(),
             opened: None,
             is_new_to_view: false,
-            followed: None,
+            takeover: None,
             came: BTreeMap::new(),
             reached_ms: BTreeMap::new(),
             generation: None,
@@ -204,7 +220,7 @@ impl<V: View, L: Log> Runner<V, L> {
         tracing::info!(route = ?route, "the route is now another");
         self.deps.facts.about(route.as_ref().map(|route| &route.primary));
         self.deps.metrics.routes.inc();
-        self.followed = route.as_ref().map(|_| Instant::now());
+        self.takeover = route.as_ref().map(|_| Takeover::new(Instant::now()));
         let now = self.now();
         self.machine.follow(route, now);
     }
@@ -268,6 +284,21 @@ impl<V: View, L: Log> Runner<V, L> {
         self.deps.metrics.failures.inc();
         let at = self.now();
         self.machine.refused(error, at);
+    }
+
+    /// Something is reached on the way to what is stored first under the route.
+    fn reach(&mut self, milestone: Milestone, at: Instant) {
+        if let Some(takeover) = &mut self.takeover
+            && takeover.reach(milestone, at)
+        {
+            // What comes before it counts once it came to a commit: a route is followed to many a server that is not promoted.
+            let told: &[(Milestone, Duration)] = match milestone {
+                Milestone::Connected | Milestone::Owner | Milestone::Positioned => &[],
+                Milestone::Committed => takeover.reached(),
+                Milestone::Stored => takeover.reached().last().map(std::slice::from_ref).unwrap_or_default(),
+            };
+            told.iter().for_each(|(milestone, after)| self.deps.metrics.reached(milestone.word(), *after));
+        }
     }
 
     /// A step that needs a connection found none: the machine and the driver would disagree, which a new connection settles.

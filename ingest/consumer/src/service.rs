@@ -28,7 +28,7 @@ use crate::machine::Times;
 use crate::metrics::Metrics;
 use crate::placement::Placement;
 use crate::publish::Publisher;
-use crate::route::Route;
+use crate::route::{Route, Transition};
 use crate::run::{Config, Deps, run};
 use crate::session::{Deadlines, Names};
 use crate::status::Snapshot;
@@ -93,11 +93,13 @@ async fn serve_until<V: View>(settings: Settings, view: V, stop: CancellationTok
     ));
     tasks.spawn(keep_ticking(facts.clone(), background.clone()));
     let (routes, route) = watch::channel(None);
+    let (transitions, transition) = watch::channel(None);
     tasks.spawn(follow::follow_shard(
         client.clone(),
         settings.namespace.clone(),
         settings.shard.clone(),
         routes,
+        transitions,
         background.clone(),
     ));
     let (ends, ends_seen) = watch::channel(Ends::default());
@@ -111,8 +113,8 @@ async fn serve_until<V: View>(settings: Settings, view: V, stop: CancellationTok
 
     let outcome = async {
         let placement = place(&settings, client, ends_seen.clone(), &tasks, &background)?;
-        drive(&settings, view, route, placement, ends_seen, facts, board, seen, metrics, &tasks, &background, stop)
-            .await
+        let way = (route, transition);
+        drive(&settings, view, way, placement, ends_seen, facts, board, seen, metrics, &tasks, &background, stop).await
     };
     let outcome = outcome.await;
     background.cancel();
@@ -147,7 +149,7 @@ fn place(
 async fn drive<V: View>(
     settings: &Settings,
     view: V,
-    routes: watch::Receiver<Option<Route>>,
+    (routes, transitions): (watch::Receiver<Option<Route>>, watch::Receiver<Option<Transition>>),
     placement: watch::Receiver<Option<Placement>>,
     ends: watch::Receiver<Ends>,
     facts: Arc<Facts>,
@@ -183,8 +185,9 @@ async fn drive<V: View>(
     };
     let login = settings.clone();
     let deps = Deps {
-        login: Box::new(move || login.login()),
+        login: Arc::new(move || login.login()),
         routes,
+        transitions,
         placement,
         log: reader.clone(),
         events,

@@ -154,6 +154,11 @@ impl Session {
         Ok(shown.map(|(packet, _)| packet))
     }
 
+    /// Asks whether the server still answers, which keeps an idle connection from being closed.
+    pub async fn look(&mut self) -> Result<(), StepError> {
+        self.db(Stage::Select).text("look after the connection", "DO 0").await.map(drop)
+    }
+
     /// Reads the rows that decide.
     pub async fn survey(&mut self, names: &Names) -> Result<Survey, StepError> {
         type Columns = (u64, Option<String>, Option<u64>, Option<u64>, bool);

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mysql_async::prelude::Queryable;
-use support::{Ask, Careless, Lines, SOON, Shard, TestLog, config, start, start_with, until};
+use support::{Ask, Careless, Lines, SOON, Shard, TestLog, config, placement, start, start_with, until};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use understudy_consumer::Rows;
 use understudy_consumer::placement::{Entry, placement_of};
+use understudy_consumer::{Change, Rows};
 use understudy_kafka::DeadLetter;
 use understudy_kafka::fake::{MemoryLog, Mood};
 use understudy_mysql::Instance;
@@ -116,6 +116,82 @@ async fn a_frozen_primary_is_left_at_once_when_the_route_changes_and_what_it_doe
     shard.servers[0].signal("CONT");
     log.produce(100);
     shard.holds_exactly(1, &log).await;
+    consumer.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_connection_to_the_target_is_made_at_the_claim_and_nothing_is_stored_there_before_it_is_in_office() {
+    let (mut shard, log, dead) = (Shard::start(2).await, TestLog::new(3), dead());
+    let consumer = start("a", &shard, &log, &dead, Lines::default());
+    log.produce(100);
+    shard.holds_exactly(0, &log).await;
+    for replica in [1, 2] {
+        shard.holds_exactly(replica, &log).await;
+    }
+    let (connections, rewinds) = (consumer.counted("connections"), consumer.counted("rewinds"));
+
+    // The first candidate fails, and the next one is taken.
+    shard.claim(2, Change::Sudden);
+    until("it is connected to the target", || async { shard.connections(2).await == 1 }).await;
+    shard.claim(1, Change::Sudden);
+    until("it is connected to the next one", || async { shard.connections(1).await == 1 }).await;
+    until("what leads nowhere is closed", || async { shard.connections(2).await == 0 }).await;
+    // A server that was promoted and is not published yet takes writes, and gets none.
+    shard.promote_quietly(1).await;
+    log.produce(100);
+    shard.holds_exactly(0, &log).await;
+    assert_eq!(shard.stored(1).await.0.values().sum::<i64>(), 100);
+    assert_eq!(consumer.counted("connections"), connections, "it is none of a primary yet");
+
+    // It has not got what the old primary got last: that is read again, and once.
+    shard.tell(1);
+    shard.holds_exactly(1, &log).await;
+    assert_eq!(shard.connections(1).await, 1, "the one that was made ahead is the one that is used");
+    assert_eq!(consumer.counted("connections"), connections + 1);
+    assert_eq!(consumer.counted("rewinds"), rewinds + 1);
+    consumer.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_read_and_not_stored_is_not_read_again_where_the_new_primary_has_all_before_it() {
+    let (mut shard, log, dead) = (Shard::start(1).await, TestLog::new(3), dead());
+    let (reader, events, ends) = log.reader();
+    let assignments = reader.assignments();
+    let (placed, letters) = (placement(3), DeadLetter::new(dead.clone()));
+    let consumer = start_with(config("a"), &shard, placed, reader, events, ends, letters, Lines::default());
+    log.produce(100);
+    shard.holds_exactly(0, &log).await;
+    shard.holds_exactly(1, &log).await;
+    let (assigned, rewinds) = (assignments(), consumer.counted("rewinds"));
+
+    // Planned: the old primary refuses what is in hand, and the new one has everything before it.
+    shard.claim(1, Change::Planned);
+    shard.servers[0].admin().refuse_writes(SOON).await.unwrap();
+    log.produce(3);
+    consumer.is("Cut").await;
+    shard.promote(1).await;
+    shard.holds_exactly(1, &log).await;
+    assert_eq!((assignments(), consumer.counted("rewinds")), (assigned, rewinds), "the log goes on as it did");
+    consumer.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_is_stored_at_once_when_a_planned_change_is_claimed() {
+    let (shard, log, dead) = (Shard::start(1).await, TestLog::new(1), dead());
+    let mut config = config("a");
+    config.limits.delay = Duration::from_secs(3600);
+    let (reader, events, ends) = log.reader();
+    let (placed, letters) = (placement(1), DeadLetter::new(dead.clone()));
+    let consumer = start_with(config, &shard, placed, reader, events, ends, letters, Lines::default());
+    log.produce(1);
+    shard.holds_exactly(0, &log).await;
+    assert_eq!(consumer.counted("batches"), 1, "the first one on a primary waits for nothing");
+    log.produce(5);
+    let canaries = consumer.counted("canaries");
+    until("the next one waits", || async { consumer.counted("canaries") > canaries + 4 }).await;
+    assert_eq!(shard.stored(0).await.0[&0], 1);
+    shard.claim(1, Change::Planned);
+    shard.holds_exactly(0, &log).await;
     consumer.end().await;
 }
 

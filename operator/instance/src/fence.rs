@@ -64,8 +64,12 @@ pub async fn fence(shared: &Shared, server: &dyn Instance, body: &Arc<dyn Body>,
     if shared.read(|facts| facts.life != Life::Running) {
         return Fenced { executed: None, killed: false };
     }
+    let begun = Instant::now();
     match obey(server, planned).await {
-        Ok(()) => Fenced { executed: executed(shared, server).await, killed: false },
+        Ok(()) => {
+            tracing::info!(?why, planned, took = ?begun.elapsed(), "refuses writes");
+            Fenced { executed: executed(shared, server).await, killed: false }
+        }
         Err(e) => {
             let stacks = stacks_of(body, STACKS_WITHIN).await.unwrap_or_default();
             body.kill();

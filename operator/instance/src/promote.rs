@@ -1,13 +1,12 @@
 //! Promotion: stop receiving, deal with what was received within its bound, take writes, write the epoch. I/O.
 //!
-//! Throwing away what was received and not applied waits until well after writes are taken: it syncs the volume, as the first commits do,
-//! and nobody needs it done.
+//! Nobody stores anything meanwhile, so nothing is asked that does not decide anything. Throwing away what was received and not applied waits
+//! until well after writes are taken: it syncs the volume, as the first commits do, and nobody needs it done.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use understudy_mysql::instance::EpochRow;
 use understudy_mysql::{Instance, SqlError};
-use understudy_wire::GtidSet;
 use understudy_wire::order::{Promote, Promoted, Refusal};
 
 use crate::facts::Shared;
@@ -21,7 +20,7 @@ pub const TIDY_AFTER: Duration = Duration::from_secs(5);
 
 /// Makes this server the primary under the order's epoch. Doing it again under the same epoch changes nothing.
 pub async fn promote(shared: &Shared, server: &dyn Instance, order: &Promote) -> Result<Promoted, Refusal> {
-    let status = step("read status", server.status(READ_WITHIN).await)?;
+    let mut clock = Clock::start();
     let stored = step("read epoch", server.epoch(READ_WITHIN).await)?;
     let row = EpochRow { epoch: order.epoch, primary: shared.me.clone() };
     if let Some(stored) = stored.as_ref().filter(|stored| stored.epoch > order.epoch) {
@@ -31,6 +30,7 @@ pub async fn promote(shared: &Shared, server: &dyn Instance, order: &Promote) ->
         });
         return Err(Refusal::StaleEpoch { given: order.epoch, known });
     }
+    clock.lap("look");
     let bound = Duration::from_millis(order.apply_relay_log_within);
     if let Some(after) = &order.after
         && !step("get the rest", server.wait_executed(after, bound).await)?
@@ -38,29 +38,21 @@ pub async fn promote(shared: &Shared, server: &dyn Instance, order: &Promote) ->
         let reason = format!("{after} was not executed within {} ms", order.apply_relay_log_within);
         return Err(Refusal::Failed { step: "get the rest".to_owned(), reason });
     }
-    if step("read replication", server.replication(READ_WITHIN).await)?.is_some() {
-        step("stop receiving", server.stop_receiving(STEP_WITHIN).await)?;
-        // Only now: what comes after a look would be waited for by nobody.
-        let received = received(server).await?;
-        if !step("apply what was received", server.wait_executed(&received, bound).await)? {
-            // Kafka still has what these transactions hold; waiting on would only make the gap longer.
-            tracing::warn!(?bound, %received, "not everything received was applied within its bound, the rest is discarded");
-        }
-        step("stop applying", server.stop_replicating(STEP_WITHIN).await)?;
-        // A follow that missed its deadline here may have gone on there.
-        let left = step("read replication", server.replication(READ_WITHIN).await)?;
-        if left.is_some_and(|left| left.receiving || left.applying) {
-            let reason = "it replicates again: something else started it meanwhile".to_owned();
-            return Err(Refusal::Failed { step: "stop applying".to_owned(), reason });
-        }
+    clock.lap("rest");
+    // A source that was told to stop has nothing more to send than what is executed here by now.
+    if order.after.is_some() || end_receiving(server, bound).await? {
+        stop_applying(server).await?;
     }
-    if status.read_only {
-        step("take writes", server.take_writes(STEP_WITHIN).await)?;
-    }
+    clock.lap("source");
+    step("take writes", server.take_writes(STEP_WITHIN).await)?;
+    clock.lap("writes");
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     step("write epoch", server.write_epoch(&row, i64::try_from(now).unwrap_or(i64::MAX), STEP_WITHIN).await)?;
 
+    clock.lap("epoch");
     let status = step("read status", server.status(READ_WITHIN).await)?;
+    clock.lap("status");
+    tracing::info!(epoch = %order.epoch, took = clock.words(), "takes writes");
     let executed = status.executed.clone();
     shared.update(|facts| {
         let now = Instant::now();
@@ -71,9 +63,52 @@ pub async fn promote(shared: &Shared, server: &dyn Instance, order: &Promote) ->
     Ok(Promoted { epoch: order.epoch, executed })
 }
 
-async fn received(server: &dyn Instance) -> Result<GtidSet, Refusal> {
-    let replication = step("read replication", server.replication(READ_WITHIN).await)?;
-    Ok(replication.map(|replication| replication.received).unwrap_or_default())
+/// Stops receiving and lets what was received be applied, within the bound. Whether there is a source at all.
+async fn end_receiving(server: &dyn Instance, bound: Duration) -> Result<bool, Refusal> {
+    step("stop receiving", server.stop_receiving(STEP_WITHIN).await)?;
+    // Only now: what comes after a look would be waited for by nobody.
+    let Some(replication) = step("read replication", server.replication(READ_WITHIN).await)? else { return Ok(false) };
+    let received = replication.received;
+    if !step("apply what was received", server.wait_executed(&received, bound).await)? {
+        // Kafka still has what these transactions hold; waiting on would only make the gap longer.
+        tracing::warn!(?bound, %received, "not everything received was applied within its bound, the rest is discarded");
+    }
+    Ok(true)
+}
+
+async fn stop_applying(server: &dyn Instance) -> Result<(), Refusal> {
+    step("stop applying", server.stop_replicating(STEP_WITHIN).await)?;
+    // A follow that missed its deadline here may have gone on there.
+    let left = step("read replication", server.replication(READ_WITHIN).await)?;
+    if left.is_some_and(|left| left.receiving || left.applying) {
+        let reason = "it replicates again: something else started it meanwhile".to_owned();
+        return Err(Refusal::Failed { step: "stop applying".to_owned(), reason });
+    }
+    Ok(())
+}
+
+/// Where the time of a promotion went, for the log.
+struct Clock {
+    last: Instant,
+    laps: Vec<(&'static str, Duration)>,
+}
+
+impl Clock {
+    fn start() -> Self {
+        Self { last: Instant::now(), laps: Vec::new() }
+    }
+
+    /// What has lasted since the last call was this.
+    fn lap(&mut self, what: &'static str) {
+        let now = Instant::now();
+        self.laps.push((what, now - self.last));
+        self.last = now;
+    }
+
+    fn words(&self) -> String {
+        let each = self.laps.iter().map(|(what, lasted)| format!("{what} {} ms", lasted.as_millis()));
+        each.collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// What is left to do [`TIDY_AFTER`] the answer was given.

@@ -32,6 +32,7 @@ struct State {
     reloads: Reloads,
     lock_holder: Option<LockHolder>,
     takes: Duration,
+    asked: Vec<&'static str>,
 }
 
 /// How often the server was to read its certificate files again.
@@ -100,6 +101,11 @@ impl Fake {
         self.state().reloads
     }
 
+    /// What it was asked since the last call, in order; the same several times in a row counts once.
+    pub fn asked(&self) -> Vec<&'static str> {
+        std::mem::take(&mut self.state().asked)
+    }
+
     /// Offsets that consumers have stored.
     pub fn store_offsets(&self, offsets: Vec<StoredOffset>) {
         self.state().offsets = offsets;
@@ -115,7 +121,14 @@ impl Fake {
         within: Duration,
         work: impl FnOnce(&mut State) -> Result<T, SqlError>,
     ) -> Result<T, SqlError> {
-        if self.state().hangs {
+        let hangs = {
+            let mut state = self.state();
+            if state.asked.last() != Some(&step) {
+                state.asked.push(step);
+            }
+            state.hangs
+        };
+        if hangs {
             tokio::time::sleep(within).await;
             return Err(SqlError::Deadline { step, within });
         }

@@ -16,6 +16,7 @@ use crate::log::{Ends, Log};
 use crate::placement::within;
 use crate::route::Route;
 use crate::session::{Session, TxError};
+use crate::takeover::Milestone;
 use crate::view::{Rows, View};
 
 /// How long the log may take to be brought to other positions.
@@ -31,8 +32,17 @@ impl<V: View, L: Log> Runner<V, L> {
             }
         };
         self.deps.facts.began(Stage::Tcp, now());
-        match Session::open(route, &login, &self.config.owner, self.config.deadlines).await {
+        let ahead = self.ahead.take(route).await;
+        if let (Some(_), Some(takeover)) = (&ahead, &mut self.takeover) {
+            takeover.was_ahead();
+        }
+        let opened = match ahead {
+            Some(session) => Ok(session),
+            None => Session::open(route, &login, &self.config.owner, self.config.deadlines).await,
+        };
+        match opened {
             Ok(session) => {
+                self.reach(Milestone::Connected, Instant::now());
                 self.deps.facts.selected(now());
                 self.deps.metrics.connections.inc();
                 self.session = Some(session);
@@ -91,6 +101,7 @@ impl<V: View, L: Log> Runner<V, L> {
 
     /// Brings lanes, batch and log to where the rows say.
     pub(super) async fn load(&mut self) {
+        self.reach(Milestone::Owner, Instant::now());
         let Some(session) = &mut self.session else { return self.gone() };
         let placement = self.deps.placement.borrow_and_update().clone().unwrap_or_default();
         let stored = match session.offsets(&self.config.names).await {
@@ -137,6 +148,9 @@ impl<V: View, L: Log> Runner<V, L> {
         self.heard = Ends::default();
         self.listen_to_ends();
         let outcome = self.assign().await;
+        if outcome.is_ok() {
+            self.reach(Milestone::Positioned, Instant::now());
+        }
         let at = self.now();
         self.machine.loaded(outcome, at);
     }

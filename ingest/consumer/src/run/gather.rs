@@ -9,6 +9,7 @@ use understudy_kafka::{Broken, Event};
 use super::Runner;
 use crate::lanes::{Fault, Offer};
 use crate::log::Log;
+use crate::route::Change;
 use crate::view::View;
 
 /// How often partitions whose records went missing are tried again.
@@ -33,7 +34,7 @@ impl<V: View, L: Log> Runner<V, L> {
     pub(super) async fn gather(&mut self, canary_at: Instant, stop: &CancellationToken) -> Gathered {
         while !self.batch.is_full(self.config.limits) {
             let now = Instant::now();
-            let due = self.batch.due(self.config.limits);
+            let due = self.due();
             match due {
                 Some(due) if due <= now => break,
                 _ if canary_at <= now => return Gathered::Canary,
@@ -44,6 +45,8 @@ impl<V: View, L: Log> Runner<V, L> {
                 biased;
                 () = stop.cancelled() => return Gathered::Nothing,
                 Ok(()) = self.deps.placement.changed() => return Gathered::Reload,
+                // The batch may be due by that.
+                Ok(()) = self.deps.transitions.changed() => {}
                 Ok(()) = self.deps.ends.changed() => self.listen_to_ends(),
                 () = sleep_until(until) => {}
                 () = sleep_until(self.retried + RETRY_FAULTS) => {
@@ -66,6 +69,19 @@ impl<V: View, L: Log> Runner<V, L> {
             }
         }
         Gathered::Batch
+    }
+
+    /// When the batch in hand must be committed; None while it is empty.
+    ///
+    /// What comes first after a change of primary ends the gap, and what comes last before a planned one begins it: neither waits for more
+    /// than can be taken at once. And the fence of the old primary waits for the statement that it meets, so the batches before it are small.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let is_handed_over =
+            self.deps.transitions.borrow().as_ref().is_some_and(|transition| transition.change == Change::Planned);
+        match self.takeover.is_some() || is_handed_over {
+            true => self.batch.due_in_haste(self.config.limits),
+            false => self.batch.due(self.config.limits),
+        }
     }
 
     /// Takes what is in the channel already, as long as the batch has room.

@@ -17,6 +17,7 @@ use crate::guard::Guard;
 use crate::log::{Log, now_ms};
 use crate::machine::Worked;
 use crate::session::{Progress, Stored, TxError};
+use crate::takeover::Milestone;
 use crate::view::{Rows, View, ViewError};
 
 /// How often rows are written only to say how far idle partitions are complete.
@@ -75,18 +76,13 @@ impl<V: View, L: Log> Runner<V, L> {
         let committed = session.commit(&self.config.names, guard, &progress, &mut self.view, self.batch.items()).await;
         match committed {
             Ok(()) => {
-                if let Some(followed) = self.followed.take() {
-                    // Where the time went that nothing was stored in, from the route on.
-                    let (prepare, commit, in_all) = (began - preparing, began.elapsed(), followed.elapsed());
-                    tracing::info!(
-                        ?in_all,
-                        ?prepare,
-                        ?commit,
-                        records = self.batch.records(),
-                        "stores on this primary"
-                    );
-                }
+                let (prepare, commit, records) = (began - preparing, began.elapsed(), self.batch.records());
                 self.batch_stored(began, &progress, refresh);
+                self.reach(Milestone::Stored, self.committed);
+                if let Some(takeover) = self.takeover.take() {
+                    // Where the time went that nothing was stored in, from the route on.
+                    tracing::info!(stages = takeover.words(), ?prepare, ?commit, records, "stores on this primary");
+                }
                 Ok(Worked::Batch)
             }
             Err(e) => self.tx_failed(e),
@@ -172,6 +168,7 @@ impl<V: View, L: Log> Runner<V, L> {
         self.deps.facts.committed(at - began, at.into_std());
         self.deps.metrics.commit_seconds.observe((at - began).as_secs_f64());
         self.committed = at;
+        self.reach(Milestone::Committed, at);
         if refresh {
             self.refreshed = at;
         }

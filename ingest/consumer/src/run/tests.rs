@@ -8,11 +8,14 @@ use understudy_kafka::fake::MemoryLog;
 use understudy_kafka::reader::channel::channel;
 use understudy_kafka::{Position, ReaderError};
 use understudy_sql::Db;
+use understudy_wire::Epoch;
 
 use super::*;
+use crate::batch::QUIET;
 use crate::lanes::Note;
 use crate::log::End;
 use crate::placement::Spans;
+use crate::route::Change;
 use crate::session::{Progress, Stored};
 use crate::view::{Decoded, Placed, Record, Tx, ViewError};
 
@@ -63,8 +66,9 @@ fn runner(view: Told) -> Runner<Told, NoLog> {
         paused_partitions: Vec::new(),
     };
     let deps = Deps {
-        login: Box::new(|| Err("there is no server".to_owned())),
+        login: Arc::new(|| Err("there is no server".to_owned())),
         routes: watch::channel(None).1,
+        transitions: watch::channel(None).1,
         placement: watch::channel(None).1,
         log: NoLog,
         events: channel(1, 1).1,
@@ -74,7 +78,9 @@ fn runner(view: Told) -> Runner<Told, NoLog> {
         board: watch::channel(Snapshot::idle("metrics-0")).0,
         metrics: Metrics::default(),
     };
-    Runner::new(config, view, deps)
+    let dial = Dialler { login: deps.login.clone(), owner: config.owner.clone(), deadlines: config.deadlines };
+    let (ahead, _) = ahead(dial, deps.transitions.clone(), deps.routes.clone());
+    Runner::new(config, view, deps, ahead)
 }
 
 fn record(value: &'static str) -> Record {
@@ -108,6 +114,61 @@ fn a_view_hears_of_a_commit_only_if_it_was_asked_to_write() {
         assert_eq!(told.load(Ordering::Relaxed), times, "{case}");
         assert!(runner.batch.is_empty(), "{case}");
     }
+}
+
+/// Takes a record out of the log, as far as a runner without a server can.
+fn take(runner: &mut Runner<Told, NoLog>, value: &'static str, now: Instant) {
+    let record = record(value);
+    let decoded = runner.view.decode(&record);
+    runner.batch.push(record, decoded, now);
+}
+
+#[test]
+fn what_is_stored_first_on_a_primary_and_last_before_it_hands_over_does_not_wait_for_more() {
+    let route = Route { primary: ReplicaName::new("a"), address: ([10, 0, 0, 1], 3306).into(), epoch: Epoch(1) };
+    let transition = |change| Some(Transition { to: None, change });
+    for (case, is_first, transition, in_haste) in [
+        ("first on this primary", true, None, true),
+        ("one of many", false, None, false),
+        ("before it hands over", false, transition(Change::Planned), true),
+        ("nobody is written to any more", false, transition(Change::Sudden), false),
+    ] {
+        let mut runner = runner(Told(Arc::default()));
+        runner.deps.transitions = watch::channel(transition).1;
+        runner.follow(Some(route.clone()));
+        assert_eq!(runner.due(), None, "{case}: nothing was taken");
+        if !is_first {
+            runner.takeover = None;
+        }
+        let now = Instant::now();
+        take(&mut runner, "a", now);
+        let delay = if in_haste { QUIET } else { runner.config.limits.delay };
+        assert_eq!(runner.due(), Some(now + delay), "{case}");
+    }
+}
+
+#[test]
+fn a_takeover_is_timed_once_it_came_to_a_commit() {
+    let mut runner = runner(Told(Arc::default()));
+    let route = Route { primary: ReplicaName::new("a"), address: ([10, 0, 0, 1], 3306).into(), epoch: Epoch(1) };
+    runner.follow(Some(route));
+    let counted = |runner: &Runner<Told, NoLog>, stage: &str| {
+        let text = runner.deps.metrics.text().unwrap();
+        let name = format!("understudy_consumer_takeover_seconds_count{{stage=\"{stage}\"}} ");
+        text.lines().find_map(|line| line.strip_prefix(&name)?.parse().ok()).unwrap_or(0)
+    };
+    for milestone in [Milestone::Connected, Milestone::Owner, Milestone::Positioned] {
+        runner.reach(milestone, Instant::now());
+    }
+    assert_eq!(counted(&runner, "connected"), 0, "it may be no primary at all");
+    runner.note_commit(Instant::now(), &BTreeMap::new(), false);
+    runner.note_commit(Instant::now(), &BTreeMap::new(), false);
+    for stage in ["connected", "owner", "positioned", "committed"] {
+        assert_eq!(counted(&runner, stage), 1, "{stage}");
+    }
+    assert_eq!(counted(&runner, "stored"), 0);
+    runner.reach(Milestone::Stored, Instant::now());
+    assert_eq!((counted(&runner, "stored"), counted(&runner, "committed")), (1, 1));
 }
 
 #[test]

@@ -144,6 +144,14 @@ pub struct TestReader {
     _task: AbortOnDropHandle<()>,
 }
 
+impl TestReader {
+    /// Tells how often it was told where to read.
+    pub fn assignments(&self) -> impl Fn() -> u64 + use<> {
+        let assigned = self.assigned.clone();
+        move || assigned.borrow().0
+    }
+}
+
 #[async_trait]
 impl Log for TestReader {
     async fn assign(&self, positions: Vec<Position>) -> Result<u64, ReaderError> {
@@ -367,8 +375,9 @@ pub fn start_with<V: View, L: Log>(
     let (board, seen) = watch::channel(Snapshot::idle("metrics-0"));
     let metrics = Metrics::default();
     let deps = Deps {
-        login: Box::new(shard.logins()),
+        login: Arc::new(shard.logins()),
         routes: shard.routes(),
+        transitions: shard.transitions(),
         placement: watch::channel(Some(placement)).1,
         log,
         events,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use tokio::sync::watch;
-use understudy_consumer::Route;
+use understudy_consumer::{Change, Route, Transition};
 use understudy_mysql::instance::{EpochRow, Source};
 use understudy_mysql::{Instance, schema};
 use understudy_sql::{Login, Tls};
@@ -20,6 +20,7 @@ pub struct Shard {
     pub servers: Vec<Mysqld>,
     pub epoch: u64,
     routes: watch::Sender<Option<Route>>,
+    transitions: watch::Sender<Option<Transition>>,
 }
 
 impl Shard {
@@ -29,7 +30,8 @@ impl Shard {
         for id in 0..=replicas {
             servers.push(Mysqld::start(&[&format!("--server-id={}", id + 1)]).await);
         }
-        let mut shard = Self { servers, epoch: 0, routes: watch::Sender::new(None) };
+        let mut shard =
+            Self { servers, epoch: 0, routes: watch::Sender::new(None), transitions: watch::Sender::new(None) };
         shard.promote(0).await;
         for replica in 1..=replicas {
             shard.follow(replica, 0).await;
@@ -64,8 +66,29 @@ impl Shard {
 
     /// Tells consumers that this server is the primary under the highest epoch.
     pub fn tell(&self, index: usize) {
+        self.routes.send_replace(Some(self.route(index, self.epoch)));
+        self.transitions.send_replace(None);
+    }
+
+    /// Tells consumers that this server is to be the primary under the next epoch. What they follow stays.
+    pub fn claim(&self, index: usize, change: Change) {
+        let to = Some(self.route(index, self.epoch + 1));
+        self.transitions.send_replace(Some(Transition { to, change }));
+    }
+
+    fn route(&self, index: usize, epoch: u64) -> Route {
         let address = ([127, 0, 0, 1], self.servers[index].port).into();
-        self.routes.send_replace(Some(Route { primary: name(index), address, epoch: Epoch(self.epoch) }));
+        Route { primary: name(index), address, epoch: Epoch(epoch) }
+    }
+
+    pub fn transitions(&self) -> watch::Receiver<Option<Transition>> {
+        self.transitions.subscribe()
+    }
+
+    /// How many connections of consumers a server has.
+    pub async fn connections(&self, index: usize) -> i64 {
+        let sql = format!("SELECT COUNT(*) FROM performance_schema.processlist WHERE USER = '{}'", schema::CONSUMER);
+        self.admin(index).await.query_first(sql).await.unwrap().unwrap_or(0)
     }
 
     pub fn routes(&self) -> watch::Receiver<Option<Route>> {
@@ -76,15 +99,12 @@ impl Shard {
         login(&self.servers[0])
     }
 
-    /// Every server's certificate has an authority of its own here, so the login is asked for per server.
+    /// Every server's certificate has an authority of its own here, so all of them are in one file.
     pub fn logins(&self) -> impl Fn() -> Result<Login, String> + Send + Sync + 'static {
-        let ca: BTreeMap<u16, PathBuf> = self.servers.iter().map(|s| (s.port, s.path("ca.crt").into())).collect();
-        let routes = self.routes();
-        move || {
-            let port = routes.borrow().as_ref().map(|route| route.address.port());
-            let ca = port.and_then(|port| ca.get(&port)).ok_or("no route")?;
-            Ok(login_with(ca.clone()))
-        }
+        let authorities = self.servers.iter().map(|s| std::fs::read_to_string(s.path("ca.crt")).unwrap());
+        let all = PathBuf::from(self.servers[0].path("every-ca.crt"));
+        std::fs::write(&all, authorities.collect::<Vec<_>>().join("\n")).unwrap();
+        move || Ok(login_with(all.clone()))
     }
 
     /// A connection of an administrator.

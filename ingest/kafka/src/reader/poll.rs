@@ -22,7 +22,7 @@ use crate::connection::Logged;
 use crate::record::{Position, RawRecord};
 
 /// How long one poll waits: the delay of a command when nothing arrives.
-const POLL: Duration = Duration::from_millis(50);
+const POLL: Duration = Duration::from_millis(20);
 /// How long the loop may ask a broker for the ends of a partition that reported an offset out of range.
 const WATERMARKS: Duration = Duration::from_secs(3);
 

@@ -173,6 +173,34 @@ async fn a_planned_promotion_without_the_rest_is_refused_and_discards_nothing() 
 }
 
 #[tokio::test]
+async fn a_promotion_asks_nothing_that_does_not_decide_anything() {
+    let end = ["take writes", "write epoch", "status"];
+    for (case, has_source, is_planned, expected) in [
+        ("no source", false, false, vec!["epoch", "stop receiving", "replication"]),
+        (
+            "sudden",
+            true,
+            false,
+            vec!["epoch", "stop receiving", "replication", "wait for execution", "stop replicating", "replication"],
+        ),
+        // The source was told to stop, and all of it is executed: there is nothing to look for.
+        ("planned", true, true, vec!["epoch", "wait for execution", "stop replicating", "replication"]),
+    ] {
+        let scene = scene();
+        let mut after = None;
+        if has_source {
+            let received = scene.behind().await;
+            scene.server.apply();
+            after = is_planned.then_some(received);
+        }
+        scene.server.asked();
+        promoted(scene.promote_after(2, 5000, after).await);
+        assert_eq!(scene.server.asked(), [expected, end.to_vec()].concat(), "{case}");
+        assert_eq!(scene.shared.serving(), Some(Epoch(2)), "{case}");
+    }
+}
+
+#[tokio::test]
 async fn a_planned_fence_leaves_clients_until_the_server_follows() {
     let scene = scene();
     promoted(scene.promote(2, 0).await);

@@ -11,16 +11,13 @@ use crate::schema::{ADMIN, REPLICATION, quote};
 const ER_NO_SUCH_THREAD: u16 = 1094;
 
 pub(super) async fn refuse_writes(conn: &mut Conn) -> Result<(), SqlError> {
-    const STEP: &str = "refuse writes";
-    execute(conn, STEP, "SET SESSION lock_wait_timeout = 1").await?;
-    execute(conn, STEP, "SET GLOBAL super_read_only = ON").await
+    // Assigned from left to right: the second one waits no longer than the first one says.
+    execute(conn, "refuse writes", "SET SESSION lock_wait_timeout = 1, GLOBAL super_read_only = ON").await
 }
 
 pub(super) async fn take_writes(conn: &mut Conn) -> Result<(), SqlError> {
-    const STEP: &str = "take writes";
-    execute(conn, STEP, "SET SESSION lock_wait_timeout = 1").await?;
     // Clearing `read_only` clears `super_read_only` with it.
-    execute(conn, STEP, "SET GLOBAL read_only = OFF").await
+    execute(conn, "take writes", "SET SESSION lock_wait_timeout = 1, GLOBAL read_only = OFF").await
 }
 
 pub(super) async fn cut_clients(conn: &mut Conn) -> Result<u32, SqlError> {

@@ -14,14 +14,16 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::ObjectReference;
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::{Resource, ResourceExt};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use understudy_api::Shard;
+use understudy_decide::failover::record::{Milestone, RecordUpdate};
 use understudy_decide::failover::snapshot::{Link, OrderOutcome, Snapshot};
 use understudy_decide::{Decision, Order, Step, plan};
 use understudy_wire::ReplicaName;
+use understudy_wire::evidence::Millis;
 
 use super::act::{ActError, Taken};
 use super::build;
@@ -216,7 +218,7 @@ impl Stage {
                 }
                 return Again::After(BREATH);
             }
-            Acted::Changed | Acted::Nothing => self.record(decision, snapshot, objects),
+            Acted::Changed | Acted::Nothing => self.record(decision, snapshot, objects, started),
         }
         if outcome == Acted::Changed {
             return Again::AtOnce;
@@ -331,11 +333,13 @@ impl Stage {
             if !self.context.leading.is_leading() {
                 return Acted::Nothing;
             }
+            let begun = Instant::now();
             match self.take(step, snapshot, objects).await {
                 Ok(Taken::Done) => {
                     self.refusals.taken(step);
                     if !matches!(step, Step::Order { .. } | Step::Label { .. }) {
-                        tracing::info!(shard = self.name, namespace = self.namespace, ?step, "done");
+                        let took = begun.elapsed();
+                        tracing::info!(shard = self.name, namespace = self.namespace, ?step, ?took, "done");
                         acted = Acted::Changed;
                     }
                 }
@@ -393,12 +397,13 @@ impl Stage {
         Taken::Done
     }
 
-    fn record(&mut self, decision: &Decision, snapshot: &Snapshot, objects: &Objects) {
+    fn record(&mut self, decision: &Decision, snapshot: &Snapshot, objects: &Objects, started: Instant) {
         let Some(shard) = &self.shard else { return };
         for update in &decision.records {
             let mut measured = self.reporter.measured(update, snapshot, objects);
             measured.stacks = update.from.as_ref().and_then(|from| self.stacks.of(from));
-            let job = Job { shard: shard.clone(), update: update.clone(), at: snapshot.now, measured };
+            let (update, at) = told_when_routed(update.clone(), snapshot.now, started.elapsed());
+            let job = Job { shard: shard.clone(), update, at, measured };
             self.shared.registrar.note(job);
         }
     }
@@ -413,6 +418,20 @@ impl Stage {
         metrics.reconciles.get_or_create(&Outcome { kind: "Shard", outcome }).inc();
         metrics.reconcile_seconds.get_or_create(&OfKind { kind: "Shard" }).observe(started.elapsed().as_secs_f64());
     }
+}
+
+/// The route points at the new primary once that is written, and not already when it is decided: the write is a part of the gap. What came
+/// before it stays where it was.
+fn told_when_routed(mut update: RecordUpdate, decided: Timestamp, passed: Duration) -> (RecordUpdate, Timestamp) {
+    if !update.entries.iter().any(|entry| entry.step == Milestone::Routed && entry.ago == 0) {
+        return (update, decided);
+    }
+    let passed = Millis::try_from(passed.as_millis()).unwrap_or(Millis::MAX);
+    for entry in update.entries.iter_mut().filter(|entry| entry.step != Milestone::Routed) {
+        entry.ago = entry.ago.saturating_add(passed);
+    }
+    let passed = SignedDuration::from_millis(i64::try_from(passed).unwrap_or(i64::MAX));
+    (update, decided.checked_add(passed).unwrap_or(decided))
 }
 
 /// What came of a pass.

@@ -5,12 +5,54 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::{Value, json};
 use understudy_decide::decision::{Claim, NewReplica};
+use understudy_decide::failover::record::{Entry, Phase};
 use understudy_decide::failover::snapshot::Kind;
 use understudy_wire::Epoch;
 
 use super::*;
 use crate::controllers::shard::showing::Shown;
 use crate::fake::FakeApi;
+
+#[test]
+fn the_route_is_told_of_when_it_is_written_and_everything_else_when_it_was() {
+    let decided = Timestamp::from_second(1_000).unwrap();
+    let passed = Duration::from_millis(120);
+    let entry = |step, ago| Entry { step, epoch: Epoch(5), ago, detail: None };
+    let update = |entries: Vec<Entry>| RecordUpdate {
+        name: "m-5".to_owned(),
+        kind: Kind::Failover,
+        epoch: Epoch(5),
+        from: None,
+        to: None,
+        cause: None,
+        message: None,
+        phase: Phase::Rebuilding,
+        result: None,
+        entries,
+        grounds: None,
+        offsets_after: None,
+    };
+    for (case, entries, expected) in [
+        (
+            "published in this pass",
+            vec![entry(Milestone::Promoted, 0), entry(Milestone::Routed, 0)],
+            vec![(Milestone::Promoted, 0), (Milestone::Routed, 120)],
+        ),
+        (
+            "published long ago by another operator",
+            vec![entry(Milestone::Promoted, 900), entry(Milestone::Routed, 900)],
+            vec![(Milestone::Promoted, -900), (Milestone::Routed, -900)],
+        ),
+        ("not published", vec![entry(Milestone::Claimed, 0)], vec![(Milestone::Claimed, 0)]),
+    ] {
+        let (told, at) = told_when_routed(update(entries), decided, passed);
+        let since_decided = |entry: &Entry| {
+            let late = at.as_millisecond() - decided.as_millisecond();
+            (entry.step, late - i64::try_from(entry.ago).unwrap())
+        };
+        assert_eq!(told.entries.iter().map(since_decided).collect::<Vec<_>>(), expected, "{case}");
+    }
+}
 
 /// A shard on which decisions do nothing by themselves.
 fn api() -> FakeApi {
