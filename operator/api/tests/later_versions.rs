@@ -19,8 +19,9 @@ fn samples() -> Vec<Value> {
     };
     let shard = json!({ "mysql": { "image": "mysql:9" }, "storage": { "size": "1Gi" } });
     let kafka = json!({ "bootstrapServers": "kafka:9092", "topic": "t" });
-    let run =
-        json!({ "id": "m-1", "startedAt": "2026-03-02T10:00:00.000000Z", "fault": "Kill", "result": "Succeeded" });
+    let run = json!({
+        "id": "m-1", "startedAt": "2026-03-02T10:00:00.000000Z", "fault": "Kill", "ending": "Succeeded", "result": "Succeeded",
+    });
     let observer = json!({
         "kind": "Peer", "name": "m-b", "domain": "node n1", "stance": "Commits", "says": "commits", "counts": true,
     });

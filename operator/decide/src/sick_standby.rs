@@ -40,7 +40,10 @@ fn of_no_use(s: &Snapshot, name: &ReplicaName) -> Option<(Sentence, String)> {
     if let Some(own) = s.status.primary.as_ref().and_then(|primary| errant_against(s, primary, name)) {
         return Some((Sentence::Errant, format!("it has transactions that the primary lacks: {own}")));
     }
+    // What ends because its pod was asked to stop comes back with the next pod, and has its data.
+    let is_asked_to_stop = s.replicas.get(name).and_then(|its| its.pod.present()).is_some_and(|pod| pod.terminating);
     match &server.phase {
+        Phase::Exited { .. } if is_asked_to_stop => None,
         Phase::Exited { age: ended, .. } if *ended + age >= t.gone_after => {
             Some((Sentence::Exited, phase_words(server, None)))
         }

@@ -163,6 +163,89 @@ fn a_slow_primary_hands_over_to_one_that_is_not_and_is_never_failed_over() {
     }
 }
 
+#[test]
+fn a_primary_that_no_consumer_reaches_hands_over_and_is_never_failed_over() {
+    type Case = (&'static str, fn(&mut Scene), Option<&'static str>);
+    let cases: &[Case] = &[
+        ("for five seconds", |s| s.consumers_cut_off(5_000), Some("m-b")),
+        ("for less", |s| s.consumers_cut_off(4_900), None),
+        (
+            "but one, which commits",
+            |s| {
+                s.consumers_cut_off(60_000);
+                s.says(&consumer(), "a", Some(commits()), None);
+            },
+            None,
+        ),
+        (
+            "but one, which is let in and waits",
+            |s| {
+                s.consumers_cut_off(60_000);
+                s.says(&consumer(), "a", Some(fails(Stage::Commit, ProbeError::Timeout, 60_000)), None);
+            },
+            None,
+        ),
+        (
+            "there is one consumer",
+            |s| s.says(&consumer(), "a", Some(fails(Stage::Tcp, ProbeError::Timeout, 60_000)), None),
+            None,
+        ),
+        (
+            "both run on one node",
+            |s| {
+                s.consumers_cut_off(60_000);
+                s.report(&other_consumer()).node = Some("node-4".into());
+            },
+            None,
+        ),
+        (
+            "the other one has not been heard for long",
+            |s| {
+                s.consumers_cut_off(60_000);
+                s.report(&other_consumer()).age = 10_000;
+            },
+            None,
+        ),
+        (
+            "the first standby is on the same node",
+            |s| {
+                s.consumers_cut_off(60_000);
+                let node = s.0.node_of(&name("a")).map(ToOwned::to_owned);
+                s.replica("b", |replica| {
+                    if let Fact::Present(pod) = &mut replica.pod {
+                        pod.node = node;
+                    }
+                });
+            },
+            Some("m-c"),
+        ),
+        (
+            "nor do those of another shard reach theirs",
+            |s| {
+                s.consumers_cut_off(60_000);
+                s.0.fleet.partitioned = 2;
+            },
+            None,
+        ),
+        (
+            "a person decides",
+            |s| {
+                s.consumers_cut_off(60_000);
+                s.0.policy.mode = Mode::Manual;
+            },
+            None,
+        ),
+    ];
+    for (case, spoil, expected) in cases {
+        let mut scene = Scene::well();
+        scene.0.fleet.partitioned = 1;
+        spoil(&mut scene);
+        assert_eq!(assess(&scene.0, &name("a")).verdict, Verdict::ObserverPartition, "{case}");
+        let expected = expected.map(|to| (Kind::Switchover, to.to_owned()));
+        assert_eq!(scene.claim(), expected, "{case}: {:?}", scene.plan().notes);
+    }
+}
+
 /// So many of a hundred parts of a volume are free.
 fn room(scene: &mut Scene, letter: &str, free: u64) {
     scene.server(letter, |server| server.volume = Some(Volume { total: 1_000, free: free * 10 }));

@@ -97,6 +97,18 @@ fn a_sick_standby_is_replaced_unless_it_may_be_the_last_copy_or_another_comes_fi
             None,
         ),
         (
+            "one ends because its pod was asked to stop",
+            |s| {
+                exits(s, "b");
+                s.replica("b", |replica| {
+                    if let Fact::Present(pod) = &mut replica.pod {
+                        pod.terminating = true;
+                    }
+                });
+            },
+            None,
+        ),
+        (
             "two end at once: one after the other",
             |s| {
                 exits(s, "b");

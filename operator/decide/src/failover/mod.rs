@@ -7,7 +7,8 @@
 //! - [`candidate`]: who may become primary; [`retention`]: what Kafka must hold for it;
 //!   [`last_resort`]: who may when nobody should
 //! - [`plan`], [`transition`], [`next_target`], [`bootstrap`]: what to do about it, one irreversible step at a time
-//! - [`request`]: a change that a person asked for; [`relief`]: a primary that works and had better hand over;
+//! - [`request`]: a change that a person asked for; [`relief`]: a primary that works and had better hand over,
+//!   [`cut_off`]: because no consumer reaches it;
 //!   [`cooldown`]: how soon after a change the next may follow
 //! - [`record`]: what the record says
 
@@ -16,6 +17,7 @@ pub(crate) mod bootstrap;
 pub mod candidate;
 pub(crate) mod cooldown;
 pub mod course;
+pub(crate) mod cut_off;
 pub(crate) mod last_resort;
 pub mod memory;
 pub(crate) mod next_target;

@@ -256,6 +256,7 @@ pub fn in_words(cause: &str) -> Option<&'static str> {
         "VolumeStalled" => "writes to the volume of the primary hung, so no commit came back",
         "Deadlocked" => "the primary accepted work, its volume was well, and nothing moved",
         "Unexplained" => "commits on the primary failed, and no known cause fitted",
+        "CutOff" => "no consumer reached the primary, and others saw it commit",
         "SlowVolume" => "the volume of the primary was slow, and that of a standby was not",
         "VolumeFilling" => "the volume of the primary was nearly full, and that of a standby was not",
         "Requested" => "a person, or a drill, asked for another primary",

@@ -1,4 +1,5 @@
-//! A primary that works and had better hand over, because its volume is slow or nearly full and a standby's is not. Pure.
+//! A primary that works and had better hand over, because its volume is slow or nearly full and a standby's is not, or because no
+//! consumer reaches it. Pure.
 //!
 //! Always a switchover, never a failover: the primary commits, so there is time to do it without a gap. What load or a statement
 //! makes slow would be as slow on another primary, and so would what a shared cause does; so both are told apart first.
@@ -9,6 +10,7 @@ use understudy_wire::evidence::{Millis, Server};
 use super::assess::{Assessment, Seconds, Verdict};
 use super::candidate::{Candidate, NO_ROOM_EITHER, Ranking, VOLUME_FILLING, rank};
 use super::cooldown;
+use super::cut_off;
 use super::plan::{AGAIN, Change, TOO_LATE, by_hand, claim, hands_over, in_time};
 use super::snapshot::{Kind, Mode, Snapshot};
 use crate::decision::{Draft, Reason};
@@ -17,6 +19,8 @@ use crate::space;
 /// Why a primary that commits should hand over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Strain {
+    /// No consumer has reached it for so long.
+    CutOff(Millis),
     /// Its commits have been slow for long.
     Slow,
     /// Its volume is nearly full.
@@ -27,6 +31,7 @@ impl Strain {
     /// The stable word of the record.
     fn cause(self) -> &'static str {
         match self {
+            Self::CutOff(_) => "CutOff",
             Self::Slow => "SlowVolume",
             Self::Filling => VOLUME_FILLING,
         }
@@ -37,10 +42,11 @@ impl Strain {
 pub(crate) fn plan(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft) {
     let Some((server, _)) = s.fresh_report(primary).filter(|_| a.verdict.commits()) else { return };
     let mut withheld = Vec::new();
-    for strain in strains(s, a, server) {
+    for strain in strains(s, a, primary, server) {
         match successor(s, a, primary, strain, server) {
             Ok((to, ranking)) => {
-                let a = Assessment { since: a.since.max(s.memory.past.slow_for), ..a.clone() };
+                let since = if strain == Strain::Slow { a.since.max(s.memory.past.slow_for) } else { a.since };
+                let a = Assessment { since, ..a.clone() };
                 return claim(s, &a, Change::new(Kind::Switchover, primary, &to, strain.cause()), ranking, d);
             }
             Err(why) => {
@@ -77,7 +83,7 @@ fn successor(
         return Err(format!("the primary was changed a moment ago. It is looked at again at {until}"));
     }
     let ranking = rank(s, Some(primary), &[primary]);
-    let relieves = |candidate: &&Candidate| in_time(s, candidate) && relieves(s, strain, server, candidate);
+    let relieves = |candidate: &&Candidate| in_time(s, candidate) && relieves(s, primary, strain, server, candidate);
     let Some(to) = ranking.fit.iter().find(relieves).map(|candidate| candidate.name.clone()) else {
         let nobody = nobody(s, strain, &ranking);
         return Err(format!("{nobody}. {AGAIN}"));
@@ -89,14 +95,19 @@ fn successor(
 }
 
 /// The one that cannot wait first. Where nobody has room, one that is slow as well may still go to one that is not.
-fn strains(s: &Snapshot, a: &Assessment, server: &Server) -> impl Iterator<Item = Strain> {
+fn strains(s: &Snapshot, a: &Assessment, primary: &ReplicaName, server: &Server) -> impl Iterator<Item = Strain> {
+    let cut_off = cut_off::lasted(s, primary).filter(|lasted| *lasted >= s.policy.thresholds.stuck_after + 2_000);
     let fills = server.volume.is_some_and(space::is_filling);
     let is_slow = a.verdict == Verdict::Slow && s.memory.past.slow_for >= s.policy.thresholds.slow_after;
-    [fills.then_some(Strain::Filling), is_slow.then_some(Strain::Slow)].into_iter().flatten()
+    let cut_off = cut_off.map(Strain::CutOff);
+    [cut_off, fills.then_some(Strain::Filling), is_slow.then_some(Strain::Slow)].into_iter().flatten()
 }
 
 fn words(s: &Snapshot, strain: Strain, server: &Server) -> String {
     match strain {
+        Strain::CutOff(lasted) => {
+            format!("no consumer has reached it for {}, and others see it commit", Seconds(lasted))
+        }
         Strain::Slow => {
             let fsync = fsync_took(server).map_or("unknown".into(), |took| format!("{took} ms"));
             format!("its commits have been slow for {}, the last fsync took {fsync}", Seconds(s.memory.past.slow_for))
@@ -109,6 +120,13 @@ fn words(s: &Snapshot, strain: Strain, server: &Server) -> String {
 fn not_its_own(s: &Snapshot, strain: Strain, server: &Server) -> Option<String> {
     match strain {
         Strain::Filling => None,
+        Strain::CutOff(_) => {
+            let others = s.fleet.partitioned.saturating_sub(1) + s.fleet.suspect;
+            let shards = s.fleet.shards;
+            (others > 0 && (others + 1) * 20 > shards).then(|| {
+                format!("{others} other shards of {shards} are not reached by all, or are suspect, too, which is a shared cause")
+            })
+        }
         Strain::Slow => {
             let others = s.fleet.slow.saturating_sub(1) + s.fleet.suspect;
             // One of twenty may have trouble of its own at the same time.
@@ -126,10 +144,15 @@ fn not_its_own(s: &Snapshot, strain: Strain, server: &Server) -> Option<String> 
     }
 }
 
-fn relieves(s: &Snapshot, strain: Strain, server: &Server, candidate: &Candidate) -> bool {
+fn relieves(s: &Snapshot, primary: &ReplicaName, strain: Strain, server: &Server, candidate: &Candidate) -> bool {
     let Some((other, _)) = s.fresh_report(&candidate.name) else { return false };
     let fills = |server: &Server| server.volume.is_some_and(space::is_filling);
     match strain {
+        // What is in the way may be in the way to the whole node.
+        Strain::CutOff(_) => match (s.node_of(&candidate.name), s.node_of(primary)) {
+            (Some(its), Some(node)) => its != node,
+            _ => false,
+        },
         // It would hand over at once to whoever has room, and that may be the one that is slow.
         Strain::Slow if fills(other) && !fills(server) => false,
         // A quarter at most: less is no reason to change a primary.
@@ -153,6 +176,7 @@ fn nobody(s: &Snapshot, strain: Strain, ranking: &Ranking) -> String {
     }
     let against = |candidate: &Candidate| match strain {
         _ if !in_time(s, candidate) => TOO_LATE,
+        Strain::CutOff(_) => "it is on the same node, or nobody knows where it is",
         Strain::Slow => "its volume is no quicker, or is nearly full",
         Strain::Filling => NO_ROOM_EITHER,
     };

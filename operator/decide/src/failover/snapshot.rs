@@ -361,6 +361,8 @@ pub struct Fleet {
     pub suspect: usize,
     /// Shards whose primaries are slow now, or were a moment ago.
     pub slow: usize,
+    /// Shards whose primaries some do not reach and others see commit.
+    pub partitioned: usize,
     /// Replicas that were heard of before.
     pub managers: usize,
     /// Those of them that are silent.

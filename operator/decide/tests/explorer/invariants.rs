@@ -43,8 +43,8 @@ impl World {
             return Some(format!("{:?} is under way", self.status.transition));
         }
         let Some(primary) = &self.status.primary else { return Some("no primary".into()) };
-        if self.try_commit(primary, None).is_err() {
-            return Some(format!("{primary} does not commit"));
+        if let Err(why) = self.try_commit(primary, None) {
+            return Some(format!("{primary} does not commit ({why:?}): {:?}", self.replicas.get(primary)));
         }
         let cast: Vec<_> = self.replicas.iter().filter(|(_, rep)| rep.condemned.is_none()).collect();
         let left_over = self.replicas.iter().filter(|(name, rep)| rep.condemned.is_some() && !self.stays(name)).count();

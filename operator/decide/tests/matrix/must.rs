@@ -89,6 +89,13 @@ pub const MUST: &[Row] = &[
         None,
     ),
     (
+        "A12 cut off from Kafka and clients, and seen by everybody else",
+        |s| s.consumers_cut_off(5_500),
+        Verdict::ObserverPartition,
+        SwitchesOver("b"),
+        None,
+    ),
+    (
         "A13 dead, and all standbys are far behind",
         |s| {
             s.kill_primary(300);

@@ -34,6 +34,11 @@ pub fn consumer() -> Observer {
     Observer::Consumer { pod: "store-m-0".into() }
 }
 
+/// On the node of `b`.
+pub fn other_consumer() -> Observer {
+    Observer::Consumer { pod: "store-m-1".into() }
+}
+
 pub fn operator() -> Observer {
     Observer::Operator { pod: "understudy-0".into() }
 }
@@ -260,6 +265,9 @@ impl Scene {
                     Observer::Manager { replica } | Observer::Peer { replica } => {
                         self.0.node_of(replica).map(ToOwned::to_owned)
                     }
+                    Observer::Consumer { .. } if *observer == other_consumer() => {
+                        self.0.node_of(&name("b")).map(ToOwned::to_owned)
+                    }
                     Observer::Consumer { .. } => Some("node-4".into()),
                     Observer::Operator { .. } => Some("node-5".into()),
                     Observer::Unknown => None,
@@ -289,6 +297,13 @@ impl Scene {
     pub fn all_say(&mut self, probe: &Probe) {
         for observer in [manager("b"), manager("c"), consumer(), operator()] {
             self.says(&observer, "a", Some(probe.clone()), None);
+        }
+    }
+
+    /// No consumer has reached `a` for this long, and everybody else sees it commit.
+    pub fn consumers_cut_off(&mut self, since: Millis) {
+        for observer in [consumer(), other_consumer()] {
+            self.says(&observer, "a", Some(fails(Stage::Tcp, ProbeError::Timeout, since)), None);
         }
     }
 

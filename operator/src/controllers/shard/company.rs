@@ -16,6 +16,7 @@ pub struct Standing {
     has_primary: bool,
     is_suspect: bool,
     is_slow: bool,
+    is_partitioned: bool,
     managers: usize,
     silent: usize,
     replicas: usize,
@@ -41,6 +42,7 @@ impl Standing {
             ),
             // But for moments, or a shared cause would be none whenever the others' last commits happened to be quick.
             is_slow: decision.assessment.verdict == Verdict::Slow || snapshot.memory.past.was_slow,
+            is_partitioned: decision.assessment.verdict == Verdict::ObserverPartition,
             managers: heard.len(),
             replicas: snapshot.cast().count(),
             rebuilding: pace::rebuilding(snapshot) + begun.sum::<usize>(),
@@ -93,6 +95,7 @@ impl Company {
             shards: members.values().filter(|member| member.standing.has_primary).count(),
             suspect: members.values().filter(lately).count(),
             slow: members.values().filter(|member| member.standing.is_slow).count(),
+            partitioned: members.values().filter(|member| member.standing.is_partitioned).count(),
             managers: members.values().map(|member| member.standing.managers).sum(),
             silent: members.values().map(|member| member.standing.silent).sum(),
             replicas: members.values().map(|member| member.standing.replicas).sum(),
@@ -114,6 +117,7 @@ mod tests {
             has_primary: true,
             is_suspect: true,
             is_slow: false,
+            is_partitioned: true,
             managers: 3,
             silent: 1,
             replicas: 3,
@@ -123,8 +127,17 @@ mod tests {
         company.stand("ns", "a", suspect.clone(), start);
         company.stand("ns", "b", Standing { is_suspect: false, is_slow: true, ..suspect.clone() }, start);
         let filling = [("node-1".to_owned(), 2)].into();
-        let fleet =
-            Fleet { shards: 2, suspect: 1, slow: 1, managers: 6, silent: 2, replicas: 6, rebuilding: 2, filling };
+        let fleet = Fleet {
+            shards: 2,
+            suspect: 1,
+            slow: 1,
+            partitioned: 2,
+            managers: 6,
+            silent: 2,
+            replicas: 6,
+            rebuilding: 2,
+            filling,
+        };
         assert_eq!(company.fleet(start), fleet);
         company.stand("ns", "a", suspect, start + TOGETHER);
         assert_eq!(company.fleet(start + TOGETHER).suspect, 0);
