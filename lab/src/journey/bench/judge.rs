@@ -169,7 +169,7 @@ mod tests {
             ("only confirmed", "kill", vec![change("s-0", Confirm, "ProcessExited")], Missed),
             ("handed over in place of a failover", "kill", vec![change("s-0", Switchover, "Requested")], Missed),
             ("for another cause", "kill", vec![change("s-0", Failover, "Stopped")], WrongCause),
-            ("for any cause", "cut-clients", vec![change("s-0", Failover, "Whatever")], AsItMust),
+            ("for any cause", "slow", vec![change("s-0", Failover, "Unexplained")], AsItMust),
             ("another shard too", "kill", vec![killed(), change("s-1", Failover, "Unreachable")], FalseFailover),
             ("slow and handed over", "slow", vec![change("s-0", Switchover, "Slow")], AsItMust),
             ("slow and failed over", "slow", vec![change("s-0", Failover, "Slow")], AsItMust),
