@@ -5,7 +5,7 @@ mod support;
 use support::*;
 use understudy_decide::failover::snapshot::*;
 use understudy_decide::{Reason, Verdict, plan};
-use understudy_wire::evidence::{Millis, Phase};
+use understudy_wire::evidence::{Millis, Phase, ProbeError, Stage};
 
 /// Passes of one process over one scene.
 struct Passes {
@@ -127,4 +127,50 @@ fn nobody_is_said_to_contradict_others_about_a_primary_that_is_dead() {
         "{:?}",
         scene.reasons()
     );
+}
+
+/// The consumers' latest failures are this old: the next attempts are under way.
+fn between_attempts(scene: &mut Scene) {
+    scene.consumers_cut_off(600_000);
+    for observer in [consumer(), other_consumer()] {
+        let probe = scene.report(&observer).report.evidence[0].probe.as_mut().expect("it tells of its attempts");
+        probe.failing.as_mut().expect("they fail").latest = 2_500;
+    }
+}
+
+fn one_is_let_in(scene: &mut Scene) {
+    scene.consumers_cut_off(600_000);
+    scene.says(&consumer(), "a", Some(fails(Stage::Commit, ProbeError::Timeout, 600_000)), None);
+}
+
+#[test]
+fn consumers_do_not_reach_a_primary_from_the_look_on_at_which_none_did_and_until_one_does() {
+    let mut course = Course::default();
+    let mut at = |spoil: fn(&mut Scene), now: Millis| {
+        let mut scene = Scene::well();
+        spoil(&mut scene);
+        course.see(&scene.0, &scene.plan().assessment, now);
+        course.past(now).cut_off_for
+    };
+    let cut_off: fn(&mut Scene) = |scene| scene.consumers_cut_off(600_000);
+    assert_eq!(at(one_is_let_in, 9_800), 0, "they have failed for ten minutes, at a lock");
+    assert_eq!(at(cut_off, 10_000), 0);
+    assert_eq!(at(cut_off, 12_000), 2_000);
+    assert_eq!(at(between_attempts, 12_800), 2_000, "they are heard, and try");
+    assert_eq!(at(cut_off, 13_600), 3_600);
+    assert_eq!(at(one_is_let_in, 13_800), 0);
+    assert_eq!(at(between_attempts, 14_000), 0);
+    assert_eq!(at(cut_off, 14_200), 0);
+    assert_eq!(at(cut_off, 20_000), 0, "nobody looked for longer");
+}
+
+#[test]
+fn a_moment_of_trouble_on_the_way_after_a_long_lock_changes_no_primary() {
+    let mut passes = Passes::new();
+    passes.go_on(10_000, |s, _| {
+        for observer in [consumer(), other_consumer()] {
+            s.says(&observer, "a", Some(fails(Stage::Commit, ProbeError::Timeout, 600_000)), None);
+        }
+    });
+    passes.go_on(2_400, |s, _| s.consumers_cut_off(600_000));
 }

@@ -170,6 +170,14 @@ fn a_primary_that_no_consumer_reaches_hands_over_and_is_never_failed_over() {
         ("for five seconds", |s| s.consumers_cut_off(5_000), Some("m-b")),
         ("for less", |s| s.consumers_cut_off(4_900), None),
         (
+            "they have failed for long, and a moment ago they still came as far as a lock",
+            |s| {
+                s.consumers_cut_off(600_000);
+                s.0.memory.past.cut_off_for = 2_900;
+            },
+            None,
+        ),
+        (
             "but one, which commits",
             |s| {
                 s.consumers_cut_off(60_000);

@@ -10,6 +10,7 @@ use understudy_wire::evidence::{Millis, Phase};
 use understudy_wire::{Epoch, ReplicaName};
 
 use super::assess::{Assessment, Verdict};
+use super::cut_off::{self, Way};
 use super::snapshot::Snapshot;
 use crate::rebuild::{Progress, Standstill};
 use crate::sick_standby;
@@ -34,6 +35,7 @@ const TOLD_FOR: Millis = 5_000;
 pub struct Course {
     office: Option<(ReplicaName, Epoch)>,
     slow: Option<Spell>,
+    closed: Option<Spell>,
     suspicion: Option<Suspicion>,
     dissent: BTreeMap<String, Dissent>,
     strays: BTreeMap<ReplicaName, Stray>,
@@ -47,6 +49,9 @@ pub struct Past {
     pub slow_for: Millis,
     /// Whether the primary was slow within the last moments.
     pub was_slow: bool,
+    /// How long no consumer has reached the primary, but for moments in which too few told. Their own failures may have begun with
+    /// something else.
+    pub cut_off_for: Millis,
     /// A suspicion of the primary that a commit has just ended.
     pub cleared: Option<Cleared>,
     /// Observers that contradict the others, and how.
@@ -142,6 +147,12 @@ impl Course {
             *self = Self { office, builds: std::mem::take(&mut self.builds), ..Self::default() };
         }
         self.slow = Spell::go_on(self.slow, a.verdict == Verdict::Slow, now);
+        self.closed = match primary.map(|primary| cut_off::way(s, primary)) {
+            Some(way @ (Way::Closed(_) | Way::Unknown)) => {
+                Spell::go_on(self.closed, matches!(way, Way::Closed(_)), now)
+            }
+            Some(Way::Open) | None => None,
+        };
         self.suspect(s, a, now);
         self.contradict(s, a, now);
         self.stray(s, now);
@@ -237,6 +248,7 @@ impl Course {
         let cleared = self.suspicion.as_ref().filter(|suspicion| suspicion.ended.is_some());
         Past {
             slow_for: self.slow.map_or(0, |spell| spell.last - spell.since),
+            cut_off_for: self.closed.map_or(0, |spell| spell.last - spell.since),
             was_slow: self.slow.is_some_and(|spell| self.office.is_some() && spell.goes_on(now)),
             cleared: cleared.map(|suspicion| suspicion.worst.clone()),
             dissenters: self.dissenters(now),

@@ -11,20 +11,33 @@ use understudy_wire::{Observer, ReplicaName};
 use super::snapshot::Snapshot;
 use super::testimony::{Abstention, Accusation, Case, Domain, Testimony};
 
-/// For how long no consumer has reached it, from two nodes at least; None: one does, or too few say so.
-pub(crate) fn lasted(s: &Snapshot, primary: &ReplicaName) -> Option<Millis> {
+/// The way from those who write to a shard to its primary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// One of them reaches it.
+    Open,
+    /// None does, from two nodes at least. So long have their attempts failed: in the end on the way there, at first perhaps otherwise.
+    Closed(Millis),
+    /// Too few say so.
+    Unknown,
+}
+
+/// How the way to the primary looks now.
+pub(crate) fn way(s: &Snapshot, primary: &ReplicaName) -> Way {
     let case = Case::hear(s, primary);
     let mut nodes = BTreeMap::<&str, Millis>::new();
     for testimony in case.testimonies.iter().filter(|t| has_a_voice(t, case.thresholds.fresh)) {
-        let since = testimony.accuses.as_ref().filter(|accusation| is_on_the_way(accusation))?.since;
+        let Some(accusation) = testimony.accuses.as_ref().filter(|accusation| is_on_the_way(accusation)) else {
+            return Way::Open;
+        };
         if let Domain::Node(node) = &testimony.domain {
             let longest = nodes.entry(node).or_default();
-            *longest = since.max(*longest);
+            *longest = accusation.since.max(*longest);
         }
     }
     let mut since: Vec<_> = nodes.into_values().collect();
     since.sort_unstable_by(|a, b| b.cmp(a));
-    since.get(1).copied()
+    since.get(1).map_or(Way::Unknown, |since| Way::Closed(*since))
 }
 
 /// A consumer that was heard a moment ago and was not paused itself.

@@ -10,7 +10,7 @@ use understudy_wire::evidence::{Millis, Server};
 use super::assess::{Assessment, Seconds, Verdict};
 use super::candidate::{Candidate, NO_ROOM_EITHER, Ranking, VOLUME_FILLING, rank};
 use super::cooldown;
-use super::cut_off;
+use super::cut_off::{self, Way};
 use super::plan::{AGAIN, Change, TOO_LATE, by_hand, claim, hands_over, in_time};
 use super::snapshot::{Kind, Mode, Snapshot};
 use crate::decision::{Draft, Reason};
@@ -96,10 +96,15 @@ fn successor(
 
 /// The one that cannot wait first. Where nobody has room, one that is slow as well may still go to one that is not.
 fn strains(s: &Snapshot, a: &Assessment, primary: &ReplicaName, server: &Server) -> impl Iterator<Item = Strain> {
-    let cut_off = cut_off::lasted(s, primary).filter(|lasted| *lasted >= s.policy.thresholds.stuck_after + 2_000);
+    let (t, closed_for) = (&s.policy.thresholds, s.memory.past.cut_off_for);
+    // What has failed for long at something else, as at a lock, and meets a moment's trouble on the way is not cut off.
+    let is_cut_off = match cut_off::way(s, primary) {
+        Way::Closed(lasted) => lasted >= t.stuck_after + 2_000 && closed_for >= t.stuck_after,
+        Way::Open | Way::Unknown => false,
+    };
     let fills = server.volume.is_some_and(space::is_filling);
-    let is_slow = a.verdict == Verdict::Slow && s.memory.past.slow_for >= s.policy.thresholds.slow_after;
-    let cut_off = cut_off.map(Strain::CutOff);
+    let is_slow = a.verdict == Verdict::Slow && s.memory.past.slow_for >= t.slow_after;
+    let cut_off = is_cut_off.then_some(Strain::CutOff(closed_for));
     [cut_off, fills.then_some(Strain::Filling), is_slow.then_some(Strain::Slow)].into_iter().flatten()
 }
 

@@ -305,6 +305,7 @@ impl Scene {
         for observer in [consumer(), other_consumer()] {
             self.says(&observer, "a", Some(fails(Stage::Tcp, ProbeError::Timeout, since)), None);
         }
+        self.0.memory.past.cut_off_for = since;
     }
 
     /// A manager fell silent this long ago.
