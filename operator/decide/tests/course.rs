@@ -174,3 +174,20 @@ fn a_moment_of_trouble_on_the_way_after_a_long_lock_changes_no_primary() {
     });
     passes.go_on(2_400, |s, _| s.consumers_cut_off(600_000));
 }
+
+#[test]
+fn that_some_do_not_reach_a_primary_goes_on_for_some_seconds_between_their_attempts() {
+    let mut course = Course::default();
+    let mut at = |spoil: fn(&mut Scene), expected: Verdict, now: Millis| {
+        let mut scene = Scene::well();
+        spoil(&mut scene);
+        let assessment = scene.plan().assessment;
+        assert_eq!(assessment.verdict, expected);
+        course.see(&scene.0, &assessment, now);
+        course.past(now).was_partitioned
+    };
+    assert!(!at(|_| {}, Verdict::Healthy, 9_800));
+    assert!(at(|scene| scene.consumers_cut_off(600_000), Verdict::ObserverPartition, 10_000));
+    assert!(at(between_attempts, Verdict::Healthy, 10_800), "the shards of a shared cause count together");
+    assert!(!at(|_| {}, Verdict::Healthy, 15_200));
+}

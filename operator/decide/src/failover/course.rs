@@ -36,6 +36,7 @@ pub struct Course {
     office: Option<(ReplicaName, Epoch)>,
     slow: Option<Spell>,
     closed: Option<Spell>,
+    partition: Option<Spell>,
     suspicion: Option<Suspicion>,
     dissent: BTreeMap<String, Dissent>,
     strays: BTreeMap<ReplicaName, Stray>,
@@ -52,6 +53,8 @@ pub struct Past {
     /// How long no consumer has reached the primary, but for moments in which too few told. Their own failures may have begun with
     /// something else.
     pub cut_off_for: Millis,
+    /// Whether some did not reach the primary within the last moments, and others saw it commit.
+    pub was_partitioned: bool,
     /// A suspicion of the primary that a commit has just ended.
     pub cleared: Option<Cleared>,
     /// Observers that contradict the others, and how.
@@ -147,6 +150,7 @@ impl Course {
             *self = Self { office, builds: std::mem::take(&mut self.builds), ..Self::default() };
         }
         self.slow = Spell::go_on(self.slow, a.verdict == Verdict::Slow, now);
+        self.partition = Spell::go_on(self.partition, a.verdict == Verdict::ObserverPartition, now);
         self.closed = match primary.map(|primary| cut_off::way(s, primary)) {
             Some(way @ (Way::Closed(_) | Way::Unknown)) => {
                 Spell::go_on(self.closed, matches!(way, Way::Closed(_)), now)
@@ -246,10 +250,12 @@ impl Course {
     /// What it comes to now.
     pub fn past(&self, now: Millis) -> Past {
         let cleared = self.suspicion.as_ref().filter(|suspicion| suspicion.ended.is_some());
+        let goes_on = |spell: Option<Spell>| spell.is_some_and(|spell| self.office.is_some() && spell.goes_on(now));
         Past {
             slow_for: self.slow.map_or(0, |spell| spell.last - spell.since),
             cut_off_for: self.closed.map_or(0, |spell| spell.last - spell.since),
-            was_slow: self.slow.is_some_and(|spell| self.office.is_some() && spell.goes_on(now)),
+            was_slow: goes_on(self.slow),
+            was_partitioned: goes_on(self.partition),
             cleared: cleared.map(|suspicion| suspicion.worst.clone()),
             dissenters: self.dissenters(now),
             stray_for: self.strays.iter().map(|(name, stray)| (name.clone(), stray.last - stray.since)).collect(),

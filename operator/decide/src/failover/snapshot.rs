@@ -361,7 +361,7 @@ pub struct Fleet {
     pub suspect: usize,
     /// Shards whose primaries are slow now, or were a moment ago.
     pub slow: usize,
-    /// Shards whose primaries some do not reach and others see commit.
+    /// Shards whose primaries some do not reach and others see commit, or did a moment ago.
     pub partitioned: usize,
     /// Replicas that were heard of before.
     pub managers: usize,

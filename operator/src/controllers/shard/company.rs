@@ -40,9 +40,11 @@ impl Standing {
                 decision.assessment.verdict,
                 Verdict::Suspect(_) | Verdict::Stuck(_) | Verdict::Gone(_)
             ),
-            // But for moments, or a shared cause would be none whenever the others' last commits happened to be quick.
+            // But for moments, or a shared cause would be none whenever the others' last commits happened to be quick, or those who do not
+            // reach them to be between two attempts.
             is_slow: decision.assessment.verdict == Verdict::Slow || snapshot.memory.past.was_slow,
-            is_partitioned: decision.assessment.verdict == Verdict::ObserverPartition,
+            is_partitioned: decision.assessment.verdict == Verdict::ObserverPartition
+                || snapshot.memory.past.was_partitioned,
             managers: heard.len(),
             replicas: snapshot.cast().count(),
             rebuilding: pace::rebuilding(snapshot) + begun.sum::<usize>(),
