@@ -2,6 +2,7 @@
 
 mod support;
 
+use jiff::SignedDuration;
 use support::*;
 use understudy_decide::failover::snapshot::*;
 use understudy_decide::{Cause, Reason, Verdict, assess};
@@ -251,6 +252,34 @@ fn a_primary_that_no_consumer_reaches_hands_over_and_is_never_failed_over() {
         assert_eq!(assess(&scene.0, &name("a")).verdict, Verdict::ObserverPartition, "{case}");
         let expected = expected.map(|to| (Kind::Switchover, to.to_owned()));
         assert_eq!(scene.claim(), expected, "{case}: {:?}", scene.plan().notes);
+    }
+}
+
+#[test]
+fn a_change_that_did_not_help_the_consumers_is_not_made_again_soon_however_short_the_cooldown_is() {
+    type Case = (&'static str, &'static str, i64, bool);
+    let cases: &[Case] = &[
+        ("it was for them", "CutOff", 599, false),
+        ("ten minutes ago", "CutOff", 600, true),
+        ("it came to nothing", "SwitchoverAborted", 599, false),
+        ("it was for something else", "Requested", 31, true),
+        ("within the cooldown", "Requested", 29, false),
+    ];
+    for (case, cause, ago, expected) in cases {
+        let mut scene = Scene::well();
+        scene.0.fleet.partitioned = 1;
+        scene.0.policy.thresholds.cooldown = 30_000;
+        scene.0.status.last_change = Some(LastChange {
+            kind: Kind::Switchover,
+            epoch: EPOCH,
+            from: Some(name("b")),
+            record: Some("m-4".into()),
+            cause: Some((*cause).into()),
+            at: Some(scene.0.now - SignedDuration::from_secs(*ago)),
+        });
+        scene.consumers_cut_off(20_000);
+        assert_eq!(scene.claim().is_some(), *expected, "{case}: {:?}", scene.plan().notes);
+        assert_eq!(scene.gives(Reason::SwitchoverWithheld), !expected, "{case}");
     }
 }
 

@@ -12,6 +12,7 @@ use understudy_wire::evidence::Millis;
 
 use super::signature::Cause;
 use super::snapshot::{Kind, Record, Snapshot};
+use super::transition::SWITCHOVER_ABORTED;
 
 /// The first pause, after the second failover in a row; milliseconds. A new copy of a small shard takes about as long.
 const FIRST: Millis = 30_000;
@@ -31,6 +32,15 @@ pub(crate) struct Pause {
 /// a judgement that was wrong a moment ago.
 pub(crate) fn until(s: &Snapshot) -> Option<Timestamp> {
     ends(s, s.status.last_change.as_ref()?.at?, s.policy.thresholds.cooldown)
+}
+
+/// The same of a change for this cause, which may stay when the primary goes: one that was made for it before and did not help, or did not
+/// succeed, is not made again soon, however short the cooldown was made.
+pub(crate) fn until_again(s: &Snapshot, cause: &str) -> Option<Timestamp> {
+    let last = s.status.last_change.as_ref()?;
+    let was_tried = last.cause.as_deref().is_some_and(|last| last == cause || last == SWITCHOVER_ABORTED);
+    let least = if was_tried { LONGEST } else { 0 };
+    ends(s, last.at?, s.policy.thresholds.cooldown.max(least))
 }
 
 /// The pause before a primary that is dead for certain is failed over; None: it is over, or there is none.

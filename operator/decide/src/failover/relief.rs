@@ -77,9 +77,12 @@ fn successor(
     }
     // What fills up does not wait, unless it was tried and came to nothing.
     let tried = || s.status.last_change.as_ref().is_some_and(|change| change.kind == Kind::Confirm);
-    if (strain != Strain::Filling || tried())
-        && let Some(until) = cooldown::until(s)
-    {
+    let until = match strain {
+        Strain::CutOff(_) => cooldown::until_again(s, strain.cause()),
+        Strain::Slow => cooldown::until(s),
+        Strain::Filling => cooldown::until(s).filter(|_| tried()),
+    };
+    if let Some(until) = until {
         return Err(format!("the primary was changed a moment ago. It is looked at again at {until}"));
     }
     let ranking = rank(s, Some(primary), &[primary]);
