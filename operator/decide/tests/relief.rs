@@ -164,6 +164,15 @@ fn a_slow_primary_hands_over_to_one_that_is_not_and_is_never_failed_over() {
     }
 }
 
+/// All consumers were started this long ago, and none has reached `a` since.
+fn newcomers(scene: &mut Scene, since: Millis) {
+    scene.consumers_cut_off(since);
+    for observer in [consumer(), other_consumer()] {
+        let never = Probe { committed: None, selected: None, ..unreachable(since) };
+        scene.says(&observer, "a", Some(never), None);
+    }
+}
+
 #[test]
 fn a_primary_that_no_consumer_reaches_hands_over_and_is_never_failed_over() {
     type Case = (&'static str, fn(&mut Scene), Option<&'static str>);
@@ -178,6 +187,8 @@ fn a_primary_that_no_consumer_reaches_hands_over_and_is_never_failed_over() {
             },
             None,
         ),
+        ("they were started a moment ago, and have never reached it", |s| newcomers(s, 29_000), None),
+        ("and half a minute ago", |s| newcomers(s, 30_000), Some("m-b")),
         (
             "but one, which commits",
             |s| {

@@ -11,6 +11,10 @@ use understudy_wire::{Observer, ReplicaName};
 use super::snapshot::Snapshot;
 use super::testimony::{Abstention, Accusation, Case, Domain, Testimony};
 
+/// One that has never reached the primary is believed that it does not once that has lasted for so long; milliseconds. The network of a pod that
+/// was just started may still be set up, and its policies with it.
+const NEWCOMER: Millis = 30_000;
+
 /// The way from those who write to a shard to its primary.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
@@ -40,10 +44,18 @@ pub(crate) fn way(s: &Snapshot, primary: &ReplicaName) -> Way {
     since.get(1).map_or(Way::Unknown, |since| Way::Closed(*since))
 }
 
-/// A consumer that was heard a moment ago and was not paused itself.
+/// A consumer that was heard a moment ago, was not paused itself, and is no newcomer that may still come through.
 fn has_a_voice(testimony: &Testimony, fresh: Millis) -> bool {
     let is_away = matches!(testimony.abstains, Some(Abstention::Stale | Abstention::SelfSuspect));
-    matches!(testimony.observer, Observer::Consumer { .. }) && testimony.heard <= fresh && !is_away
+    matches!(testimony.observer, Observer::Consumer { .. })
+        && testimony.heard <= fresh
+        && !is_away
+        && !is_new(testimony)
+}
+
+fn is_new(testimony: &Testimony) -> bool {
+    let may_come = |accusation: &Accusation| is_on_the_way(accusation) && accusation.since < NEWCOMER;
+    !testimony.was_answered && testimony.abstains.is_none() && testimony.accuses.as_ref().is_none_or(may_come)
 }
 
 /// Nothing came back of the connection. Who was greeted reached the server.

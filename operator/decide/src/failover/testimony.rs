@@ -31,6 +31,8 @@ pub struct Testimony {
     pub committed: Option<Millis>,
     /// How long that commit took.
     pub took: Option<Millis>,
+    /// Whether the server has ever answered a statement of it.
+    pub was_answered: bool,
     /// Its present run of failures.
     pub accuses: Option<Accusation>,
     /// Why it has no voice, or why what it met is no accusation.
@@ -209,6 +211,7 @@ fn hear_one(received: &Received, evidence: &Evidence, by_node: bool, t: &Thresho
         heard: received.age,
         committed: probe.committed.map(|age| age + received.age),
         took: probe.commit_took,
+        was_answered: probe.selected.is_some() || probe.committed.is_some(),
         accuses: None,
         abstains: None,
         behind_lock: None,
