@@ -12,8 +12,8 @@ use crate::space;
 /// A manager tells what it sees at least this often. What it saw is taken to last until its next report is due, and no longer: an end that a late
 /// report would tell of must not count as going on.
 const TOLD_EVERY: Millis = 250;
-/// How accounts of sessions begin whose commits are only probes.
-const PROBES: &str = "understudy_probe@";
+/// Accounts of those who accuse: probes and consumers. Where commits hang, theirs do, and keep their locks.
+const OBSERVERS: [&str; 2] = ["understudy_probe", "understudy_consumer"];
 
 /// How sure a signature is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -274,10 +274,11 @@ fn deadlocked(case: &Case<'_>) -> Option<Finding> {
     })
 }
 
-/// Whether what somebody waits for is not known to be held by a session that has nothing to do with probes.
+/// Whether what somebody waits for is not known to be held by a session that is none of those who wait.
 fn is_unexplained(server: &Server, met: Met) -> bool {
-    let holder = server.lock_holder.as_ref().map(|read| &read.value.user);
-    met == Met::Silence || holder.is_none_or(|user| user.starts_with(PROBES))
+    let holder = server.lock_holder.as_ref().map(|read| read.value.user.as_str());
+    let is_theirs = |user: &str| user.split('@').next().is_some_and(|name| OBSERVERS.iter().any(|own| *own == name));
+    met == Met::Silence || holder.is_none_or(is_theirs)
 }
 
 fn is_silent(accusation: &Accusation) -> bool {

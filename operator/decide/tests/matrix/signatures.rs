@@ -168,6 +168,16 @@ pub const SIGNATURES: &[Row] = &[
         FailsOver("b"),
         None,
     ),
+    (
+        "S4 and a consumer whose commit hangs as well is named",
+        |s| {
+            waits_in_vain(s, lock_wait(), 6_450, 7_950);
+            holds_lock(s, "understudy_consumer@10.0.0.9");
+        },
+        Verdict::Stuck(Cause::Deadlocked),
+        FailsOver("b"),
+        None,
+    ),
     ("S4 a deadlock inside", |s| deadlocks(s, 8_500), Verdict::Stuck(Cause::Deadlocked), FailsOver("b"), None),
     ("S4 for less than 8 s", |s| deadlocks(s, 7_500), Verdict::Suspect(Cause::Deadlocked), Stays, None),
     ("S5 too many connections", out_of_connections, Verdict::Saturated, Stays, None),
