@@ -4,9 +4,10 @@
 //! first ripe one names the verdict, and before that the first found one names the suspicion.
 
 use strum::{Display, EnumIter, IntoStaticStr};
+use understudy_wire::Observer;
 use understudy_wire::evidence::{Millis, Phase, ProbeError, Server, Stage};
 
-use super::testimony::{Accusation, Case, Met, Own, Testimony};
+use super::testimony::{Accusation, Case, Met, Own, Testimony, Wait};
 use crate::space;
 
 /// A manager tells what it sees at least this often. What it saw is taken to last until its next report is due, and no longer: an end that a late
@@ -152,7 +153,7 @@ fn volume_full(case: &Case<'_>) -> Option<Finding> {
     if !works || hangs || !space::is_full(server) {
         return None;
     }
-    let waits = |t: &Testimony| t.waits.filter(|wait| wait.stage == Stage::Commit && is_unexplained(server, wait.met));
+    let waits = |t: &Testimony| t.waits.filter(|wait| wait.stage == Stage::Commit && is_unexplained(server, t, *wait));
     let first = case.agreed_since(1, |t| match &t.accuses {
         Some(accusation) => (accusation.stage == Stage::Commit).then_some(accusation.since),
         None => waits(t).map(|wait| wait.since),
@@ -264,7 +265,7 @@ fn deadlocked(case: &Case<'_>) -> Option<Finding> {
         return None;
     }
     let still = server.lsn.as_ref()?.age + received;
-    let waits = |t: &Testimony| t.waits.filter(|wait| is_unexplained(server, wait.met));
+    let waits = |t: &Testimony| t.waits.filter(|wait| is_unexplained(server, t, *wait));
     let since = |needed| case.agreed_since(needed, |t| Some(waits(t)?.since));
     let first = since(1)?;
     let begun = case.agreed_since(2, |t| Some(waits(t)?.begun));
@@ -274,11 +275,14 @@ fn deadlocked(case: &Case<'_>) -> Option<Finding> {
     })
 }
 
-/// Whether what somebody waits for is not known to be held by a session that is none of those who wait.
-fn is_unexplained(server: &Server, met: Met) -> bool {
+/// Whether what somebody waits for is not known to be held by a session that is none of those who wait. A probe is told of a lock before it gives
+/// its commit up. A consumer is not: it waits for no longer than the server lets it wait for a lock.
+fn is_unexplained(server: &Server, testimony: &Testimony, wait: Wait) -> bool {
+    let is_consumer = matches!(testimony.observer, Observer::Consumer { .. });
+    let may_be_lock = wait.met == Met::Lock || (is_consumer && wait.stage == Stage::Commit);
     let holder = server.lock_holder.as_ref().map(|read| read.value.user.as_str());
     let is_theirs = |user: &str| user.split('@').next().is_some_and(|name| OBSERVERS.iter().any(|own| *own == name));
-    met == Met::Silence || holder.is_none_or(is_theirs)
+    !may_be_lock || holder.is_none_or(is_theirs)
 }
 
 fn is_silent(accusation: &Accusation) -> bool {

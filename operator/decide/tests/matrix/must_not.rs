@@ -61,6 +61,20 @@ pub const MUST_NOT: &[Row] = &[
         None,
     ),
     (
+        "B5 a lock of everything, behind which consumers on two nodes are not told of it before they give up",
+        |s| {
+            s.server("a", |server| server.lsn = Some(Aged { age: 600_000, value: 1 }));
+            locked(s);
+            holds_lock(s, "backup@10.0.0.9");
+            for observer in [consumer(), other_consumer()] {
+                s.says(&observer, "a", Some(fails(Stage::Commit, ProbeError::Timeout, 600_000)), None);
+            }
+        },
+        Verdict::Suspect(Cause::Unexplained),
+        Stays,
+        None,
+    ),
+    (
         "B6 saturating load: commits take longer than a probe waits, and the log moves",
         |s| s.all_say(&fails(Stage::Commit, ProbeError::Timeout, 60_000)),
         Verdict::Suspect(Cause::Unexplained),
