@@ -189,6 +189,24 @@ fn a_request_whose_record_cannot_be_written_stands_in_nobodys_way() {
 }
 
 #[test]
+fn a_primary_that_is_leaving_does_not_wait_for_the_target_of_a_request() {
+    for (mode, expected) in [(Mode::Automatic, Some((Kind::Switchover, "m-b".to_owned()))), (Mode::Manual, None)] {
+        let mut scene = Scene::well();
+        scene.0.policy.mode = mode;
+        scene.silence("c");
+        asks(&mut scene, Kind::Switchover, Some("c"), 10);
+        assert_eq!(scene.claim(), None, "{mode}: it waits for c");
+        scene.replica("a", |replica| {
+            if let Fact::Present(pod) = &mut replica.pod {
+                pod.terminating = true;
+            }
+        });
+        assert_eq!(scene.claim(), expected, "{mode}: {:?}", scene.plan().notes);
+        assert!(turned_down(&scene).is_none(), "{mode}: it stays open");
+    }
+}
+
+#[test]
 fn a_request_on_a_shard_without_a_primary_is_turned_down() {
     for (age, expected) in [(29_000, false), (30_000, true)] {
         let mut scene = Scene::well();

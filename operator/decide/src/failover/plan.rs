@@ -48,15 +48,23 @@ fn in_office(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft)
         d.note(Reason::StatusLost, format!("a manager knows epoch {known}, the status says {}", s.status.epoch));
         return claim(s, a, Change::new(Kind::Confirm, primary, primary, "StatusLost"), Ranking::default(), d);
     }
+    let leaving = leaving(s, primary);
     for request in &s.requests {
+        let before = d.steps.len() + d.held.len();
         request::take_up(s, a, primary, request, d);
+        // It waits for its target, for which a primary that is about to go cannot wait.
+        let waits = d.steps.len() + d.held.len() == before;
+        if waits && leaving.is_some() && s.policy.mode == Mode::Automatic {
+            d.doing = None;
+            break;
+        }
         // One that is turned down, and whose record could not be written a moment ago, stands in nobody's way.
         let is_held = |step: &Step| matches!(step, Step::Refuse { request: held, .. } if *held == request.name);
         if !d.held.iter().any(is_held) {
             return;
         }
     }
-    if let Some(cause) = leaving(s, primary) {
+    if let Some(cause) = leaving {
         return leave(s, a, primary, cause, d);
     }
     relief::plan(s, a, primary, d);
