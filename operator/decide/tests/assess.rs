@@ -280,6 +280,15 @@ fn each_signature_gives_its_verdict() {
                 s.server("a", |server| server.fsync = Some(Fsync { error: Some("ENOSPC".into()), ..Fsync::default() }));
                 s.all_say(&waits(Stage::Commit, ProbeError::Timeout, 449, 1_949));
             },
+            Verdict::Unknown,
+        ),
+        (
+            "the volume is full, one commit has hung for 2 s, and others have ended meanwhile",
+            |s| {
+                s.server("a", |server| server.fsync = Some(Fsync { error: Some("ENOSPC".into()), ..Fsync::default() }));
+                s.all_say(&Probe { committed: Some(400), ..commits() });
+                s.says(&operator(), "a", Some(waits(Stage::Commit, ProbeError::Timeout, 450, 1_950)), None);
+            },
             Verdict::Healthy,
         ),
         (

@@ -161,8 +161,11 @@ fn volume_full(case: &Case<'_>) -> Option<Finding> {
     // A commit that hangs is told of when its deadline is over, which is no reason to wait longer than for one that is refused.
     let hold = case.thresholds.suspect_after;
     let refused = hold.saturating_sub(first);
-    let waited = case.agreed_since(1, |t| Some(waits(t)?.begun)).map(|begun| (2 * hold).saturating_sub(begun));
-    Some(Finding { since: first, ripens: Some(waited.map_or(refused, |left| left.min(refused))) })
+    let begun = case.agreed_since(1, |t| Some(waits(t)?.begun));
+    let waited = begun.map_or(refused, |begun| (2 * hold).saturating_sub(begun));
+    // Whoever has committed since that wait began speaks against it.
+    let since = begun.filter(|_| waited == 0 && refused > 0).unwrap_or(first);
+    Some(Finding { since, ripens: Some(waited.min(refused)) })
 }
 
 fn is_stopped(server: &Server) -> bool {

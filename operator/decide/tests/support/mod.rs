@@ -72,7 +72,8 @@ pub fn fails(stage: Stage, error: ProbeError, since: Millis) -> Probe {
 pub fn waits(stage: Stage, error: ProbeError, since: Millis, begun: Millis) -> Probe {
     let mut probe = fails(stage, error, since);
     probe.failing.as_mut().expect("it fails").unanswered = Some(begun);
-    probe
+    let before = since.max(begun) + 200;
+    Probe { committed: Some(before), selected: Some(before), ..probe }
 }
 
 pub fn lock_wait() -> ProbeError {
