@@ -240,6 +240,22 @@ fn a_primary_that_no_consumer_reaches_hands_over_and_is_never_failed_over() {
             Some("m-c"),
         ),
         (
+            "the first standby would hand back for want of room",
+            |s| {
+                s.consumers_cut_off(60_000);
+                room(s, "b", 5);
+            },
+            Some("m-c"),
+        ),
+        (
+            "all standbys would",
+            |s| {
+                s.consumers_cut_off(60_000);
+                ["b", "c"].iter().for_each(|letter| room(s, letter, 5));
+            },
+            None,
+        ),
+        (
             "nor do those of another shard reach theirs",
             |s| {
                 s.consumers_cut_off(60_000);

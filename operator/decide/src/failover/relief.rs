@@ -156,13 +156,13 @@ fn relieves(s: &Snapshot, primary: &ReplicaName, strain: Strain, server: &Server
     let Some((other, _)) = s.fresh_report(&candidate.name) else { return false };
     let fills = |server: &Server| server.volume.is_some_and(space::is_filling);
     match strain {
+        // It would hand over at once to whoever has room, and that may be the one that is slow or cut off.
+        Strain::CutOff(_) | Strain::Slow if fills(other) && !fills(server) => false,
         // What is in the way may be in the way to the whole node.
         Strain::CutOff(_) => match (s.node_of(&candidate.name), s.node_of(primary)) {
             (Some(its), Some(node)) => its != node,
             _ => false,
         },
-        // It would hand over at once to whoever has room, and that may be the one that is slow.
-        Strain::Slow if fills(other) && !fills(server) => false,
         // A quarter at most: less is no reason to change a primary.
         Strain::Slow => match (fsync_took(other), fsync_took(server)) {
             (Some(its), Some(took)) => its < s.policy.thresholds.slow_fsync && its.saturating_mul(4) <= took,
@@ -184,7 +184,7 @@ fn nobody(s: &Snapshot, strain: Strain, ranking: &Ranking) -> String {
     }
     let against = |candidate: &Candidate| match strain {
         _ if !in_time(s, candidate) => TOO_LATE,
-        Strain::CutOff(_) => "it is on the same node, or nobody knows where it is",
+        Strain::CutOff(_) => "it is on the same node, or nobody knows where it is, or its volume is nearly full",
         Strain::Slow => "its volume is no quicker, or is nearly full",
         Strain::Filling => NO_ROOM_EITHER,
     };
