@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::guard::OwnerRow;
+
 /// What a consumer comes to after it heard of a route, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Milestone {
@@ -39,13 +41,17 @@ impl Milestone {
 pub struct Takeover {
     heard: Instant,
     ahead: bool,
+    /// The row of another process, as it was seen last.
+    other: Option<OwnerRow>,
+    /// Another process has stored under the route.
+    is_late: bool,
     reached: Vec<(Milestone, Duration)>,
 }
 
 impl Takeover {
     /// The route was heard of.
     pub fn new(heard: Instant) -> Self {
-        Self { heard, ahead: false, reached: Vec::new() }
+        Self { heard, ahead: false, other: None, is_late: false, reached: Vec::new() }
     }
 
     /// The connection had been made before the route was heard of.
@@ -53,9 +59,18 @@ impl Takeover {
         self.ahead = true;
     }
 
-    /// Something is reached. Whether it is for the first time.
+    /// The row of another process that owns the data on this primary. Once it changes, that process has stored under the route, and ended the
+    /// change of primary: what this one comes to after that, hours later perhaps, is not timed.
+    pub fn sees(&mut self, other: &OwnerRow) {
+        if self.other.replace(other.clone()).is_some_and(|before| before != *other) {
+            self.is_late = true;
+            self.reached.clear();
+        }
+    }
+
+    /// Something is reached. Whether it is for the first time, and part of the change of primary.
     pub fn reach(&mut self, milestone: Milestone, now: Instant) -> bool {
-        if self.after(milestone).is_some() {
+        if self.is_late || self.after(milestone).is_some() {
             return false;
         }
         self.reached.push((milestone, now.saturating_duration_since(self.heard)));
@@ -76,13 +91,15 @@ impl Takeover {
     pub fn words(&self) -> String {
         let each = self.reached.iter().map(|(m, after)| format!("{} after {} ms", m.word(), after.as_millis()));
         let ahead = self.ahead.then(|| "connected ahead".to_owned());
-        each.chain(ahead).collect::<Vec<_>>().join(", ")
+        let late = self.is_late.then(|| "after another process".to_owned());
+        each.chain(ahead).chain(late).collect::<Vec<_>>().join(", ")
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guard::Term;
 
     #[test]
     fn each_stage_counts_from_the_route_and_the_first_time_only() {
@@ -100,5 +117,24 @@ mod tests {
         assert_eq!(takeover.words(), "connected after 4 ms, owner after 9 ms, committed after 40 ms");
         takeover.was_ahead();
         assert!(takeover.words().ends_with(", connected ahead"), "{}", takeover.words());
+    }
+
+    #[test]
+    fn what_comes_after_another_process_has_stored_is_no_part_of_the_change() {
+        let heard = Instant::now();
+        let row = |owner: &str, beat| OwnerRow { owner: owner.to_owned(), term: Term(3), beat };
+        for (case, rows, is_timed) in [
+            ("nobody else is there", &[][..], true),
+            ("the other was lost with the old primary", &[row("a/1", 9), row("a/1", 9)], true),
+            ("the other stores", &[row("a/1", 9), row("a/1", 10)], false),
+            ("another one took over from it", &[row("a/1", 9), row("b/1", 9)], false),
+        ] {
+            let mut takeover = Takeover::new(heard);
+            takeover.reach(Milestone::Connected, heard);
+            rows.iter().for_each(|row| takeover.sees(row));
+            assert_eq!(takeover.reach(Milestone::Owner, heard + Duration::from_secs(3600)), is_timed, "{case}");
+            assert_eq!(takeover.reached().len(), if is_timed { 2 } else { 0 }, "{case}");
+            assert_eq!(takeover.words().contains("after another process"), !is_timed, "{case}");
+        }
     }
 }

@@ -143,9 +143,19 @@ impl Facts {
     /// Takes a reading of mysqld's state alone, which is made more often than that of its threads.
     pub fn take_process_state(&mut self, state: Option<char>, now: Instant) {
         self.stopped = Stopped::and(self.stopped, state, now);
-        if let (Some(process), Some(state)) = (&mut self.process, state) {
-            process.main = state;
+        match (&mut self.process, state) {
+            (Some(process), Some(state)) => process.main = state,
+            (process, None) => *process = None,
+            (None, Some(_)) => {}
         }
+    }
+
+    /// Takes a reading of mysqld and its threads. Its state counts like any other: told as stopped without since when, it would look like
+    /// the word of a manager that cannot tell, and that is waited for less.
+    pub fn take_process(&mut self, process: Option<ProcessState>, now: Instant) {
+        let state = process.as_ref().map(|process| process.main);
+        self.process = process;
+        self.take_process_state(state, now);
     }
 
     /// Takes a reading of replication. A receiver that has just connected may be hours behind and have applied all that it ever
@@ -412,13 +422,38 @@ pub(crate) mod tests {
         assert!(told(&|facts| facts.known = Epoch(2)));
         assert!(told(&|facts| facts.fence = Some((Why::Isolated, now))));
         let state = |main| Some(ProcessState { main, threads_in_d: 0, sleepers: Vec::new() });
-        assert!(told(&|facts| facts.process = state('S')));
-        assert!(!told(&|facts| facts.process = state('R')));
-        assert!(told(&|facts| facts.process = state('T')));
+        assert!(told(&|facts| facts.take_process(state('S'), now)));
+        assert!(!told(&|facts| facts.take_process(state('R'), now)));
+        assert!(told(&|facts| facts.take_process(state('T'), now)));
         assert!(told(&|facts| facts.take_process_state(Some('S'), now)));
         assert!(told(&|facts| facts.take_process_state(Some('T'), now)));
         assert!(told(&|facts| facts.lock_holder = Some((now, LockHolder::default()))));
         assert!(!told(&|facts| facts.pressure = Some(Pressure::default())));
+    }
+
+    #[test]
+    fn a_server_is_never_told_to_be_stopped_without_since_when() {
+        type Reading = fn(&mut Facts, char, Instant);
+        let threads: Reading = |facts, main, now| {
+            facts.take_process(Some(ProcessState { main, threads_in_d: 0, sleepers: Vec::new() }), now);
+        };
+        let state: Reading = |facts, main, now| facts.take_process_state(Some(main), now);
+        let gone: Reading = |facts, _, now| facts.take_process_state(None, now);
+        let start = Instant::now();
+        let cases: [(&str, &[(Reading, char)]); 4] = [
+            ("its threads are read first", &[(state, 'S'), (threads, 'S'), (threads, 'T')]),
+            ("it alone is read first", &[(threads, 'S'), (state, 'T'), (threads, 'T'), (state, 'T')]),
+            ("it goes on", &[(threads, 'T'), (state, 'S'), (threads, 'T'), (threads, 'S')]),
+            ("it is ended while it is stopped", &[(threads, 'T'), (state, 'T'), (gone, ' ')]),
+        ];
+        for (case, readings) in cases {
+            let mut facts = Facts::new();
+            for ((read, letter), after) in readings.iter().zip(0_u32..) {
+                read(&mut facts, *letter, start + Duration::from_millis(100) * after);
+                let is_stopped = facts.process.as_ref().is_some_and(|process| process.main == 'T');
+                assert_eq!(is_stopped, facts.stopped.is_some(), "{case}: reading {after}");
+            }
+        }
     }
 
     #[test]

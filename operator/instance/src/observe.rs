@@ -92,7 +92,7 @@ pub fn process(shared: Arc<Shared>, host: Arc<Host>) -> std::io::Result<()> {
             shared.update(|facts| facts.take_process_state(state, Instant::now()));
             if turn.is_multiple_of(THREADS_PACE) {
                 let process = pid.and_then(proc::state);
-                shared.update(|facts| facts.process = process);
+                shared.update(|facts| facts.take_process(process, Instant::now()));
             }
             // An average over ten seconds, after the state that may matter now.
             if turn.is_multiple_of(PRESSURE_PACE) {

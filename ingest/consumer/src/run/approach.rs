@@ -10,7 +10,7 @@ use understudy_wire::evidence::{ProbeError, Stage};
 
 use super::{Runner, now, unexpected};
 use crate::batch::Batch;
-use crate::guard::OwnerRow;
+use crate::guard::{OwnerRow, Survey};
 use crate::lanes::Resume;
 use crate::log::{Ends, Log};
 use crate::placement::within;
@@ -64,10 +64,23 @@ impl<V: View, L: Log> Runner<V, L> {
         match session.survey(&self.config.names).await {
             Ok(survey) => {
                 self.deps.facts.selected(now());
+                self.see_owner(&survey);
                 let at = self.now();
                 self.machine.surveyed(survey, at);
             }
             Err(e) => self.failed(e),
+        }
+    }
+
+    /// Takes notice of another process that stores on this primary. Before its promotion a row there only tells of the one before it.
+    pub(super) fn see_owner(&mut self, survey: &Survey) {
+        let wanted = self.machine.present_route().map(|route| route.epoch);
+        let other =
+            survey.owner.as_ref().filter(|row| !row.owner.is_empty() && row.owner != self.config.owner.as_str());
+        if survey.epoch == wanted
+            && let (Some(takeover), Some(row)) = (&mut self.takeover, other)
+        {
+            takeover.sees(row);
         }
     }
 

@@ -12,6 +12,7 @@ use understudy_wire::Epoch;
 
 use super::*;
 use crate::batch::QUIET;
+use crate::guard::{OwnerRow, Presence, Survey, Term};
 use crate::lanes::Note;
 use crate::log::End;
 use crate::placement::Spans;
@@ -147,16 +148,18 @@ fn what_is_stored_first_on_a_primary_and_last_before_it_hands_over_does_not_wait
     }
 }
 
+/// How many takeovers are told of that came to this stage.
+fn counted(runner: &Runner<Told, NoLog>, stage: &str) -> u64 {
+    let text = runner.deps.metrics.text().unwrap();
+    let name = format!("understudy_consumer_takeover_seconds_count{{stage=\"{stage}\"}} ");
+    text.lines().find_map(|line| line.strip_prefix(&name)?.parse().ok()).unwrap_or(0)
+}
+
 #[test]
 fn a_takeover_is_timed_once_it_came_to_a_commit() {
     let mut runner = runner(Told(Arc::default()));
     let route = Route { primary: ReplicaName::new("a"), address: ([10, 0, 0, 1], 3306).into(), epoch: Epoch(1) };
     runner.follow(Some(route));
-    let counted = |runner: &Runner<Told, NoLog>, stage: &str| {
-        let text = runner.deps.metrics.text().unwrap();
-        let name = format!("understudy_consumer_takeover_seconds_count{{stage=\"{stage}\"}} ");
-        text.lines().find_map(|line| line.strip_prefix(&name)?.parse().ok()).unwrap_or(0)
-    };
     for milestone in [Milestone::Connected, Milestone::Owner, Milestone::Positioned] {
         runner.reach(milestone, Instant::now());
     }
@@ -169,6 +172,28 @@ fn a_takeover_is_timed_once_it_came_to_a_commit() {
     assert_eq!(counted(&runner, "stored"), 0);
     runner.reach(Milestone::Stored, Instant::now());
     assert_eq!((counted(&runner, "stored"), counted(&runner, "committed")), (1, 1));
+}
+
+#[test]
+fn a_pod_that_becomes_active_after_another_one_stored_there_is_not_timed_as_a_takeover() {
+    for (case, owner, epoch, timed) in [
+        ("it waited beside another one", "pod2/1", 1, 0),
+        ("its own rows", "pod/1", 1, 1),
+        ("rows that come from the primary before", "pod2/1", 0, 1),
+    ] {
+        let mut runner = runner(Told(Arc::default()));
+        let route = Route { primary: ReplicaName::new("a"), address: ([10, 0, 0, 1], 3306).into(), epoch: Epoch(1) };
+        runner.follow(Some(route));
+        runner.reach(Milestone::Connected, Instant::now());
+        for beat in [1, 2] {
+            let row = OwnerRow { owner: owner.to_owned(), term: Term(1), beat };
+            runner.see_owner(&Survey { epoch: Some(Epoch(epoch)), owner: Some(row), presence: Presence::Connected });
+        }
+        runner.reach(Milestone::Owner, Instant::now());
+        runner.note_commit(Instant::now(), &BTreeMap::new(), false);
+        assert_eq!((counted(&runner, "connected"), counted(&runner, "owner")), (timed, timed), "{case}");
+        assert!(runner.takeover.is_some(), "{case}: its first batch makes haste all the same");
+    }
 }
 
 #[test]
