@@ -65,6 +65,7 @@ impl Ended<'_> {
             hit: self.hit.clone(),
             changes: self.changes(),
             exact: self.outcome.is_exact(),
+            stale_answers: self.outcome.stale_answers,
             redundant: self.redundant,
         };
         let Self { row, seen, outcome, at, victim, .. } = &self;
@@ -141,6 +142,7 @@ pub fn together(first: Outcome, beside: Option<&Outcome>) -> Outcome {
         doubled: first.doubled + beside.doubled,
         explained: first.explained + beside.explained,
         alien: first.alien + beside.alien,
+        stale_answers: first.stale_answers + beside.stale_answers,
         ..first
     }
 }
@@ -248,5 +250,8 @@ mod tests {
         let both = together(outcome(1.0), Some(&beside));
         assert_eq!((both.lost, both.acknowledged, both.write_gap_seconds), (1, 1010, Some(9.0)));
         assert_eq!(freeze(vec![record()], both).judgement, Judgement::Inexact);
+        let stale = Outcome { stale_answers: 2, ..outcome(1.0) };
+        let both = together(outcome(1.0), Some(&stale));
+        assert_eq!((both.stale_answers, freeze(vec![record()], both).judgement), (2, Judgement::Stale));
     }
 }

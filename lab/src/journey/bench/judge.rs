@@ -13,6 +13,8 @@ pub enum Judgement {
     AsItMust,
     /// Something acknowledged was lost or doubled, something was read that was never sent, or nothing was acknowledged.
     Inexact,
+    /// The query API answered from a primary that had been replaced.
+    Stale,
     /// A primary was changed that should not have been.
     FalseFailover,
     /// A primary was not changed that should have been.
@@ -56,6 +58,8 @@ pub struct Facts {
     pub changes: Vec<Change>,
     /// Nothing acknowledged was lost or doubled, and something was acknowledged.
     pub exact: bool,
+    /// Answers of the query API that were stale.
+    pub stale_answers: u64,
     /// Every shard had everything in the end.
     pub redundant: bool,
 }
@@ -125,6 +129,8 @@ pub fn judge(row: &Row, facts: &Facts) -> Judgement {
     };
     if !facts.exact {
         Judgement::Inexact
+    } else if facts.stale_answers > 0 {
+        Judgement::Stale
     } else if false_failovers(row, facts) > 0 {
         Judgement::FalseFailover
     } else if is_owed && (facts.hit.is_empty() || facts.hit.iter().any(is_missed)) {
@@ -154,7 +160,7 @@ mod tests {
     }
 
     fn facts(changes: Vec<Change>) -> Facts {
-        Facts { hit: vec!["s-0".into()], changes, exact: true, redundant: true }
+        Facts { hit: vec!["s-0".into()], changes, exact: true, stale_answers: 0, redundant: true }
     }
 
     #[test]
@@ -196,6 +202,15 @@ mod tests {
         assert_eq!(judge(row("kill"), &alone), Judgement::NotRedundant);
         let nobody_hit = Facts { hit: vec![], ..facts(vec![]) };
         assert_eq!(judge(row("kill"), &nobody_hit), Judgement::Missed);
+    }
+
+    #[test]
+    fn one_stale_answer_is_enough_for_a_run_not_to_be_as_it_must() {
+        let killed = || vec![change("s-0", Kind::Failover, "ProcessExited")];
+        let stale = Facts { stale_answers: 1, ..facts(killed()) };
+        assert_eq!(judge(row("kill"), &stale), Judgement::Stale);
+        assert_eq!(judge(row("long-ddl"), &Facts { stale_answers: 1, ..facts(vec![]) }), Judgement::Stale);
+        assert_eq!(judge(row("kill"), &Facts { exact: false, ..stale }), Judgement::Inexact);
     }
 
     #[test]
