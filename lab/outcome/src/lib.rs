@@ -111,6 +111,12 @@ pub struct Outcome {
     pub write_gap_seconds: Option<f64>,
     /// Longest time in which the newest readable sample did not advance.
     pub visible_gap_seconds: Option<f64>,
+    /// The first of these with its bounds.
+    #[serde(default)]
+    pub ack_gap: Option<Gap>,
+    /// The last of them with its bounds.
+    #[serde(default)]
+    pub visible_gap: Option<Gap>,
     /// Answers of the query API under an epoch that was over, or that went back after another primary was published.
     #[serde(default)]
     pub stale_answers: u64,
@@ -137,9 +143,12 @@ pub struct ShardOutcome {
 
 /// A stretch without progress.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Gap {
-    /// Its length.
+    /// Its length, without the time in which the program itself did not run.
     pub seconds: f64,
+    /// Its length with that: it was not longer.
+    pub at_most_seconds: f64,
     /// Whether it had not ended when nobody looked any longer.
     pub open: bool,
 }

@@ -157,12 +157,13 @@ fn place(lease: &Lease) -> String {
     format!("{}/{}", lease.namespace, lease.name)
 }
 
-/// By the clocks, or because it was renewed, or taken, between two looks.
+/// By the clocks, or because it was renewed, or taken, between two looks. One that the first look may only have missed tells nothing.
 fn is_renewed(lease: &Lease, first: &Look, now: Timestamp) -> bool {
     let term = lease.term.unwrap_or(TERM);
     let is_fresh = lease.renewed.is_some_and(|renewed| (now.as_second() - renewed.as_second()).abs() <= term);
     let before = first.leases.iter().find(|before| place(before) == place(lease));
-    lease.holder.is_some() && (is_fresh || before.is_none_or(|before| before.version != lease.version))
+    let is_newer = before.map_or(first.not_read.is_none(), |before| before.version != lease.version);
+    lease.holder.is_some() && (is_fresh || is_newer)
 }
 
 #[cfg(test)]
@@ -234,6 +235,14 @@ mod tests {
         assert_eq!(leader(&seen, &seen, 0), expected);
         let gone = look(&[lease("understudy", "pod-z", 3, -86_400), lease("understudy-prod", "pod-a", 7, -100)]);
         assert!(matches!(leader(&gone, &gone, 5), Leader::Silent { holder, .. } if holder == "pod-a"));
+    }
+
+    #[test]
+    fn a_lease_that_could_not_be_read_at_first_is_not_one_that_was_taken_meanwhile() {
+        let other = lease("understudy-prod", "", 1, -900);
+        let first = Look { leases: vec![other.clone()], not_read: Some("no answer".into()) };
+        let latest = look(&[other, lease("understudy", "pod-a", 7, -600)]);
+        assert!(matches!(leader(&first, &latest, 5), Leader::Silent { holder, .. } if holder == "pod-a"));
     }
 
     #[test]

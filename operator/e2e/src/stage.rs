@@ -45,7 +45,7 @@ pub async fn shared() -> Result<MappedMutexGuard<'static, Stage>> {
     static STAGE: Mutex<Option<Stage>> = Mutex::const_new(None);
     let mut slot = STAGE.lock().await;
     if let Some(stage) = slot.as_ref()
-        && let Err(error) = stage.settled().await
+        && let Err(error) = stage.let_go().await
     {
         println!("the shared stage is given up: {error:#}");
         *slot = None;
@@ -125,6 +125,14 @@ impl Stage {
 
     fn of_shard(&self) -> String {
         format!("{}={}", labels::SHARD, self.shard_name(0))
+    }
+
+    /// Lets go of the levers that a test which failed may have left pulled, and waits until it is at rest: with them it would be at rest as
+    /// well, and no later test would see a failover.
+    async fn let_go(&self) -> Result<()> {
+        let levers = serde_json::json!({"paused": false, "shardTemplate": {"failover": {"mode": "Automatic"}}});
+        self.change(levers).await?;
+        self.settled().await
     }
 
     /// Waits until every shard has all that its spec asks for, no change of primary is under way, and the consumer runs.

@@ -374,8 +374,9 @@ mod tests {
     #[test]
     fn programs_find_their_figures_in_it() {
         let report = report().with_findings(&Findings { merged: 9, explained: 7, ..Findings::default() }, None);
+        let gap = |gap: Gap| ReadGap { seconds: gap.seconds, at_most_seconds: gap.at_most_seconds, open: gap.open };
         let shard = |shard: &ShardReport| ShardOutcome {
-            write_gap: ReadGap { seconds: shard.write_gap.seconds, open: shard.write_gap.open },
+            write_gap: gap(shard.write_gap),
             replayed: shard.replayed,
             direct: shard.direct,
         };
@@ -389,6 +390,8 @@ mod tests {
             ack_gap_seconds: report.ack_gap_seconds,
             write_gap_seconds: report.write_gap_seconds,
             visible_gap_seconds: report.visible_gap_seconds,
+            ack_gap: report.ack_gap.map(gap),
+            visible_gap: report.visible_gap.map(gap),
             stale_answers: report.stale_answers,
             stale_read_seconds: report.stale_read_seconds,
             shards: report.shards.iter().map(|(name, of)| (name.clone(), shard(of))).collect(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use understudy_lab_outcome::{Direct, Outcome};
+use understudy_lab_outcome::{Direct, Gap, Outcome};
 
 use super::file::{Header, Run};
 use super::judge::{self, Change, Facts, Kind};
@@ -65,13 +65,16 @@ impl Ended<'_> {
             hit: self.hit.clone(),
             changes: self.changes(),
             exact: self.outcome.is_exact(),
+            stale_answers: self.outcome.stale_answers,
             redundant: self.redundant,
         };
         let Self { row, seen, outcome, at, victim, .. } = &self;
         let since = |mark: Option<Instant>| mark.map(|mark| mark.saturating_duration_since(*at).as_secs_f64());
         let all: Vec<String> = seen.names().cloned().collect();
         let of_hit = || self.hit.iter().filter_map(|shard| outcome.shards.get(shard));
-        let write_gap = of_hit().map(|shard| shard.write_gap.seconds).max_by(f64::total_cmp);
+        // A watcher that stood still in a gap may have missed when it began or ended: no gap is told shorter than it may have been.
+        let write_gap = of_hit().map(|shard| shard.write_gap.at_most_seconds).max_by(f64::total_cmp);
+        let bound = |gap: Option<Gap>| gap.map(|gap| gap.at_most_seconds);
         let directs: Vec<Direct> = of_hit().filter_map(|shard| shard.direct).collect();
         let longest = |of: fn(&Direct) -> f64| directs.iter().map(of).max_by(f64::total_cmp);
         let rebuilt = seen.mark(&all, Mark::Broken).and_then(|_| seen.mark(&all, Mark::Whole));
@@ -93,9 +96,9 @@ impl Ended<'_> {
             claim_s: since(seen.mark(&self.hit, Mark::Claimed)),
             promote_s: since(seen.mark_of_all(&self.hit, Mark::Promoted)),
             rebuild_s: since(rebuilt.filter(|_| self.redundant)),
-            ack_gap_s: outcome.ack_gap_seconds,
+            ack_gap_s: bound(outcome.ack_gap).or(outcome.ack_gap_seconds),
             write_gap_s: write_gap.or(outcome.write_gap_seconds),
-            visible_gap_s: outcome.visible_gap_seconds,
+            visible_gap_s: bound(outcome.visible_gap).or(outcome.visible_gap_seconds),
             stale_read_s: outcome.stale_read_seconds,
             stale_answers: outcome.stale_answers,
             direct_read_s: longest(|direct| direct.read_seconds),
@@ -141,6 +144,7 @@ pub fn together(first: Outcome, beside: Option<&Outcome>) -> Outcome {
         doubled: first.doubled + beside.doubled,
         explained: first.explained + beside.explained,
         alien: first.alien + beside.alien,
+        stale_answers: first.stale_answers + beside.stale_answers,
         ..first
     }
 }
@@ -148,7 +152,7 @@ pub fn together(first: Outcome, beside: Option<&Outcome>) -> Outcome {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
-    use understudy_lab_outcome::{Gap, ShardOutcome};
+    use understudy_lab_outcome::ShardOutcome;
 
     use super::super::file::tests::header;
     use super::super::judge::Judgement;
@@ -163,9 +167,13 @@ mod tests {
         })
     }
 
+    fn gap(seconds: f64, at_most_seconds: f64) -> Gap {
+        Gap { seconds, at_most_seconds, open: false }
+    }
+
     fn outcome(write_gap: f64) -> Outcome {
         let direct = Direct { reads: 3, read_seconds: 4.0, writes: 2, write_seconds: 0.25 };
-        let of = |seconds, direct| ShardOutcome { write_gap: Gap { seconds, open: false }, replayed: 5, direct };
+        let of = |seconds, direct| ShardOutcome { write_gap: gap(seconds, seconds), replayed: 5, direct };
         Outcome {
             acknowledged: 1000,
             unknown: 1,
@@ -176,6 +184,8 @@ mod tests {
             ack_gap_seconds: Some(0.2),
             write_gap_seconds: Some(9.0),
             visible_gap_seconds: Some(3.0),
+            ack_gap: None,
+            visible_gap: None,
             stale_answers: 0,
             stale_read_seconds: Some(0.0),
             shards: [("s-0".to_owned(), of(write_gap, Some(direct))), ("s-1".to_owned(), of(9.0, None))].into(),
@@ -237,6 +247,16 @@ mod tests {
     }
 
     #[test]
+    fn a_gap_in_which_the_watcher_stood_still_is_told_with_that_time() {
+        let mut paused = outcome(4.5);
+        paused.shards.get_mut("s-0").unwrap().write_gap = gap(4.5, 6.0);
+        paused.ack_gap = Some(gap(0.2, 0.4));
+        paused.visible_gap = Some(gap(3.0, 3.5));
+        let run = freeze(vec![record()], paused);
+        assert_eq!((run.write_gap_s, run.ack_gap_s, run.visible_gap_s), (Some(6.0), Some(0.4), Some(3.5)));
+    }
+
+    #[test]
     fn a_change_of_primary_without_a_record_is_a_change_all_the_same() {
         let run = freeze(Vec::new(), outcome(4.5));
         assert_eq!((run.judgement, run.records.len(), run.cause), (Judgement::WrongCause, 0, None));
@@ -248,5 +268,8 @@ mod tests {
         let both = together(outcome(1.0), Some(&beside));
         assert_eq!((both.lost, both.acknowledged, both.write_gap_seconds), (1, 1010, Some(9.0)));
         assert_eq!(freeze(vec![record()], both).judgement, Judgement::Inexact);
+        let stale = Outcome { stale_answers: 2, ..outcome(1.0) };
+        let both = together(outcome(1.0), Some(&stale));
+        assert_eq!((both.stale_answers, freeze(vec![record()], both).judgement), (2, Judgement::Stale));
     }
 }

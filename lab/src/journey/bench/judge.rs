@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::rows::{Must, Row};
+use super::rows::{Act, Must, Row};
 
 /// How a run came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,10 +13,14 @@ pub enum Judgement {
     AsItMust,
     /// Something acknowledged was lost or doubled, something was read that was never sent, or nothing was acknowledged.
     Inexact,
+    /// The query API answered from a primary that had been replaced.
+    Stale,
     /// A primary was changed that should not have been.
     FalseFailover,
     /// A primary was not changed that should have been.
     Missed,
+    /// One fault changed the primary of a shard more than once: a loop, or the way back.
+    Repeated,
     /// It was changed for a cause that the fault does not have.
     WrongCause,
     /// Not everything was there again by the end.
@@ -56,6 +60,8 @@ pub struct Facts {
     pub changes: Vec<Change>,
     /// Nothing acknowledged was lost or doubled, and something was acknowledged.
     pub exact: bool,
+    /// Answers of the query API that were stale.
+    pub stale_answers: u64,
     /// Every shard had everything in the end.
     pub redundant: bool,
 }
@@ -119,16 +125,25 @@ pub fn judge(row: &Row, facts: &Facts) -> Judgement {
     };
     let is_owed = matches!(row.must, Must::Failover | Must::Switchover | Must::Change);
     let is_missed = |shard: &String| !facts.changes.iter().any(|change| change.shard == *shard && satisfies(change));
+    let moves = |shard: &String| {
+        let its = facts.changes.iter().filter(|change| change.shard == *shard && change.kind != Kind::Confirm);
+        its.count()
+    };
+    let is_one_fault = row.act != Act::KillBoth;
     let is_wrong = |change: &Change| {
         let cause = change.cause.as_deref().unwrap_or_default();
-        change.kind == Kind::Failover && !row.causes.is_empty() && !row.causes.contains(&cause)
+        change.kind != Kind::Confirm && !row.causes.is_empty() && !row.causes.contains(&cause)
     };
     if !facts.exact {
         Judgement::Inexact
+    } else if facts.stale_answers > 0 {
+        Judgement::Stale
     } else if false_failovers(row, facts) > 0 {
         Judgement::FalseFailover
     } else if is_owed && (facts.hit.is_empty() || facts.hit.iter().any(is_missed)) {
         Judgement::Missed
+    } else if is_one_fault && facts.hit.iter().any(|shard| moves(shard) > 1) {
+        Judgement::Repeated
     } else if facts.changes.iter().any(is_wrong) {
         Judgement::WrongCause
     } else if !facts.redundant {
@@ -154,21 +169,32 @@ mod tests {
     }
 
     fn facts(changes: Vec<Change>) -> Facts {
-        Facts { hit: vec!["s-0".into()], changes, exact: true, redundant: true }
+        Facts { hit: vec!["s-0".into()], changes, exact: true, stale_answers: 0, redundant: true }
     }
 
     #[test]
     fn each_run_is_judged_by_its_row() {
-        use Judgement::{AsItMust, FalseFailover, Missed, WrongCause};
+        use Judgement::{AsItMust, FalseFailover, Missed, Repeated, WrongCause};
         use Kind::{Confirm, Failover, Switchover};
         let killed = || change("s-0", Failover, "ProcessExited");
         for (case, name, changes, expected) in [
             ("failed over", "kill", vec![killed()], AsItMust),
             ("failed over twice", "second-failure", vec![killed(), killed()], AsItMust),
+            ("failed over twice for one fault", "kill", vec![killed(), killed()], Repeated),
+            ("and handed back", "kill", vec![killed(), change("s-0", Switchover, "Requested")], Repeated),
+            ("confirmed before", "kill", vec![change("s-0", Confirm, "Stopped"), killed()], AsItMust),
+            (
+                "handed over twice",
+                "drain",
+                vec![change("s-0", Switchover, "x"), change("s-0", Switchover, "x")],
+                Repeated,
+            ),
             ("not failed over", "kill", vec![], Missed),
             ("only confirmed", "kill", vec![change("s-0", Confirm, "ProcessExited")], Missed),
             ("handed over in place of a failover", "kill", vec![change("s-0", Switchover, "Requested")], Missed),
             ("for another cause", "kill", vec![change("s-0", Failover, "Stopped")], WrongCause),
+            ("cut off and handed over", "cut-clients", vec![change("s-0", Switchover, "CutOff")], AsItMust),
+            ("handed over for another cause", "cut-clients", vec![change("s-0", Switchover, "Slow")], WrongCause),
             ("for any cause", "slow", vec![change("s-0", Failover, "Unexplained")], AsItMust),
             ("another shard too", "kill", vec![killed(), change("s-1", Failover, "Unreachable")], FalseFailover),
             ("slow and handed over", "slow", vec![change("s-0", Switchover, "Slow")], AsItMust),
@@ -196,6 +222,15 @@ mod tests {
         assert_eq!(judge(row("kill"), &alone), Judgement::NotRedundant);
         let nobody_hit = Facts { hit: vec![], ..facts(vec![]) };
         assert_eq!(judge(row("kill"), &nobody_hit), Judgement::Missed);
+    }
+
+    #[test]
+    fn one_stale_answer_is_enough_for_a_run_not_to_be_as_it_must() {
+        let killed = || vec![change("s-0", Kind::Failover, "ProcessExited")];
+        let stale = Facts { stale_answers: 1, ..facts(killed()) };
+        assert_eq!(judge(row("kill"), &stale), Judgement::Stale);
+        assert_eq!(judge(row("long-ddl"), &Facts { stale_answers: 1, ..facts(vec![]) }), Judgement::Stale);
+        assert_eq!(judge(row("kill"), &Facts { exact: false, ..stale }), Judgement::Inexact);
     }
 
     #[test]

@@ -43,10 +43,8 @@ impl<'a> InARow<'a> {
     pub fn begin(store: &'a Store<'a>) -> Result<Self> {
         let datastore = store.access.find(&store.namespace, "datastore", &store.name)?;
         let datastore = datastore.with_context(|| format!("there is no Datastore {}", store.name))?;
-        let now = &datastore["spec"]["shardTemplate"]["failover"];
-        let before = json!({"cooldownSeconds": now["cooldownSeconds"], "quarantine": now["quarantine"]});
-        let this = Self { store, before };
-        this.set(&json!({"cooldownSeconds": 0, "quarantine": {"ttlSeconds": KEPT_S}}))?;
+        let this = Self { store, before: before(&datastore["spec"]["shardTemplate"]["failover"]) };
+        this.set(&in_a_row())?;
         Ok(this)
     }
 
@@ -64,6 +62,16 @@ impl Drop for InARow<'_> {
             eprintln!("spec.shardTemplate.failover of {} stays as it is for a bench: {error:#}", self.store.name);
         }
     }
+}
+
+fn in_a_row() -> Value {
+    json!({"cooldownSeconds": 0, "quarantine": {"ttlSeconds": KEPT_S}})
+}
+
+/// What is put back. A bench that was killed put nothing back: what it left is not what was there before, and the defaults are taken.
+fn before(failover: &Value) -> Value {
+    let now = json!({"cooldownSeconds": failover["cooldownSeconds"], "quarantine": failover["quarantine"]});
+    if now == in_a_row() { json!({"cooldownSeconds": null, "quarantine": null}) } else { now }
 }
 
 /// Asks for a switchover by an object, as a person would. `target` may be left to the operator.
@@ -148,6 +156,19 @@ mod tests {
         let replica = |node: &&str| json!({"name": format!("{name}-{node}"), "role": "standby", "node": node});
         let replicas: Vec<_> = nodes.iter().map(replica).collect();
         json!({"kind": "Shard", "metadata": {"name": name}, "status": {"replicas": replicas}})
+    }
+
+    #[test]
+    fn what_a_bench_that_was_killed_left_is_not_put_back_by_the_next_one() {
+        let defaults = json!({"cooldownSeconds": null, "quarantine": null});
+        let own = json!({"cooldownSeconds": 0, "quarantine": {"ttlSeconds": 3600}});
+        for (case, there, expected) in [
+            ("nothing was said", json!({"mode": "Automatic"}), defaults.clone()),
+            ("somebody's own", own.clone(), own),
+            ("left behind", in_a_row(), defaults),
+        ] {
+            assert_eq!(before(&there), expected, "{case}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Error, Result, bail};
 use serde_json::{Value, json};
 
-use super::{leader, shard, warn};
+use super::{code, leader, shard, warn};
 use crate::args::{Name, Output, Target};
 use crate::cluster::{Cluster, ClusterError};
 use crate::objects::{Datastore, Kind, Shard};
@@ -42,14 +42,21 @@ pub async fn set(cluster: &Cluster, target: &Target, pause: bool, output: Output
     // The lever comes first: whether anybody minds it is told after it is set.
     let leader = leader::leader(cluster).await;
     warn(&leader);
+    let mut told = None;
     if leader.absence().is_none() {
-        let told = match unseen(cluster, target, pause).await {
+        told = match unseen(cluster, target, pause).await {
             Ok(shards) => unheeded(pause, &shards),
             Err(error) => Some(format!("whether the operator has seen that is not known: {:#}", Error::from(error))),
         };
         told.iter().for_each(|words| output::warn(words));
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(code(is_well(pause, told.as_deref())))
+}
+
+/// Whoever pauses goes on to touch what is paused: a script must not, before that has been seen everywhere. When nobody acts, nobody is in the
+/// middle of anything.
+fn is_well(pause: bool, unheeded: Option<&str>) -> bool {
+    !pause || unheeded.is_none()
 }
 
 /// The Shards at which the operator has not seen the lever, once it has had its time.
@@ -154,6 +161,17 @@ mod tests {
             ("no operator has looked at it", &fixtures::unseen(), false, false),
         ] {
             assert_eq!(minds(&Shard::read(object), pause), expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn a_pause_that_was_not_seen_everywhere_is_no_success_and_a_resumption_is_one() {
+        for (case, pause, unheeded, expected) in [
+            ("paused and seen, or nobody acts", true, None, true),
+            ("paused and not seen", true, Some("within 10 s the operator has not seen that of m-0"), false),
+            ("let go and not seen", false, Some("still paused, each by itself: m-2"), true),
+        ] {
+            assert_eq!(is_well(pause, unheeded), expected, "{case}");
         }
     }
 

@@ -102,7 +102,9 @@ fn of_verdict(shard: &Shard, state: Option<VerdictState>) -> Option<String> {
             "Suspect is not certain: the evidence must hold for longer, or be seen by one more observer elsewhere".into()
         }
         Some(VerdictState::ObserverPartition) => {
-            "others see the primary commit, so those who do not are the ones who are cut off".into()
+            "others see the primary commit, so those who do not are the ones who are cut off: only one that no consumer reaches from \
+             two nodes or more hands over"
+                .into()
         }
         Some(VerdictState::Unknown) => {
             "there is no evidence at all, and without any nothing is done: see whether operator and managers reach each other".into()
@@ -165,6 +167,18 @@ mod tests {
         }
         let reasons = reasons(&fixtures::shard(&fixtures::healthy()), false, &[], at(0));
         assert!(reasons.is_empty(), "{reasons:?}");
+    }
+
+    #[test]
+    fn that_a_primary_is_seen_to_commit_is_no_promise_that_it_stays_in_office() {
+        let shard = fixtures::with(fixtures::healthy(), &[("/status/verdict/state", "ObserverPartition".into())]);
+        let reasons = reasons(&fixtures::shard(&shard), false, &[], at(0));
+        assert!(reasons[0].contains("no consumer reaches") && reasons[0].contains("hands over"), "{reasons:?}");
+        let page = include_str!("../../../docs/runbooks/observer-partition.md");
+        assert!(
+            !page.contains("nothing is changed") && page.contains("`SwitchoverWithheld`"),
+            "the runbook says otherwise"
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use k8s_openapi::api::events::v1::Event;
 use kube::api::PostParams;
 use serde_json::json;
-use understudy_api::v1alpha1::{Failover, FailoverKind, FailoverSpec, VerdictState};
+use understudy_api::v1alpha1::{Failover, FailoverKind, FailoverMode, FailoverSpec, VerdictState};
 use understudy_e2e::fault::Fault;
 use understudy_e2e::stage::{self, Stage};
 use understudy_e2e::wait::{Seen, never, until};
@@ -61,6 +61,19 @@ fn a_paused_datastore_is_left_as_it_is_until_it_is_not_paused_any_more() -> Resu
         stage.change(json!({"paused": false})).await?;
         stage.promoted(&old, epoch, Duration::from_secs(20)).await?;
         stage.settled().await
+    })
+}
+
+#[test]
+fn a_lever_that_a_test_leaves_pulled_is_let_go_before_the_next_one_begins() -> Result<()> {
+    run(async {
+        let stage = stage::shared().await?;
+        stage.change(json!({"shardTemplate": {"failover": {"mode": "Manual"}}})).await?;
+        stage.settled().await?;
+        drop(stage);
+        let mode = stage::shared().await?.shard().await?.spec.failover.mode;
+        ensure!(mode == FailoverMode::Automatic, "the next test would begin in the mode {mode:?}");
+        Ok(())
     })
 }
 

@@ -93,9 +93,17 @@ fn take_up(status: &mut DrillStatus, due: Due) {
     }
 }
 
+/// Of those that were begun the last one stays, however many were not since: it alone tells whether what is rehearsed works.
 fn keep(status: &mut DrillStatus, run: DrillRun, limit: i32) {
-    status.history.insert(0, run);
-    status.history.truncate(usize::try_from(limit).unwrap_or(1).max(1));
+    let history = &mut status.history;
+    history.insert(0, run);
+    let limit = usize::try_from(limit).unwrap_or(1).max(1);
+    while history.len() > limit {
+        let last = history.len() - 1;
+        let begun = history.iter().position(|run| run.result != Some(DrillResult::Skipped));
+        let spare = if begun == Some(last) { last.saturating_sub(1).max(1) } else { last };
+        history.remove(spare);
+    }
 }
 
 fn started(run: &Run) -> DrillRun {
@@ -195,4 +203,36 @@ pub fn with_released(mut status: DrillStatus, places: &[usize], now: Timestamp) 
 
 fn victim_of(status: &mut DrillStatus, place: usize) -> Option<&mut DrillVictim> {
     status.last_run.as_mut()?.victims.get_mut(place)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_last_run_that_was_begun_is_kept_however_many_were_not_since() {
+        let run = |id: u32, result: &str| -> DrillRun {
+            let run =
+                json!({ "id": format!("weekly-{id}"), "startedAt": "2026-03-02T10:00:00.000000Z", "result": result });
+            serde_json::from_value(run).unwrap()
+        };
+        let kept = |limit: i32, results: &[&str]| {
+            let mut status = DrillStatus::default();
+            for (id, result) in (0..).zip(results.iter().copied()) {
+                keep(&mut status, run(id, result), limit);
+            }
+            status.history.into_iter().map(|run| run.id).collect::<Vec<_>>()
+        };
+        for (case, limit, results, expected) in [
+            ("all are begun", 2, &["Failed", "Succeeded", "Succeeded"][..], &["weekly-2", "weekly-1"][..]),
+            ("none was since", 2, &["Failed", "Skipped", "Skipped", "Skipped"], &["weekly-3", "weekly-0"]),
+            ("one was since", 2, &["Failed", "Succeeded", "Skipped", "Skipped"], &["weekly-3", "weekly-1"]),
+            ("none was ever", 2, &["Skipped", "Skipped", "Skipped"], &["weekly-2", "weekly-1"]),
+            ("there is room for one", 1, &["Failed", "Skipped"], &["weekly-1"]),
+        ] {
+            assert_eq!(kept(limit, results), expected, "{case}");
+        }
+    }
 }
