@@ -284,7 +284,7 @@ fn is_unexplained(server: &Server, testimony: &Testimony, wait: Wait) -> bool {
     let is_consumer = matches!(testimony.observer, Observer::Consumer { .. });
     let may_be_lock = wait.met == Met::Lock || (is_consumer && wait.stage == Stage::Commit);
     let holder = server.lock_holder.as_ref().map(|read| read.value.user.as_str());
-    let is_theirs = |user: &str| user.split('@').next().is_some_and(|name| OBSERVERS.iter().any(|own| *own == name));
+    let is_theirs = |user: &str| user.split('@').next().is_some_and(|name| OBSERVERS.contains(&name));
     !may_be_lock || holder.is_none_or(is_theirs)
 }
 
