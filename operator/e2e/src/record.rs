@@ -10,6 +10,9 @@ const PLANNED: [&str; 4] = ["Claimed", "Fenced", "Promoted", "Routed"];
 /// How the words of a server's own manager begin, and go on when it saw mysqld end; `understudy_decide::assess` has them.
 const SAYS: &str = "its manager says ";
 const EXITS: [&str; 3] = ["mysqld was ended", "mysqld exited", "mysqld ended"];
+/// What it says when it saw mysqld stopped, and a write to its volume that does not end.
+const STOPPED: &str = "its process is stopped";
+const HANGS: &str = "its volume does not answer";
 
 /// What the test knows to be true.
 #[derive(Clone, Debug)]
@@ -63,13 +66,8 @@ fn check_status(kind: FailoverKind, status: &FailoverStatus, truth: &Truth<'_>) 
         "the one that was taken is no candidate"
     );
     if !planned {
-        // That a process has ended is known from its own manager, and one more voice is enough.
-        let says_so = |e: &EvidenceNote| {
-            e.observer == format!("manager {}", truth.from)
-                && EXITS.iter().any(|exit| e.fact.strip_prefix(SAYS).is_some_and(|fact| fact.starts_with(exit)))
-        };
-        let is_exit = status.cause.as_deref() == Some("ProcessExited") && status.evidence.iter().any(says_so);
-        ensure!(is_exit || status.votes.len() >= 2, "fewer than two observers voted");
+        let is_first_hand = status.evidence.iter().any(|note| is_first_hand(note, status, truth));
+        ensure!(is_first_hand || status.votes.len() >= 2, "fewer than two observers voted");
         ensure!(!status.evidence.is_empty(), "it holds no evidence");
         let rebuild = status.rebuild.as_ref().context("it says nothing about the replacement")?;
         ensure!(
@@ -89,6 +87,17 @@ fn check_status(kind: FailoverKind, status: &FailoverStatus, truth: &Truth<'_>) 
     ensure!(planned || replayed.map_or(may_be_unknown, |r| r >= 0), "the replayed records are missing");
     ensure!(replayed.is_some() == has_after, "{replayed:?} records replayed, without the offsets that say so");
     Ok(())
+}
+
+/// What a server's own manager saw with its own eyes; one more voice is enough then, and that may only wait for a lock.
+fn is_first_hand(note: &EvidenceNote, status: &FailoverStatus, truth: &Truth<'_>) -> bool {
+    let fact = note.fact.strip_prefix(SAYS).filter(|_| note.observer == format!("manager {}", truth.from));
+    fact.is_some_and(|fact| match status.cause.as_deref() {
+        Some("ProcessExited") => EXITS.iter().any(|exit| fact.starts_with(exit)),
+        Some("Stopped") => fact.contains(STOPPED),
+        Some("VolumeStalled") => fact.contains(HANGS),
+        _ => false,
+    })
 }
 
 fn in_order<'a>(status: &FailoverStatus, steps: impl Iterator<Item = &'a str>) -> Result<()> {
@@ -134,17 +143,25 @@ mod tests {
     }
 
     #[test]
-    fn an_exit_that_the_manager_saw_needs_no_votes() {
-        let mut status = complete();
-        status.as_object_mut().unwrap().remove("votes");
-        status["evidence"][0]["observer"] = json!("manager c");
-        assert!(verdict(status.clone()).is_err(), "another's manager");
-        status["evidence"][0]["observer"] = json!("manager a");
-        assert!(verdict(status.clone()).is_err(), "it saw no exit");
-        status["evidence"][0]["fact"] = json!("its manager says mysqld was ended by signal 9 0.1 s ago");
-        verdict(status.clone()).unwrap();
-        status["cause"] = json!("Unreachable");
-        assert!(verdict(status).is_err(), "another cause");
+    fn what_the_manager_itself_saw_needs_no_votes() {
+        for (cause, fact) in [
+            ("ProcessExited", "its manager says mysqld was ended by signal 9 0.1 s ago"),
+            ("Stopped", "its manager says mysqld runs and does not answer; its process is stopped"),
+            ("VolumeStalled", "its manager says mysqld runs and takes writes; its volume does not answer"),
+        ] {
+            let mut status = complete();
+            status.as_object_mut().unwrap().remove("votes");
+            status["cause"] = json!(cause);
+            status["evidence"][0]["observer"] = json!("manager a");
+            assert!(verdict(status.clone()).is_err(), "{cause}: it saw no such thing");
+            status["evidence"][0]["fact"] = json!(fact);
+            verdict(status.clone()).unwrap();
+            status["cause"] = json!("Unreachable");
+            assert!(verdict(status.clone()).is_err(), "{cause}: another cause");
+            status["cause"] = json!(cause);
+            status["evidence"][0]["observer"] = json!("manager c");
+            assert!(verdict(status).is_err(), "{cause}: another's manager");
+        }
     }
 
     #[test]

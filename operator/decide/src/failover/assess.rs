@@ -13,7 +13,7 @@ pub use super::signature::{Cause, Class, Fate};
 use super::signature::SIGNATURES;
 use super::snapshot::Snapshot;
 use super::testimony::{Abstention, Accusation, Case, Own, Testimony, name_of};
-use super::testimony_view::lock_words;
+use super::testimony_view::{lock_words, trouble_words};
 
 /// Two observers never report at the same instant: a commit must be this much newer than the first sign of death to veto.
 pub const SKEW: Millis = 100;
@@ -157,7 +157,7 @@ pub fn assess(s: &Snapshot, subject: &ReplicaName) -> Assessment {
         votes: ballots(&case, accused),
         vetoes: ballots(&case, committed),
         abstained: ballots(&case, abstained),
-        own: own_words(&case.own),
+        own: own_words(&case),
         own_age: match case.own {
             Own::Silent(age) | Own::Fresh(_, age) => age,
         },
@@ -233,11 +233,12 @@ fn commits_late(case: &Case<'_>) -> bool {
     moves && commits_slowly(case) && case.testimonies.iter().filter_map(|t| t.accuses.as_ref()).all(late)
 }
 
-fn own_words(own: &Own<'_>) -> String {
-    match own {
+fn own_words(case: &Case<'_>) -> String {
+    match &case.own {
         Own::Silent(silent) => format!("its manager has been silent for {}", Seconds(*silent)),
         Own::Fresh(server, age) => {
-            format!("its manager says {}{}", phase_words(server, Some(*age)), lock_words(server))
+            let trouble = trouble_words(server, case.thresholds);
+            format!("its manager says {}{trouble}{}", phase_words(server, Some(*age)), lock_words(server))
         }
     }
 }

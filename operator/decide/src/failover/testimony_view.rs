@@ -111,7 +111,13 @@ fn hangs(server: &Server, t: &Thresholds) -> bool {
 }
 
 fn own_words(server: &Server, t: &Thresholds) -> String {
-    let mut words = phase_words(server, None);
+    phase_words(server, None) + &trouble_words(server, t) + &lock_words(server)
+}
+
+/// What else a manager sees of a server that runs, to be put behind its phase; empty when nothing is wrong. The same for as long as that
+/// lasts.
+pub(super) fn trouble_words(server: &Server, t: &Thresholds) -> String {
+    let mut words = String::new();
     if is_stopped(server) {
         words.push_str("; its process is stopped");
     }
@@ -121,7 +127,6 @@ fn own_words(server: &Server, t: &Thresholds) -> String {
     } else if hangs(server, t) {
         words.push_str("; its volume does not answer");
     }
-    words.push_str(&lock_words(server));
     words
 }
 
