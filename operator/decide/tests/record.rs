@@ -56,6 +56,18 @@ fn the_first_sign_is_the_first_that_anybody_met_and_the_quorum_the_moment_the_se
 }
 
 #[test]
+fn who_waits_behind_the_lock_of_a_commit_that_hangs_makes_the_quorum_of_a_hung_volume() {
+    let mut scene = Scene::well();
+    scene.server("a", |server| {
+        server.fsync = Some(Fsync { succeeded: Some(6_000), in_flight: Some(5_500), ..Fsync::default() });
+        server.lsn = Some(Aged { age: 5_500, value: 1 });
+    });
+    scene.all_say(&fails(Stage::Commit, lock_wait(), 4_000));
+    assert_eq!(scene.claim(), Some((Kind::Failover, "m-b".into())), "nobody accuses");
+    assert_eq!(ago(&scene, Milestone::Quorum), Some(4_050));
+}
+
+#[test]
 fn a_planned_change_has_neither_suspicion_nor_quorum() {
     let mut scene = Scene::well();
     scene.0.requests.push(Request { name: "please".into(), kind: Kind::Switchover, target: None, age: 10 });

@@ -224,22 +224,25 @@ pub(crate) fn beginning(
     }
     if let Some(case) = &case {
         entries.push(Entry::ago(Milestone::Suspected, epoch, s.memory.suspected.unwrap_or(0)));
-        if let Some(agreed) = agreed(case, a) {
-            entries.push(Entry::ago(Milestone::Quorum, epoch, agreed));
-        }
+        entries.push(Entry::ago(Milestone::Quorum, epoch, agreed(case, a)));
     }
     entries.push(Entry::now(Milestone::Decided, epoch).saying(format!("{cause}, first sign {} ago", Seconds(a.since))));
     entries
 }
 
-/// Since when as many domains as the cause needs bear it out. Of most causes the manager beside the server is the first.
-fn agreed(case: &Case<'_>, a: &Assessment) -> Option<Millis> {
+/// Since when as many domains as the cause needs bear it out. Of most causes the manager beside the server is the first. Who waits behind
+/// the lock of a commit that hangs accuses nobody, and bears it out all the same.
+fn agreed(case: &Case<'_>, a: &Assessment) -> Millis {
     let others = match a.verdict.cause() {
         Some(Cause::Unreachable | Cause::Deadlocked) => 2,
         _ => 1,
     };
-    let borne_out = case.accused_since(others, |_| true).or_else(|| case.first_accused())?;
-    Some(if a.since > 0 { borne_out.min(a.since) } else { borne_out })
+    let accused = case.accused_since(others, |_| true).or_else(|| case.first_accused());
+    match accused.or_else(|| case.first_waited()) {
+        Some(borne_out) if a.since > 0 => borne_out.min(a.since),
+        Some(borne_out) => borne_out,
+        None => a.since,
+    }
 }
 
 /// A cause in words, for a person who does not have the table of causes at hand; None for a word that no decision gives.
