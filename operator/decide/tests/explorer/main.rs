@@ -28,6 +28,7 @@ const SEEDS: u64 = 100_000;
 
 /// Runs that went wrong once, by what they are about.
 const KEPT: &[(&str, &str)] = &[
+    ("asked-to-stop", include_str!("scripts/asked-to-stop.txt")),
     ("breaks-before-it-joins", include_str!("scripts/breaks-before-it-joins.txt")),
     ("every-node-is-avoided", include_str!("scripts/every-node-is-avoided.txt")),
     ("nobody-is-left-to-be-first", include_str!("scripts/nobody-is-left-to-be-first.txt")),
@@ -66,6 +67,9 @@ fn a_script_replays_what_was_drawn() {
 
 #[test]
 fn what_went_wrong_once_ends_well() {
+    let folder =
+        std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/explorer/scripts")).expect("the scripts");
+    assert_eq!(folder.count(), KEPT.len(), "each script is run");
     for (name, script) in KEPT {
         if let (world, Err(broken)) = replay(script.parse().expect("a script")) {
             panic!("{}\n{name}: {broken}", world.trace());
