@@ -436,11 +436,11 @@ mod tests {
 
     #[test]
     fn every_reason_stands_in_the_docs() {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/failover.md");
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/records.md");
         let text = std::fs::read_to_string(file).unwrap();
         let events = text.split("\n## Events\n").nth(1).unwrap();
         let missing: Vec<_> = Reason::iter().filter(|reason| !events.contains(&format!("`{reason}`"))).collect();
-        assert!(missing.is_empty(), "\"Events\" in docs/failover.md does not name {missing:?}");
+        assert!(missing.is_empty(), "\"Events\" in docs/records.md does not name {missing:?}");
     }
 
     #[test]
