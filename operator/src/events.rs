@@ -436,11 +436,26 @@ mod tests {
 
     #[test]
     fn every_reason_stands_in_the_docs() {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/failover.md");
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/records.md");
         let text = std::fs::read_to_string(file).unwrap();
         let events = text.split("\n## Events\n").nth(1).unwrap();
         let missing: Vec<_> = Reason::iter().filter(|reason| !events.contains(&format!("`{reason}`"))).collect();
-        assert!(missing.is_empty(), "\"Events\" in docs/failover.md does not name {missing:?}");
+        assert!(missing.is_empty(), "\"Events\" in docs/records.md does not name {missing:?}");
+    }
+
+    #[test]
+    fn what_a_decision_not_to_act_is_said_as_is_a_reason() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/failover.md");
+        let text = std::fs::read_to_string(file).unwrap();
+        let reasons: Vec<_> = Reason::iter().map(|reason| reason.to_string()).collect();
+        for heading in ["### Gates", "### When nothing is done"] {
+            let section = text.split(&format!("\n{heading}\n")).nth(1).unwrap().split("\n#").next().unwrap();
+            let rows = section.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"));
+            let said: Vec<_> = rows.filter_map(|row| row.rsplit(" | ").next()).collect();
+            let names = said.iter().flat_map(|cell| cell.split('`').skip(1).step_by(2));
+            let unknown: Vec<_> = names.filter(|name| *name != "DOING" && !reasons.iter().any(|r| r == name)).collect();
+            assert!(said.len() > 5 && unknown.is_empty(), "{heading}: {unknown:?} are no events");
+        }
     }
 
     #[test]

@@ -258,6 +258,7 @@ fn values_that_cannot_work_are_turned_down_by_the_schema() {
         ("a misspelt key", "replica=2"),
         ("a namespace that cannot exist", "watchNamespace=Not_A_Name"),
         ("a policy that lets nothing reach the API server", "networkPolicy.egressPorts=null"),
+        ("runbooks at what is no address", "alerts.runbookBase=docs"),
     ] {
         let output = helm(&["template", "x", "understudy", "--kube-version", "1.34.0", "--set", value]);
         let said = String::from_utf8_lossy(&output.stderr);
@@ -276,6 +277,33 @@ fn the_definitions_outlive_the_release_and_are_complete() {
     assert_eq!(kinds, wanted);
     for object in objects {
         assert_eq!(object["metadata"]["annotations"]["helm.sh/resource-policy"], "keep");
+    }
+}
+
+#[test]
+fn the_alerts_of_the_chart_are_those_of_the_docs_and_each_leads_to_its_page() {
+    assert!(rendered(&[]).iter().all(|object| object["kind"] != "PrometheusRule"), "only where it is asked for");
+    for (base, begin) in [
+        ("", ""),
+        ("https://git.example.org/understudy/blob/v1", "https://git.example.org/understudy/blob/v1/"),
+        ("https://git.example.org/understudy/blob/v1/", "https://git.example.org/understudy/blob/v1/"),
+    ] {
+        let objects = rendered(&["alerts.enabled=true", &format!("alerts.runbookBase={base}")]);
+        let rules = objects.iter().find(|object| object["kind"] == "PrometheusRule").expect("a PrometheusRule");
+        let groups = rules["spec"]["groups"].as_array().expect("groups").iter();
+        let of_group = |group: &Value| group["rules"].as_array().cloned().unwrap_or_default();
+        let mut alerts = BTreeSet::new();
+        for rule in groups.flat_map(of_group) {
+            let (alert, url) = (&rule["alert"], rule["annotations"]["runbook_url"].as_str().unwrap_or_default());
+            let page = url.strip_prefix(begin).unwrap_or_else(|| panic!("{alert}: {url}"));
+            let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+            assert!(page.ends_with(".md") && root.join(page).exists(), "{alert}: {url}");
+            assert!(rule["expr"].is_string(), "{alert}");
+            alerts.insert(alert.to_string());
+        }
+        for alert in ["UnderstudyPrimaryNotReplaced", "UnderstudyGatewayGone", "UnderstudyPartitionStands"] {
+            assert!(alerts.contains(&format!("{alert:?}")), "{base:?}: {alerts:?}");
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::batch::Limits;
 use crate::lanes::Start;
 
 /// The account that consumers use.
-const ACCOUNT: &str = "understudy_consumer";
+const ACCOUNT: &str = understudy_wire::account::CONSUMER;
 
 /// Settings of a consumer's pod.
 #[derive(Clone, Debug, Parser)]

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use understudy_link::gap::LoopGap;
 use understudy_sql::StepError;
 use understudy_wire::ReplicaName;
-use understudy_wire::evidence::{Evidence, Failing, InFlight, LogRange, Millis, Observer, Probe, Report, Stage};
+use understudy_wire::evidence::{Evidence, Failing, InFlight, LogRange, Observer, Probe, Report, Stage, millis};
 
 /// The interval at which the consumer's loop means to run: an idle one commits a canary this often.
 pub const INTERVAL: Duration = Duration::from_millis(250);
@@ -180,10 +180,6 @@ impl Facts {
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn millis(duration: Duration) -> Millis {
-    Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX)
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ use crate::topology::Server;
 use crate::work::{Found, Results, Selection, Standing, Work};
 
 /// The account that may only read.
-const ACCOUNT: &str = "understudy_reader";
+const ACCOUNT: &str = understudy_wire::account::READER;
 
 /// The statement ran longer than `max_execution_time`.
 const TOO_SLOW: u16 = 3024;

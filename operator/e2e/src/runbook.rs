@@ -1,4 +1,4 @@
-//! The commands of `operator/docs/runbooks`: how they are read ([`commands`], pure) and run ([`run`], I/O).
+//! The commands of the runbooks ([`FOLDERS`]): how they are read ([`commands`], pure) and run ([`run`], I/O).
 //!
 //! A block that begins with a line of three backticks and `sh` is for looking only, and is run as it stands; what a person may do stands in blocks without
 //! a language.
@@ -13,6 +13,8 @@ use tokio::process::Command;
 use crate::cluster::{Cluster, output};
 use crate::manifest::folder;
 
+/// Where the pages are, from the root of the repository.
+pub const FOLDERS: [&str; 2] = ["operator/docs/runbooks", "ingest/docs/runbooks"];
 /// What all blocks are run with.
 pub const VARIABLES: [&str; 3] = ["NAMESPACE", "SHARD", "DATASTORE"];
 /// How long one block may take.
@@ -24,7 +26,7 @@ const LOOKS: [&str; 7] =
 /// A block of commands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block {
-    /// The page.
+    /// The page, from the root of the repository.
     pub page: String,
     /// The line on which its commands begin, from 1.
     pub line: usize,
@@ -32,16 +34,18 @@ pub struct Block {
     pub script: String,
 }
 
-/// All pages by name, with what they say.
+/// All pages with what they say, each from the root of the repository.
 pub fn pages() -> Result<Vec<(String, String)>> {
-    let folder = folder("operator/docs/runbooks");
     let mut pages = Vec::new();
-    for entry in std::fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))? {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "md") {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            pages.push((name, text));
+    for within in FOLDERS {
+        let folder = folder(within);
+        for entry in std::fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "md") {
+                let name = path.file_name().unwrap_or_default().to_string_lossy();
+                let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+                pages.push((format!("{within}/{name}"), text));
+            }
         }
     }
     pages.sort();
@@ -83,7 +87,7 @@ impl Block {
 
     /// Where it stands.
     pub fn place(&self) -> String {
-        format!("operator/docs/runbooks/{}:{}", self.page, self.line)
+        format!("{}:{}", self.page, self.line)
     }
 }
 
@@ -119,13 +123,13 @@ mod tests {
     #[test]
     fn only_blocks_for_looking_are_read_each_with_its_place() {
         let page = "# Title\n\n```sh\nkubectl get a\nkubectl get b\n```\n\n```\nkubectl delete c\n```\n\n```sh\nkubectl logs d\n```\n";
-        let found = commands("page.md", page).unwrap();
+        let found = commands("docs/page.md", page).unwrap();
         let told: Vec<_> = found.iter().map(|block| (block.place(), block.script.as_str())).collect();
         assert_eq!(
             told,
             [
-                ("operator/docs/runbooks/page.md:4".to_owned(), "kubectl get a\nkubectl get b"),
-                ("operator/docs/runbooks/page.md:13".to_owned(), "kubectl logs d"),
+                ("docs/page.md:4".to_owned(), "kubectl get a\nkubectl get b"),
+                ("docs/page.md:13".to_owned(), "kubectl logs d"),
             ]
         );
         assert!(commands("page.md", "```sh\nkubectl get a\n").is_err(), "a block without an end");
@@ -152,8 +156,10 @@ mod tests {
     #[test]
     fn every_page_has_commands_that_only_look() {
         let pages = pages().unwrap();
-        assert!(pages.len() > 1, "no pages");
-        for (page, text) in pages.iter().filter(|(page, _)| page != "README.md") {
+        for folder in FOLDERS {
+            assert!(pages.iter().any(|(page, _)| page.starts_with(folder)), "no pages in {folder}");
+        }
+        for (page, text) in &pages {
             let blocks = commands(page, text).unwrap();
             assert!(!blocks.is_empty(), "{page} has no command");
             for block in blocks {

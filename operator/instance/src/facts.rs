@@ -9,7 +9,7 @@ use understudy_link::gap::LoopGap;
 use understudy_mysql::Prober;
 use understudy_mysql::instance::{EpochRow, Status};
 use understudy_wire::evidence::{
-    Aged, BuildProgress, Fence, LockHolder, Millis, Phase, Pressure, Replication, Server, StoredOffset,
+    Aged, BuildProgress, Fence, LockHolder, Phase, Pressure, Replication, Server, StoredOffset, millis,
 };
 use understudy_wire::order::Peers;
 use understudy_wire::{Epoch, Evidence, GtidSet, Observer, ReplicaName, Report};
@@ -369,10 +369,6 @@ fn phase(facts: &Facts, now: Instant) -> Phase {
         Life::Running => Phase::Running,
         Life::Looking | Life::Starting | Life::Exited(_) => Phase::Starting,
     }
-}
-
-fn millis(duration: Duration) -> Millis {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
-use understudy_wire::evidence::{Fsync, Volume};
+use understudy_wire::evidence::{Fsync, Volume, millis};
 
 use crate::datadir::{Note, PROBE, write_note};
 
@@ -137,10 +137,6 @@ fn errno_name(error: &io::Error) -> String {
     let errno = Errno::from_io_error(error);
     let name = named.iter().find(|(known, _)| Some(*known) == errno).map(|(_, name)| (*name).to_owned());
     name.unwrap_or_else(|| error.to_string())
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// A job on the volume did not come back in time, or could not be started.

@@ -5,18 +5,7 @@
 
 use std::collections::BTreeMap;
 
-/// The manager's own account, from the pod itself only.
-pub const ADMIN: &str = "understudy_admin";
-/// Replication and cloning.
-pub const REPLICATION: &str = "understudy_repl";
-/// Probes: the heartbeat table and the epoch.
-pub const PROBE: &str = "understudy_probe";
-/// Consumers: data, offsets and ownership.
-pub const CONSUMER: &str = "understudy_consumer";
-/// Queries.
-pub const READER: &str = "understudy_reader";
-/// Every account, in the order of their making.
-pub const ACCOUNTS: [&str; 5] = [ADMIN, REPLICATION, PROBE, CONSUMER, READER];
+pub use understudy_wire::account::{ADMIN, ALL as ACCOUNTS, CONSUMER, PROBE, READER, REPLICATION};
 
 const TABLES: [&str; 5] = [
     "CREATE DATABASE understudy CHARACTER SET utf8mb4 COLLATE utf8mb4_bin",

@@ -13,14 +13,14 @@ use understudy_decide::failover::snapshot::ReprobeOutcome;
 use understudy_link::evidence::EVERY;
 use understudy_mysql::probe::{self, Account, RowName, attempt};
 use understudy_mysql::{Deadlines, Depth, Prober, Target, Trust};
-use understudy_wire::evidence::Millis;
+use understudy_wire::evidence::millis;
 use understudy_wire::{Epoch, Observer, ReplicaName, Report};
 
 use super::Pulse;
 use crate::context::Context;
 
 /// The account that observers probe with.
-const ACCOUNT: &str = "understudy_probe";
+const ACCOUNT: &str = understudy_wire::account::PROBE;
 /// How soon the password is read again when it could not be.
 const AGAIN: Duration = Duration::from_secs(2);
 /// An instance that does not lead probes once in so many turns while all is well: what it sees decides nothing. From the first attempt that
@@ -241,11 +241,6 @@ impl OwnObserver {
     pub fn reprobed(&self) -> Option<Attempt> {
         self.reprobe.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
-}
-
-/// Whole milliseconds.
-pub fn millis(duration: Duration) -> Millis {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

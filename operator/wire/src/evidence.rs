@@ -7,6 +7,7 @@
 mod strain;
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +17,11 @@ use crate::{Epoch, GtidSet, ReplicaName};
 
 /// Milliseconds on a monotonic clock.
 pub type Millis = u64;
+
+/// A time as reports tell it. One that is too long for the number is the longest.
+pub fn millis(time: Duration) -> Millis {
+    Millis::try_from(time.as_millis()).unwrap_or(Millis::MAX)
+}
 
 /// Who saw it. The kind is the failure domain the observer watches from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

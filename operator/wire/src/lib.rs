@@ -4,12 +4,14 @@
 //! few words one that the reader does not know is `Unknown`, so that the rest of what was said still counts: that holds for all that is
 //! reported and answered. An order is the exception: who does not understand all of it refuses it.
 //!
+//! - [`account`]: the MySQL accounts that all of them use
 //! - [`identity`]: names and the epoch
 //! - [`gtid`]: GTID sets and their algebra, so that comparing candidates needs no server
 //! - [`evidence`]: one observer's raw facts with their ages; never a verdict
 //! - [`order`]: what the operator tells an instance manager to do
 //! - [`stacks`]: what the threads of a server are doing
 
+pub mod account;
 pub mod evidence;
 pub mod gtid;
 pub mod identity;

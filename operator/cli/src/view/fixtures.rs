@@ -94,7 +94,7 @@ pub fn healthy() -> DynamicObject {
 pub fn stuck() -> DynamicObject {
     let observers = json!([
         { "kind": "Manager", "name": "m-a", "domain": "pod", "stance": "Accuses", "says": "fsync hangs for 6 s", "since": at(-12), "counts": true },
-        { "kind": "Peer", "name": "m-b", "domain": "node n2", "stance": "Accuses", "says": "commit: no answer within 1 s", "since": at(-11), "counts": true },
+        { "kind": "Peer", "name": "m-b", "domain": "node n2", "stance": "Accuses", "says": "no answer at commit", "since": at(-11), "counts": true },
         { "kind": "Operator", "name": "understudy", "says": "nothing", "counts": false, "notCounted": "was paused" },
     ]);
     let conditions = json!([
@@ -160,7 +160,7 @@ pub fn record() -> DynamicObject {
                 step("FirstSign", 0, "epoch 5"), step("Decided", 2_000, "epoch 5: Stuck"), step("Claimed", 2_100, "epoch 5"),
                 step("Promoted", 3_000, "epoch 5"), step("FirstCommit", 4_000, "epoch 5"), step("Redundant", 40_000, "epoch 5"),
             ],
-            "votes": [{ "observer": "peer m-b", "says": "commit: no answer within 1 s", "ageMs": 120 }],
+            "votes": [{ "observer": "peer m-b", "says": "no answer at commit", "ageMs": 120 }],
             "vetoes": [],
             "evidence": [{ "observer": "manager m-a", "subject": "m-a", "fact": "fsync hangs", "ageMs": 90 }],
             "candidates": [

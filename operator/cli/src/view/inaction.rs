@@ -247,9 +247,9 @@ mod tests {
 
     #[test]
     fn every_event_that_withholds_something_is_one_of_the_operators() {
-        let page = include_str!("../../../docs/failover.md");
+        let page = include_str!("../../../docs/records.md");
         for reason in WITHHOLDING.into_iter().chain(OF_REPLICAS) {
-            assert!(page.contains(&format!("`{reason}`")), "docs/failover.md names no event {reason}");
+            assert!(page.contains(&format!("`{reason}`")), "docs/records.md names no event {reason}");
         }
     }
 

@@ -95,7 +95,7 @@ async fn volumes(stage: &Stage) -> Result<BTreeMap<String, PersistentVolumeClaim
     Ok(volumes)
 }
 
-/// What a person does with a kept volume: the example, and the commands of "Reading a kept volume" in `operator/docs/failover.md`.
+/// What a person does with a kept volume: the example, and the commands of "Reading a kept volume" in `operator/docs/operations.md`.
 async fn read(stage: &Stage, claim: &str, epoch: i64) -> Result<()> {
     const SOCKET: &str = "--socket=/run/kept/mysqld.sock";
     let mut pod: Pod = manifest::first(&manifest::folder("examples/read-kept-volume.yaml"), "Pod")?;

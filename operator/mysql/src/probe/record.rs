@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use understudy_wire::evidence::{Failing, InFlight, Millis, Probe, ProbeError, Stage};
+use understudy_wire::evidence::{Failing, InFlight, Probe, ProbeError, Stage, millis};
 
 use super::Deadlines;
 use super::attempt::{Failure, Success};
@@ -100,12 +100,10 @@ impl Record {
     }
 }
 
-fn millis(duration: Duration) -> Millis {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
+    use understudy_wire::evidence::Millis;
+
     use super::*;
 
     fn ms(millis: u64) -> Duration {

@@ -19,7 +19,7 @@ use crate::context::Context;
 const CREDENTIALS: &str = "/etc/understudy/credentials";
 const TLS: &str = "/etc/understudy/tls";
 /// The MySQL account of consumers.
-const ACCOUNT: &str = "understudy_consumer";
+const ACCOUNT: &str = understudy_wire::account::CONSUMER;
 
 /// What a Consumer reads and where to, whether it says so itself or its Datastore does.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,6 +12,7 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 use understudy_api::v1alpha1::{Amount, ConsumerSpec, FailoverMode, GatewaySpec, QuerySpec, Resources, ShardSpec};
 use understudy_api::{Consumer, Datastore, labels, names};
+use understudy_wire::account;
 
 use super::super::shard::build::owner_of;
 use super::super::workload::{Port, Workload, value};
@@ -213,7 +214,7 @@ pub fn query(datastore: &Datastore, context: &Context) -> Option<Workload> {
         mounts: vec![
             (secret("tokens", &query_tokens(datastore)?), TOKENS.to_owned()),
             // One shard's being gone must not keep the others from being read.
-            (credentials(&shards, "understudy_reader", false), CREDENTIALS.to_owned()),
+            (credentials(&shards, account::READER, false), CREDENTIALS.to_owned()),
             (authority(shards.first()?), TLS.to_owned()),
         ],
         service_account: Some(names::query(&datastore.name_any())),

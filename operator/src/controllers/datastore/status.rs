@@ -185,7 +185,7 @@ pub fn lost(served: &[String]) -> String {
     format!(
         "status.placements is gone, though {} served already: which partition feeds which shard, and from which offset on, was lost. \
          Nothing is placed until that is put back, because shards would read what others hold, and queries would miss it. What runs \
-         goes on. \"Placements\" in operator/docs/failover.md says how to put them back",
+         goes on. \"Placements\" in operator/docs/operations.md says how to put them back",
         served.join(", ")
     )
 }

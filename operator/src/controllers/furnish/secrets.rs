@@ -18,8 +18,7 @@ use crate::context::Context;
 use crate::events::Reason;
 
 /// The MySQL accounts of a shard; each is a key of the Secret.
-pub const ACCOUNTS: [&str; 5] =
-    ["understudy_admin", "understudy_repl", "understudy_probe", "understudy_consumer", "understudy_reader"];
+pub const ACCOUNTS: [&str; 5] = understudy_wire::account::ALL;
 /// On the passwords: UID of the Shard that uses them.
 const USED_BY: &str = labels::SHARD_UID;
 /// Characters of a password: 192 bits.

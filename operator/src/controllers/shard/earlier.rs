@@ -23,7 +23,7 @@ pub fn note<'a>(shard: &Shard, claims: impl IntoIterator<Item = &'a PersistentVo
     let more = if count > NAMED { ", ..." } else { "" };
     Some(format!(
         "this Shard begins empty, and consumers read what Kafka still holds. Volumes of an earlier Shard of its name, {count} of them, are \
-         not taken into use: {}{more}. \"Reading a kept volume\" in operator/docs/failover.md says how to read them",
+         not taken into use: {}{more}. \"Reading a kept volume\" in operator/docs/operations.md says how to read them",
         names.join(", ")
     ))
 }

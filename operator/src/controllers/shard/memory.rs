@@ -7,12 +7,12 @@ use understudy_decide::failover::snapshot::{
     Course, Memory, OrderFact, OrderOutcome, Received, Reprobe, ReprobeOutcome, Snapshot, Status,
 };
 use understudy_decide::{Assessment, OrderKind, Verdict};
-use understudy_wire::evidence::Millis;
+use understudy_wire::evidence::{Millis, millis};
 use understudy_wire::order::Peers;
 use understudy_wire::{Epoch, ReplicaName};
 
 use crate::evidence::Pulse;
-use crate::evidence::own::{Attempt, millis};
+use crate::evidence::own::Attempt;
 
 struct Sent {
     epoch: Epoch,

@@ -207,4 +207,14 @@ mod tests {
             assert_eq!(event(why), Some(reason), "{why}");
         }
     }
+
+    #[test]
+    fn where_a_reason_not_to_act_has_another_name_as_an_event_the_page_says_which() {
+        let page = include_str!("../../../docs/failover.md");
+        for why in Why::iter().filter(is_not_acting) {
+            let said = event(why).unwrap();
+            let row = format!("| `{why}` | `{said}` |");
+            assert_eq!(page.contains(&row), why.to_string() != said.to_string(), "{row}");
+        }
+    }
 }

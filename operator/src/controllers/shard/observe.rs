@@ -17,7 +17,7 @@ use understudy_decide::failover::record::Milestone;
 use understudy_decide::failover::snapshot::*;
 use understudy_link::client::Endpoint;
 use understudy_mysql::Deadlines;
-use understudy_wire::evidence::{Millis, Volume as Space};
+use understudy_wire::evidence::{Millis, Volume as Space, millis};
 use understudy_wire::{Epoch, GtidSet, Observer, ReplicaName, ShardName};
 
 use super::build;
@@ -26,7 +26,7 @@ use super::obstacles::Obstacle;
 use crate::cache::{Caches, Held};
 use crate::controllers::consumer::{group_of, is_told};
 use crate::controllers::failover::{is_leftover, is_open, step_epoch};
-use crate::evidence::own::{Pace, Subject, millis};
+use crate::evidence::own::{Pace, Subject};
 use crate::evidence::{Heard, Speaker, Wanted};
 
 /// Where consumers serve their evidence.

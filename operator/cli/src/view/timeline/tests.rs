@@ -25,7 +25,7 @@ fn a_record_is_shown_step_by_step() {
         "rebuild m-d, redundant after 40.0 s",
         "Decided +2000 ms 2000 ms ==================== epoch 5: Stuck",
         "Redundant +40000 ms 36000 ms > epoch 5",
-        "peer m-b 120 ms commit: no answer within 1 s",
+        "peer m-b 120 ms no answer at commit",
         "manager m-a m-a 90 ms fsync hangs",
         "m-b z2 yes u:1-90",
         "m-c z3 no: has fewer transactions u:1-80",
