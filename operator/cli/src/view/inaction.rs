@@ -53,6 +53,8 @@ pub fn reasons(shard: &Shard, datastore_paused: bool, events: &[Event], now: Tim
     }
     let state = shard.known_state();
     if shard.transition.is_some() {
+        // A change that nobody is left for waits as well.
+        reasons.extend(held(shard, now));
         return reasons;
     }
     // What the status has holds now; an event may be over, and is what operators of before said alone.
