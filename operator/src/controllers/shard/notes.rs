@@ -99,6 +99,7 @@ fn next_check(why: Why) -> Option<&'static str> {
             "with every report; once a rebuild has ended, or the time that the message names is over"
         }
         Why::WaitingForDonor => "with every report; once there is a donor, and room on its node",
+        Why::BuildStalled => "with every report; once it comes further, or is begun anew or replaced",
         Why::SwitchoverWithheld => {
             "with every report; once the reason that the message names is gone, or nothing ails the primary"
         }
