@@ -53,7 +53,10 @@ fn samples() -> Vec<Value> {
         object(
             "Failover",
             json!({ "shard": "m", "kind": "Failover", "epoch": 5 }),
-            json!({ "phase": "Closed", "result": "Succeeded" }),
+            json!({
+                "phase": "Closed", "result": "Succeeded",
+                "evidence": [{ "observer": "manager m-a", "subject": "m-a", "fact": "f", "ageMs": 1, "kind": "Fsync" }],
+            }),
         ),
         object(
             "Drill",

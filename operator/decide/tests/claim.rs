@@ -4,6 +4,7 @@ mod support;
 
 use support::*;
 use understudy_decide::Step;
+use understudy_decide::failover::exhibit::Of;
 use understudy_decide::failover::record::{Milestone, Phase as RecordPhase};
 use understudy_wire::Epoch;
 use understudy_wire::evidence::{Limit, Phase, ProbeError, Stage};
@@ -55,6 +56,12 @@ fn the_record_tells_how_old_each_word_was_and_where_each_replica_is() {
     let decision = scene.plan();
     let grounds = decision.records[0].grounds.as_ref().expect("what was known");
     assert_eq!(grounds.own_age, 340);
+    let of = |observer: &str| grounds.exhibits.iter().find(|e| e.observer == observer && e.of == Of::Probe);
+    let consumer = of("consumer store-m-0").expect("what the consumer met");
+    assert_eq!((consumer.stage, consumer.lasted, consumer.age), (Some(Stage::Auth), Some(300), 70));
+    assert_eq!(of("peer m-c").expect("its last word").age, 5_000);
+    let own = grounds.exhibits.iter().find(|e| e.of == Of::Process).expect("what the kernel said");
+    assert_eq!((own.observer.as_str(), own.age), ("manager m-a", 340));
     let abstained: Vec<_> = grounds.abstained.iter().map(|ballot| (ballot.observer.as_str(), ballot.age)).collect();
     assert_eq!(abstained, [("peer m-c", 5_000), ("consumer store-m-0", 70)]);
     let zones: Vec<_> = grounds.standings.iter().map(|(name, stood)| (name.as_str(), stood.zone.as_deref())).collect();

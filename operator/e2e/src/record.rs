@@ -1,7 +1,9 @@
 //! Whether the record of a change of primary is complete (invariant I5). Pure.
 
 use anyhow::{Context, Result, ensure};
-use understudy_api::v1alpha1::{EvidenceNote, Failover, FailoverKind, FailoverPhase, FailoverResult, FailoverStatus};
+use understudy_api::v1alpha1::{
+    EvidenceKind, EvidenceNote, Failover, FailoverKind, FailoverPhase, FailoverResult, FailoverStatus,
+};
 
 /// What a complete record of a failover holds, whether or not it was planned: each step in its order.
 const UNPLANNED: [&str; 8] =
@@ -69,6 +71,9 @@ fn check_status(kind: FailoverKind, status: &FailoverStatus, truth: &Truth<'_>) 
         let is_first_hand = status.evidence.iter().any(|note| is_first_hand(note, status, truth));
         ensure!(is_first_hand || status.votes.len() >= 2, "fewer than two observers voted");
         ensure!(!status.evidence.is_empty(), "it holds no evidence");
+        if status.cause.as_deref() == Some("VolumeStalled") {
+            hung(status, truth)?;
+        }
         let rebuild = status.rebuild.as_ref().context("it says nothing about the replacement")?;
         ensure!(
             rebuild.replica.as_deref().is_some_and(|r| r != truth.from && r != truth.to),
@@ -86,6 +91,17 @@ fn check_status(kind: FailoverKind, status: &FailoverStatus, truth: &Truth<'_>) 
     let replayed = status.replayed_records;
     ensure!(planned || replayed.map_or(may_be_unknown, |r| r >= 0), "the replayed records are missing");
     ensure!(replayed.is_some() == has_after, "{replayed:?} records replayed, without the offsets that say so");
+    Ok(())
+}
+
+/// How long a write to the volume had hung, and what the server's threads did meanwhile.
+fn hung(status: &FailoverStatus, truth: &Truth<'_>) -> Result<()> {
+    let manager = format!("manager {}", truth.from);
+    let is_fsync = |note: &&EvidenceNote| note.observer == manager && note.kind == Some(EvidenceKind::Fsync);
+    let fsync = status.evidence.iter().find(is_fsync).context("it says nothing of the volume")?;
+    ensure!(fsync.lasted_ms.is_some_and(|lasted| lasted > 0), "the age of the write that hung is missing: {fsync:?}");
+    let may_be_unknown = truth.commits == Commits::WatcherGone;
+    ensure!(may_be_unknown || !status.stacks.is_empty(), "the stacks of the server that hung are missing");
     Ok(())
 }
 
@@ -132,6 +148,11 @@ mod tests {
         })
     }
 
+    /// What its manager tells of a volume that hangs.
+    fn hung_volume() -> Value {
+        json!({"observer": "manager a", "subject": "a", "fact": "f", "ageMs": 3, "kind": "Fsync", "lastedMs": 6200})
+    }
+
     fn verdict(status: Value) -> Result<()> {
         let truth = Truth { from: "a", to: "b", epoch: 2, commits: Commits::Watched };
         check_status(FailoverKind::Failover, &serde_json::from_value(status).unwrap(), &truth)
@@ -155,12 +176,32 @@ mod tests {
             status["evidence"][0]["observer"] = json!("manager a");
             assert!(verdict(status.clone()).is_err(), "{cause}: it saw no such thing");
             status["evidence"][0]["fact"] = json!(fact);
+            status["evidence"].as_array_mut().unwrap().push(hung_volume());
+            status["stacks"] = json!(["1 in D: ib_log_flush"]);
             verdict(status.clone()).unwrap();
             status["cause"] = json!("Unreachable");
             assert!(verdict(status.clone()).is_err(), "{cause}: another cause");
             status["cause"] = json!(cause);
             status["evidence"][0]["observer"] = json!("manager c");
             assert!(verdict(status).is_err(), "{cause}: another's manager");
+        }
+    }
+
+    #[test]
+    fn of_a_volume_that_hung_the_age_of_the_write_and_the_stacks_are_asked_for() {
+        let mut whole = complete();
+        whole["cause"] = json!("VolumeStalled");
+        whole["evidence"].as_array_mut().unwrap().push(hung_volume());
+        whole["stacks"] = json!(["1 in D: ib_log_flush"]);
+        verdict(whole.clone()).unwrap();
+        for (case, at, value) in [
+            ("no age", "/evidence/1/lastedMs", Value::Null),
+            ("another's volume", "/evidence/1/observer", json!("manager c")),
+            ("no stacks", "/stacks", json!([])),
+        ] {
+            let mut status = whole.clone();
+            *status.pointer_mut(at).unwrap() = value;
+            assert!(verdict(status).is_err(), "{case}");
         }
     }
 

@@ -13,11 +13,13 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use understudy_wire::Report;
-use understudy_wire::evidence::{Phase, Server};
+use understudy_wire::evidence::{Phase, Pressure, PressureOf, Server};
 
 use crate::facts::{Life, Sources};
 
@@ -107,7 +109,35 @@ fn registry(report: &Report, dropped_lines: u64) -> Registry {
     put("fenced", "Whether a fence holds", flag(server.fenced.is_some()));
     put("threads_in_uninterruptible_sleep", "mysqld's threads in state D", Some(f64::from(server.threads_in_d)));
     put_rest(&mut put, server, seconds, flag);
+    if let Some(pressure) = &server.pressure {
+        let help = "Share of the last ten seconds in which tasks waited, 0 to 1";
+        registry.register("pressure_ratio", help, waited(pressure));
+    }
     registry
+}
+
+/// Who waited for what.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Waited {
+    resource: &'static str,
+    tasks: &'static str,
+    of: &'static str,
+}
+
+fn waited(pressure: &Pressure) -> Family<Waited, Gauge<f64, AtomicU64>> {
+    let family = Family::<Waited, Gauge<f64, AtomicU64>>::default();
+    let of = match pressure.of {
+        PressureOf::Container => "container",
+        PressureOf::Node => "node",
+        PressureOf::Unknown => return family,
+    };
+    for (resource, stall) in [("cpu", pressure.cpu), ("memory", pressure.memory), ("io", pressure.io)] {
+        let Some(stall) = stall else { continue };
+        for (tasks, per_cent) in [("some", stall.some), ("full", stall.full)] {
+            family.get_or_create(&Waited { resource, tasks, of }).set(per_cent / 100.0);
+        }
+    }
+    family
 }
 
 fn put_rest(
@@ -159,10 +189,23 @@ mod tests {
                     "fsync": { "succeeded": 100, "took": 2, "inFlight": 5 },
                     "volume": { "total": 100, "free": 50 },
                     "build": { "stage": "FILE COPY", "done": 1, "total": 2 },
+                    "pressure": { "of": "node", "io": { "some": 97.5, "full": 90.0 } },
                 },
             }],
         }))
         .unwrap()
+    }
+
+    #[test]
+    fn pressure_is_told_as_a_share_by_what_was_waited_for() {
+        let mut text = String::new();
+        encode(&mut text, &registry(&report(), 0)).unwrap();
+        let told: BTreeSet<_> = text.lines().filter(|line| line.starts_with("understudy_instance_pressure")).collect();
+        let expected = [
+            r#"understudy_instance_pressure_ratio{resource="io",tasks="some",of="node"} 0.975"#,
+            r#"understudy_instance_pressure_ratio{resource="io",tasks="full",of="node"} 0.9"#,
+        ];
+        assert_eq!(told, BTreeSet::from(expected));
     }
 
     #[test]

@@ -57,6 +57,8 @@ pub struct ShardFacts {
     pub evidence: BTreeMap<&'static str, f64>,
     /// How often this stage found a primary alive after it had claimed an epoch for another.
     pub near_misses: u32,
+    /// How often this stage saw a suspicion end with a commit before an epoch was claimed.
+    pub suspicions_cleared: u32,
     /// How often this stage began not to act, by reason.
     pub refusals: BTreeMap<&'static str, u32>,
     /// The last 30 days.
@@ -283,6 +285,12 @@ const ROWS: &[Row] = &[
         help: "How often the primary turned out to live after an epoch was claimed for another",
         kind: MetricType::Counter,
         of: |told| one(Some(told.facts.near_misses)),
+    },
+    Row {
+        name: "shard_suspicions_cleared",
+        help: "How often a commit ended a suspicion of the primary before an epoch was claimed for another",
+        kind: MetricType::Counter,
+        of: |told| one(Some(told.facts.suspicions_cleared)),
     },
     Row {
         name: "shard_refusals",

@@ -44,6 +44,7 @@ fn facts() -> ShardFacts {
         last_gap: Some(4.1),
         evidence: [("peer", 0.25), ("consumer", 1.75)].into(),
         near_misses: 2,
+        suspicions_cleared: 17,
         refusals: [("NoCandidate", 11), ("BreakerOpen", 0)].into(),
         availability: Some(Availability {
             window_days: 30,
@@ -119,6 +120,7 @@ fn a_shard_is_told_of_with_its_labels_and_one_state_of_each_set() {
         ("shard_changes", r#",kind="Switchover""#, "15.0"),
         ("shard_changes", r#",kind="Drill""#, "16.0"),
         ("shard_near_misses_total", "", "2.0"),
+        ("shard_suspicions_cleared_total", "", "17.0"),
         ("shard_refusals_total", r#",reason="NoCandidate""#, "11.0"),
         ("shard_refusals_total", r#",reason="BreakerOpen""#, "0.0"),
     ] {

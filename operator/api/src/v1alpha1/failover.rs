@@ -267,6 +267,40 @@ pub struct EvidenceNote {
     pub fact: String,
     /// How old it was.
     pub age_ms: i64,
+    /// What kind of fact; unset on the manager's words as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<EvidenceKind>,
+    /// How long it had lasted when it was told: an fsync that had not come back, a log that had not moved, a process that was stopped, a run
+    /// of failures, a lock that was held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lasted_ms: Option<i64>,
+    /// Of a probe, the stage at which it failed: Tcp, Greeting, Auth, Select or Commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<String>,
+}
+
+/// What kind of fact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, Display, AsRefStr, IntoStaticStr)]
+pub enum EvidenceKind {
+    /// mysqld's process, as the kernel has it.
+    Process,
+    /// Its threads in uninterruptible sleep, and where they wait.
+    Threads,
+    /// The manager's own write to the data volume.
+    Fsync,
+    /// Up to where InnoDB's log is on disk.
+    Log,
+    /// Who waited for processor, memory and disk.
+    Pressure,
+    /// Who held the lock that commits waited for.
+    Lock,
+    /// What the admin port answered, which clients cannot use up.
+    AdminPort,
+    /// What an observer met on the way that clients take.
+    Probe,
+    /// What a later version wrote and this one does not know.
+    #[serde(other)]
+    Unknown,
 }
 
 /// One replica that was considered.

@@ -33,17 +33,17 @@ use crate::schema;
     printcolumn(name = "Epoch", type_ = "integer", json_path = ".status.epoch", description = "Grows by one with each promotion"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.ready", description = "Replicas that serve or replicate, of those asked for"),
     printcolumn(name = "Verdict", type_ = "string", json_path = ".status.verdict.state", description = "State of the primary"),
+    printcolumn(name = "Cause", type_ = "string", json_path = ".status.verdict.cause", description = "What named that state"),
     printcolumn(name = "For", type_ = "date", json_path = ".status.verdict.since", description = "Since when"),
     printcolumn(name = "Promotable", type_ = "integer", json_path = ".status.promotable", description = "Standbys that could take over now"),
     printcolumn(name = "Lag", type_ = "string", json_path = ".status.lag", description = "Replication delay of the best standby"),
     printcolumn(name = "Last Failover", type_ = "date", json_path = ".status.lastFailover.time", description = "When the primary changed last"),
-    printcolumn(name = "Gap", type_ = "string", json_path = ".status.lastFailover.gap", description = "Write gap of that change"),
+    printcolumn(name = "Mode", type_ = "string", json_path = ".spec.failover.mode", description = "Who may change the primary"),
     printcolumn(name = "Doing", type_ = "string", json_path = ".status.doing", description = "What the operator is doing about it"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Gap", type_ = "string", json_path = ".status.lastFailover.gap", priority = 1, description = "Write gap of that change"),
     printcolumn(name = "UpToDate", type_ = "string", json_path = ".status.upToDate", priority = 1, description = "Replicas whose pods and volumes are as the spec and the operator would make them now"),
-    printcolumn(name = "Cause", type_ = "string", json_path = ".status.verdict.cause", priority = 1),
     printcolumn(name = "Target", type_ = "string", json_path = ".status.targetPrimary", priority = 1),
-    printcolumn(name = "Mode", type_ = "string", json_path = ".spec.failover.mode", priority = 1),
     printcolumn(name = "Paused", type_ = "boolean", json_path = ".spec.paused", priority = 1)
 )]
 #[serde(rename_all = "camelCase")]

@@ -172,6 +172,10 @@ pub struct Said {
     pub fact: Option<String>,
     /// How old it was.
     pub age_ms: Option<i64>,
+    /// What kind of fact.
+    pub kind: Option<String>,
+    /// How long it had lasted, in milliseconds.
+    pub lasted_ms: Option<i64>,
 }
 
 impl Said {
@@ -181,6 +185,8 @@ impl Said {
             subject: facts.text("/subject"),
             fact: facts.text("/fact"),
             age_ms: facts.count("/ageMs"),
+            kind: facts.text("/kind"),
+            lasted_ms: facts.count("/lastedMs"),
         }
     }
 }

@@ -18,7 +18,8 @@ use self::facts::Facts;
 pub use self::failover::{Candidate, Failover, Offset, Step, Word};
 pub use self::lease::Lease;
 pub use self::shard::{
-    Availability, Condition, LastFailover, Observer, Replica, ReplicaSummary, Shard, Transition, Verdict, holds,
+    Availability, Condition, LastFailover, LastSuspicion, Observer, Replica, ReplicaSummary, Shard, Transition,
+    Verdict, Withheld, holds,
 };
 
 /// The kinds, with their names in addresses of the API server.

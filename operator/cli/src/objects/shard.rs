@@ -36,6 +36,10 @@ pub struct Shard {
     pub verdict: Option<Verdict>,
     /// What the operator says that it is doing.
     pub doing: Option<String>,
+    /// What is not done, and why.
+    pub withheld: Vec<Withheld>,
+    /// The last suspicion that came to nothing.
+    pub last_suspicion: Option<LastSuspicion>,
     /// Replicas that serve, of those asked for.
     pub ready: Option<String>,
     /// Standbys that could take over now.
@@ -72,6 +76,8 @@ impl Shard {
             transition: facts.within("/status/transition").map(Transition::read),
             verdict: Verdict::within(facts),
             doing: facts.text("/status/doing"),
+            withheld: facts.list("/status/withheld").filter_map(Withheld::read).collect(),
+            last_suspicion: facts.within("/status/lastSuspicion").map(LastSuspicion::read),
             ready: facts.text("/status/ready"),
             promotable: facts.count("/status/promotable"),
             lag: facts.text("/status/lag"),
@@ -140,6 +146,68 @@ impl Verdict {
         match &self.cause {
             Some(cause) => format!("{} ({cause})", self.state),
             None => self.state.clone(),
+        }
+    }
+}
+
+/// Something that is not done, and why.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Withheld {
+    /// Why, as the event names it.
+    pub reason: String,
+    /// The replica that it is about.
+    pub about: Option<String>,
+    /// For a person.
+    pub message: Option<String>,
+    /// Since when.
+    pub since: Option<Timestamp>,
+    /// When it is looked at again, and what ends it.
+    pub next_check: Option<String>,
+}
+
+impl Withheld {
+    fn read(facts: Facts<'_>) -> Option<Self> {
+        Some(Self {
+            reason: facts.text("/reason")?,
+            about: facts.text("/about"),
+            message: facts.text("/message"),
+            since: facts.time("/since"),
+            next_check: facts.text("/nextCheck"),
+        })
+    }
+}
+
+/// A suspicion that came to nothing.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LastSuspicion {
+    /// The replica that was suspected.
+    pub replica: Option<String>,
+    /// When that ended.
+    pub cleared_at: Option<Timestamp>,
+    /// How far it went.
+    pub state: Option<String>,
+    /// What was suspected.
+    pub cause: Option<String>,
+    /// How old its first sign was when it ended.
+    pub lasted_ms: Option<i64>,
+    /// What was seen then.
+    pub message: Option<String>,
+    /// How many there were.
+    pub count: Option<i64>,
+}
+
+impl LastSuspicion {
+    fn read(facts: Facts<'_>) -> Self {
+        Self {
+            replica: facts.text("/replica"),
+            cleared_at: facts.time("/clearedAt"),
+            state: facts.text("/state"),
+            cause: facts.text("/cause"),
+            lasted_ms: facts.count("/lastedMs"),
+            message: facts.text("/message"),
+            count: facts.count("/count"),
         }
     }
 }

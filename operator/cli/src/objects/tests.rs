@@ -53,6 +53,22 @@ fn a_shard_is_read_as_the_operator_writes_it() {
             message: text("nobody hears it"),
         }),
         doing: text("something"),
+        withheld: vec![api::Withheld {
+            reason: "LastCopyKept".into(),
+            about: text("m-b"),
+            message: "it may be the last".into(),
+            since: Some(Time(at(11))),
+            next_check: text("later"),
+        }],
+        last_suspicion: Some(api::LastSuspicion {
+            replica: "m-a".into(),
+            cleared_at: Some(Time(at(12))),
+            state: "Suspect".into(),
+            cause: "Stopped".into(),
+            lasted_ms: 900,
+            message: text("it was stopped"),
+            count: 3,
+        }),
         ready: text("2/3"),
         promotable: 1,
         lag: text("0s"),
@@ -111,6 +127,22 @@ fn a_shard_is_read_as_the_operator_writes_it() {
             message: text("nobody hears it"),
         }),
         doing: text("something"),
+        withheld: vec![Withheld {
+            reason: "LastCopyKept".into(),
+            about: text("m-b"),
+            message: text("it may be the last"),
+            since: Some(at(11)),
+            next_check: text("later"),
+        }],
+        last_suspicion: Some(LastSuspicion {
+            replica: text("m-a"),
+            cleared_at: Some(at(12)),
+            state: text("Suspect"),
+            cause: text("Stopped"),
+            lasted_ms: Some(900),
+            message: text("it was stopped"),
+            count: Some(3),
+        }),
         ready: text("2/3"),
         promotable: Some(1),
         lag: text("0s"),
@@ -168,7 +200,9 @@ fn a_record_is_read_as_the_operator_writes_it() {
             detail: text("epoch 5"),
         }],
         votes: typed(json!([{ "observer": "peer m-b", "says": "no", "ageMs": 7 }])),
-        evidence: typed(json!([{ "observer": "manager m-a", "subject": "m-a", "fact": "hangs", "ageMs": 8 }])),
+        evidence: typed(json!([
+            { "observer": "manager m-a", "subject": "m-a", "fact": "hangs", "ageMs": 8, "kind": "Fsync", "lastedMs": 6_200 },
+        ])),
         candidates: typed(json!([{ "replica": "m-b", "executedGtid": "u:1-9", "zone": "z", "rejected": "late" }])),
         offsets_before: vec![offset(9)],
         offsets_after: vec![offset(4)],
@@ -193,6 +227,7 @@ fn a_record_is_read_as_the_operator_writes_it() {
     assert_eq!(read.votes, [Word { observer: "peer m-b".into(), says: text("no"), age_ms: Some(7) }]);
     assert_eq!(read.evidence[0].fact, text("hangs"));
     assert_eq!((&read.evidence[0].subject, read.evidence[0].age_ms), (&text("m-a"), Some(8)));
+    assert_eq!((&read.evidence[0].kind, read.evidence[0].lasted_ms), (&text("Fsync"), Some(6_200)));
     let candidate = Candidate {
         replica: "m-b".into(),
         zone: text("z"),
@@ -310,6 +345,9 @@ fn whatever_an_object_says_it_is_read() {
         "lastFailover",
         "conditions",
         "observers",
+        "withheld",
+        "lastSuspicion",
+        "evidence",
         "availability",
         "epoch",
         "timeline",

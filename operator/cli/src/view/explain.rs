@@ -5,12 +5,14 @@ use serde::Serialize;
 use understudy_api::conditions;
 use understudy_api::v1alpha1::VerdictState;
 
+use super::runbook::{self, Runbook};
 use super::text::{Extent, Piece, Table, Text, Tone};
 use super::time::{ago, measured, point, seconds_since, span};
 use super::{Screen, inaction, status, tone_of, tone_of_ready};
 use crate::leader::Leader;
 use crate::objects::{
-    Availability, Condition, Event, LastFailover, Observer, ReplicaSummary, Shard, Transition, Verdict,
+    Availability, Condition, Event, LastFailover, LastSuspicion, Observer, ReplicaSummary, Shard, Transition, Verdict,
+    Withheld,
 };
 
 /// Conditions that say something is wrong when they do not hold. `UpToDate` is none: an older replica serves as well.
@@ -47,8 +49,13 @@ pub struct ExplainScreen {
     doing: Option<String>,
     transition: Option<Transition>,
     why_nothing: Vec<String>,
+    /// What is held back now, as the status has it.
+    withheld: Vec<Withheld>,
+    /// What to read and to look at.
+    runbooks: Vec<Runbook>,
     replicas: Vec<ReplicaSummary>,
     last_failover: Option<LastFailover>,
+    last_suspicion: Option<LastSuspicion>,
     availability: Option<Availability>,
     /// What was said of the shard, newest first.
     events: Vec<Event>,
@@ -96,6 +103,7 @@ pub fn screen(seen: Seen, now: Timestamp) -> ExplainScreen {
     let since = shard.verdict.as_ref().and_then(|verdict| verdict.since);
     let wrong = wrong(&shard, now);
     let answer = answer(&shard, &wrong, now);
+    let runbooks = runbook::runbooks(&shard, &namespace);
     ExplainScreen {
         answer: if is_absent && shard.has_status { format!("What was known last: {answer}") } else { answer },
         namespace,
@@ -113,8 +121,11 @@ pub fn screen(seen: Seen, now: Timestamp) -> ExplainScreen {
         doing: shard.doing,
         transition: shard.transition,
         why_nothing,
+        withheld: shard.withheld,
+        runbooks,
         replicas: shard.replicas,
         last_failover: shard.last_failover,
+        last_suspicion: shard.last_suspicion,
         availability: shard.availability,
         events,
         not_read,
@@ -299,6 +310,16 @@ impl ExplainScreen {
         text.table(table, extent);
     }
 
+    /// Of a suspicion that a commit ended before anything was done about it.
+    fn suspicion(&self, last: &LastSuspicion) -> String {
+        let word = |word: &Option<String>| word.clone().unwrap_or_else(|| "something".into());
+        let when = ago(last.cleared_at, self.at).map(|ago| format!(" {ago} ago")).unwrap_or_default();
+        let lasted = last.lasted_ms.map(|lasted| format!(", its first sign {lasted} ms old")).unwrap_or_default();
+        let count = last.count.filter(|count| *count > 1).map(|count| format!("; {count} so far")).unwrap_or_default();
+        let (state, cause, replica) = (word(&last.state), word(&last.cause), word(&last.replica));
+        format!("Last suspicion that a commit ended: {state} ({cause}) of {replica}{when}{lasted}{count}")
+    }
+
     fn history(&self, text: &mut Text, extent: Extent) {
         if let Some(last) = &self.last_failover {
             let kind = last.kind.as_deref().unwrap_or("change");
@@ -309,6 +330,9 @@ impl ExplainScreen {
                 last.name.as_deref().map(|name| format!(": kubectl understudy timeline {name}")).unwrap_or_default();
             text.line([]);
             text.say(format!("Last change of primary: {kind}{when}{gap}{why}{record}"));
+        }
+        if let Some(last) = &self.last_suspicion {
+            text.say(self.suspicion(last));
         }
         if let Some(words) = status::unavailable(self.availability.as_ref()) {
             text.say(format!("Without commits: {words}{}", means(self.availability.as_ref())));
@@ -356,6 +380,7 @@ impl Screen for ExplainScreen {
             self.observers(&mut text, extent);
         }
         self.action(&mut text);
+        runbook::show(&self.runbooks, &mut text, extent);
         if let Some(ready) = self.ready.as_deref() {
             text.line([]);
             text.line(["Replicas ready: ".into(), Piece::new(ready, tone_of_ready(Some(ready)))]);

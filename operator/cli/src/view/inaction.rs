@@ -25,6 +25,8 @@ const WITHHOLDING: [&str; 8] = [
 const OF_REPLICAS: [&str; 4] = ["LastCopyKept", "QuarantineFull", "ReplacementWaits", "BuildWaits"];
 /// Causes that are a judgement and no fact: the cooldown and the breaker hold them back.
 const SOFT: [&str; 1] = ["Deadlocked"];
+/// A primary that has been slow for so long hands over, if that is what helps.
+const SLOW_AFTER: SignedDuration = SignedDuration::from_secs(60);
 /// An event of before the verdict began may be its beginning all the same.
 const BEFORE: SignedDuration = SignedDuration::from_secs(10);
 
@@ -51,24 +53,41 @@ pub fn reasons(shard: &Shard, datastore_paused: bool, events: &[Event], now: Tim
     }
     let state = shard.known_state();
     if shard.transition.is_some() {
+        // A change that nobody is left for waits as well.
+        reasons.extend(held(shard, now));
         return reasons;
     }
+    // What the status has holds now; an event may be over, and is what operators of before said alone.
+    let is_said = |reason: &str| shard.withheld.iter().any(|held| held.reason == reason);
     if state == Some(VerdictState::Healthy) {
+        reasons.extend(held(shard, now));
         if lacks_copies(shard) {
-            reasons.extend(said(shard, events, now, |reason| OF_REPLICAS.contains(&reason)));
+            reasons.extend(said(shard, events, now, |reason| OF_REPLICAS.contains(&reason) && !is_said(reason)));
         }
         return reasons;
     }
     reasons.extend(of_mode(shard, state));
-    reasons.extend(of_verdict(shard, state));
+    reasons.extend(of_verdict(shard, state, now));
     if is_dead(state) {
         reasons.extend(of_cooldown(shard, now));
         if shard.promotable == Some(0) {
             reasons.push("no standby could take over now; `kubectl understudy status` shows what each lacks".into());
         }
     }
-    reasons.extend(said(shard, events, now, withholds));
+    reasons.extend(held(shard, now));
+    reasons.extend(said(shard, events, now, |reason| withholds(reason) && !is_said(reason)));
     reasons
+}
+
+/// What the operator holds back now, as the status has it.
+fn held(shard: &Shard, now: Timestamp) -> impl Iterator<Item = String> {
+    shard.withheld.iter().map(move |held| {
+        let about = held.about.as_deref().map(|about| format!(" of {about}")).unwrap_or_default();
+        let message = held.message.clone().unwrap_or_else(|| "no words were given".into());
+        let since = held.since.map(|since| format!(", for {}", span(seconds_since(since, now)))).unwrap_or_default();
+        let next = held.next_check.as_deref().map(|next| format!("; looked at again {next}")).unwrap_or_default();
+        format!("{message} ({}{about}{since}{next})", held.reason)
+    })
 }
 
 fn lacks_copies(shard: &Shard) -> bool {
@@ -92,9 +111,11 @@ fn of_mode(shard: &Shard, state: Option<VerdictState>) -> Option<String> {
     }
 }
 
-fn of_verdict(shard: &Shard, state: Option<VerdictState>) -> Option<String> {
+fn of_verdict(shard: &Shard, state: Option<VerdictState>, now: Timestamp) -> Option<String> {
     Some(match state {
-        Some(VerdictState::Slow) => "commits succeed, though slowly: that is no reason for a failover".into(),
+        Some(VerdictState::Slow) => {
+            format!("commits succeed, though slowly: that is no reason for a failover{}", of_slow(shard, now))
+        }
         Some(VerdictState::Saturated) => {
             "a server that is out of connections or waits for a lock is alive, and replacing it would not end that".into()
         }
@@ -112,6 +133,29 @@ fn of_verdict(shard: &Shard, state: Option<VerdictState>) -> Option<String> {
         Some(VerdictState::Healthy | VerdictState::Stuck | VerdictState::Gone) => return None,
         None => format!("this program does not know the verdict {}: it is older than the operator", shard.state()),
     })
+}
+
+/// When a primary that is slow hands over, and on what that depends.
+fn of_slow(shard: &Shard, now: Timestamp) -> String {
+    // The others leave it to a person, and say so.
+    if shard.mode.as_deref().is_some_and(|mode| mode != "Automatic") {
+        return String::new();
+    }
+    let depends = "when its own volume is what is slow and a standby's is not";
+    let slow_after = SLOW_AFTER.as_secs();
+    let since = shard.verdict.as_ref().and_then(|verdict| verdict.since);
+    let due = since.and_then(|since| since.checked_add(SLOW_AFTER).ok());
+    match due {
+        Some(due) if due > now => format!(
+            ". After {slow_after} s, at {} (in {}), it hands over by a switchover {depends}",
+            point(due),
+            span(seconds_since(now, due))
+        ),
+        Some(_) => format!(
+            ". It has been slow for more than {slow_after} s, so it hands over by a switchover as soon as that is due: {depends}"
+        ),
+        None => format!(". After {slow_after} s it hands over by a switchover {depends}"),
+    }
 }
 
 fn of_cooldown(shard: &Shard, now: Timestamp) -> Option<String> {
@@ -197,6 +241,57 @@ mod tests {
         let short = fixtures::shard(&fixtures::with(fixtures::healthy(), &[("/status/conditions", lacks)]));
         let reasons = reasons(&short, false, &events, at(0));
         assert_eq!(reasons, ["the volumes of 8 are kept (event QuarantineFull, 1m ago)"]);
+    }
+
+    #[test]
+    fn what_the_status_holds_back_is_told_with_since_when_and_its_event_is_not_told_again() {
+        let held = serde_json::json!([
+            {
+                "reason": "QuarantineFull", "about": "m-b", "message": "the volumes of 8 are kept", "since": at(-7_200),
+                "nextCheck": "once one of them is deleted",
+            },
+            { "reason": "LastCopyKept" },
+        ]);
+        let lacks = serde_json::json!([{ "type": "Redundant", "status": "False", "reason": "CopiesMissing" }]);
+        let fields = [("/status/withheld", held), ("/status/conditions", lacks)];
+        let shard = fixtures::shard(&fixtures::with(fixtures::healthy(), &fields));
+        let event = |reason: &str| Event {
+            reason: reason.into(),
+            message: "said long ago".into(),
+            warning: true,
+            at: Some(at(-60)),
+            count: 1,
+        };
+        let reasons = reasons(&shard, false, &[event("QuarantineFull"), event("BuildWaits")], at(0));
+        assert_eq!(
+            reasons,
+            [
+                "the volumes of 8 are kept (QuarantineFull of m-b, for 2h; looked at again once one of them is deleted)",
+                "no words were given (LastCopyKept)",
+                "said long ago (event BuildWaits, 1m ago)",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_primary_that_is_slow_hands_over_and_it_is_told_when() {
+        let of = |mode: &str, since: i64| {
+            let verdict = serde_json::json!({ "state": "Slow", "since": at(since) });
+            let fields = [("/status/verdict", verdict), ("/spec/failover/mode", mode.into())];
+            let shard = fixtures::shard(&fixtures::with(fixtures::healthy(), &fields));
+            reasons(&shard, false, &[], at(0)).join("\n")
+        };
+        let soon = of("Automatic", -40);
+        assert!(soon.contains(&format!("After 60 s, at {} (in 20s), it hands over", point(at(20)))), "{soon}");
+        let due = of("Automatic", -90);
+        assert!(due.contains("slow for more than 60 s, so it hands over"), "{due}");
+        let manual = of("Manual", -90);
+        assert!(manual.contains("on request only") && !manual.contains("hands over"), "{manual}");
+        let page = include_str!("../../../docs/failover.md");
+        assert!(
+            page.contains(&format!("Slow for {} s (`slow_after`)", SLOW_AFTER.as_secs())),
+            "the docs say otherwise"
+        );
     }
 
     #[test]

@@ -4,6 +4,7 @@ pub mod drill;
 pub mod explain;
 mod inaction;
 pub mod progress;
+mod runbook;
 pub mod status;
 pub mod text;
 pub mod time;

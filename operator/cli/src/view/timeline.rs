@@ -179,10 +179,17 @@ impl TimelineScreen {
             return;
         }
         text.head("Evidence at the decision");
-        let mut table = Table::new(&["OBSERVER", "OF", "AGE", "FACT"]).right("AGE");
+        let heads = ["OBSERVER", "OF", "KIND", "AGE", "LASTED", "FACT"];
+        let mut table = Table::new(&heads).right("AGE").right("LASTED");
         for said in &self.record.evidence {
-            let age = milliseconds(said.age_ms);
-            table.row(vec![said.observer.as_str().into(), (&said.subject).into(), age, (&said.fact).into()]);
+            table.row(vec![
+                said.observer.as_str().into(),
+                (&said.subject).into(),
+                (&said.kind).into(),
+                milliseconds(said.age_ms),
+                milliseconds(said.lasted_ms),
+                (&said.fact).into(),
+            ]);
         }
         text.table(table, extent);
     }

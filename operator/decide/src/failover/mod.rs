@@ -10,7 +10,7 @@
 //! - [`request`]: a change that a person asked for; [`relief`]: a primary that works and had better hand over,
 //!   [`cut_off`]: because no consumer reaches it;
 //!   [`cooldown`]: how soon after a change the next may follow
-//! - [`record`]: what the record says
+//! - [`record`]: what the record says, [`exhibit`]: with which facts
 
 pub mod assess;
 pub(crate) mod bootstrap;
@@ -18,6 +18,7 @@ pub mod candidate;
 pub(crate) mod cooldown;
 pub mod course;
 pub(crate) mod cut_off;
+pub mod exhibit;
 pub(crate) mod last_resort;
 pub mod memory;
 pub(crate) mod next_target;

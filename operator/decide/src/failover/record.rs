@@ -12,6 +12,7 @@ use understudy_wire::evidence::{Millis, StoredOffset};
 
 use super::assess::{Assessment, Ballot, Cause, Seconds};
 use super::candidate::Ranking;
+use super::exhibit::{Exhibit, exhibits};
 use super::snapshot::{Kind, Snapshot};
 use super::testimony::Case;
 use super::transition::{NOT_CONFIRMED, SWITCHOVER_ABORTED};
@@ -134,6 +135,8 @@ pub struct Grounds {
     pub own: String,
     /// Age of its last word.
     pub own_age: Millis,
+    /// What was known of the old primary, fact by fact.
+    pub exhibits: Vec<Exhibit>,
     /// The replicas that were considered.
     pub ranking: Ranking,
     /// How each replica stood, unfit ones included.
@@ -182,6 +185,7 @@ impl Grounds {
             abstained: a.abstained.clone(),
             own: a.own.clone(),
             own_age: a.own_age,
+            exhibits: old.map(|old| exhibits(s, old)).unwrap_or_default(),
             ranking,
             standings: s.replicas.keys().map(|name| (name.clone(), Standing::of(s, name))).collect(),
             offsets_before: stored.map(|read| read.value.clone()).unwrap_or_default(),

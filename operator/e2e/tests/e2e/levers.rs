@@ -86,13 +86,15 @@ async fn gone(stage: &Stage) -> Result<()> {
     .await
 }
 
-/// The decision not to act is an event, like every decision.
+/// The decision not to act is an event, like every decision, and stays in the status when that is gone.
 async fn event_about_waiting(stage: &Stage) -> Result<()> {
     until("an event says that a person must decide", Duration::from_secs(20), async || {
         let events = stage.namespace.list::<Event>("").await?;
         let reasons: Vec<_> = events.values().filter_map(|e| e.reason.clone()).collect();
-        let withheld = reasons.iter().any(|r| r == "FailoverWithheld");
-        Ok(Seen::when(withheld, (), format!("{reasons:?}")))
+        let is_said = reasons.iter().any(|r| r == "FailoverWithheld");
+        let withheld = stage.shard().await?.status.unwrap_or_default().withheld;
+        let is_kept = withheld.iter().any(|held| held.reason == "FailoverWithheld" && held.next_check.is_some());
+        Ok(Seen::when(is_said && is_kept, (), format!("{reasons:?}, {withheld:?}")))
     })
     .await
 }

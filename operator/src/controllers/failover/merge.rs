@@ -6,10 +6,11 @@ use strum::IntoEnumIterator;
 use understudy_api::Failover;
 use understudy_api::conditions::{self, Claim};
 use understudy_api::v1alpha1::{
-    CandidateNote, EvidenceNote, FailoverPhase, FailoverResult, FailoverStatus, OffsetNote, RebuildNote, TimelineEntry,
-    Vote,
+    CandidateNote, EvidenceKind, EvidenceNote, FailoverPhase, FailoverResult, FailoverStatus, OffsetNote, RebuildNote,
+    TimelineEntry, Vote,
 };
 use understudy_decide::failover::assess::Ballot;
+use understudy_decide::failover::exhibit::{Exhibit, Of};
 use understudy_decide::failover::record::{Entry, Grounds, Milestone, Outcome, Phase, RecordUpdate, in_words};
 use understudy_decide::failover::snapshot::Kind;
 use understudy_wire::evidence::{Millis, StoredOffset};
@@ -221,12 +222,35 @@ fn ground(status: &mut FailoverStatus, grounds: &Grounds, update: &RecordUpdate,
     let subject = update.from.as_ref().map(ToString::to_string).unwrap_or_default();
     status.evidence = vec![EvidenceNote {
         observer: format!("manager {subject}"),
-        subject,
+        subject: subject.clone(),
         fact: grounds.own.clone(),
         age_ms: i64::try_from(grounds.own_age).unwrap_or(i64::MAX),
+        ..EvidenceNote::default()
     }];
+    status.evidence.extend(grounds.exhibits.iter().map(|exhibit| evidence(exhibit, &subject)));
     status.candidates = candidates(grounds, update.to.as_ref());
     status.offsets_before = grounds.offsets_before.iter().map(offset).collect();
+}
+
+fn evidence(exhibit: &Exhibit, subject: &str) -> EvidenceNote {
+    EvidenceNote {
+        observer: exhibit.observer.clone(),
+        subject: subject.to_owned(),
+        fact: exhibit.fact.clone(),
+        age_ms: i64::try_from(exhibit.age).unwrap_or(i64::MAX),
+        kind: Some(match exhibit.of {
+            Of::Process => EvidenceKind::Process,
+            Of::Threads => EvidenceKind::Threads,
+            Of::Fsync => EvidenceKind::Fsync,
+            Of::Log => EvidenceKind::Log,
+            Of::Pressure => EvidenceKind::Pressure,
+            Of::Lock => EvidenceKind::Lock,
+            Of::AdminPort => EvidenceKind::AdminPort,
+            Of::Probe => EvidenceKind::Probe,
+        }),
+        lasted_ms: exhibit.lasted.map(|lasted| i64::try_from(lasted).unwrap_or(i64::MAX)),
+        stage: exhibit.stage.map(|stage| format!("{stage:?}")),
+    }
 }
 
 /// Best first; the one that was taken is the only one that was not rejected, wherever it stands.

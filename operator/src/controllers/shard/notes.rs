@@ -44,6 +44,30 @@ pub fn withheld(notes: &[Note]) -> BTreeMap<&'static str, bool> {
     all
 }
 
+/// Something that is not done, and why.
+#[derive(Clone, Copy, Debug)]
+pub struct Refusal<'a> {
+    /// Why, as the event names it.
+    pub reason: &'static str,
+    /// What was noted.
+    pub note: &'a Note,
+    /// When it is looked at again, and what ends it.
+    pub next_check: &'static str,
+}
+
+/// Everything that is not done now, the most binding first; each reason once for each replica.
+pub fn not_done(notes: &[Note]) -> Vec<Refusal<'_>> {
+    let mut all: Vec<Refusal<'_>> = Vec::new();
+    for note in notes {
+        let (Some(reason), Some(next_check)) = (event(note.reason), next_check(note.reason)) else { continue };
+        let reason: &'static str = reason.into();
+        if !all.iter().any(|known| known.reason == reason && known.note.about == note.about) {
+            all.push(Refusal { reason, note, next_check });
+        }
+    }
+    all
+}
+
 /// How often each reason for not acting began to hold, from how often each event was said; each from nought.
 pub fn refusals(said: &BTreeMap<&'static str, u32>) -> BTreeMap<&'static str, u32> {
     let reasons = withheld(&[]).into_keys().chain([Reason::SwitchoverRefused.into()]);
@@ -51,22 +75,36 @@ pub fn refusals(said: &BTreeMap<&'static str, u32>) -> BTreeMap<&'static str, u3
 }
 
 fn is_not_acting(why: &Why) -> bool {
-    matches!(
-        why,
-        Why::FailoverLeftToPerson
-            | Why::Cooldown
-            | Why::FailoverPaced
-            | Why::FleetBreaker
-            | Why::NoCandidate
-            | Why::RetentionViolated
-            | Why::BootstrapHeld
-            | Why::ObserverSuspect
-            | Why::LastCopyKept
-            | Why::QuarantineFull
-            | Why::ReplacementWaits
-            | Why::WaitingForDonor
-            | Why::SwitchoverWithheld
-    )
+    next_check(*why).is_some()
+}
+
+/// Of a reason for not acting, when it is looked at again and what ends it.
+fn next_check(why: Why) -> Option<&'static str> {
+    Some(match why {
+        Why::FailoverLeftToPerson => "with every report; a person asks for the change, or the mode is changed",
+        Why::Cooldown => {
+            "with every report; at once when the evidence is a fact, else when the time that the message names is over"
+        }
+        Why::FailoverPaced => "when the time that the message names is over; a request of a person is taken up before",
+        Why::FleetBreaker => "with every report; once fewer shards are suspect, or the evidence is a fact",
+        Why::NoCandidate => "with every report; once a replica can be promoted",
+        Why::RetentionViolated => {
+            "with every report; once Kafka holds what a candidate needs, or another candidate comes forward"
+        }
+        Why::BootstrapHeld => "with every report; once what the message misses is there, or a person decides",
+        Why::ObserverSuspect => "with every report; once these observers see what the others see",
+        Why::LastCopyKept => "with every report; once another good copy is there",
+        Why::QuarantineFull => "with every report; once a volume that is kept is deleted, or its time is over",
+        Why::ReplacementWaits => {
+            "with every report; once a rebuild has ended, or the time that the message names is over"
+        }
+        Why::WaitingForDonor => "with every report; once there is a donor, and room on its node",
+        Why::BuildStalled => "with every report; once it comes further, or is begun anew or replaced",
+        Why::SwitchoverWithheld => {
+            "with every report; once the reason that the message names is gone, or nothing ails the primary"
+        }
+        _ => return None,
+    })
 }
 
 /// The event that belongs to a note; none for what another one says already.
@@ -169,6 +207,25 @@ mod tests {
         let holding: Vec<_> = withheld(&notes).into_iter().filter(|(_, holds)| *holds).map(|(name, _)| name).collect();
         assert_eq!(holding, ["FailoverWithheld"]);
         assert_eq!(withheld(&[]).len(), withheld(&notes).len(), "the others are told as not holding");
+    }
+
+    #[test]
+    fn what_is_not_done_is_told_once_for_each_reason_and_replica_with_what_ends_it() {
+        let notes = [
+            note(Why::FailoverLeftToPerson, None, "the mode is Manual"),
+            note(Why::Cooldown, None, "until then"),
+            note(Why::ReplicaJoined, Some("m-b"), "m-b"),
+            note(Why::LastCopyKept, Some("m-b"), "m-b is kept"),
+            note(Why::LastCopyKept, Some("m-c"), "m-c is kept"),
+        ];
+        let told: Vec<_> = not_done(&notes).iter().map(|held| (held.reason, held.note.message.as_str())).collect();
+        let expected = [
+            ("FailoverWithheld", "the mode is Manual"),
+            ("LastCopyKept", "m-b is kept"),
+            ("LastCopyKept", "m-c is kept"),
+        ];
+        assert_eq!(told, expected);
+        assert!(not_done(&notes).iter().all(|held| !held.next_check.is_empty()));
     }
 
     #[test]

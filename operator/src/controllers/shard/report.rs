@@ -7,8 +7,10 @@ mod accounts;
 mod measures;
 mod observers;
 mod replica;
+mod suspicion;
 #[cfg(test)]
 mod tests;
+mod withheld;
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
@@ -54,6 +56,8 @@ pub struct Reporter {
     verdict: Option<(&'static str, Option<String>)>,
     worded: Option<Timestamp>,
     observed: observers::Observed,
+    withholding: withheld::Withholding,
+    suspicions: suspicion::Suspicions,
     measures: ShardFacts,
     /// How often each event was said, by its reason.
     said: BTreeMap<&'static str, u32>,
@@ -123,6 +127,8 @@ impl Reporter {
             verdict,
             observers,
             doing,
+            withheld,
+            last_suspicion,
             replicas,
             ready,
             ready_replicas,
@@ -139,6 +145,8 @@ impl Reporter {
         status.verdict = verdict;
         status.observers = observers;
         status.doing = doing;
+        status.withheld = withheld;
+        status.last_suspicion = last_suspicion;
         status.replicas = replicas;
         status.ready = ready;
         status.ready_replicas = ready_replicas;
@@ -171,6 +179,8 @@ impl Reporter {
         }
         accounts::show(&mut status, before.as_ref(), objects, s.now);
         status.doing.clone_from(&d.view.doing);
+        status.withheld = self.withholding.show(&status.withheld, &d.notes, s.now);
+        status.last_suspicion = self.suspicions.show(status.last_suspicion.take(), s);
         status.replicas = objects.replicas.iter().filter_map(|of| replica::summary(of, s, d, objects)).collect();
         status.ready = Some(format!("{}/{}", d.view.ready, s.policy.replicas));
         status.ready_replicas = i32::try_from(d.view.ready).unwrap_or(i32::MAX);

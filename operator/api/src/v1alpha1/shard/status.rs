@@ -45,6 +45,13 @@ pub struct ShardStatus {
     /// What is being done, for a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub doing: Option<String>,
+    /// What would be done else and is not, and why; 16 at most. It stays as long as that holds, when the event of the same reason is long
+    /// gone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub withheld: Vec<Withheld>,
+    /// The last suspicion of the primary that a commit ended before anything was done about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_suspicion: Option<LastSuspicion>,
     /// Each replica of the shard, condemned ones included.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
@@ -187,6 +194,48 @@ pub struct ReplicaSummary {
     /// What is wrong with it, for a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+}
+
+/// Something that would be done else and is not.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Withheld {
+    /// Why, as the event and the metric name it, such as `LastCopyKept`.
+    pub reason: String,
+    /// The replica that it is about, when one reason can hold for several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub about: Option<String>,
+    /// For a person, with what was seen; 512 bytes at most. Written anew once in five minutes at most.
+    pub message: String,
+    /// Since when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+    /// When it is looked at again, and what ends it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_check: Option<String>,
+}
+
+/// A suspicion that came to nothing.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LastSuspicion {
+    /// The replica that was suspected.
+    pub replica: String,
+    /// When that ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cleared_at: Option<Time>,
+    /// How far it went: `Suspect`, `Stuck` or `Gone`.
+    pub state: String,
+    /// What was suspected; PascalCase.
+    pub cause: String,
+    /// How old its first sign was when it ended.
+    pub lasted_ms: i64,
+    /// What was seen then, and by whom; 512 bytes at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// How many suspicions have come to nothing since the Shard was made.
+    #[serde(default)]
+    pub count: i64,
 }
 
 /// What one observer sees of the primary.

@@ -93,6 +93,30 @@ fn of_one_that_is_held_back_it_says_why_nothing_is_done() {
 }
 
 #[test]
+fn what_is_held_back_is_told_when_its_event_is_long_gone_with_the_page_to_read() {
+    let held = json!([{
+        "reason": "LastCopyKept", "about": "m-b", "message": "m-b should be replaced", "since": at(-86_400),
+        "nextCheck": "once another good copy is there",
+    }]);
+    let suspicion = json!({
+        "replica": "m-a", "clearedAt": at(-60), "state": "Suspect", "cause": "Stopped", "lastedMs": 900, "count": 3,
+    });
+    let fields = [("/status/withheld", held), ("/status/lastSuspicion", suspicion)];
+    let screen = explained(&with(fixtures::healthy(), &fields));
+    let text = shown(&screen);
+    for expected in [
+        "Why nothing\nm-b should be replaced (LastCopyKept of m-b, for 1d; looked at again once another good copy is there)",
+        "What to look at next\nA replica that is not replaced (LastCopyKept): operator/docs/runbooks/replacement-held.md",
+        "Last suspicion that a commit ended: Suspect (Stopped) of m-a 1m ago, its first sign 900 ms old; 3 so far",
+    ] {
+        assert!(text.contains(expected), "{expected} in\n{text}");
+    }
+    let json = serde_json::to_value(&screen).unwrap();
+    assert_eq!(json.pointer("/withheld/0/reason"), Some(&json!("LastCopyKept")));
+    assert_eq!(json.pointer("/runbooks/0/because"), Some(&json!("LastCopyKept")));
+}
+
+#[test]
 fn of_a_paused_one_it_says_how_it_goes_on() {
     let text = shown(&explained(&fixtures::paused()));
     assert!(text.contains("nothing: spec.paused"), "{text}");

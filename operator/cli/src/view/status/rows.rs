@@ -8,7 +8,7 @@ use understudy_api::v1alpha1::VerdictState;
 use super::Store;
 use crate::objects::{
     Availability, Condition, Consumer, Datastore, Drill, Failover, LastFailover, Replica, Shard, Transition, Verdict,
-    Workload, holds,
+    Withheld, Workload, holds,
 };
 use crate::view::time::seconds_since;
 
@@ -45,6 +45,7 @@ pub(super) struct ShardRow {
     pub(super) promotable: Option<i64>,
     pub(super) lag: Option<String>,
     pub(super) doing: Option<String>,
+    pub(super) withheld: Vec<Withheld>,
     pub(super) transition: Option<Transition>,
     pub(super) last_failover: Option<LastFailover>,
     pub(super) availability: Option<Availability>,
@@ -144,6 +145,7 @@ pub(super) fn shard_row(shard: &Shard, now: Timestamp) -> ShardRow {
         promotable: shard.promotable,
         lag: shard.lag.clone(),
         doing: shard.doing.clone(),
+        withheld: shard.withheld.clone(),
         transition: shard.transition.clone(),
         last_failover: shard.last_failover.clone(),
         availability: shard.availability.clone(),

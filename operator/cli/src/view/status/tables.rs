@@ -1,7 +1,7 @@
 //! The screen's tables as text. Pure.
 
 use super::{StatusScreen, unavailable};
-use crate::objects::Verdict;
+use crate::objects::{Verdict, Withheld};
 use crate::view::text::{Extent, Piece, Table, Text, Tone};
 use crate::view::time::{ago, point, span};
 use crate::view::{tone_of, tone_of_ready, tone_of_result};
@@ -54,7 +54,9 @@ impl StatusScreen {
             "LAST CHANGE",
             "GAP",
             "UNAVAILABLE",
+            "MODE",
             "PAUSED",
+            "WITHHELD",
             "DOING",
         ];
         let mut table = Table::new(&heads).right("EPOCH").right("PROMOTABLE").right("LAG");
@@ -74,7 +76,9 @@ impl StatusScreen {
                 last.and_then(|last| ago(last.time, self.at)).into(),
                 last.and_then(|last| last.gap.clone()).into(),
                 unavailable(row.availability.as_ref()).into(),
+                mode(row.mode.as_deref()),
                 paused(row.paused),
+                withheld(&row.withheld),
                 (&row.doing).into(),
             ]);
         }
@@ -168,6 +172,18 @@ impl StatusScreen {
         }
         text.table(table, extent);
     }
+}
+
+/// What is not as it is usually.
+fn mode(mode: Option<&str>) -> Piece {
+    mode.filter(|mode| *mode != "Automatic").map_or_else(Piece::default, |mode| Piece::new(mode, Tone::Busy))
+}
+
+/// The reasons, each once; `explain` has the words.
+fn withheld(withheld: &[Withheld]) -> Piece {
+    let mut reasons: Vec<&str> = withheld.iter().map(|withheld| withheld.reason.as_str()).collect();
+    reasons.dedup();
+    Piece::new(reasons.join(", "), Tone::Busy)
 }
 
 fn paused(paused: bool) -> Piece {

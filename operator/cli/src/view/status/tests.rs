@@ -61,6 +61,20 @@ fn a_store_that_is_well_is_one_screen() {
 }
 
 #[test]
+fn what_is_held_back_and_a_mode_that_leaves_it_to_a_person_stand_beside_the_verdict() {
+    let fields = [
+        ("/spec/failover/mode", json!("Manual")),
+        (
+            "/status/withheld",
+            json!([{ "reason": "LastCopyKept", "about": "m-b" }, { "reason": "LastCopyKept", "about": "m-c" }]),
+        ),
+    ];
+    let lines = shown(&store(&[with(fixtures::healthy(), &fields)]), Extent::Screen);
+    has(&lines, "GAP MODE WITHHELD");
+    has(&lines, "4.1s Manual LastCopyKept");
+}
+
+#[test]
 fn what_is_sick_comes_first_and_is_said_in_words() {
     let mut store = store(&[fixtures::healthy(), named(fixtures::stuck(), "z"), named(fixtures::unseen(), "y")]);
     store.failovers = vec![

@@ -4,10 +4,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use understudy_api::Failover;
 use understudy_api::v1alpha1::{
-    CandidateNote, FailoverPhase, FailoverResult, RebuildNote, ShardStatus, TimelineEntry, Transition, Vote,
+    CandidateNote, EvidenceKind, FailoverPhase, FailoverResult, RebuildNote, ShardStatus, TimelineEntry, Transition,
+    Vote,
 };
 use understudy_decide::failover::assess::Ballot;
+use understudy_decide::failover::exhibit::{Exhibit, Of};
 use understudy_decide::failover::record::{Entry, Grounds, Milestone, Outcome, Phase, Standing};
+use understudy_wire::evidence::Stage;
 use understudy_wire::{Epoch, ReplicaName};
 
 use super::super::merge::candidates;
@@ -220,6 +223,37 @@ fn every_word_is_as_old_as_it_was_and_says_when_that_was() {
     assert_eq!((ago(&status.votes), ago(&status.vetoes)), ((1, 2_400, 2_400), (1, 90, 90)));
     assert_eq!(ago(&status.abstentions), (1, 70, 70));
     assert_eq!(status.evidence.iter().map(|note| note.age_ms).collect::<Vec<_>>(), [340]);
+}
+
+#[test]
+fn a_record_holds_every_fact_with_its_number_behind_the_words_of_the_manager() {
+    let fact = |observer: &str, of, lasted, stage| Exhibit {
+        observer: observer.into(),
+        of,
+        fact: "a fact".into(),
+        lasted,
+        stage,
+        age: 120,
+    };
+    let exhibits = vec![
+        fact("manager m-a", Of::Fsync, Some(6_200), None),
+        fact("manager m-a", Of::Threads, None, None),
+        fact("peer m-b", Of::Probe, Some(2_400), Some(Stage::Commit)),
+    ];
+    let mut first = update(Phase::Claimed, vec![]);
+    first.grounds = Some(Box::new(Grounds { own: "its manager says so".into(), exhibits, ..Grounds::default() }));
+    let mut record = empty();
+    merge(&mut record, &job(first, 0));
+    let evidence = record.status.expect("a status").evidence;
+    let told: Vec<_> = evidence.iter().map(|note| (note.kind, note.lasted_ms, note.stage.as_deref())).collect();
+    let expected = [
+        (None, None, None),
+        (Some(EvidenceKind::Fsync), Some(6_200), None),
+        (Some(EvidenceKind::Threads), None, None),
+        (Some(EvidenceKind::Probe), Some(2_400), Some("Commit")),
+    ];
+    assert_eq!(told, expected);
+    assert!(evidence.iter().all(|note| note.subject == "m-a"), "{evidence:?}");
 }
 
 #[test]

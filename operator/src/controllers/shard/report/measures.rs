@@ -44,6 +44,7 @@ pub fn of(
         last_gap: last.and_then(|last| last.gap_seconds),
         evidence: evidence(s),
         near_misses: said.get(<&str>::from(Reason::NearMiss)).copied().unwrap_or_default(),
+        suspicions_cleared: said.get(<&str>::from(Reason::SuspicionCleared)).copied().unwrap_or_default(),
         refusals: notes::refusals(said),
         availability: next.availability.clone(),
     }
