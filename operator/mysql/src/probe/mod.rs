@@ -2,9 +2,10 @@
 //!
 //! Each attempt has a fresh connection of its own and speaks the protocol itself, because a client library hides where it
 //! stands: a server that was stopped still completes the TCP handshake from its kernel's backlog, and only the missing
-//! greeting shows it. One attempt is in flight at a time; one that misses a deadline has its socket closed at once.
+//! greeting shows it. One attempt is in flight at a time. What becomes of one that misses a deadline after the server has taken it, `hanging` says.
 
 mod attempt;
+mod hanging;
 mod packet;
 mod record;
 mod run;
