@@ -281,14 +281,20 @@ fn each_signature_ripens_at_the_defaults_and_at_the_bounds() {
     for (case, detection) in [
         ("the defaults", default.clone()),
         ("an earlier default", with(json!({"commitDeadlineMs": 1000}))),
-        ("the quickest", with(json!({
-            "probeIntervalMs": 100, "stageDeadlineMs": 100, "commitDeadlineMs": 1250, "evidenceMaxAgeMs": 1450,
-            "suspectAfterMs": 200, "goneAfterMs": 200, "stuckAfterMs": 1250,
-        }))),
-        ("the most patient", with(json!({
-            "probeIntervalMs": 10000, "stageDeadlineMs": 30000, "commitDeadlineMs": 40000, "evidenceMaxAgeMs": 60000,
-            "suspectAfterMs": 60000, "goneAfterMs": 60000, "stuckAfterMs": 600000,
-        }))),
+        (
+            "the quickest",
+            with(json!({
+                "probeIntervalMs": 100, "stageDeadlineMs": 100, "commitDeadlineMs": 1250, "evidenceMaxAgeMs": 1450,
+                "suspectAfterMs": 200, "goneAfterMs": 200, "stuckAfterMs": 1250,
+            })),
+        ),
+        (
+            "the most patient",
+            with(json!({
+                "probeIntervalMs": 10000, "stageDeadlineMs": 30000, "commitDeadlineMs": 40000, "evidenceMaxAgeMs": 60000,
+                "suspectAfterMs": 60000, "goneAfterMs": 60000, "stuckAfterMs": 600000,
+            })),
+        ),
     ] {
         assert!(is_allowed(&detection), "{case}");
         let parsed: Detection = serde_json::from_value(detection).unwrap();
