@@ -238,10 +238,10 @@ mod tests {
             CancellationToken::new(),
         );
         let _running = AbortOnDropHandle::new(tokio::spawn(running));
-        let (taken, mut connections) = tokio::sync::mpsc::unbounded_channel::<TcpStream>();
+        let (taken, mut connections) = tokio::sync::mpsc::channel::<TcpStream>(64);
         let _taking = AbortOnDropHandle::new(tokio::spawn(async move {
             while let Ok((connection, _)) = listener.accept().await {
-                if taken.send(connection).is_err() {
+                if taken.send(connection).await.is_err() {
                     return;
                 }
             }
