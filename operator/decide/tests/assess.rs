@@ -4,6 +4,7 @@ mod support;
 
 use support::*;
 use understudy_decide::failover::assess::phase_words;
+use understudy_decide::failover::testimony_view::{Stance, observers};
 use understudy_decide::{Cause, Verdict, assess};
 use understudy_wire::evidence::*;
 
@@ -341,6 +342,13 @@ fn a_verdict_that_is_a_matter_of_time_is_looked_for_when_it_is_due() {
             });
             s.all_say(&waits(Stage::Commit, ProbeError::Timeout, 3_500, 5_000));
         }),
+        ("a server is full, and does not answer through its admin port", |s| {
+            s.all_say(&fails(Stage::Auth, no_connection_left(), 60_000));
+            s.server("a", |server| {
+                server.lsn = Some(Aged { age: 60_000, value: 1 });
+                server.admin = Some(waits(Stage::Select, ProbeError::Timeout, 7_400, 7_900));
+            });
+        }),
         ("a deadlock", |s| {
             s.server("a", |server| server.lsn = Some(Aged { age: 8_000, value: 1 }));
             s.all_say(&waits(Stage::Commit, ProbeError::Timeout, 6_400, 7_900));
@@ -408,6 +416,24 @@ fn the_message_says_who_saw_what() {
          consumer store-m-0: refused at tcp, operator understudy-0: refused at tcp; committed by peer m-b: commits, \
          peer m-c: commits, consumer store-m-0: commits, operator understudy-0: commits"
     );
+}
+
+#[test]
+fn a_full_server_that_does_not_answer_through_its_admin_port_is_accused_by_whoever_finds_it_full() {
+    let mut scene = Scene::well();
+    scene.all_say(&fails(Stage::Auth, no_connection_left(), 20_000));
+    let assessment = assess(&scene.0, &name("a"));
+    assert_eq!((assessment.verdict, assessment.votes.len(), assessment.abstained.len()), (Verdict::Saturated, 0, 4));
+    scene.server("a", |server| server.admin = Some(waits(Stage::Select, ProbeError::Timeout, 5_000, 5_500)));
+    let assessment = assess(&scene.0, &name("a"));
+    assert_eq!(assessment.verdict, Verdict::Suspect(Cause::Unexplained), "its log moves");
+    assert_eq!((assessment.votes.len(), assessment.abstained.len()), (4, 0), "{assessment:?}");
+    let said = "too many connections, and no answer at select through the admin port";
+    assert!(assessment.votes.iter().all(|vote| vote.says == said && vote.age == 5_050), "{:?}", assessment.votes);
+    let seen = observers(&scene.0, &name("a"));
+    let accuse =
+        seen.iter().filter(|seen| seen.stance == Stance::Accuses && seen.not_counted.is_none() && seen.says == said);
+    assert_eq!(accuse.count(), 4, "{seen:?}");
 }
 
 #[test]

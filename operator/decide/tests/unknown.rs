@@ -5,7 +5,7 @@ mod support;
 
 use support::*;
 use understudy_decide::{Cause, Step, Verdict};
-use understudy_wire::evidence::{Limit, Phase, ProbeError, Stage};
+use understudy_wire::evidence::{Aged, Limit, Phase, ProbeError, Stage};
 
 fn verdict(scene: &Scene) -> Verdict {
     scene.plan().assessment.verdict
@@ -28,6 +28,17 @@ fn what_observers_met_and_nobody_here_knows_is_no_accusation() {
         let assessment = scene.plan().assessment;
         assert_eq!((assessment.votes.len(), assessment.abstained.len()), (0, 4), "{case}: {assessment:?}");
     }
+}
+
+#[test]
+fn a_full_server_whose_admin_port_says_what_nobody_here_knows_is_no_dead_one() {
+    let mut scene = Scene::well();
+    scene.all_say(&fails(Stage::Auth, no_connection_left(), 60_000));
+    scene.server("a", |server| {
+        server.admin = Some(waits(Stage::Select, ProbeError::Unknown, 60_000, 60_500));
+        server.lsn = Some(Aged { age: 60_000, value: 1 });
+    });
+    assert_eq!((verdict(&scene), scene.claim(), condemns(&scene)), (Verdict::Saturated, None, false));
 }
 
 #[test]

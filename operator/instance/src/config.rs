@@ -83,7 +83,7 @@ pub struct Config {
     pub probe_every: Duration,
     /// Deadline of each stage of a probe but the last.
     pub stage_deadline: Duration,
-    /// Deadline of a probe's commit.
+    /// Deadline of a probe's commit, as it was asked for: [`Deadlines::new`](understudy_mysql::Deadlines::new) has the least that it may be.
     pub commit_deadline: Duration,
     /// The mysqld to run; a bare name is looked for in PATH.
     pub mysqld: PathBuf,
@@ -126,7 +126,7 @@ impl Config {
             mysql_admin_port: or(get, "UNDERSTUDY_MYSQL_ADMIN_PORT", MYSQL_ADMIN_PORT)?,
             api_server: api_server(get)?,
             probe_every: millis(get, "UNDERSTUDY_PROBE_INTERVAL_MS", 250)?,
-            stage_deadline: millis(get, "UNDERSTUDY_STAGE_DEADLINE_MS", 1000)?,
+            stage_deadline: millis(get, "UNDERSTUDY_STAGE_DEADLINE_MS", 500)?,
             commit_deadline: millis(get, "UNDERSTUDY_COMMIT_DEADLINE_MS", 1500)?,
             mysqld: get("UNDERSTUDY_MYSQLD").map_or_else(|| PathBuf::from("mysqld"), PathBuf::from),
             clone_mib_per_second: or(get, "UNDERSTUDY_CLONE_MIB_PER_SECOND", 100)?,
@@ -239,6 +239,8 @@ pub(crate) mod tests {
         assert_eq!(config.mysql_admin_address().to_string(), "127.0.0.1:3307");
         assert_eq!(config.api_server.unwrap().to_string(), "10.96.0.1:443");
         assert_eq!(config.passwords.of("understudy_probe"), "secret of understudy_probe");
+        let probing = (config.probe_every, config.stage_deadline, config.commit_deadline);
+        assert_eq!(probing, (Duration::from_millis(250), Duration::from_millis(500), Duration::from_millis(1500)));
         assert!(config.drills.is_empty(), "no drill may do harm unless that was said");
     }
 

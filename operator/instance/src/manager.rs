@@ -64,10 +64,10 @@ async fn run(config: Arc<Config>, dropped_lines: Arc<AtomicU64>) -> anyhow::Resu
     let (desk, worker) = orders::open(shared.clone(), config.clone(), volume.clone(), connection(), host.clone());
     tasks.spawn(worker.run(ending.clone()));
     tasks.spawn(observe::pulse(shared.clone(), ending.clone()));
-    tasks.spawn(observe::status(shared.clone(), connection(), ending.clone()));
-    tasks.spawn(observe::replication(shared.clone(), connection(), ending.clone()));
-    observe::process(shared.clone(), host.clone()).context("thread not started")?;
     let probers = Probers::start(&shared, &config, &trust, &tasks, &ending);
+    tasks.spawn(observe::status(shared.clone(), connection(), probers.admin.clone(), ending.clone()));
+    tasks.spawn(observe::replication(shared.clone(), connection(), probers.admin.clone(), ending.clone()));
+    observe::process(shared.clone(), host.clone()).context("thread not started")?;
     tasks.spawn(locks::watch(shared.clone(), probers.own.clone(), connection(), ending.clone()));
     tasks.spawn(identity.clone().keep_fresh(config.tls.clone(), ending.clone()));
     tasks.spawn(certificate::keep_fresh(identity.clone(), connection(), certificate::PACE, ending.clone()));

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
-use understudy_mysql::{Instance, SqlError};
+use understudy_mysql::{Instance, Prober, SqlError};
+use understudy_wire::evidence::{Failing, Probe, ProbeError, Stage};
 
 use crate::facts::{EVERY, Life, Shared};
 use crate::host::Host;
@@ -17,6 +18,9 @@ const WITHIN: Duration = Duration::from_secs(1);
 const STATE_EVERY: Duration = Duration::from_millis(125);
 /// Its threads are read once in so many turns.
 const THREADS_PACE: u64 = 2;
+/// So many readings in a row may miss their deadline before the next waits for the probe of the admin port: longer than it takes to tell a deadlock,
+/// so that a server under load whose log moves is still seen to move.
+const MISSES: u32 = 10;
 /// The pressure is read once in so many turns.
 const PRESSURE_PACE: u64 = 8;
 
@@ -35,14 +39,28 @@ pub async fn pulse(shared: Arc<Shared>, stop: CancellationToken) {
     }
 }
 
-/// Status and epoch. `server` is a connection that nobody else uses.
-pub async fn status(shared: Arc<Shared>, server: Arc<dyn Instance>, stop: CancellationToken) {
+/// Whether the admin port lets nobody read. mysqld keeps the session of a reading that was given up for as long as its thread hangs, and counts
+/// it among the connections of clients, so after [`MISSES`] there is none until the probe of that port gets through.
+fn answers_nobody(admin: &Prober) -> bool {
+    admin.probe(Instant::now()).is_some_and(|probe| lets_nobody_read(&probe))
+}
+
+fn lets_nobody_read(probe: &Probe) -> bool {
+    let is_silence = |failing: &Failing| failing.error == ProbeError::Timeout && failing.stage != Stage::Commit;
+    probe.failing.as_ref().is_some_and(is_silence)
+}
+
+/// Status and epoch. `server` is a connection that nobody else uses; `admin` probes the same port.
+pub async fn status(shared: Arc<Shared>, server: Arc<dyn Instance>, admin: Prober, stop: CancellationToken) {
     let mut turns = turns();
+    let mut missed = 0_u32;
     while stop.run_until_cancelled(turns.tick()).await.is_some() {
-        if shared.read(|facts| facts.life != Life::Running) {
+        if shared.read(|facts| facts.life != Life::Running) || (missed >= MISSES && answers_nobody(&admin)) {
             continue;
         }
-        if let Err(e) = read_status(&shared, &*server).await {
+        let read = read_status(&shared, &*server).await;
+        missed = if matches!(read, Err(SqlError::Deadline { .. })) { missed.saturating_add(1) } else { 0 };
+        if let Err(e) = read {
             tracing::debug!(error = %e, "server not read");
         }
     }
@@ -63,13 +81,16 @@ async fn read_status(shared: &Shared, server: &dyn Instance) -> Result<(), SqlEr
 }
 
 /// Replication and stored offsets, apart from the status because replication that is being stopped makes its reading wait.
-pub async fn replication(shared: Arc<Shared>, server: Arc<dyn Instance>, stop: CancellationToken) {
+pub async fn replication(shared: Arc<Shared>, server: Arc<dyn Instance>, admin: Prober, stop: CancellationToken) {
     let mut turns = turns();
+    let mut missed = 0_u32;
     while stop.run_until_cancelled(turns.tick()).await.is_some() {
-        if shared.read(|facts| facts.life != Life::Running) {
+        if shared.read(|facts| facts.life != Life::Running) || (missed >= MISSES && answers_nobody(&admin)) {
             continue;
         }
-        if let Err(e) = read_replication(&shared, &*server).await {
+        let read = read_replication(&shared, &*server).await;
+        missed = if matches!(read, Err(SqlError::Deadline { .. })) { missed.saturating_add(1) } else { 0 };
+        if let Err(e) = read {
             tracing::debug!(error = %e, "replication not read");
         }
     }
@@ -103,4 +124,26 @@ pub fn process(shared: Arc<Shared>, host: Arc<Host>) -> std::io::Result<()> {
         }
     })?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_answers_nobody_is_left_alone_and_one_that_only_ends_no_commit_is_read() {
+        let fails = |stage, error| {
+            let failing = Failing { since: 900, latest: 10, count: 2, stage, error, unanswered: None };
+            Probe { failing: Some(failing), ..Probe::default() }
+        };
+        for (case, probe, expected) in [
+            ("it answers", Probe::default(), false),
+            ("no greeting", fails(Stage::Greeting, ProbeError::Timeout), true),
+            ("no select", fails(Stage::Select, ProbeError::Timeout), true),
+            ("no commit", fails(Stage::Commit, ProbeError::Timeout), false),
+            ("refused", fails(Stage::Tcp, ProbeError::Refused { message: "refused".into() }), false),
+        ] {
+            assert_eq!(lets_nobody_read(&probe), expected, "{case}");
+        }
+    }
 }

@@ -13,7 +13,8 @@ use understudy_wire::ReplicaName;
 use crate::config::Config;
 use crate::facts::{Facts, Life, Shared};
 
-/// The admin port is probed once in so many turns.
+/// While all is well the admin port is probed once in so many turns: every commit costs the standbys too. From the first attempt that does not go
+/// well it is as often as by the others, because how long nothing answers there tells a full server from one that hangs.
 const ADMIN_PACE: u32 = 4;
 /// While all is well the own server is probed once in so many turns. No signature of a dead primary counts failures of this probe: the manager
 /// sees the process and the volume, and others see the server from outside. Its commits only speak for the server, and are still
@@ -44,15 +45,15 @@ impl Probers {
         let aim = Aim { config: config.clone(), trust: trust.clone() };
         let every = config.probe_every;
         let own = Pace { eager: every, calm: CALM_PACE * every };
+        let admin = Pace { eager: every, calm: ADMIN_PACE * every };
         for (prober, pace, target) in [
             (&probers.own, own, Aim::own as fn(&Aim, &Facts, &Shared) -> Option<Target>),
-            // It only tells a full server from a dead one, and every commit costs the standbys too.
-            (&probers.admin, Pace::from(ADMIN_PACE * every), Aim::admin),
+            (&probers.admin, admin, Aim::admin),
             (&probers.primary, Pace::from(every), Aim::primary),
         ] {
             let (targets, targeted) = watch::channel(None);
             tasks.spawn(follow_facts(shared.clone(), aim.clone(), target, targets, stop.clone()));
-            let deadlines = Deadlines { stage: config.stage_deadline, commit: config.commit_deadline };
+            let deadlines = Deadlines::new(config.stage_deadline, config.commit_deadline);
             let news = {
                 let shared = shared.clone();
                 move || shared.tell()

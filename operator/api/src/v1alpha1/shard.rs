@@ -259,46 +259,54 @@ fn twenty() -> i32 {
     20
 }
 
-/// Thresholds of detection, in milliseconds. `operator/docs/failover.md` has the table of what is concluded when, and why.
+/// Thresholds of detection, in milliseconds. `operator/docs/failover.md` has the table of what is concluded when, and why; the one of what each
+/// trades is in `operator/docs/evidence.md`. The operator takes a change at once. A manager takes what it needs from its pod, so only with the
+/// next one: replicas whose managers have it are `UpToDate`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[x_kube(validation = Rule::new("self.goneAfterMs >= 2 * self.probeIntervalMs && self.suspectAfterMs >= 2 * self.probeIntervalMs").message("goneAfterMs and suspectAfterMs must be at least twice probeIntervalMs: one missed probe is not evidence"))]
-#[x_kube(validation = Rule::new("self.evidenceMaxAgeMs >= self.commitDeadlineMs + 2 * self.probeIntervalMs").message("evidenceMaxAgeMs must be at least commitDeadlineMs and twice probeIntervalMs together: a commit that hangs is told of when its deadline is over, and that would be out of date before the next probe"))]
+#[x_kube(validation = Rule::new("self.evidenceMaxAgeMs >= (self.commitDeadlineMs < 1250 ? 1250 : self.commitDeadlineMs) + 2 * self.probeIntervalMs").message("evidenceMaxAgeMs must be at least commitDeadlineMs and twice probeIntervalMs together: a commit that hangs is told of when its deadline is over, and that would be out of date before the next probe"))]
+#[x_kube(validation = Rule::new("self.evidenceMaxAgeMs >= self.stageDeadlineMs + 2 * self.probeIntervalMs").message("evidenceMaxAgeMs must be at least stageDeadlineMs and twice probeIntervalMs together: a server that does not answer is told of when the deadline is over, and that would be out of date before it is told of again"))]
 #[x_kube(validation = Rule::new("self.stuckAfterMs >= self.commitDeadlineMs").message("stuckAfterMs must be at least commitDeadlineMs"))]
+#[x_kube(validation = Rule::new("self.stuckAfterMs >= 2 * self.stageDeadlineMs").message("stuckAfterMs must be at least twice stageDeadlineMs: one attempt that is not answered is not evidence"))]
 #[serde(rename_all = "camelCase")]
 pub struct Detection {
-    /// How often each observer probes.
+    /// How often each observer probes. The operator takes a change at once, a manager when its replica is replaced.
     #[serde(default = "ms::<250>")]
     #[schemars(range(min = 100, max = 10000))]
     pub probe_interval_ms: i32,
-    /// Deadline of each stage of a probe before the commit; also of the whole probe by which a claim is checked before it is acted on.
+    /// Deadline of each stage of a probe before the commit; also of the whole probe by which a claim is checked before it is acted on. The operator
+    /// takes a change at once, a manager when its replica is replaced.
     #[serde(default = "ms::<500>")]
     #[schemars(range(min = 100, max = 30000))]
     pub stage_deadline_ms: i32,
     /// Deadline of the commit stage. A probe waits for a lock for a second: with a deadline that is not longer than that, a lock which somebody
-    /// holds looks like a server that hangs.
+    /// holds looks like a server that hangs. So 1250 is the least; 1000, which was the default once, is taken for that. The operator takes a
+    /// change at once, a manager when its replica is replaced.
     #[serde(default = "ms::<1500>")]
-    #[schemars(range(min = 200, max = 60000))]
+    #[schemars(range(min = 1000, max = 60000))]
+    #[x_kube(validation = Rule::new("self == 1000 || self >= 1250").message("commitDeadlineMs must be at least 1250: a probe waits a second for a lock, and one that gives up sooner takes a lock for a server that hangs; 1000, an earlier default, counts as 1250"))]
     pub commit_deadline_ms: i32,
-    /// Evidence older than this does not count.
+    /// Evidence older than this does not count. A change is taken at once.
     #[serde(default = "ms::<2000>")]
-    #[schemars(range(min = 500, max = 60000))]
+    #[schemars(range(min = 1450, max = 60000))]
     pub evidence_max_age_ms: i32,
-    /// Probes that have failed for this long make the primary Suspect. What its manager itself saw end makes it so at once.
+    /// Probes that have failed for this long make the primary Suspect. What its manager itself saw end makes it so at once. A change is taken
+    /// at once.
     #[serde(default = "ms::<1000>")]
     #[schemars(range(min = 200, max = 60000))]
     pub suspect_after_ms: i32,
     /// For this long observers of two failure domains must have failed to reach the primary before it is Gone (`Unreachable`), and its
     /// manager must have been silent for this and `evidenceMaxAgeMs`. So long must one also have refused writes (`Restarted`), or not
     /// served while its pod stops (`PodStopped`). What its manager saw end is Gone as soon as one other observer cannot use it
-    /// (`ProcessExited`, `DataLost`).
+    /// (`ProcessExited`, `DataLost`). A change is taken at once.
     #[serde(default = "ms::<750>")]
     #[schemars(range(min = 200, max = 60000))]
     pub gone_after_ms: i32,
     /// A primary that greets nobody is Stuck after this, and one whose manager sees the process stopped 0.5 s sooner (`Stopped`); one whose volume
     /// hangs 2 s later (`VolumeStalled`), one in which nothing moves 5 s later (`Deadlocked`). A volume that answers with errors makes it Stuck at
-    /// once (`VolumeFailed`).
+    /// once (`VolumeFailed`). A change is taken at once.
     #[serde(default = "ms::<3000>")]
-    #[schemars(range(min = 500, max = 600000))]
+    #[schemars(range(min = 1000, max = 600000))]
     pub stuck_after_ms: i32,
 }
 

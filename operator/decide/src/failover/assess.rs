@@ -12,7 +12,7 @@ pub use super::signature::{Cause, Class, Fate};
 
 use super::signature::SIGNATURES;
 use super::snapshot::Snapshot;
-use super::testimony::{Abstention, Accusation, Case, Own, Testimony, name_of};
+use super::testimony::{Abstention, Accusation, Case, Own, Testimony, Wait, name_of};
 use super::testimony_view::{lock_words, trouble_words};
 
 /// Two observers never report at the same instant: a commit must be this much newer than the first sign of death to veto.
@@ -145,10 +145,16 @@ pub fn assess(s: &Snapshot, subject: &ReplicaName) -> Assessment {
     let case = Case::hear(s, subject);
     let (verdict, class, since) = conclude(&case);
     let fresh = case.thresholds.fresh;
-    let accused =
-        |t: &Testimony| t.accuses.as_ref().map(|a| (format!("{} at {}", Said(&a.error), Named(a.stage)), a.since));
+    let full = |t: &Testimony| t.finds_full().map(|wait| (full_words(&wait), wait.since));
+    let accused = |t: &Testimony| match &t.accuses {
+        Some(a) => Some((format!("{} at {}", Said(&a.error), Named(a.stage)), a.since)),
+        None => full(t),
+    };
     let committed = |t: &Testimony| t.committed.filter(|age| *age <= fresh).map(|age| ("commits".to_owned(), age));
-    let abstained = |t: &Testimony| t.abstains.as_ref().map(|why| (Said(why).to_string(), t.heard));
+    let abstained = |t: &Testimony| {
+        let why = t.abstains.as_ref().filter(|_| t.finds_full().is_none())?;
+        Some((Said(why).to_string(), t.heard))
+    };
     Assessment {
         verdict,
         class,
@@ -199,7 +205,10 @@ fn conclude(case: &Case<'_>) -> (Verdict, Option<Class>, Millis) {
     if let Some((row, finding)) = suspicion {
         return (Verdict::Suspect(row.cause), None, finding.since);
     }
-    if let Some(since) = accused.filter(|since| !vetoed(*since) && *since >= case.thresholds.suspect_after) {
+    // No connection is left, and the admin port does not answer either: nobody can say that it lives.
+    let unexplained = accused.into_iter().chain(case.first_found_full());
+    let unexplained = unexplained.filter(|since| !vetoed(*since) && *since >= case.thresholds.suspect_after).max();
+    if let Some(since) = unexplained {
         return (Verdict::Suspect(Cause::Unexplained), None, since);
     }
     let blocked = |t: &Testimony| matches!(t.abstains, Some(Abstention::OutOfConnections | Abstention::Locked));
@@ -312,6 +321,11 @@ impl fmt::Display for Said<'_, Abstention> {
             Abstention::NotUnderstood => "what it met is not known to this version of the operator",
         })
     }
+}
+
+/// What an observer says that finds the server full and silent.
+pub(super) fn full_words(wait: &Wait) -> String {
+    format!("too many connections, and no answer at {} through the admin port", Named(wait.stage))
 }
 
 pub(super) struct Named(pub(super) Stage);

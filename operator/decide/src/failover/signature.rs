@@ -140,7 +140,8 @@ fn volume_failed(case: &Case<'_>) -> Option<Finding> {
     // A commit that hangs on it bears it out before its deadline is over.
     let hold = case.thresholds.suspect_after;
     let committing = || case.agreed_since(1, |t| t.committing.filter(|long| *long >= hold));
-    Finding::of_accusers(0, case.first_accused().or_else(committing), 0)
+    let full = || case.first_found_full().filter(|long| *long >= hold);
+    Finding::of_accusers(0, case.first_accused().or_else(committing).or_else(full), 0)
 }
 
 /// Of a server that runs and would take writes, and whose commits fail: without that it is only full, as what needs no room is still
@@ -279,10 +280,10 @@ fn deadlocked(case: &Case<'_>) -> Option<Finding> {
 }
 
 /// Whether what somebody waits for is not known to be held by a session that is none of those who wait. A probe is told of a lock before it gives
-/// its commit up. A consumer is not: it waits for no longer than the server lets it wait for a lock.
+/// its commit up. A consumer is not: it waits for no longer than the server lets it wait for a lock. A server may be full because of a lock, too.
 fn is_unexplained(server: &Server, testimony: &Testimony, wait: Wait) -> bool {
     let is_consumer = matches!(testimony.observer, Observer::Consumer { .. });
-    let may_be_lock = wait.met == Met::Lock || (is_consumer && wait.stage == Stage::Commit);
+    let may_be_lock = matches!(wait.met, Met::Lock | Met::Full) || (is_consumer && wait.stage == Stage::Commit);
     let holder = server.lock_holder.as_ref().map(|read| read.value.user.as_str());
     let is_theirs = |user: &str| user.split('@').next().is_some_and(|name| OBSERVERS.contains(&name));
     !may_be_lock || holder.is_none_or(is_theirs)

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use understudy_wire::evidence::{Evidence, Failing, Limit, Millis, Probe, ProbeError, Server, Stage};
-use understudy_wire::{Observer, ReplicaName};
+use understudy_wire::{Observer, ReplicaName, Report};
 
 use super::snapshot::{Received, Snapshot, Thresholds};
 
@@ -46,6 +46,13 @@ pub struct Testimony {
     pub committing: Option<Millis>,
 }
 
+impl Testimony {
+    /// How long it has found the server without a connection left while nobody was answered through the admin port either.
+    pub fn finds_full(&self) -> Option<Wait> {
+        self.waits.filter(|wait| wait.met == Met::Full)
+    }
+}
+
 /// A run of failures that counts.
 #[derive(Clone, Debug)]
 pub struct Accusation {
@@ -79,6 +86,9 @@ pub enum Met {
     Silence,
     /// A lock, after a silence: that may be the lock of its own commit that hangs.
     Lock,
+    /// No connection was left, and the manager is not answered through the admin port either, where clients cannot use them up. Sessions
+    /// that hang are never given back, so a server in which nothing moves is full after a while. The stage is that of the admin port.
+    Full,
 }
 
 /// Why an observer has no voice.
@@ -132,12 +142,13 @@ impl<'a> Case<'a> {
             None => Own::Silent(s.silent_for(subject)),
         };
         // The manager's own commits veto like anybody's. Its failures are no second voice: it is the first.
-        let beside = s.reports.iter().filter(|received| is_own(&received.report.observer, subject));
-        let own_commit = beside
+        let beside = || s.reports.iter().filter(move |received| is_own(&received.report.observer, subject));
+        let own_commit = beside()
             .flat_map(|received| received.report.evidence.iter().map(move |evidence| (evidence, received.age)))
             .filter(|(evidence, _)| evidence.subject == *subject)
             .filter_map(|(evidence, age)| Some(evidence.probe.as_ref()?.committed? + age))
             .min();
+        let admin = beside().find_map(|received| AdminSilence::hear(received, subject, &s.policy.thresholds));
         let others: Vec<_> = s.reports.iter().filter(|received| !is_own(&received.report.observer, subject)).collect();
         let nodes: BTreeSet<_> = others.iter().filter_map(|received| received.node.as_deref()).collect();
         let by_node = nodes.len() > 1;
@@ -145,7 +156,7 @@ impl<'a> Case<'a> {
             .into_iter()
             .flat_map(|received| received.report.evidence.iter().map(move |evidence| (received, evidence)))
             .filter(|(_, evidence)| evidence.subject == *subject)
-            .filter_map(|(received, evidence)| hear_one(received, evidence, by_node, &s.policy.thresholds))
+            .filter_map(|(received, evidence)| hear_one(received, evidence, by_node, admin, &s.policy.thresholds))
             .collect();
         Self {
             thresholds: &s.policy.thresholds,
@@ -181,11 +192,17 @@ impl<'a> Case<'a> {
         since.get(needed.checked_sub(1)?).copied()
     }
 
-    /// Since when anybody's commits have hung, or waited for a lock that may be that of one that hangs.
+    /// Since when anybody's commits have hung, or waited for a lock that may be that of one that hangs, or found no connection left because
+    /// sessions hang.
     pub fn first_waited(&self) -> Option<Millis> {
         let silent = |a: &Accusation| matches!(a.error, ProbeError::Timeout);
         let behind_lock = self.testimonies.iter().filter_map(|testimony| testimony.behind_lock);
-        behind_lock.chain(self.accused_since(1, silent)).max()
+        behind_lock.chain(self.first_found_full()).chain(self.accused_since(1, silent)).max()
+    }
+
+    /// Since when anybody has found the server full and silent.
+    pub fn first_found_full(&self) -> Option<Millis> {
+        self.agreed_since(1, |testimony| Some(testimony.finds_full()?.since))
     }
 
     /// Age of the oldest accusation.
@@ -198,7 +215,13 @@ fn is_own(observer: &Observer, subject: &ReplicaName) -> bool {
     matches!(observer, Observer::Manager { replica } if replica == subject)
 }
 
-fn hear_one(received: &Received, evidence: &Evidence, by_node: bool, t: &Thresholds) -> Option<Testimony> {
+fn hear_one(
+    received: &Received,
+    evidence: &Evidence,
+    by_node: bool,
+    admin: Option<AdminSilence>,
+    t: &Thresholds,
+) -> Option<Testimony> {
     let probe = evidence.probe.as_ref()?;
     let report = &received.report;
     let domain = match &received.node {
@@ -218,7 +241,7 @@ fn hear_one(received: &Received, evidence: &Evidence, by_node: bool, t: &Thresho
         waits: None,
         committing: None,
     };
-    let paused = (report.own_gap > 2 * report.interval).then_some(report.own_gap + 2 * report.interval);
+    let paused = pause_of(report);
     if paused.is_none() && received.age <= t.fresh {
         let commit = probe.in_flight.filter(|attempt| attempt.stage == Stage::Commit);
         testimony.committing = commit.map(|attempt| attempt.age + received.age.min(report.interval));
@@ -230,14 +253,62 @@ fn hear_one(received: &Received, evidence: &Evidence, by_node: bool, t: &Thresho
             testimony.accuses = accuses;
         }
         Err(why) => {
-            let failing = probe.failing.as_ref().filter(|_| why == Abstention::Locked);
-            testimony.behind_lock = failing.map(|failing| failing.since + received.age);
+            let failing = probe.failing.as_ref();
             let awake = failing.filter(|failing| paused.is_none_or(|own| failing.since > own));
-            testimony.waits = awake.and_then(|failing| wait(failing, received.age));
+            match why {
+                Abstention::Locked => {
+                    testimony.behind_lock = failing.map(|failing| failing.since + received.age);
+                    testimony.waits = awake.and_then(|failing| wait(failing, received.age));
+                }
+                Abstention::OutOfConnections => {
+                    testimony.waits = awake.zip(admin).map(|(failing, admin)| admin.bears_out(failing, received.age));
+                }
+                Abstention::Stale | Abstention::SelfSuspect | Abstention::NotLetIn | Abstention::NotUnderstood => {}
+            }
             testimony.abstains = Some(why);
         }
     }
     Some(testimony)
+}
+
+/// How long a run of silences may be and still be the pause of whoever reports; None: it was not paused.
+fn pause_of(report: &Report) -> Option<Millis> {
+    (report.own_gap > 2 * report.interval).then_some(report.own_gap + 2 * report.interval)
+}
+
+/// How long the manager beside a server has waited in vain at its admin port.
+#[derive(Clone, Copy, Debug)]
+struct AdminSilence {
+    wait: Wait,
+    /// Age of the last commit that it was answered there, if there was one.
+    answered: Option<Millis>,
+}
+
+impl AdminSilence {
+    /// None: it is answered there, or nobody knows.
+    fn hear(received: &Received, subject: &ReplicaName, t: &Thresholds) -> Option<Self> {
+        let report = &received.report;
+        let own = report.evidence.iter().find(|evidence| evidence.subject == *subject)?;
+        let probe = own.server.as_ref()?.admin.as_ref()?;
+        let failing = probe.failing.as_ref().filter(|failing| failing.latest + received.age <= t.fresh)?;
+        if pause_of(report).is_some_and(|own| failing.since <= own) {
+            return None;
+        }
+        let answered = probe.committed.map(|age| age + received.age);
+        Some(Self { wait: wait(failing, received.age)?, answered })
+    }
+
+    /// What it makes of a run of failures that ends with no connection left: silences before that go on, but not from before the admin
+    /// port last answered. Without them only the time counts for which both have lasted.
+    fn bears_out(self, failing: &Failing, age: Millis) -> Wait {
+        let since = failing.since + age;
+        let begun = match failing.unanswered {
+            Some(unanswered) => (unanswered + age).min(self.answered.unwrap_or(self.wait.begun)),
+            None => since.min(self.wait.begun),
+        };
+        let silent = if failing.unanswered.is_some() { begun } else { self.wait.since };
+        Wait { since: since.min(silent), begun, stage: self.wait.stage, met: Met::Full }
+    }
 }
 
 /// `paused`: how long a run of silences may be and still be the observer's own pause.

@@ -6,7 +6,7 @@
 use understudy_wire::evidence::{Millis, Phase, Server, Stage};
 use understudy_wire::{Observer, ReplicaName};
 
-use super::assess::{Named, Said, phase_words};
+use super::assess::{Named, Said, full_words, phase_words};
 use super::signature::volume_error;
 use super::snapshot::{Snapshot, Thresholds};
 use super::testimony::{Abstention, Case, Domain, Own, Testimony};
@@ -152,6 +152,10 @@ fn other(testimony: &Testimony, s: &Snapshot) -> Seen {
         not_counted: not_counted.map(str::to_owned),
     };
     let commits = testimony.committed.is_some_and(|age| age <= t.fresh);
+    if let Some(full) = testimony.finds_full().filter(|full| !commits || full.since >= t.suspect_after) {
+        let said = seen(Stance::Accuses, &full_words(&full), None);
+        return Seen { stage: Some(full.stage), since: Some(full.since), ..said };
+    }
     match (&testimony.accuses, &testimony.abstains) {
         (Some(accuses), _) if !commits || accuses.since >= t.suspect_after => Seen {
             stage: Some(accuses.stage),

@@ -75,7 +75,23 @@ pub fn locked(scene: &mut Scene) {
 }
 
 pub fn out_of_connections(scene: &mut Scene) {
-    scene.all_say(&fails(Stage::Auth, ProbeError::TooManyConnections { whose: Limit::Server }, 20_000));
+    scene.all_say(&fails(Stage::Auth, no_connection_left(), 20_000));
+}
+
+/// Nobody has got a connection for `since`, and nothing has moved meanwhile; through the admin port it is like this.
+pub fn full_with_admin(scene: &mut Scene, since: Millis, admin: Probe) {
+    scene.all_say(&fails(Stage::Auth, no_connection_left(), since));
+    scene.server("a", |server| {
+        server.admin = Some(admin);
+        server.lsn = Some(Aged { age: since + 100, value: 1 });
+    });
+}
+
+/// The same, of everybody who was not answered since `begun` before that; the admin port last answered so long ago.
+pub fn full_after_silence(scene: &mut Scene, begun: Millis, answered: Millis) {
+    let admin = waits(Stage::Select, ProbeError::Timeout, begun - 1_500, begun - 1_000);
+    full_with_admin(scene, begun, Probe { committed: Some(answered), ..admin });
+    scene.all_say(&waits(Stage::Auth, no_connection_left(), begun - 500, begun));
 }
 
 /// The consumer has nothing to store, and knows nothing of Kafka.

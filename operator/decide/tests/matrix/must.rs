@@ -25,10 +25,27 @@ pub const MUST: &[Row] = &[
     ),
     ("A4 internal deadlock", |s| deadlocks(s, 8_500), Verdict::Stuck(Cause::Deadlocked), FailsOver("b"), None),
     (
+        "A4 internal deadlock, whose sessions have used up the connections",
+        |s| full_with_admin(s, 60_000, waits(Stage::Select, ProbeError::Timeout, 59_000, 59_500)),
+        Verdict::Stuck(Cause::Deadlocked),
+        FailsOver("b"),
+        None,
+    ),
+    (
         "A5 full stall: nothing is read either",
         |s| {
             stalls(s, 5_500);
             s.all_say(&fails(Stage::Select, ProbeError::Timeout, 5_500));
+        },
+        Verdict::Stuck(Cause::VolumeStalled),
+        FailsOver("b"),
+        None,
+    ),
+    (
+        "A6 wedge, whose commits have used up the connections",
+        |s| {
+            stalls(s, 60_000);
+            full_with_admin(s, 60_000, waits(Stage::Commit, lock_wait(), 58_000, 59_500));
         },
         Verdict::Stuck(Cause::VolumeStalled),
         FailsOver("b"),
@@ -50,6 +67,16 @@ pub const MUST: &[Row] = &[
         |s| {
             probed(s, "a", answers("EROFS"));
             s.all_say(&fails(Stage::Commit, ProbeError::ReadOnly, 500));
+        },
+        Verdict::Stuck(Cause::VolumeFailed),
+        FailsOver("b"),
+        None,
+    ),
+    (
+        "A7 EIO, and no connection is left",
+        |s| {
+            full_with_admin(s, 1_500, fails(Stage::Commit, ProbeError::Timeout, 1_000));
+            probed(s, "a", answers("EIO"));
         },
         Verdict::Stuck(Cause::VolumeFailed),
         FailsOver("b"),
@@ -154,6 +181,16 @@ pub const MUST: &[Row] = &[
         |s| {
             probed(s, "a", answers("ENOSPC"));
             s.all_say(&fails(Stage::Commit, ProbeError::Timeout, 1_500));
+        },
+        Verdict::Stuck(Cause::VolumeFull),
+        FailsOver("b"),
+        None,
+    ),
+    (
+        "A17 full, and the commits that hang have used up the connections",
+        |s| {
+            full_with_admin(s, 2_500, waits(Stage::Commit, ProbeError::Timeout, 500, 2_000));
+            probed(s, "a", answers("ENOSPC"));
         },
         Verdict::Stuck(Cause::VolumeFull),
         FailsOver("b"),

@@ -49,6 +49,53 @@ pub const MUST_NOT: &[Row] = &[
         None,
     ),
     ("B4 connections exhausted", out_of_connections, Verdict::Saturated, Stays, None),
+    (
+        "B4 and nothing is written, for the admin port answers",
+        |s| full_with_admin(s, 600_000, commits()),
+        Verdict::Saturated,
+        Stays,
+        None,
+    ),
+    (
+        "B4 under a load in which the admin port waits too short for its commits, and the log moves",
+        |s| {
+            full_with_admin(s, 600_000, waits(Stage::Commit, ProbeError::Timeout, 600_000, 601_500));
+            s.server("a", |server| server.lsn = Some(Aged { age: 100, value: 1 }));
+        },
+        Verdict::Suspect(Cause::Unexplained),
+        Stays,
+        None,
+    ),
+    (
+        "B4 and consumers commit on the connections that they have",
+        |s| {
+            full_with_admin(s, 600_000, waits(Stage::Commit, ProbeError::Timeout, 600_000, 601_500));
+            s.says(&consumer(), "a", Some(commits()), None);
+        },
+        Verdict::Saturated,
+        Stays,
+        None,
+    ),
+    (
+        "B4 of a manager that was paused itself",
+        |s| {
+            full_with_admin(s, 9_000, waits(Stage::Select, ProbeError::Timeout, 9_000, 9_500));
+            s.report(&manager("a")).report.own_gap = 9_000;
+        },
+        Verdict::Saturated,
+        Stays,
+        None,
+    ),
+    (
+        "B4 behind a lock with a holder, which the admin port meets after a silence",
+        |s| {
+            full_with_admin(s, 600_000, waits(Stage::Commit, lock_wait(), 600_000, 601_500));
+            holds_lock(s, "someone@10.0.0.9");
+        },
+        Verdict::Suspect(Cause::Unexplained),
+        Stays,
+        None,
+    ),
     ("B5 long DDL", locked, Verdict::Saturated, Stays, None),
     (
         "B5 a lock of everything",

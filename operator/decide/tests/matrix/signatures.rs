@@ -178,9 +178,88 @@ pub const SIGNATURES: &[Row] = &[
         FailsOver("b"),
         None,
     ),
+    (
+        "S3 a write hangs for 5 s, no connection is left, and the admin port has not answered for 3 s",
+        |s| {
+            hangs(s, 4_950, 0);
+            full_with_admin(s, 4_900, fails(Stage::Commit, ProbeError::Timeout, 2_950));
+        },
+        Verdict::Stuck(Cause::VolumeStalled),
+        FailsOver("b"),
+        None,
+    ),
+    (
+        "S3 and the admin port has not answered for less",
+        |s| {
+            hangs(s, 4_950, 0);
+            full_with_admin(s, 4_900, fails(Stage::Commit, ProbeError::Timeout, 2_949));
+        },
+        Verdict::Suspect(Cause::VolumeStalled),
+        Stays,
+        None,
+    ),
     ("S4 a deadlock inside", |s| deadlocks(s, 8_500), Verdict::Stuck(Cause::Deadlocked), FailsOver("b"), None),
+    (
+        "S4 out of connections, and the admin port has not answered for 8 s",
+        |s| full_with_admin(s, 60_000, waits(Stage::Select, ProbeError::Timeout, 7_450, 7_950)),
+        Verdict::Stuck(Cause::Deadlocked),
+        FailsOver("b"),
+        None,
+    ),
+    (
+        "S4 the same, a millisecond less",
+        |s| full_with_admin(s, 60_000, waits(Stage::Select, ProbeError::Timeout, 7_449, 7_949)),
+        Verdict::Suspect(Cause::Deadlocked),
+        Stays,
+        None,
+    ),
+    (
+        "S4 an admin port that has not answered for long, of a server that was full for less",
+        |s| full_with_admin(s, 7_949, waits(Stage::Select, ProbeError::Timeout, 60_000, 60_500)),
+        Verdict::Suspect(Cause::Deadlocked),
+        Stays,
+        None,
+    ),
+    (
+        "S4 out of connections after 7 s of silence, which goes on",
+        |s| full_after_silence(s, 7_950, 8_200),
+        Verdict::Stuck(Cause::Deadlocked),
+        FailsOver("b"),
+        None,
+    ),
+    (
+        "S4 out of connections after a silence in which the admin port answered",
+        |s| full_after_silence(s, 60_000, 7_949),
+        Verdict::Suspect(Cause::Deadlocked),
+        Stays,
+        None,
+    ),
     ("S4 for less than 8 s", |s| deadlocks(s, 7_500), Verdict::Suspect(Cause::Deadlocked), Stays, None),
     ("S5 too many connections", out_of_connections, Verdict::Saturated, Stays, None),
+    (
+        "S5 too many connections, and the admin port answers",
+        |s| full_with_admin(s, 600_000, commits()),
+        Verdict::Saturated,
+        Stays,
+        None,
+    ),
+    (
+        "S5 too many connections after a silence, and the admin port answers",
+        |s| {
+            full_after_silence(s, 60_000, 60_000);
+            s.server("a", |server| server.admin = Some(commits()));
+        },
+        Verdict::Saturated,
+        Stays,
+        None,
+    ),
+    (
+        "S5 too many connections, and a lock is in the way of who comes in by the admin port",
+        |s| full_with_admin(s, 600_000, fails(Stage::Commit, lock_wait(), 600_000)),
+        Verdict::Saturated,
+        Stays,
+        None,
+    ),
     (
         "S5 too many connections of the account that probes",
         |s| s.all_say(&fails(Stage::Auth, ProbeError::TooManyConnections { whose: Limit::Account }, 20_000)),

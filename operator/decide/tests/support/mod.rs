@@ -80,6 +80,11 @@ pub fn lock_wait() -> ProbeError {
     ProbeError::Server { code: 1205, message: "lock wait".into() }
 }
 
+/// No connection is left for anybody but the admin port.
+pub fn no_connection_left() -> ProbeError {
+    ProbeError::TooManyConnections { whose: Limit::Server }
+}
+
 pub fn refused(since: Millis) -> Probe {
     fails(Stage::Tcp, ProbeError::Refused { message: "connection refused".into() }, since)
 }

@@ -1,5 +1,6 @@
 //! One staged attempt on a fresh connection. I/O.
 
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use mysql_common::constants::CapabilityFlags;
@@ -36,23 +37,50 @@ const MAX_PACKET_SIZE: u32 = 1 << 20;
 const UTF8MB4: u8 = 45;
 /// Locks are waited for this long: what holds one longer is somebody's statement, not a stall.
 const LOCK_WAIT: &str = "SET SESSION innodb_lock_wait_timeout = 1, SESSION lock_wait_timeout = 1";
+/// For the goodbye of an attempt that has no deadlines of its own.
+const GOODBYE: Duration = Duration::from_millis(500);
 const SELECT: &str = "SELECT epoch FROM understudy.epoch WHERE id = 1";
 
 /// Goes through the stages, calling `enter` at the start of each. Never takes longer than the sum of the deadlines.
 pub async fn attempt(target: &Target, deadlines: Deadlines, mut enter: impl FnMut(Stage)) -> Result<Success, Failure> {
-    enter(Stage::Tcp);
-    let socket = within(Stage::Tcp, deadlines.stage, connect(target)).await?;
+    let enter = |stage| {
+        enter(stage);
+        ControlFlow::Continue(())
+    };
+    go(target, Some(deadlines), enter).await
+}
 
-    enter(Stage::Greeting);
+/// The same without deadlines, to be given up from outside: `enter` says whether to go on to the stage, and one that must not ends there.
+pub(super) async fn unhurried(
+    target: &Target,
+    enter: impl FnMut(Stage) -> ControlFlow<()>,
+) -> Result<Success, Failure> {
+    go(target, None, enter).await
+}
+
+async fn go(
+    target: &Target,
+    deadlines: Option<Deadlines>,
+    mut enter: impl FnMut(Stage) -> ControlFlow<()>,
+) -> Result<Success, Failure> {
+    let deadline = |stage| deadlines.map(|deadlines| deadlines.of(stage));
+    let mut enter = |stage| match enter(stage) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(Failure { stage, error: ProbeError::Timeout }),
+    };
+    enter(Stage::Tcp)?;
+    let socket = within(Stage::Tcp, deadline(Stage::Tcp), connect(target)).await?;
+
+    enter(Stage::Greeting)?;
     let mut channel = Channel::new(socket);
-    let greeting = within(Stage::Greeting, deadlines.stage, channel.read()).await?;
+    let greeting = within(Stage::Greeting, deadline(Stage::Greeting), channel.read()).await?;
 
-    enter(Stage::Auth);
+    enter(Stage::Auth)?;
     let login = authenticate(channel, &greeting, &target.trust, &target.account);
-    let mut channel = within(Stage::Auth, deadlines.stage, login).await?;
+    let mut channel = within(Stage::Auth, deadline(Stage::Auth), login).await?;
 
-    enter(Stage::Select);
-    within(Stage::Select, deadlines.stage, async {
+    enter(Stage::Select)?;
+    within(Stage::Select, deadline(Stage::Select), async {
         channel.query(LOCK_WAIT).await?;
         channel.query(SELECT).await
     })
@@ -61,15 +89,16 @@ pub async fn attempt(target: &Target, deadlines: Deadlines, mut enter: impl FnMu
     let commit_took = match target.depth {
         Depth::Select => None,
         Depth::Commit => {
-            enter(Stage::Commit);
+            enter(Stage::Commit)?;
             let begun = Instant::now();
             let heartbeat = heartbeat(target.row.as_str());
-            within(Stage::Commit, deadlines.commit, channel.query(&heartbeat)).await?;
+            within(Stage::Commit, deadline(Stage::Commit), channel.query(&heartbeat)).await?;
             Some(begun.elapsed())
         }
     };
     // The findings are in; a goodbye that fails takes nothing from them.
-    if within(Stage::Select, deadlines.stage, channel.quit()).await.is_err() {
+    let goodbye = deadline(Stage::Select).unwrap_or(GOODBYE);
+    if within(Stage::Select, Some(goodbye), channel.quit()).await.is_err() {
         tracing::trace!(address = %target.address, "probe connection closed without a goodbye");
     }
     Ok(Success { commit_took })
@@ -77,14 +106,14 @@ pub async fn attempt(target: &Target, deadlines: Deadlines, mut enter: impl FnMu
 
 async fn within<T>(
     stage: Stage,
-    deadline: Duration,
+    deadline: Option<Duration>,
     step: impl Future<Output = Result<T, ProbeError>>,
 ) -> Result<T, Failure> {
-    match tokio::time::timeout(deadline, step).await {
-        Ok(Ok(done)) => Ok(done),
-        Ok(Err(error)) => Err(Failure { stage, error }),
-        Err(_) => Err(Failure { stage, error: ProbeError::Timeout }),
-    }
+    let done = match deadline {
+        Some(deadline) => tokio::time::timeout(deadline, step).await.unwrap_or(Err(ProbeError::Timeout)),
+        None => step.await,
+    };
+    done.map_err(|error| Failure { stage, error })
 }
 
 async fn connect(target: &Target) -> Result<TcpStream, ProbeError> {

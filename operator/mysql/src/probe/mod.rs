@@ -2,9 +2,10 @@
 //!
 //! Each attempt has a fresh connection of its own and speaks the protocol itself, because a client library hides where it
 //! stands: a server that was stopped still completes the TCP handshake from its kernel's backlog, and only the missing
-//! greeting shows it. One attempt is in flight at a time; one that misses a deadline has its socket closed at once.
+//! greeting shows it. One attempt is in flight at a time. What becomes of one that misses a deadline after the server has taken it, `hanging` says.
 
 mod attempt;
+mod hanging;
 mod packet;
 mod record;
 mod run;
@@ -88,7 +89,16 @@ pub struct Deadlines {
     pub commit: Duration,
 }
 
+/// The least that a commit may take. InnoDB ends a wait for a lock a moment after its second is over.
+const LEAST_COMMIT: Duration = Duration::from_millis(1250);
+
 impl Deadlines {
+    /// As they are asked for; but a commit gets a quarter of a second more than a probe waits for a lock, however short its deadline is: whoever
+    /// gives it up sooner takes a lock for a stall.
+    pub fn new(stage: Duration, commit: Duration) -> Self {
+        Self { stage, commit: commit.max(LEAST_COMMIT) }
+    }
+
     /// That of one stage.
     pub fn of(self, stage: Stage) -> Duration {
         if stage == Stage::Commit { self.commit } else { self.stage }
@@ -97,6 +107,19 @@ impl Deadlines {
 
 impl Default for Deadlines {
     fn default() -> Self {
-        Self { stage: Duration::from_secs(1), commit: Duration::from_millis(1500) }
+        Self { stage: Duration::from_millis(500), commit: Duration::from_millis(1500) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_is_never_given_up_before_a_lock_would_be_told_of() {
+        let ms = Duration::from_millis;
+        for (asked, expected) in [(1000, 1250), (1250, 1250), (1500, 1500)] {
+            assert_eq!(Deadlines::new(ms(100), ms(asked)), Deadlines { stage: ms(100), commit: ms(expected) });
+        }
     }
 }

@@ -166,7 +166,7 @@ impl Objects {
         let ms = |ms: i32| Duration::from_millis(u64::try_from(ms).unwrap_or(250));
         Pace {
             interval: ms(detection.probe_interval_ms),
-            deadlines: Deadlines { stage: ms(detection.stage_deadline_ms), commit: ms(detection.commit_deadline_ms) },
+            deadlines: Deadlines::new(ms(detection.stage_deadline_ms), ms(detection.commit_deadline_ms)),
         }
     }
 

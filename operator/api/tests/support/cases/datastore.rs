@@ -101,9 +101,27 @@ pub fn cases() -> Vec<Case> {
             "one missed probe",
         ),
         new(
+            "a deadline by which a lock looks like a stall",
+            D,
+            vec![(at("/failover"), json!({"detection": {"commitDeadlineMs": 1249}}))],
+            "at least 1250",
+        ),
+        new(
+            "silences that are old before they are told of again",
+            D,
+            vec![(at("/failover"), json!({"detection": {"stageDeadlineMs": 1501}}))],
+            "told of again",
+        ),
+        new(
+            "one silence as evidence",
+            D,
+            vec![(at("/failover"), json!({"detection": {"stageDeadlineMs": 1501}}))],
+            "at least twice stageDeadlineMs",
+        ),
+        new(
             "stuck before the deadline",
             D,
-            vec![(at("/failover"), json!({"detection": {"stuckAfterMs": 500}}))],
+            vec![(at("/failover"), json!({"detection": {"stuckAfterMs": 1400}}))],
             "at least commitDeadlineMs",
         ),
         new(

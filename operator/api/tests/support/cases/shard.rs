@@ -58,9 +58,27 @@ pub fn cases() -> Vec<Case> {
             "one missed probe",
         ),
         new(
+            "a deadline by which a lock looks like a stall",
+            S,
+            vec![("/spec/failover", json!({"detection": {"commitDeadlineMs": 1249}}))],
+            "at least 1250",
+        ),
+        new(
+            "silences that are old before they are told of again",
+            S,
+            vec![("/spec/failover", json!({"detection": {"stageDeadlineMs": 1501}}))],
+            "told of again",
+        ),
+        new(
+            "one silence as evidence",
+            S,
+            vec![("/spec/failover", json!({"detection": {"stageDeadlineMs": 1501}}))],
+            "at least twice stageDeadlineMs",
+        ),
+        new(
             "stuck before the deadline",
             S,
-            vec![("/spec/failover", json!({"detection": {"stuckAfterMs": 500}}))],
+            vec![("/spec/failover", json!({"detection": {"stuckAfterMs": 1400}}))],
             "at least commitDeadlineMs",
         ),
         new("labels of ours", S, vec![("/spec/podTemplate", json!({"labels": labels()}))], "choose another prefix"),
