@@ -12,6 +12,7 @@ use understudy_lab_outcome::Outcome;
 use super::super::access::holds;
 use super::super::load::Running;
 use super::super::store::Store;
+use super::deployed;
 use super::ended::{Ended, together};
 use super::eyes::Eyes;
 use super::file::{Header, Run};
@@ -82,8 +83,9 @@ impl Ground<'_> {
     /// Makes the run with this number of a row.
     pub fn run(&self, row: &'static Row, index: usize, header: &Header) -> Result<Run> {
         self.store.wait_ready(self.ui, READY_WITHIN)?;
+        deployed::ensure_is(self.store, &header.revision.image)?;
         let started_at = machine::now()?;
-        let seed = seed(&header.commit, row, index);
+        let seed = seed(&header.revision.commit, row, index);
         let shards = self.shards()?;
         let subjects = match row.prepare {
             Prepare::Gather => prepare::gather(self.store, self.ui, &shards)?,

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 
 use super::figures::{Spread, rule_of_three};
-use super::file::{File, Run, read, revision};
+use super::file::{File, Revision, Run, read};
 use super::judge::Judgement;
 use super::rows::{LEFT, ROWS, Row, Suite};
 use crate::paths::Paths;
@@ -163,17 +163,31 @@ fn sources(files: &[(String, File)]) -> String {
     }
     let lines = files.iter().map(|(name, file)| {
         let header = &file.header;
-        let versions: Vec<_> = header.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
+        let around = header.versions.iter().filter(|(name, _)| *name != "image");
+        let versions: Vec<_> = around.map(|(name, version)| format!("{name} {version}")).collect();
         vec![
             format!("[`{name}`](fault-matrix/{name})"),
             file.runs.len().to_string(),
-            format!("`{}`", revision(&header.commit, header.dirty)),
+            revisions(file),
             header.rate.to_string(),
             header.machine.describe(),
             versions.join(", "),
         ]
     });
     table(&["file", "runs", "commit", "samples a second", "machine", "versions"], lines)
+}
+
+/// Every commit that runs of a file are of, with its image and how many they are.
+fn revisions(file: &File) -> String {
+    // Files that name no image with each run have one for all.
+    let of_all = file.header.versions.get("image").map_or("", String::as_str);
+    let image = |revision: &Revision| match (revision.image.as_str(), of_all) {
+        ("", "") => String::new(),
+        ("", image) | (image, _) => format!(" in `{image}`"),
+    };
+    let all = file.revisions();
+    let lines = all.iter().map(|(revision, runs)| format!("{runs} of `{}`{}", revision.describe(), image(revision)));
+    lines.collect::<Vec<_>>().join(", ")
 }
 
 fn outcomes<'a, 'b: 'a>(groups: impl Iterator<Item = &'a Group<'b>>) -> String {
@@ -393,6 +407,15 @@ mod tests {
         for part in ["`c0ffee`", "2 cores of P, 8 GiB, Linux 6.1", "MySQL 9.7.4", "kill.json", "| 5000 |"] {
             assert!(text.contains(part), "{part}");
         }
+    }
+
+    #[test]
+    fn every_commit_and_image_of_a_file_is_in_the_page() {
+        let text = render(&named(vec![run("c0ffee", 0, 1.0), run("0ther", 0, 1.0), run("0ther", 1, 1.0)]));
+        assert!(
+            text.contains("| 1 of `c0ffee` in `understudy:c0ffee`, 2 of `0ther` in `understudy:0ther` |"),
+            "{text}"
+        );
     }
 
     #[test]
