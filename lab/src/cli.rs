@@ -138,6 +138,9 @@ struct FaultArgs {
     /// Undo it after this time: 30s, 5m.
     #[arg(long = "for", value_parser = parse_time)]
     limit: Option<Duration>,
+    /// And sooner when standard input ends, for programs that do not know for how long.
+    #[arg(long, hide = true, requires = "limit")]
+    until_eof: bool,
 }
 
 /// Runs the command.
@@ -241,6 +244,7 @@ fn options(args: &FaultArgs, kind: Kind) -> Result<Options> {
         times: args.times.unwrap_or(default.times),
         iops: args.iops.unwrap_or(default.iops),
         by: args.by.unwrap_or(default.by),
+        until_eof: args.until_eof,
     })
 }
 

@@ -115,11 +115,13 @@ pub struct Options {
     pub iops: u32,
     /// For `clock-jump`: seconds ahead, or behind when negative.
     pub by: i32,
+    /// Undo it before its time when standard input ends.
+    pub until_eof: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { from: vec![Peer::All], flap: false, times: 10, iops: 20, by: 3600 }
+        Self { from: vec![Peer::All], flap: false, times: 10, iops: 20, by: 3600, until_eof: false }
     }
 }
 

@@ -20,6 +20,7 @@ mod target;
 mod volume;
 
 use std::cell::RefCell;
+use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -117,7 +118,7 @@ pub fn inject_with(
     ui.say(&format!("{kind} of {}: in force, {until}", target.describe()));
     check_holders(paths, kind, &faults)?;
     match limit {
-        Some(limit) => std::thread::sleep(limit),
+        Some(limit) => hold_on(limit, options.until_eof),
         None if kind == Kind::Stutter => {
             for fault in &faults {
                 if let Active::EndHolder { id, .. } = fault {
@@ -130,6 +131,21 @@ pub fn inject_with(
     undo(paths, ui, &faults)?;
     ui.say(&format!("{kind} of {}: undone", target.describe()));
     Ok(())
+}
+
+/// Waits for so long, or until nobody holds the other end of standard input any more.
+fn hold_on(limit: Duration, until_eof: bool) {
+    if !until_eof {
+        return std::thread::sleep(limit);
+    }
+    let (sender, ended) = sync_channel(1);
+    // It ends with this process at the latest, which has nothing else to do than what comes next.
+    std::thread::spawn(move || {
+        std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).ok();
+        sender.send(()).ok();
+    });
+    // Either way the time is over.
+    ended.recv_timeout(limit).ok();
 }
 
 /// A holder that cannot do its work ends at once, and that must not look like a fault in force.

@@ -103,6 +103,9 @@ pub struct Run {
     pub injections: u32,
     /// How far the best standby was behind at the fault.
     pub lag_s: Option<f64>,
+    /// How long nobody could do anything about it, because the API server was away. Older files have none.
+    #[serde(default)]
+    pub excused_s: Option<f64>,
     /// Until the verdict was Stuck or Gone, or an epoch was claimed.
     pub detect_s: Option<f64>,
     /// Until an epoch was claimed.
@@ -236,6 +239,13 @@ impl Header {
     }
 }
 
+impl Run {
+    /// The write gap without the time in which nobody could do anything about it.
+    pub fn owed_gap_s(&self) -> Option<f64> {
+        Some((self.write_gap_s? - self.excused_s.unwrap_or(0.0)).max(0.0))
+    }
+}
+
 impl Revision {
     /// The commit, for people.
     pub fn describe(&self) -> String {
@@ -357,6 +367,7 @@ pub mod tests {
             hold_s: 0.0,
             injections: 1,
             lag_s: Some(0.5),
+            excused_s: None,
             detect_s: Some(0.4),
             claim_s: Some(0.5),
             promote_s: Some(0.9),

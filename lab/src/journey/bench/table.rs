@@ -133,10 +133,8 @@ impl<'a> Group<'a> {
     /// Whether the aims are met; empty without one.
     fn met(&self) -> &'static str {
         let row = self.row;
-        let aims = [
-            (row.write_gap_aim, self.spread(|run| run.write_gap_s)),
-            (row.ack_gap_aim, self.spread(|run| run.ack_gap_s)),
-        ];
+        let aims =
+            [(row.write_gap_aim, self.spread(Run::owed_gap_s)), (row.ack_gap_aim, self.spread(|run| run.ack_gap_s))];
         let is_met = |(aim, spread): &(Option<f64>, Option<Spread>)| {
             aim.is_none_or(|aim| spread.is_some_and(|spread| spread.p99 <= aim))
         };
@@ -305,10 +303,11 @@ fn bound<'a, 'b: 'a>(groups: impl Iterator<Item = &'a Group<'b>>) -> String {
 type Figure = (&'static str, fn(&Run) -> Option<f64>);
 
 /// What is timed of a run.
-static FIGURES: [Figure; 9] = [
+static FIGURES: [Figure; 10] = [
     ("detect", |run| run.detect_s),
     ("promote", |run| run.promote_s),
     ("write gap", |run| run.write_gap_s),
+    ("excused", |run| run.excused_s),
     ("ack gap", |run| run.ack_gap_s),
     ("visible gap", |run| run.visible_gap_s),
     ("stale read", |run| run.stale_read_s),
@@ -429,6 +428,14 @@ mod tests {
         assert_eq!(met(29, 3.0, 0.5), "yes, by few");
         assert_eq!(met(30, 3.1, 0.5), "no");
         assert_eq!(met(30, 3.0, 0.6), "no");
+    }
+
+    #[test]
+    fn a_gap_in_which_nobody_could_act_is_told_whole_and_owed_without_that_time() {
+        let away = Run { fault: "kill-without-api".into(), excused_s: Some(55.0), ..run("c0ffee", 0, 65.0) };
+        let text = render(&named(vec![away]));
+        assert!(line(&text, "kill-without-api").contains("| 13 | 0.5 | yes, by few |"), "{text}");
+        assert!(text.contains("| 65.00 / 65.00 / 65.00 / 65.00 (1) | 55.00 / 55.00 / 55.00 / 55.00 (1) |"), "{text}");
     }
 
     #[test]
