@@ -130,6 +130,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_page_says_of_every_kind_what_it_does_and_how_it_is_undone() {
+        let page = include_str!("../../README.md");
+        for kind in Kind::value_variants() {
+            let name = format!("`{kind}`");
+            let is_told = |line: &str| {
+                let cells: Vec<_> = line.split(" | ").collect();
+                cells.len() == 4 && cells[0].trim_start_matches("| ").split(", ").any(|cell| cell == name)
+            };
+            assert!(page.lines().any(is_told), "{name}");
+        }
+    }
+
+    #[test]
     fn every_kind_is_called_on_the_command_line_as_the_fault_matrix_calls_it() {
         let names: Vec<_> = Kind::value_variants().iter().map(Kind::to_string).collect();
         let wanted = "kill freeze freeze-pod node-freeze deadlock mute stall wedge eio read-only slow node-loss zone-loss cut disk-full oom \

@@ -97,7 +97,7 @@ pub struct Run {
     pub subject: String,
     /// Shards that were hit.
     pub shards: Vec<String>,
-    /// How long the fault lasted, each time.
+    /// How long the fault lasted at most, each time.
     pub hold_s: f64,
     /// What it counts as.
     pub injections: u32,
