@@ -1,7 +1,7 @@
-//! Packets that are dropped, and connections that are refused, by a chain of iptables in the node's network namespace. There FORWARD sees every packet from and to
-//! the node's pods, also between two of them, and sees it with the addresses of pods: those of Services are translated before.
-//! What goes between a pod and its own node is left alone, so a kubelet still reaches its pods; the lab itself works from outside
-//! of all networks.
+//! Packets that are dropped, and connections that are refused, by a chain of iptables in the node's network namespace. There FORWARD
+//! sees every packet from and to the node's pods, also between two of them, and sees it with the addresses of pods: those of Services
+//! are translated before. What goes between a pod and its own node is left alone, so a kubelet still reaches its pods; the lab itself
+//! works from outside of all networks.
 
 use std::path::Path;
 use std::time::Duration;

@@ -50,8 +50,7 @@ pub struct How {
 /// What `bench failover` and `bench benign` take.
 #[derive(Debug, Clone, Args)]
 pub struct Options {
-    /// Rows by name or number, with commas between them; `main` is the six that customers ask for first, `all` is all of them. They
-    /// take turns.
+    /// Rows by name or number, with commas between them; `main` is the six main ones, `all` is all of them. They take turns.
     #[arg(long, required = true, value_delimiter = ',')]
     fault: Vec<String>,
     #[command(flatten)]

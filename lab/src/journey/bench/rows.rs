@@ -188,7 +188,7 @@ const fn on_standby(kind: &'static str) -> Fault {
     Fault { kind, args: &[], aim: Aim::Standby }
 }
 
-/// What `main` means: the first six that were promised.
+/// What `main` means: a server that dies, or is stuck in one of four ways, and a node that is lost.
 const MAIN: [&str; 6] = ["kill", "freeze", "deadlock", "wedge", "stall", "node-loss"];
 
 /// What most rows A have in common.
