@@ -258,7 +258,7 @@ impl Revision {
     }
 
     fn with_image(&self) -> String {
-        let image = if self.image.is_empty() { "an unknown image" } else { &self.image };
+        let image = if self.image.is_empty() { "an unknown image" } else { self.image.as_str() };
         format!("{} in {image}", self.describe())
     }
 }
