@@ -123,7 +123,7 @@ struct FaultArgs {
     /// For cut: from whom, with commas between.
     #[arg(long, value_enum, value_delimiter = ',')]
     from: Vec<Peer>,
-    /// For cut: one second on, one second off.
+    /// For cut and lie: one second on, one second off.
     #[arg(long)]
     flap: bool,
     /// For stutter: how many pauses.
@@ -138,6 +138,9 @@ struct FaultArgs {
     /// Undo it after this time: 30s, 5m.
     #[arg(long = "for", value_parser = parse_time)]
     limit: Option<Duration>,
+    /// And sooner when standard input ends, for programs that do not know for how long.
+    #[arg(long, hide = true, requires = "limit")]
+    until_eof: bool,
 }
 
 /// Runs the command.
@@ -211,7 +214,8 @@ fn target(args: &FaultArgs) -> Result<Target> {
     all.extend(args.zone.clone().map(Target::Zone));
     all.extend(args.operator.map(Target::Operator));
     all.extend(args.part.clone().map(Target::Part));
-    let has_one_place = |kind| matches!(kind, Kind::KafkaDown | Kind::ApiDown | Kind::DnsDown | Kind::SlowAll);
+    let has_one_place =
+        |kind| matches!(kind, Kind::KafkaDown | Kind::ApiDown | Kind::DnsDown | Kind::ImagePull | Kind::SlowAll);
     match (all.pop(), all.is_empty(), args.kind.is_some_and(has_one_place)) {
         (None, _, true) => Ok(Target::Lab),
         (Some(target), true, false) => Ok(target),
@@ -223,7 +227,8 @@ fn target(args: &FaultArgs) -> Result<Target> {
 /// A fault that would ignore what was asked for is refused.
 fn options(args: &FaultArgs, kind: Kind) -> Result<Options> {
     for (is_given, takes, name) in [
-        (!args.from.is_empty() || args.flap, kind == Kind::Cut, "--from and --flap"),
+        (!args.from.is_empty(), kind == Kind::Cut, "--from"),
+        (args.flap, matches!(kind, Kind::Cut | Kind::Lie), "--flap"),
         (args.times.is_some(), kind == Kind::Stutter, "--times"),
         (args.iops.is_some(), matches!(kind, Kind::Slow | Kind::SlowAll), "--iops"),
         (args.by.is_some(), kind == Kind::ClockJump, "--by"),
@@ -239,6 +244,7 @@ fn options(args: &FaultArgs, kind: Kind) -> Result<Options> {
         times: args.times.unwrap_or(default.times),
         iops: args.iops.unwrap_or(default.iops),
         by: args.by.unwrap_or(default.by),
+        until_eof: args.until_eof,
     })
 }
 
@@ -311,10 +317,13 @@ mod tests {
         };
         let cut = of("lab fault cut --replica a --from kafka,clients --flap").unwrap();
         assert_eq!((cut.from, cut.flap), (vec![Peer::Kafka, Peer::Clients], true));
+        assert!(of("lab fault lie --replica a --flap").unwrap().flap);
         assert_eq!(of("lab fault clock-jump --pod a --by -5m").unwrap().by, -300);
         assert_eq!(of("lab fault cut --replica a").unwrap(), Options::default());
         for (line, says) in [
-            ("lab fault kill --replica a --from api", "kill does not take --from and --flap"),
+            ("lab fault kill --replica a --from api", "kill does not take --from"),
+            ("lab fault kill --replica a --flap", "kill does not take --flap"),
+            ("lab fault lie --replica a --from api", "lie does not take --from"),
             ("lab fault wedge --replica a --iops 3", "wedge does not take --iops"),
             ("lab fault freeze --replica a --times 3", "freeze does not take --times"),
         ] {

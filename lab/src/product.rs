@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 
 use crate::cargo;
-use crate::image::{Added, Image};
+use crate::image::{Added, Image, Prepared};
 use crate::import::{self, Base};
 use crate::paths::Paths;
 use crate::progress::Ui;
@@ -56,11 +56,20 @@ impl Profile {
 
 /// Builds the programs and puts the image into every node; its name.
 pub fn build_images(paths: &Paths, ui: &Ui, profile: Profile) -> Result<String> {
+    put(paths, ui, &build_image(paths, ui, profile)?)
+}
+
+/// Builds the programs and says what [`build_images`] would call their image; puts it nowhere.
+pub fn image_name(paths: &Paths, ui: &Ui, profile: Profile) -> Result<String> {
+    Ok(tagged(&build_image(paths, ui, profile)?)?.name().to_owned())
+}
+
+fn build_image(paths: &Paths, ui: &Ui, profile: Profile) -> Result<Image> {
     let added = build_programs(paths, ui, profile)?
         .into_iter()
         .map(|(source, name)| Added { source, target: format!("/usr/local/bin/{name}") })
         .collect();
-    put(paths, ui, import::image(paths, ui, "understudy", Base::Debian, added)?)
+    import::image(paths, ui, "understudy", Base::Debian, added)
 }
 
 /// Builds the programs of the product's image; needs no cluster. Where each is, and its name.
@@ -82,18 +91,24 @@ pub fn build_view_image(paths: &Paths, ui: &Ui, profile: Profile) -> Result<Stri
     let added = vec![Added { source: program, target: target.clone() }];
     let mut image = import::image(paths, ui, "json-events", Base::Debian, added)?;
     image.entrypoint = vec![target];
-    put(paths, ui, image)
+    put(paths, ui, &image)
 }
 
-/// The tag changes with what is in the image: so a rebuilt product is rolled out, and an equal one is not.
-fn put(paths: &Paths, ui: &Ui, image: Image) -> Result<String> {
+fn put(paths: &Paths, ui: &Ui, image: &Image) -> Result<String> {
     let nodes = import::need_nodes(paths)?;
-    let prepared = image.prepare()?;
-    let name = format!("{}:{}-{}", image.name, env!("CARGO_PKG_VERSION"), &prepared.id()[..12]);
-    if import::import(paths, ui, &prepared.named(&name), &nodes)? == 0 {
+    let prepared = tagged(image)?;
+    let name = prepared.name().to_owned();
+    if import::import(paths, ui, &prepared, &nodes)? == 0 {
         ui.say(&format!("every node has {name} already"));
     }
     Ok(name)
+}
+
+/// The tag changes with what is in the image: so a rebuilt product is rolled out, and an equal one is not.
+fn tagged(image: &Image) -> Result<Prepared> {
+    let prepared = image.prepare()?;
+    let name = format!("{}:{}-{}", image.name, env!("CARGO_PKG_VERSION"), &prepared.id()[..12]);
+    Ok(prepared.named(&name))
 }
 
 /// Path of the program behind `cargo lab load` and `cargo lab verify`, built if need be.

@@ -42,7 +42,8 @@ impl Replica {
         Ok(Self { namespace, shard, uid: pod.uid.clone(), address: pod.address.clone() })
     }
 
-    /// `mysql` of the replica's own image, as an account of the product's, outside the pod's cgroups and its network.
+    /// `mysql` of the replica's own image, as an account of the product's, outside the pod's cgroups; and outside its network, but for the
+    /// administrator, who comes from nowhere else.
     fn client(&self, api: &Api, account: &str) -> Result<Command> {
         let path = format!("/api/v1/namespaces/{}/secrets/{}-credentials", self.namespace, self.shard);
         let secret = api.get(&path)?.with_context(|| format!("there is no Secret {}-credentials", self.shard))?;
@@ -50,15 +51,19 @@ impl Replica {
         let password = run::output_with(&mut run::sh("base64 --decode"), password.as_bytes())?;
         let mysqld = Victims::Mysqld(self.uid.clone()).processes();
         let mysqld = mysqld.first().with_context(|| format!("no mysqld runs at {}", self.address))?;
-        let mut command = run::sh("nsenter --mount --target");
+        let (namespaces, host) = match account {
+            ADMIN => ("--mount --net", "127.0.0.1"),
+            _ => ("--mount", self.address.as_str()),
+        };
+        let mut command = run::sh(&format!("nsenter {namespaces} --target"));
         command.arg(mysqld.pid.to_string()).args(["--", "mysql", "--no-defaults", "--batch", "--skip-column-names"]);
         command.args(["--unbuffered", "--ssl-mode=REQUIRED", "--connect-timeout=5"]);
-        command.arg(format!("--host={}", self.address)).arg(format!("--user={account}")).env("MYSQL_PWD", password);
+        command.arg(format!("--host={host}")).arg(format!("--user={account}")).env("MYSQL_PWD", password);
         Ok(command)
     }
 
     /// Runs statements to their end.
-    fn run(&self, api: &Api, account: &str, statements: &str) -> Result<String> {
+    pub fn run(&self, api: &Api, account: &str, statements: &str) -> Result<String> {
         run::output_with(&mut self.client(api, account)?, statements.as_bytes())
     }
 
@@ -72,6 +77,8 @@ impl Replica {
     }
 }
 
+/// The account of the instance manager.
+pub const ADMIN: &str = "understudy_admin";
 const CONSUMER: &str = "understudy_consumer";
 const READER: &str = "understudy_reader";
 

@@ -9,9 +9,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use super::network::Table;
 use super::process::Victims;
 use super::record::{self, Active, active};
-use super::{Scene, database, network, oom};
+use super::{Scene, database, network, oom, standby};
 use crate::paths::Paths;
 use crate::process::{self, Process};
 use crate::run;
@@ -22,7 +23,7 @@ use crate::state::{Lock, write_atomic};
 #[serde(rename_all = "kebab-case")]
 pub enum Work {
     /// Puts rules in and takes them out.
-    Flap { netns: PathBuf, chain: String },
+    Flap { netns: PathBuf, table: Table, chain: String },
     /// Pauses of one to two seconds.
     Stutter { victims: Vec<Victims>, times: u32 },
     /// Lets mysqld of this pod run out of memory.
@@ -33,29 +34,33 @@ pub enum Work {
     LongDdl { replica: database::Replica },
     /// Queries that take memory, disk and time.
     HeavyQueries { replica: database::Replica },
+    /// An applier that waits an hour with each transaction.
+    Lag { replica: database::Replica },
 }
 
 impl Work {
     /// For `status`.
     pub fn describe(&self) -> String {
         match self {
-            Self::Flap { .. } => "cut a second on, a second off".to_owned(),
+            Self::Flap { table: Table::Mangle, .. } => "cut a second on, a second off".to_owned(),
+            Self::Flap { table: Table::Filter, .. } => "refused a second on, a second off".to_owned(),
             Self::Stutter { times, .. } => format!("{times} pauses of one to two seconds"),
             Self::Oom { .. } => "mysqld is killed by the kernel whenever it is there".to_owned(),
             Self::Exhaust { address } => format!("connections to {address} until error 1040"),
             Self::LongDdl { .. } => "ALTER TABLE behind an open transaction".to_owned(),
             Self::HeavyQueries { .. } => "big sorts and big rollbacks".to_owned(),
+            Self::Lag { .. } => "applies each transaction an hour late".to_owned(),
         }
     }
 
     fn run(&self, going: &Going<'_>) -> Result<()> {
         match self {
-            Self::Flap { netns, chain } => {
-                let rules = network::rules_of(netns, chain)?;
-                let mut is_cut = true;
+            Self::Flap { netns, table, chain } => {
+                let rules = network::rules_of(netns, *table, chain)?;
+                let mut is_on = true;
                 while going.rest(network::FLAP) {
-                    is_cut = !is_cut;
-                    network::flap(netns, chain, &rules, is_cut)?;
+                    is_on = !is_on;
+                    network::flap(netns, *table, chain, &rules, is_on)?;
                 }
                 Ok(())
             }
@@ -82,6 +87,7 @@ impl Work {
             Self::Exhaust { address } => database::exhaust(address, going),
             Self::LongDdl { replica } => database::long_ddl(replica, going),
             Self::HeavyQueries { replica } => database::heavy_queries(replica, going),
+            Self::Lag { replica } => standby::lag(replica, going),
         }
     }
 

@@ -59,8 +59,18 @@ pub enum Kind {
     ApiDown,
     /// B15: the cluster's DNS stands still.
     DnsDown,
-    /// B16: one standby, cut off from its primary, says that the primary is down.
+    /// B15: no node has an image of the product any more, and nobody gives it: what runs goes on, what is new does not start.
+    ImagePull,
+    /// B16: one standby says that its primary is down: its new connections to that one are refused; with --flap each second on and off.
     Lie,
+    /// B17: a standby has a transaction that nobody else has.
+    Errant,
+    /// B17: a standby applies everything an hour late.
+    Lag,
+    /// B17: a standby lacks a row that its primary changes, so its applier stops.
+    BreakReplication,
+    /// B17: what a standby has received and not applied yet is written over on its disk.
+    Corrupt,
     /// B13: as `slow`, on every volume of the lab.
     SlowAll,
     /// B14: the node is cordoned and its pods are evicted.
@@ -97,7 +107,7 @@ pub enum Peer {
 pub struct Options {
     /// For `cut`.
     pub from: Vec<Peer>,
-    /// For `cut`: one second on, one second off.
+    /// For `cut` and `lie`: one second on, one second off.
     pub flap: bool,
     /// For `stutter`: how many pauses.
     pub times: u32,
@@ -105,11 +115,13 @@ pub struct Options {
     pub iops: u32,
     /// For `clock-jump`: seconds ahead, or behind when negative.
     pub by: i32,
+    /// Undo it before its time when standard input ends.
+    pub until_eof: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { from: vec![Peer::All], flap: false, times: 10, iops: 20, by: 3600 }
+        Self { from: vec![Peer::All], flap: false, times: 10, iops: 20, by: 3600, until_eof: false }
     }
 }
 
@@ -118,11 +130,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_page_says_of_every_kind_what_it_does_and_how_it_is_undone() {
+        let page = include_str!("../../README.md");
+        for kind in Kind::value_variants() {
+            let name = format!("`{kind}`");
+            let is_told = |line: &str| {
+                let cells: Vec<_> = line.split(" | ").collect();
+                cells.len() == 4 && cells[0].trim_start_matches("| ").split(", ").any(|cell| cell == name)
+            };
+            assert!(page.lines().any(is_told), "{name}");
+        }
+    }
+
+    #[test]
     fn every_kind_is_called_on_the_command_line_as_the_fault_matrix_calls_it() {
         let names: Vec<_> = Kind::value_variants().iter().map(Kind::to_string).collect();
         let wanted = "kill freeze freeze-pod node-freeze deadlock mute stall wedge eio read-only slow node-loss zone-loss cut disk-full oom \
-                      isolate exhaust-connections long-ddl heavy-queries stutter clock-jump kafka-down api-down dns-down lie \
-                      slow-all drain";
+                      isolate exhaust-connections long-ddl heavy-queries stutter clock-jump kafka-down api-down dns-down image-pull \
+                      lie errant lag break-replication corrupt slow-all drain";
         assert_eq!(names, wanted.split_whitespace().collect::<Vec<_>>());
     }
 }

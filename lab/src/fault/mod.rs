@@ -6,6 +6,7 @@ mod cluster;
 mod database;
 mod elf;
 mod holder;
+mod images;
 mod kind;
 mod memory;
 mod mutex;
@@ -14,10 +15,12 @@ mod oom;
 mod process;
 mod record;
 mod selftest;
+mod standby;
 mod target;
 mod volume;
 
 use std::cell::RefCell;
+use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -31,7 +34,7 @@ pub use self::target::{Target, Which};
 
 use self::holder::Work;
 use self::mutex::Reach;
-use self::network::End;
+use self::network::{End, Table};
 use self::process::Victims;
 use self::record::{Active, Pace, Undone, forget};
 use self::target::Pod;
@@ -115,7 +118,7 @@ pub fn inject_with(
     ui.say(&format!("{kind} of {}: in force, {until}", target.describe()));
     check_holders(paths, kind, &faults)?;
     match limit {
-        Some(limit) => std::thread::sleep(limit),
+        Some(limit) => hold_on(limit, options.until_eof),
         None if kind == Kind::Stutter => {
             for fault in &faults {
                 if let Active::EndHolder { id, .. } = fault {
@@ -128,6 +131,21 @@ pub fn inject_with(
     undo(paths, ui, &faults)?;
     ui.say(&format!("{kind} of {}: undone", target.describe()));
     Ok(())
+}
+
+/// Waits for so long, or until nobody holds the other end of standard input any more.
+fn hold_on(limit: Duration, until_eof: bool) {
+    if !until_eof {
+        return std::thread::sleep(limit);
+    }
+    let (sender, ended) = sync_channel(1);
+    // It ends with this process at the latest, which has nothing else to do than what comes next.
+    std::thread::spawn(move || {
+        std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).ok();
+        sender.send(()).ok();
+    });
+    // Either way the time is over.
+    ended.recv_timeout(limit).ok();
 }
 
 /// A holder that cannot do its work ends at once, and that must not look like a fault in force.
@@ -151,6 +169,7 @@ fn put_in(scene: &Scene<'_>, kind: Kind, target: &Target, options: &Options) -> 
         (Kind::KafkaDown, _) => cluster::stop_kafka(scene),
         (Kind::ApiDown, _) => cluster::kill_control_plane(scene),
         (Kind::DnsDown, _) => cluster::freeze_dns(scene),
+        (Kind::ImagePull, _) => images::hide(scene, images::PRODUCT),
         (Kind::SlowAll, _) => slow_all(scene, options),
         (Kind::ZoneLoss, Target::Zone(zone)) => cluster::lose(scene, &target::zone(&scene.state, zone)?),
         (_, Target::Part(name)) => on_part(scene, kind, name),
@@ -201,7 +220,14 @@ fn on_replica(scene: &Scene<'_>, kind: Kind, pod: &Pod, options: &Options) -> Re
             process::mysqld(pod)?;
             stutter(scene, what, vec![Victims::Mysqld(pod.uid.clone())], options)
         }
-        Kind::Lie => cut(scene, pod, &[Peer::Primary], false),
+        Kind::Lie => {
+            let fault = network::lie(scene, pod, target::node(&scene.state, &pod.node)?)?;
+            if options.flap { flap(scene, &fault) } else { Ok(()) }
+        }
+        Kind::Errant => standby::write_alone(&scene.api, pod),
+        Kind::BreakReplication => standby::break_replication(&scene.api, pod),
+        Kind::Corrupt => standby::corrupt(scene, pod),
+        Kind::Lag => holder::start(scene, what, Work::Lag { replica: standby::of(pod)? }),
         Kind::NodeFreeze | Kind::NodeLoss | Kind::Isolate | Kind::Drain => {
             on_node(scene, kind, target::node(&scene.state, &pod.node)?, options)
         }
@@ -279,9 +305,13 @@ fn cut(scene: &Scene<'_>, pod: &Pod, from: &[Peer], is_flapping: bool) -> Result
     if is_flapping { flap(scene, &fault) } else { Ok(()) }
 }
 
-fn flap(scene: &Scene<'_>, cut: &Active) -> Result<()> {
-    let Active::Uncut { what, netns, chain, .. } = cut else { bail!("only a cut can flap") };
-    holder::start(scene, what.clone(), Work::Flap { netns: netns.clone(), chain: chain.clone() })
+fn flap(scene: &Scene<'_>, fault: &Active) -> Result<()> {
+    let (what, netns, table, chain) = match fault {
+        Active::Uncut { what, netns, chain, .. } => (what, netns, Table::Mangle, chain),
+        Active::Admit { what, netns, chain, .. } => (what, netns, Table::Filter, chain),
+        _ => bail!("only a cut and a lie can flap"),
+    };
+    holder::start(scene, what.clone(), Work::Flap { netns: netns.clone(), table, chain: chain.clone() })
 }
 
 fn slow_all(scene: &Scene<'_>, options: &Options) -> Result<()> {
@@ -386,7 +416,14 @@ fn undo_in_place(paths: &Paths, state: &State, fault: &Active) -> Result<Undone>
             }
         }
         Active::RemoveFile { file, .. } => self::volume::remove_file(file)?,
-        Active::Uncut { netns, chain, .. } => network::join(netns, chain)?,
+        Active::Uncut { netns, chain, .. } => network::join(netns, Table::Mangle, chain)?,
+        Active::Admit { netns, chain, .. } => network::join(netns, Table::Filter, chain)?,
+        Active::ShowImage { node, image } => {
+            if !state.is_alive(node) {
+                return Ok(Undone::Later(format!("{node} is down, and lacks {image}")));
+            }
+            images::show(paths, node, image)?;
+        }
         Active::Unlock { process, mutexes, .. } => mutex::unlock(process, mutexes)?,
         Active::ResetClock { patches, .. } => clock::reset(patches)?,
         Active::ResetMemory { cgroup, limit, .. } => oom::reset(cgroup, limit)?,

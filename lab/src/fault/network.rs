@@ -1,12 +1,13 @@
-//! Packets that are dropped, by a chain of iptables in the node's network namespace. There FORWARD sees every packet from and to
-//! the node's pods, also between two of them, and sees it with the addresses of pods: those of Services are translated before.
-//! What goes between a pod and its own node is left alone, so a kubelet still reaches its pods; the lab itself works from outside
-//! of all networks.
+//! Packets that are dropped, and connections that are refused, by a chain of iptables in the node's network namespace. There FORWARD
+//! sees every packet from and to the node's pods, also between two of them, and sees it with the addresses of pods: those of Services
+//! are translated before. What goes between a pod and its own node is left alone, so a kubelet still reaches its pods; the lab itself
+//! works from outside of all networks.
 
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
 
 use super::Scene;
 use super::kind::Peer;
@@ -17,7 +18,30 @@ use crate::topology::{API_PORT, HOST, KAFKA_PORT, Node};
 
 /// Of the mangle table nobody else in a node uses these hooks, and they come before those of the filter table.
 const HOOKS: [&str; 3] = ["INPUT", "FORWARD", "OUTPUT"];
+/// Through which packets go from one of a node's pods to another and out, and back.
+const FORWARD: [&str; 1] = ["FORWARD"];
 const MYSQL_PORT: u16 = 3306;
+/// The ports of a mysqld, for clients and for administrators.
+const MYSQL_PORTS: &str = "3306:3307";
+
+/// A table of iptables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Table {
+    /// Where packets are dropped.
+    Mangle,
+    /// The only one in which they can be answered.
+    Filter,
+}
+
+impl Table {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Mangle => "mangle",
+            Self::Filter => "filter",
+        }
+    }
+}
 
 /// Who is cut off.
 #[derive(Debug, Clone, Copy)]
@@ -52,13 +76,50 @@ pub fn cut(scene: &Scene<'_>, end: End<'_>, node: &Node, from: &[Peer]) -> Resul
     let fault = Active::Uncut { chain: chain(&format!("{what} {from}")), what, netns: node.netns_path().into(), from };
     scene.record(fault.clone())?;
     if let Active::Uncut { netns, chain, .. } = &fault {
-        // Between two pods of one node packets pass a bridge, and this makes them pass the rules too.
-        run::output(inside(netns).args(["sysctl", "-q", "-e", "-w", "net.bridge.bridge-nf-call-iptables=1"]))?;
-        let text = restore(chain, &rules, matches!(end, End::Node(_)));
-        run::output_with(inside(netns).args(["iptables-restore", "--noflush", "--wait", "10"]), text.as_bytes())
-            .with_context(|| format!("cannot put rules into {}", netns.display()))?;
+        // A pod is reached from its own node through INPUT and OUTPUT, and that stays as it is.
+        let hooks = if matches!(end, End::Node(_)) { &HOOKS[..] } else { &FORWARD[..] };
+        put(netns, &restore(Table::Mangle, chain, &rules, hooks))?;
     }
     Ok(fault)
+}
+
+/// A standby that lies about its primary: each new connection to that one's mysqld is refused at once, as by a port where nobody listens.
+/// Those that are open go on, so it replicates as before.
+pub fn lie(scene: &Scene<'_>, standby: &Pod, node: &Node) -> Result<Active> {
+    let primaries = others(scene, End::Pod(standby), &[Peer::Primary])?.primaries;
+    if standby.address.is_empty() {
+        bail!("the pod {} has no address yet", standby.what());
+    }
+    refuse(scene, standby.what(), node, &standby.address, &primaries, MYSQL_PORTS)
+}
+
+/// New connections from one address to ports of others are refused. `node` is where one of both ends is.
+pub fn refuse(scene: &Scene<'_>, what: String, node: &Node, from: &str, to: &[String], ports: &str) -> Result<Active> {
+    let by = to.join(", ");
+    let netns = node.netns_path().into();
+    let fault = Active::Admit { chain: chain(&format!("{what} refused by {by}")), what, netns, by };
+    scene.record(fault.clone())?;
+    if let Active::Admit { netns, chain, .. } = &fault {
+        put(netns, &restore(Table::Filter, chain, &refusals(from, to, ports), &FORWARD))?;
+    }
+    Ok(fault)
+}
+
+/// Pure.
+fn refusals(from: &str, to: &[String], ports: &str) -> Vec<String> {
+    let refusal = |to: &String| {
+        format!("-s {from} -d {to} -p tcp -m tcp --dport {ports} --syn -j REJECT --reject-with tcp-reset")
+    };
+    to.iter().map(refusal).collect()
+}
+
+/// Takes a whole chain in.
+fn put(netns: &Path, text: &str) -> Result<()> {
+    // Between two pods of one node packets pass a bridge, and this makes them pass the rules too.
+    run::output(inside(netns).args(["sysctl", "-q", "-e", "-w", "net.bridge.bridge-nf-call-iptables=1"]))?;
+    run::output_with(inside(netns).args(["iptables-restore", "--noflush", "--wait", "10"]), text.as_bytes())
+        .map(drop)
+        .with_context(|| format!("cannot put rules into {}", netns.display()))
 }
 
 fn names(from: &[Peer]) -> String {
@@ -155,19 +216,18 @@ fn rules(ends: &[String], all: &[String], from: &[Peer], others: &Others) -> Vec
 }
 
 /// What iptables-restore reads, which takes all of it or nothing. A chain of that name is emptied first. Pure.
-fn restore(chain: &str, rules: &[String], is_node: bool) -> String {
-    let mut text = format!("*mangle\n:{chain} - [0:0]\n");
+fn restore(table: Table, chain: &str, rules: &[String], hooks: &[&str]) -> String {
+    let mut text = format!("*{}\n:{chain} - [0:0]\n", table.name());
     for rule in rules {
         text += &format!("-A {chain} {rule}\n");
     }
-    // A pod is reached from its own node through INPUT and OUTPUT, and that stays as it is.
-    for hook in HOOKS.iter().filter(|hook| is_node || **hook == "FORWARD") {
+    for hook in hooks {
         text += &format!("-I {hook} 1 -j {chain}\n");
     }
     text + "COMMIT\n"
 }
 
-/// A name for the chain of a cut, the same for the same cut. Pure.
+/// A name for the chain of a cut or a refusal, the same for the same one. Pure.
 fn chain(of: &str) -> String {
     use sha2::Digest as _;
     format!("LAB-CUT-{}", crate::image::hex(&sha2::Sha256::digest(of.as_bytes())[..6]))
@@ -179,31 +239,31 @@ fn inside(netns: &Path) -> std::process::Command {
     command
 }
 
-fn iptables(netns: &Path, arguments: &[&str]) -> bool {
-    run::succeeds(inside(netns).args(["iptables", "--wait", "10", "--table", "mangle"]).args(arguments))
+fn iptables(netns: &Path, table: Table, arguments: &[&str]) -> bool {
+    run::succeeds(inside(netns).args(["iptables", "--wait", "10", "--table", table.name()]).args(arguments))
 }
 
 /// Takes the rules out. A node that was started anew has none.
-pub fn join(netns: &Path, chain: &str) -> Result<()> {
-    if !netns.exists() || !iptables(netns, &["--list-rules", chain]) {
+pub fn join(netns: &Path, table: Table, chain: &str) -> Result<()> {
+    if !netns.exists() || !iptables(netns, table, &["--list-rules", chain]) {
         return Ok(());
     }
     for hook in HOOKS {
-        while iptables(netns, &["--delete", hook, "--jump", chain]) {}
+        while iptables(netns, table, &["--delete", hook, "--jump", chain]) {}
     }
-    if !(iptables(netns, &["--flush", chain]) && iptables(netns, &["--delete-chain", chain])) {
+    if !(iptables(netns, table, &["--flush", chain]) && iptables(netns, table, &["--delete-chain", chain])) {
         bail!("the chain {chain} in {} does not go away", netns.display());
     }
     Ok(())
 }
 
-/// How long a flapping cut is there, and then is not.
+/// How long a flapping cut or refusal is there, and then is not.
 pub const FLAP: Duration = Duration::from_secs(1);
 
-/// Empties the chain of a cut, and fills it again: what is in it is kept in `rules`, so that both are one step.
-pub fn flap(netns: &Path, chain: &str, rules: &[String], is_cut: bool) -> Result<()> {
-    let mut text = format!("*mangle\n:{chain} - [0:0]\n");
-    for rule in rules.iter().filter(|_| is_cut) {
+/// Empties a chain, and fills it again: what is in it is kept in `rules`, so that both are one step.
+pub fn flap(netns: &Path, table: Table, chain: &str, rules: &[String], is_on: bool) -> Result<()> {
+    let mut text = format!("*{}\n:{chain} - [0:0]\n", table.name());
+    for rule in rules.iter().filter(|_| is_on) {
         text += &format!("{rule}\n");
     }
     text += "COMMIT\n";
@@ -211,9 +271,9 @@ pub fn flap(netns: &Path, chain: &str, rules: &[String], is_cut: bool) -> Result
 }
 
 /// The rules of a chain, as iptables-restore takes them.
-pub fn rules_of(netns: &Path, chain: &str) -> Result<Vec<String>> {
+pub fn rules_of(netns: &Path, table: Table, chain: &str) -> Result<Vec<String>> {
     let mut command = inside(netns);
-    command.args(["iptables", "--wait", "10", "--table", "mangle", "--list-rules", chain]);
+    command.args(["iptables", "--wait", "10", "--table", table.name(), "--list-rules", chain]);
     let listed = run::output(&mut command)?;
     Ok(listed.lines().filter(|line| line.starts_with("-A ")).map(str::to_owned).collect())
 }
@@ -281,7 +341,7 @@ mod tests {
         let node = Node::new(2);
         let rules = rules(&[node.pod_cidr(), node.address()], &all_of_node(), &[Peer::Api], &Others::default());
         assert_eq!(rules.len(), 4);
-        let text = restore("C", &rules, true);
+        let text = restore(Table::Mangle, "C", &rules, &HOOKS);
         for hook in HOOKS {
             assert!(text.contains(&format!("-I {hook} 1 -j C\n")), "{text}");
         }
@@ -291,10 +351,20 @@ mod tests {
 
     #[test]
     fn a_pods_own_node_still_reaches_it() {
-        let text = restore("C", &all_of_pod("10.89.1.2"), false);
+        let text = restore(Table::Mangle, "C", &all_of_pod("10.89.1.2"), &FORWARD);
         assert_eq!(
             text,
             "*mangle\n:C - [0:0]\n-A C -s 10.89.1.2 -j DROP\n-A C -d 10.89.1.2 -j DROP\n-I FORWARD 1 -j C\nCOMMIT\n"
+        );
+    }
+
+    #[test]
+    fn who_lies_about_a_server_is_refused_by_its_ports_and_keeps_the_connections_that_it_has() {
+        let rules = refusals("10.89.2.5", &["10.89.4.5".to_owned()], MYSQL_PORTS);
+        assert_eq!(
+            restore(Table::Filter, "C", &rules, &FORWARD),
+            "*filter\n:C - [0:0]\n-A C -s 10.89.2.5 -d 10.89.4.5 -p tcp -m tcp --dport 3306:3307 --syn -j REJECT --reject-with tcp-reset\n\
+             -I FORWARD 1 -j C\nCOMMIT\n"
         );
     }
 

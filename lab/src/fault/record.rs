@@ -34,6 +34,10 @@ pub enum Active {
     RemoveFile { what: String, file: PathBuf },
     /// Take the rules out of the node's network namespace.
     Uncut { what: String, netns: PathBuf, chain: String, from: String },
+    /// Take the rules out by which connections are refused.
+    Admit { what: String, netns: PathBuf, chain: String, by: String },
+    /// Give an image its name back.
+    ShowImage { node: String, image: String },
     /// Give the mutexes back.
     Unlock { what: String, process: Process, mutexes: Vec<u64> },
     /// Put the code of the clock back.
@@ -96,6 +100,10 @@ impl Active {
             Self::Uncut { what, netns, chain, from } => {
                 format!("{what}: cut off from {from}, chain {chain} in {}", netns.display())
             }
+            Self::Admit { what, netns, chain, by } => {
+                format!("{what}: refused by {by}, chain {chain} in {}", netns.display())
+            }
+            Self::ShowImage { node, image } => format!("{node}: without the image {image}"),
             Self::Unlock { what, process, mutexes } => {
                 format!("{what}: {} mutexes of process {} taken", mutexes.len(), process.pid)
             }
@@ -141,7 +149,7 @@ impl Active {
             // A process is stopped for a moment while its memory is changed, and must have been thawed for that.
             Self::Unlock { .. } | Self::ResetClock { .. } => 4,
             Self::Continue { .. } => 5,
-            Self::Uncut { .. } | Self::PlugCable { .. } => 6,
+            Self::Uncut { .. } | Self::Admit { .. } | Self::PlugCable { .. } | Self::ShowImage { .. } => 6,
             Self::StartNode { .. } | Self::StartPart { .. } => 7,
             Self::Uncordon { .. } => 8,
         }
@@ -237,7 +245,14 @@ mod tests {
             Active::Uncordon { node: node.clone() },
             Active::StartPart { part: "etcd".into() },
             Active::StartNode { node: node.clone() },
+            Active::ShowImage { node: node.clone(), image: "docker.io/library/understudy:1".into() },
             Active::PlugCable { node: node.clone() },
+            Active::Admit {
+                what: what.clone(),
+                netns: "/run/netns/x".into(),
+                chain: "C".into(),
+                by: "10.0.0.1".into(),
+            },
             Active::Uncut { what: what.clone(), netns: "/run/netns/x".into(), chain: "C".into(), from: "kafka".into() },
             Active::Continue { what: what.clone(), processes: vec![process()] },
             Active::ResetClock {

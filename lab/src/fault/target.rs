@@ -1,12 +1,15 @@
-//! What a fault is aimed at, and the pods, nodes and volumes behind it. Asks the API server.
+//! What a fault is aimed at, and the pods, nodes and volumes behind it. Asks the API server, and reads `/proc` while that is away.
+
+use std::fs;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::api::Api;
 use crate::paths::Paths;
+use crate::process;
 use crate::state::State;
-use crate::topology::Node;
+use crate::topology::{CGROUP, Node};
 use crate::volume::{self, Volume};
 
 /// The operator's Deployment and its Lease carry this name; a Lease of one that watches one namespace has that appended.
@@ -99,15 +102,38 @@ impl Pod {
     }
 }
 
-/// The one pod of that name.
+/// The one pod of that name. While the API server is away it is known by what runs in it, which is enough to kill or stop that.
 pub fn pod(api: &Api, name: &str, namespace: Option<&str>) -> Result<Pod> {
-    let mut found = api.list(&format!("/api/v1/pods?fieldSelector=metadata.name={name}"))?;
+    let mut found = match api.list(&format!("/api/v1/pods?fieldSelector=metadata.name={name}")) {
+        Ok(found) => found,
+        Err(error) => {
+            let running = running(name).with_context(|| format!("{error:#}; and nothing runs in a pod `{name}`"))?;
+            return Ok(Pod { namespace: namespace.unwrap_or_default().to_owned(), ..running });
+        }
+    };
     found.retain(|p| namespace.is_none_or(|n| p["metadata"]["namespace"] == n));
     match found.as_slice() {
         [] => bail!("there is no pod `{name}`"),
         [one] => Ok(Pod::of(one)),
         _ => bail!("several namespaces have a pod `{name}`: say which with --namespace"),
     }
+}
+
+/// A pod with its name and UID alone, by its processes: the name of a pod is their `HOSTNAME`.
+fn running(name: &str) -> Option<Pod> {
+    let mark = format!("HOSTNAME={name}");
+    process::all_pids().into_iter().find_map(|pid| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
+        environment.split(|byte| *byte == 0).find(|entry| *entry == mark.as_bytes())?;
+        let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+        Some(Pod { name: name.to_owned(), uid: uid_in(&cgroups)?.to_owned(), ..Pod::default() })
+    })
+}
+
+/// The UID of the lab's pod to which a process belongs that is in these cgroups. Pure.
+fn uid_in(cgroups: &str) -> Option<&str> {
+    let of_lab = |line: &&str| line.split('/').any(|part| part == CGROUP);
+    cgroups.lines().filter(of_lab).find_map(|line| line.split_once("/pod")?.1.split('/').next())
 }
 
 /// All pods with these labels, `name%3Dvalue` joined by `%2C`.
@@ -182,6 +208,19 @@ mod tests {
             ("nobody", json!({"metadata": {"name": "understudy", "namespace": "system"}, "spec": {}}), false),
         ] {
             assert_eq!(is_held_by(&lease, &pod), want, "{case}");
+        }
+    }
+
+    #[test]
+    fn a_pod_is_known_by_the_cgroups_of_its_processes() {
+        let line = |path: &str| format!("11:pids:{path}\n0::/\n");
+        for (case, path, want) in [
+            ("a pod's", "/understudy-lab/node-1/kubepods/burstable/pod0a-1b/c0ffee", Some("0a-1b")),
+            ("a guaranteed pod's", "/understudy-lab/node-1/kubepods/pod0a-1b/c0ffee", Some("0a-1b")),
+            ("a node's own", "/understudy-lab/node-1/kubepods", None),
+            ("of another cluster", "/kubepods/burstable/pod0a-1b/c0ffee", None),
+        ] {
+            assert_eq!(uid_in(&line(path)), want, "{case}");
         }
     }
 

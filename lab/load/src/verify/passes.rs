@@ -1,4 +1,5 @@
-//! Reading all chapters, and again those in which acknowledged samples are missing, until none is or the bound is met. I/O.
+//! Reading all chapters, and again those in which acknowledged samples are missing, until none is or the bound is met. What was sent last
+//! arrives last, so it is waited for first: all that is read before would have to be read again. I/O.
 
 use std::time::Duration;
 
@@ -6,7 +7,7 @@ use anyhow::Context;
 use futures::StreamExt;
 use tokio::time::{Instant, sleep};
 
-use super::compare::{Chapter, Findings, chapters};
+use super::compare::{Chapter, Findings, Stretch, chapters};
 use crate::ledger::book::Book;
 use crate::query::Query;
 
@@ -37,6 +38,7 @@ struct Reading {
 pub async fn read_back(book: &Book, query: &Query, wait: Duration) -> anyhow::Result<Outcome> {
     let chapters = chapters(book);
     let began = Instant::now();
+    await_ends(book, query, &chapters, wait).await;
     let mut found: Vec<Option<Findings>> = vec![None; chapters.len()];
     let mut fresh_until = None;
     let mut pending: Vec<usize> = (0..chapters.len()).collect();
@@ -69,6 +71,35 @@ pub async fn read_back(book: &Book, query: &Query, wait: Duration) -> anyhow::Re
         }
     }
     Ok(Outcome { findings: sum(&found), settled_after: Some(settled), fresh_until })
+}
+
+/// Reads the ends of all stretches until no acknowledged sample is missing there, at most `wait` long. It decides nothing: everything is
+/// read afterwards, these too.
+async fn await_ends(book: &Book, query: &Query, chapters: &[Chapter], wait: Duration) {
+    let began = Instant::now();
+    let stretches: Vec<&Stretch> = chapters.iter().map(|chapter| &chapter.stretch).collect();
+    let mut pending = ends(&stretches);
+    let mut found: Vec<Option<Findings>> = vec![None; chapters.len()];
+    let mut fresh_until = None;
+    let mut earlier: Option<(Instant, u64)> = None;
+    while began.elapsed() < wait {
+        let failure = pass(book, query, chapters, &pending, false, &mut found, &mut fresh_until).await;
+        pending.retain(|index| found[*index].as_ref().is_none_or(|findings| findings.acked_missing > 0));
+        if pending.is_empty() {
+            return;
+        }
+        let missing = found.iter().flatten().map(|findings| findings.acked_missing).sum();
+        let now = (Instant::now(), missing);
+        show_waiting(now, earlier.replace(now), wait.saturating_sub(began.elapsed()), pending.len(), failure.as_ref());
+        sleep(BETWEEN).await;
+    }
+}
+
+/// The last stretch of each group and metric, where those of one follow each other in time. Pure.
+fn ends(stretches: &[&Stretch]) -> Vec<usize> {
+    let of = |stretch: &Stretch| (stretch.group, stretch.metric);
+    let is_end = |index: &usize| stretches.get(index + 1).is_none_or(|next| of(next) != of(stretches[*index]));
+    (0..stretches.len()).filter(is_end).collect()
 }
 
 /// Reads chapters; returns the last failure, if any.
@@ -145,6 +176,21 @@ fn eta(before: u64, now: u64, within: Duration) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_end_of_each_group_and_metric_is_waited_for_first() {
+        let stretch = |group, metric, from| Stretch { group, metric, range_ms: (from, from + 9) };
+        let all = [
+            stretch(0, "canary", 0),
+            stretch(0, "counted", 0),
+            stretch(0, "counted", 10),
+            stretch(1, "counted", 0),
+            stretch(1, "counted", 10),
+            stretch(1, "counted", 20),
+        ];
+        assert_eq!(ends(&all.iter().collect::<Vec<_>>()), [0, 2, 5]);
+        assert_eq!(ends(&[]), Vec::<usize>::new());
+    }
 
     #[test]
     fn the_estimate_follows_the_pace_and_is_not_made_without_one() {

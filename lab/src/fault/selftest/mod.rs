@@ -5,6 +5,7 @@
 mod scratch;
 mod victim;
 
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -18,14 +19,17 @@ use super::network::{self, End};
 use super::process::Victims;
 use super::record::Pace;
 use super::target;
-use super::{Scene, clock, cluster, oom, undo, volume};
+use super::{Scene, clock, cluster, images, oom, undo, volume};
 use crate::api::Api;
 use crate::paths::Paths;
 use crate::process;
 use crate::progress::Ui;
 use crate::state::State;
+use crate::topology::HOST;
 use crate::{kafka, run};
 
+/// The image of the cluster's DNS, as containerd calls it.
+const DNS_IMAGE: &str = "docker.io/understudy-lab/coredns";
 /// At this pace four reads take two seconds, and a write of a file half of one.
 const SLOW_IOPS: u32 = 2;
 
@@ -69,8 +73,8 @@ fn table(rows: &[Row]) -> String {
         let verdict = if row.is_right() { "ok" } else { "WRONG" };
         text += &format!("{:<21}{verdict:<9}{:<38}{:<38}{}\n", row.kind.to_string(), row.wanted, row.seen, row.healed);
     }
-    text + "not tried: node-loss, zone-loss, isolate, drain, lie (a cut from the primary), slow-all (slow on each); \
-            long-ddl, heavy-queries (they need a Datastore)"
+    text + "not tried: node-loss, zone-loss, isolate, drain, slow-all (slow on each); \
+            long-ddl, heavy-queries, errant, lag, break-replication, corrupt (they need a Datastore)"
 }
 
 /// Looks, puts the fault in, looks, takes it out, looks again when `recover` has started what died of it.
@@ -172,9 +176,16 @@ fn processes(paths: &Paths, ui: &Ui, rows: &mut Vec<Row>) -> Result<()> {
 
 /// Whether a page is there within two seconds.
 fn answers(url: &str) -> String {
+    /// curl's word for a connection that was not taken.
+    const REFUSED: i32 = 7;
     let mut curl = run::sh("curl -sS --noproxy * --fail --max-time 2 -o /dev/null");
-    let is_there = run::succeeds(curl.arg(url));
-    if is_there { "answers" } else { "silent" }.to_owned()
+    let status = run::tied(curl.arg(url)).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let word = match status.ok().and_then(|status| status.code()) {
+        Some(0) => "answers",
+        Some(REFUSED) => "refused",
+        _ => "silent",
+    };
+    word.to_owned()
 }
 
 fn network(paths: &Paths, ui: &Ui, state: &State, rows: &mut Vec<Row>) -> Result<()> {
@@ -187,6 +198,15 @@ fn network(paths: &Paths, ui: &Ui, state: &State, rows: &mut Vec<Row>) -> Result
         ui,
         (Kind::Cut, "silent"),
         |scene| network::cut(scene, End::Pod(pod), node, &[Peer::All]).map(drop),
+        || answers(&ready),
+        || Ok(()),
+    )?);
+    let to = [pod.address.clone()];
+    rows.push(try_one(
+        paths,
+        ui,
+        (Kind::Lie, "refused"),
+        |scene| network::refuse(scene, "selftest".to_owned(), node, HOST, &to, "8181").map(drop),
         || answers(&ready),
         || Ok(()),
     )?);
@@ -205,6 +225,20 @@ fn parts(paths: &Paths, ui: &Ui, state: &State, rows: &mut Vec<Row>) -> Result<(
         (Kind::NodeFreeze, "silent"),
         |scene| super::process::freeze_node(scene, node),
         || word(api.healthy(&kubelet)),
+        || Ok(()),
+    )?);
+    // The product's image comes with a Datastore; that of the DNS is there before.
+    let name = node.name();
+    let is_known = || match images::of_node(paths, &name, DNS_IMAGE) {
+        Ok(found) => word(!found.is_empty()),
+        Err(error) => format!("{error:#}"),
+    };
+    rows.push(try_one(
+        paths,
+        ui,
+        (Kind::ImagePull, "silent"),
+        |scene| images::hide(scene, DNS_IMAGE),
+        is_known,
         || Ok(()),
     )?);
     let brokers = || {

@@ -34,6 +34,8 @@ pub struct Ended<'a> {
     pub lag: Option<f64>,
     /// When the fault came into force.
     pub at: Instant,
+    /// How long nobody could do anything about it.
+    pub excused: Option<Duration>,
     /// What the statuses showed since.
     pub seen: &'a Seen,
     /// Epochs before it.
@@ -83,8 +85,7 @@ impl Ended<'_> {
             row: row.id.to_owned(),
             fault: row.name.to_owned(),
             index: self.index,
-            commit: self.header.commit.clone(),
-            dirty: self.header.dirty,
+            revision: self.header.revision.clone(),
             seed: self.seed,
             started_at: self.started_at.clone(),
             subject: subject(row, victim),
@@ -92,6 +93,7 @@ impl Ended<'_> {
             hold_s: self.hold.as_secs_f64(),
             injections: row.injections,
             lag_s: self.lag,
+            excused_s: self.excused.map(|excused| excused.as_secs_f64()),
             detect_s: since(seen.mark(&self.hit, Mark::Detected)),
             claim_s: since(seen.mark(&self.hit, Mark::Claimed)),
             promote_s: since(seen.mark_of_all(&self.hit, Mark::Promoted)),
@@ -128,8 +130,8 @@ impl Ended<'_> {
 pub fn subject(row: &Row, victim: &Victim) -> String {
     match row.act {
         Act::Fault(fault) | Act::Both(fault, _) => victim.name(fault.aim).to_owned(),
-        Act::KillBoth | Act::Switchover | Act::DeletePod => victim.primary.clone(),
-        Act::DeleteStandby => victim.standby.clone(),
+        Act::KillBoth | Act::KillDuring(_) | Act::Switchover | Act::DeletePod => victim.primary.clone(),
+        Act::DeleteStandby | Act::DeleteStandbyDuring(_) => victim.standby.clone(),
         Act::Load(_) | Act::Idle => "all".to_owned(),
     }
 }
@@ -217,6 +219,7 @@ mod tests {
             hold: Duration::from_secs(60),
             lag: None,
             at: zero,
+            excused: None,
             seen: &seen,
             before: [("s-0".to_owned(), 4)].into(),
             records,

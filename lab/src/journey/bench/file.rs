@@ -35,12 +35,27 @@ pub struct Header {
     pub machine: Machine,
     /// Of what the lab runs.
     pub versions: BTreeMap<String, String>,
-    /// Of this repository, when it was begun.
-    pub commit: String,
-    /// Whether the checkout differed from that commit.
-    pub dirty: bool,
+    /// When it was begun, or gone on with.
+    #[serde(flatten)]
+    pub revision: Revision,
     /// Samples a second.
     pub rate: u64,
+}
+
+/// What was measured. Only runs of the same revision are compared with each other.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revision {
+    /// Of this repository.
+    pub commit: String,
+    /// Whether the checkout differed from that commit.
+    #[serde(default)]
+    pub dirty: bool,
+    /// A hash of how it differed. Older files have none.
+    #[serde(default)]
+    pub changes: Option<String>,
+    /// The product's image that ran, of which the tag is a hash of what is in it. Empty in older files.
+    #[serde(default)]
+    pub image: String,
 }
 
 /// A row, for whoever reads the file alone.
@@ -71,10 +86,9 @@ pub struct Run {
     pub fault: String,
     /// Counted from 0 within the row and commit.
     pub index: usize,
-    /// Of this repository.
-    pub commit: String,
-    /// Whether the checkout differed from that commit.
-    pub dirty: bool,
+    /// Of what.
+    #[serde(flatten)]
+    pub revision: Revision,
     /// What chance was drawn from: the moment of the fault.
     pub seed: u32,
     /// When it began, in UTC.
@@ -83,12 +97,15 @@ pub struct Run {
     pub subject: String,
     /// Shards that were hit.
     pub shards: Vec<String>,
-    /// How long the fault lasted, each time.
+    /// How long the fault lasted at most, each time.
     pub hold_s: f64,
     /// What it counts as.
     pub injections: u32,
     /// How far the best standby was behind at the fault.
     pub lag_s: Option<f64>,
+    /// How long nobody could do anything about it, because the API server was away. Older files have none.
+    #[serde(default)]
+    pub excused_s: Option<f64>,
     /// Until the verdict was Stuck or Gone, or an epoch was claimed.
     pub detect_s: Option<f64>,
     /// Until an epoch was claimed.
@@ -154,8 +171,9 @@ pub struct Broken {
     pub fault: String,
     /// Counted from 0.
     pub index: usize,
-    /// Of this repository.
-    pub commit: String,
+    /// Of what.
+    #[serde(flatten)]
+    pub revision: Revision,
     /// When it began, in UTC.
     pub started_at: String,
     /// What came in between.
@@ -167,14 +185,14 @@ pub struct Broken {
 pub enum Refusal {
     /// Another command wrote it.
     AnotherBench,
-    /// It is of another commit, or a checkout that differs from its commit.
-    AnotherCommit {
+    /// It is of another commit, of a checkout that differs from its commit in another way, or of another image.
+    AnotherRevision {
         /// Of the file.
         file: String,
-        /// Of the checkout.
+        /// Of the checkout and the cluster.
         here: String,
     },
-    /// It was measured under another load or on another machine.
+    /// It was measured under another load, on another machine, or with another Kubernetes, Kafka or MySQL.
     Ground,
 }
 
@@ -185,12 +203,15 @@ impl std::fmt::Display for Refusal {
                 f,
                 "it was written by the other of `bench failover` and `bench benign`: name another file with --out"
             ),
-            Self::AnotherCommit { file, here } => write!(
+            Self::AnotherRevision { file, here } => write!(
                 f,
                 "its runs are of {file}, and this is {here}: name another file with --out, or give --append to have both in one"
             ),
             Self::Ground => {
-                write!(f, "its runs were made at another rate or on another machine: name another file with --out")
+                write!(
+                    f,
+                    "its runs were made at another rate, on another machine, or with another Kubernetes, Kafka or MySQL: name another file with --out"
+                )
             }
         }
     }
@@ -199,21 +220,47 @@ impl std::fmt::Display for Refusal {
 impl std::error::Error for Refusal {}
 
 impl Header {
-    /// Of this machine and this checkout.
-    pub fn here(paths: &Paths, bench: Suite, rate: u64) -> Result<Self> {
-        let (commit, dirty) = machine::commit(&paths.checkout)?;
-        Ok(Self { bench, machine: Machine::here(), versions: machine::versions(paths)?, commit, dirty, rate })
+    /// Of this machine, this checkout and the image that runs.
+    pub fn here(paths: &Paths, bench: Suite, rate: u64, image: String) -> Result<Self> {
+        let (commit, changes) = machine::commit(&paths.checkout)?;
+        let revision = Revision { commit, dirty: changes.is_some(), changes, image };
+        Ok(Self { bench, machine: Machine::here(), versions: machine::versions(paths)?, revision, rate })
     }
 
-    fn revision(&self) -> String {
-        revision(&self.commit, self.dirty)
+    /// Whether figures of both may stand in one file.
+    fn shares_ground(&self, other: &Self) -> bool {
+        // What is of the product itself may differ, when it is said.
+        let around = |header: &Self| {
+            let mut versions = header.versions.clone();
+            versions.retain(|name, _| name != "Understudy" && name != "image");
+            versions
+        };
+        self.rate == other.rate && self.machine == other.machine && around(self) == around(other)
     }
 }
 
-/// A commit for people.
-pub fn revision(commit: &str, dirty: bool) -> String {
-    let short: String = commit.chars().take(12).collect();
-    if dirty { format!("{short} with changes") } else { short }
+impl Run {
+    /// The write gap without the time in which nobody could do anything about it.
+    pub fn owed_gap_s(&self) -> Option<f64> {
+        Some((self.write_gap_s? - self.excused_s.unwrap_or(0.0)).max(0.0))
+    }
+}
+
+impl Revision {
+    /// The commit, for people.
+    pub fn describe(&self) -> String {
+        let short: String = self.commit.chars().take(12).collect();
+        match &self.changes {
+            Some(changes) => format!("{short} with changes {changes}"),
+            None if self.dirty => format!("{short} with changes"),
+            None => short,
+        }
+    }
+
+    fn with_image(&self) -> String {
+        let image = if self.image.is_empty() { "an unknown image" } else { self.image.as_str() };
+        format!("{} in {image}", self.describe())
+    }
 }
 
 impl Described {
@@ -239,27 +286,38 @@ pub fn resume(there: Option<File>, header: Header, append: bool) -> Result<File,
     if there.header.bench != header.bench {
         return Err(Refusal::AnotherBench);
     }
-    if there.header.rate != header.rate || there.header.machine != header.machine {
+    if !there.header.shares_ground(&header) {
         return Err(Refusal::Ground);
     }
-    let is_same = there.header.commit == header.commit && there.header.dirty == header.dirty;
-    if !is_same && !append {
-        return Err(Refusal::AnotherCommit { file: there.header.revision(), here: header.revision() });
+    if there.header.revision != header.revision && !append {
+        let (file, here) = (there.header.revision.with_image(), header.revision.with_image());
+        return Err(Refusal::AnotherRevision { file, here });
     }
     Ok(File { header, ..there })
 }
 
 impl File {
-    /// What is left to do of so many runs of each row: each with its index, row by row. Runs of other commits do not count.
+    /// What is left to do of so many runs of each row: each with its index, in turns of one run of each row. So a bench that is cut
+    /// short has about as many of each, and what the machine does meanwhile falls on all of them. Runs of other revisions do not count.
     pub fn left<'a>(&self, rows: &[&'a Row], runs: usize) -> Vec<(&'a Row, usize)> {
-        let (commit, dirty) = (&self.header.commit, self.header.dirty);
         let is_there = |row: &Row, index: usize| {
-            let is_it =
-                |run: &Run| run.fault == row.name && run.index == index && run.commit == *commit && run.dirty == dirty;
+            let is_it = |run: &Run| run.fault == row.name && run.index == index && run.revision == self.header.revision;
             self.runs.iter().any(is_it)
         };
-        let all = rows.iter().flat_map(|row| (0..runs).map(move |index| (*row, index)));
+        let all = (0..runs).flat_map(|index| rows.iter().map(move |row| (*row, index)));
         all.filter(|(row, index)| !is_there(row, *index)).collect()
+    }
+
+    /// Every revision that runs are of, with how many there are, in the order in which they came.
+    pub fn revisions(&self) -> Vec<(&Revision, usize)> {
+        let mut all: Vec<(&Revision, usize)> = Vec::new();
+        for run in &self.runs {
+            match all.iter_mut().find(|(revision, _)| **revision == run.revision) {
+                Some((_, runs)) => *runs += 1,
+                None => all.push((&run.revision, 1)),
+            }
+        }
+        all
     }
 
     /// Adds the descriptions of rows; what was said of them before is replaced.
@@ -279,14 +337,18 @@ pub mod tests {
     use super::super::rows::{ROWS, select};
     use super::*;
 
+    /// A checkout that is as its commit, in an image of that.
+    pub fn revision(commit: &str) -> Revision {
+        Revision { commit: commit.into(), image: format!("understudy:{commit}"), ..Revision::default() }
+    }
+
     /// Of a machine that nobody has.
     pub fn header(commit: &str) -> Header {
         Header {
             bench: Suite::Failover,
             machine: Machine { processor: "P".into(), cores: 2, memory_gib: 8, kernel: "6.1".into() },
             versions: [("MySQL".to_owned(), "9.7.4".to_owned())].into(),
-            commit: commit.into(),
-            dirty: false,
+            revision: revision(commit),
             rate: 5000,
         }
     }
@@ -297,8 +359,7 @@ pub mod tests {
             row: "A1".into(),
             fault: "kill".into(),
             index,
-            commit: commit.into(),
-            dirty: false,
+            revision: revision(commit),
             seed: u32::MAX,
             started_at: "2026-01-02T03:04:05Z".into(),
             subject: "metrics-0-a".into(),
@@ -306,6 +367,7 @@ pub mod tests {
             hold_s: 0.0,
             injections: 1,
             lag_s: Some(0.5),
+            excused_s: None,
             detect_s: Some(0.4),
             claim_s: Some(0.5),
             promote_s: Some(0.9),
@@ -349,8 +411,8 @@ pub mod tests {
         let mut file = with_runs("c0ffee", vec![run("c0ffee", 0, 1.5)]);
         file.describe(&select(Suite::Failover, &["kill".into()]).unwrap());
         let why = "the load ended".to_owned();
-        let (fault, commit, started_at) = ("kill".to_owned(), "c0ffee".to_owned(), "2026-01-02T03:04:05Z".to_owned());
-        file.broken.push(Broken { fault, index: 1, commit, started_at, why });
+        let (fault, revision, started_at) = ("kill".to_owned(), revision("c0ffee"), "2026-01-02T03:04:05Z".to_owned());
+        file.broken.push(Broken { fault, index: 1, revision, started_at, why });
         crate::state::write_json(&path, &file).unwrap();
         assert_eq!(read(&path).unwrap(), Some(file));
         std::fs::write(&path, "{}").unwrap();
@@ -363,31 +425,71 @@ pub mod tests {
         let file = with_runs("c0ffee", vec![run("c0ffee", 0, 1.0), run("c0ffee", 2, 1.0), run("0ther", 1, 1.0)]);
         let file = resume(Some(file), header("c0ffee"), false).unwrap();
         let left: Vec<_> = file.left(&rows, 3).into_iter().map(|(row, index)| (row.name, index)).collect();
-        assert_eq!(left, [("kill", 1), ("freeze", 0), ("freeze", 1), ("freeze", 2)]);
+        assert_eq!(left, [("freeze", 0), ("kill", 1), ("freeze", 1), ("freeze", 2)]);
         assert_eq!(file.left(&rows[..1], 1).len(), 0, "fewer are asked for than there are");
     }
 
     #[test]
     fn runs_that_cannot_be_compared_are_not_put_into_one_file() {
         let there = || Some(with_runs("c0ffee", vec![run("c0ffee", 0, 1.0)]));
-        let other = Refusal::AnotherCommit { file: "c0ffee".into(), here: "0ther".into() };
+        let (file, here) = ("c0ffee in understudy:c0ffee".to_owned(), "0ther in understudy:0ther".to_owned());
+        let other = Refusal::AnotherRevision { file, here };
         assert_eq!(resume(there(), header("0ther"), false), Err(other.clone()));
         assert!(other.to_string().contains("--append"));
-        let changed = Header { dirty: true, ..header("c0ffee") };
-        assert!(matches!(resume(there(), changed, false), Err(Refusal::AnotherCommit { .. })));
+        let with = |revision| Header { revision, ..header("c0ffee") };
+        let changed = |hash: &str| Revision { dirty: true, changes: Some(hash.into()), ..revision("c0ffee") };
+        let old_image = Revision { image: "understudy:old".into(), ..revision("c0ffee") };
+        for (case, file, here) in [
+            ("a checkout with changes", revision("c0ffee"), changed("1")),
+            ("with other changes", changed("1"), changed("2")),
+            ("another image of the same commit", revision("c0ffee"), old_image),
+        ] {
+            let there = resume(None, with(file), false).unwrap();
+            let refused = resume(Some(there), with(here), false);
+            assert!(matches!(refused, Err(Refusal::AnotherRevision { .. })), "{case}");
+        }
+        let of = |name: &str, version: &str| {
+            let mut header = header("c0ffee");
+            header.versions.insert(name.to_owned(), version.to_owned());
+            header
+        };
+        assert_eq!(resume(there(), of("MySQL", "9.7.5"), true), Err(Refusal::Ground));
+        assert!(resume(there(), of("Understudy", "0.2.0"), true).is_ok());
         let slower = Header { rate: 1000, ..header("c0ffee") };
         assert_eq!(resume(there(), slower, true), Err(Refusal::Ground));
         let benign = Header { bench: Suite::Benign, ..header("c0ffee") };
         assert_eq!(resume(there(), benign, true), Err(Refusal::AnotherBench));
         let both = resume(there(), header("0ther"), true).unwrap();
-        assert_eq!((both.header.commit.as_str(), both.runs.len()), ("0ther", 1));
+        assert_eq!((both.header.revision.commit.as_str(), both.runs.len()), ("0ther", 1));
         let kill = select(Suite::Failover, &["kill".into()]).unwrap();
         assert_eq!(both.left(&kill, 1).len(), 1, "what another commit did is to be done again");
     }
 
     #[test]
     fn a_commit_is_short_for_people_and_says_when_it_is_not_all() {
-        assert_eq!(revision("0123456789abcdef", false), "0123456789ab");
-        assert_eq!(revision("0123456789abcdef", true), "0123456789ab with changes");
+        let clean = revision("0123456789abcdef");
+        assert_eq!(clean.describe(), "0123456789ab");
+        let changed = Revision { dirty: true, changes: Some("77".into()), ..clean.clone() };
+        assert_eq!(changed.describe(), "0123456789ab with changes 77");
+        assert_eq!(Revision { changes: None, ..changed }.describe(), "0123456789ab with changes");
+    }
+
+    #[test]
+    fn a_file_of_before_changes_and_images_were_written_down_is_read() {
+        let mut text = serde_json::to_value(with_runs("c0ffee", vec![run("c0ffee", 0, 1.0)])).unwrap();
+        for at in ["/runs/0", ""] {
+            let object = text.pointer_mut(at).and_then(|value| value.as_object_mut()).unwrap();
+            object.remove("changes");
+            object.remove("image");
+        }
+        let file: File = serde_json::from_value(text).unwrap();
+        assert_eq!(file.runs[0].revision, Revision { commit: "c0ffee".into(), ..Revision::default() });
+    }
+
+    #[test]
+    fn every_revision_of_a_file_is_counted() {
+        let file = with_runs("b", vec![run("a", 0, 1.0), run("b", 0, 1.0), run("a", 1, 1.0)]);
+        let (a, b) = (revision("a"), revision("b"));
+        assert_eq!(file.revisions(), [(&a, 2), (&b, 1)]);
     }
 }

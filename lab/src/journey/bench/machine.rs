@@ -6,8 +6,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 use crate::artifacts::{self, KAFKA, KUBERNETES};
+use crate::image::hex;
 use crate::paths::Paths;
 use crate::run;
 
@@ -68,16 +70,28 @@ pub fn versions(paths: &Paths) -> Result<BTreeMap<String, String>> {
     Ok(all.into_iter().map(|(name, version)| (name.to_owned(), version)).collect())
 }
 
-/// The last commit of a checkout that changed what is measured, and whether anything differs from it. So figures that were committed
-/// can be added to.
-pub fn commit(checkout: &Path) -> Result<(String, bool)> {
+/// The last commit of a checkout that changed what is measured, so that figures that were committed can be added to; and a hash of all
+/// that differs from it, where something does: two checkouts that differ from one commit are not the same thing to measure.
+pub fn commit(checkout: &Path) -> Result<(String, Option<String>)> {
     let git = |args: &[&str]| {
         let mut command = run::cmd(["git", "-C"]);
         run::output(command.arg(checkout).args(args)).context("cannot tell the commit of the checkout")
     };
     let commit = git(&[&["log", "-1", "--format=%H", "--", "."][..], &APART[..]].concat())?.trim().to_owned();
     let changes = git(&[&["status", "--porcelain", "--", "."][..], &APART[..]].concat())?;
-    Ok((commit, !changes.trim().is_empty()))
+    if changes.trim().is_empty() {
+        return Ok((commit, None));
+    }
+    let diff = ["diff", "--no-ext-diff", "--binary", "HEAD", "--", "."];
+    let new = ["ls-files", "--others", "--exclude-standard", "-z", "--", "."];
+    let mut hash = Sha256::new();
+    hash.update(git(&[&diff[..], &APART[..]].concat())?);
+    for name in git(&[&new[..], &APART[..]].concat())?.split('\0').filter(|name| !name.is_empty()) {
+        hash.update(name);
+        // What is no file, as another checkout below this one, has its name alone.
+        hash.update(fs::read(checkout.join(name)).unwrap_or_default());
+    }
+    Ok((commit, Some(hex(&hash.finalize()[..6]))))
 }
 
 /// Now, in UTC, for people.
@@ -88,6 +102,32 @@ pub fn now() -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn two_checkouts_that_differ_from_one_commit_in_other_ways_are_told_apart_and_pages_do_not_count() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let git = |line: &str| {
+            let mut command = run::cmd(["git", "-C"]);
+            run::output(command.arg(dir.path()).args(["-c", "user.name=n", "-c", "user.email=e"]).args(line.split(' ')))
+                .unwrap()
+        };
+        git("init --quiet");
+        fs::write(at("a.rs"), "1").unwrap();
+        git("add a.rs");
+        git("commit --quiet -m first");
+        let clean = commit(dir.path()).unwrap();
+        assert_eq!(clean.1, None);
+        fs::write(at("page.md"), "words").unwrap();
+        assert_eq!(commit(dir.path()).unwrap(), clean);
+        let mut seen = std::collections::BTreeSet::new();
+        for (name, text) in [("a.rs", "2"), ("a.rs", "3"), ("b.rs", "1"), ("b.rs", "2")] {
+            fs::write(at(name), text).unwrap();
+            let (of, changes) = commit(dir.path()).unwrap();
+            assert_eq!(of, clean.0);
+            assert!(seen.insert(changes.unwrap()), "{name}: {text}");
+        }
+    }
 
     #[test]
     fn a_machine_is_read_from_proc() {

@@ -8,8 +8,8 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use super::super::access::Access;
-use super::super::install::{NAMESPACE, RELEASE};
 use super::super::store::Store;
+use super::deployed;
 use super::file::{self, Broken, File, Header, Run};
 use super::judge::Judgement;
 use super::machine;
@@ -50,7 +50,7 @@ pub struct How {
 /// What `bench failover` and `bench benign` take.
 #[derive(Debug, Clone, Args)]
 pub struct Options {
-    /// Rows by name or number, with commas between them, or `all`.
+    /// Rows by name or number, with commas between them; `main` is the six main ones, `all` is all of them. They take turns.
     #[arg(long, required = true, value_delimiter = ',')]
     fault: Vec<String>,
     #[command(flatten)]
@@ -58,7 +58,7 @@ pub struct Options {
     /// Where to write what was measured. A file that is there is gone on with.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Add to a file whose runs are of another commit.
+    /// Add to a file whose runs are of another commit or image.
     #[arg(long)]
     append: bool,
 }
@@ -94,8 +94,9 @@ impl Bench {
         let access = Access::lab(paths);
         let store = Store { access: &access, namespace: how.namespace.clone(), name: how.datastore.clone() };
         let token = store.known_token()?.context("there is no Datastore of the lab: run `cargo lab demo` first")?;
-        let mut header = Header::here(paths, self.suite, how.rate)?;
-        header.versions.insert("image".to_owned(), image(&access)?);
+        let image = product::image_name(paths, ui, Profile::Release)?;
+        deployed::ensure_is(&store, &image)?;
+        let header = Header::here(paths, self.suite, how.rate, image)?;
         let there = file::read(&self.out)?;
         let mut file = file::resume(there, header, self.append)
             .with_context(|| format!("{} is not gone on with", self.out.display()))?;
@@ -124,21 +125,18 @@ impl Bench {
         Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
-    /// Ledgers of one commit do not overwrite those of another.
+    /// Ledgers of one checkout do not overwrite those of another.
     fn ledgers(&self, paths: &Paths, header: &Header) -> PathBuf {
         let name = self.out.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let commit: String = header.commit.chars().take(12).collect();
-        paths.dot_lab().join("bench").join(format!("{name}-{commit}"))
+        let revision = header.revision.describe().replace(' ', "-");
+        paths.dot_lab().join("bench").join(format!("{name}-{revision}"))
     }
 
-    /// The runs of these rows and this commit.
+    /// The runs of these rows and this revision.
     fn own<'a>(&'a self, file: &'a File) -> impl Iterator<Item = &'a Run> {
         let header = &file.header;
-        let is_own = move |run: &&Run| {
-            run.commit == header.commit
-                && run.dirty == header.dirty
-                && self.rows.iter().any(|row| row.name == run.fault)
-        };
+        let is_own =
+            move |run: &&Run| run.revision == header.revision && self.rows.iter().any(|row| row.name == run.fault);
         file.runs.iter().filter(is_own)
     }
 
@@ -165,11 +163,11 @@ impl Bench {
                     broken += 1;
                     let why = format!("{error:#}");
                     ground.ui.say(&format!("  not brought to its end: {why}"));
-                    let commit = header.commit.clone();
+                    let revision = header.revision.clone();
                     file.broken.push(Broken {
                         fault: name.to_owned(),
                         index: *index,
-                        commit,
+                        revision,
                         started_at,
                         why: why.clone(),
                     });
@@ -187,12 +185,6 @@ impl Bench {
         }
         Ok(())
     }
-}
-
-/// The image that the operator runs, and everything that it starts: its tag changes with what is in it.
-fn image(access: &Access) -> Result<String> {
-    let template = "jsonpath={.spec.template.spec.containers[0].image}";
-    Ok(access.get(&["-n", NAMESPACE, "deployment", RELEASE, "-o", template])?.trim().to_owned())
 }
 
 /// What a run comes to, in a line.

@@ -3,9 +3,10 @@
 //!
 //! Pure: [`rows`] has the fault matrix, [`seen`] what the statuses showed, [`ended`] what a run came to, [`judge`] whether that is
 //! as it must be, [`figures`] percentiles, [`file`] what is written down and where a bench goes on, [`table`] the page that is made
-//! from it. I/O: [`matrix`] runs rows, [`run`] makes one run, [`prepare`] and [`strike`] do what it needs, [`eyes`] watch; [`idle`]
-//! and [`probes`] measure what the product costs while nothing happens.
+//! from it. I/O: [`matrix`] runs rows, [`run`] makes one run, [`prepare`] and [`strike`] do what it needs, [`eyes`] watch, [`deployed`]
+//! says which image runs; [`idle`] and [`probes`] measure what the product costs while nothing happens.
 
+mod deployed;
 mod ended;
 mod eyes;
 mod figures;

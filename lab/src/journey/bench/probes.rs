@@ -120,9 +120,9 @@ pub fn run(options: &Options, paths: &Paths, ui: &Ui) -> Result<ExitCode> {
     let all = [before, more, after];
     print!("{}", text(&all, share));
     if let Some(out) = &options.out {
-        let (commit, dirty) = machine::commit(&paths.checkout)?;
+        let (commit, changes) = machine::commit(&paths.checkout)?;
         let found = serde_json::json!({
-            "bench": "probes", "machine": Machine::here(), "versions": machine::versions(paths)?, "commit": commit, "dirty": dirty,
+            "bench": "probes", "machine": Machine::here(), "versions": machine::versions(paths)?, "commit": commit, "dirty": changes.is_some(), "changes": changes,
             "rate": options.rate, "seconds": time.as_secs_f64(), "measured": all, "share": share,
         });
         state::write_json(out, &found)?;

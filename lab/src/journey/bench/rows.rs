@@ -70,12 +70,16 @@ pub enum Act {
     Both(Fault, Fault),
     /// SIGKILL of the primary's mysqld, and of its successor's as soon as an epoch is claimed for that.
     KillBoth,
+    /// A fault that keeps everybody from acting, and SIGKILL of the primary's mysqld while it lasts.
+    KillDuring(Fault),
     /// A Failover object asks for a switchover.
     Switchover,
     /// The primary's pod is deleted, with its grace.
     DeletePod,
     /// A standby's Replica is deleted, so that another is cloned.
     DeleteStandby,
+    /// The same while a fault lasts that keeps the other from starting.
+    DeleteStandbyDuring(Fault),
     /// So many times the samples that are asked for.
     Load(u64),
     /// Nobody sends anything.
@@ -131,9 +135,11 @@ pub struct Row {
     pub hits: Hits,
     /// What must come of it.
     pub must: Must,
+    /// Whether the standby that is hit must be replaced.
+    pub replaces: bool,
     /// The causes that a record may name; any, where there is none.
     pub causes: &'static [&'static str],
-    /// Write gap aimed at, p99 in seconds.
+    /// Write gap aimed at, p99 in seconds; where nobody can act at first, from when somebody can.
     pub write_gap_aim: Option<f64>,
     /// Ack gap aimed at, p99 in seconds; only where nothing but the database is hit.
     pub ack_gap_aim: Option<f64>,
@@ -170,9 +176,20 @@ const fn on_lab(kind: &'static str) -> Fault {
     Fault { kind, args: &[], aim: Aim::Lab }
 }
 
+const fn clock(aim: Aim, args: &'static [&'static str]) -> Fault {
+    Fault { kind: "clock-jump", args, aim }
+}
+
+const fn stutters(aim: Aim) -> Fault {
+    Fault { kind: "stutter", args: &["--times", "100"], aim }
+}
+
 const fn on_standby(kind: &'static str) -> Fault {
     Fault { kind, args: &[], aim: Aim::Standby }
 }
+
+/// What `main` means: a server that dies, or is stuck in one of four ways, and a node that is lost.
+const MAIN: [&str; 6] = ["kill", "freeze", "deadlock", "wedge", "stall", "node-loss"];
 
 /// What most rows A have in common.
 const A: Row = Row {
@@ -186,6 +203,7 @@ const A: Row = Row {
     hold: s(60),
     hits: Hits::Shard,
     must: Must::Failover,
+    replaces: false,
     causes: &[],
     write_gap_aim: None,
     ack_gap_aim: Some(0.5),
@@ -193,6 +211,9 @@ const A: Row = Row {
 
 /// What most rows B have in common.
 const B: Row = Row { suite: Suite::Benign, must: Must::Nothing, ack_gap_aim: None, ..A };
+
+/// What a standby that is of no use has in common: it comes to nothing by itself, and another one must be there.
+const USELESS: Row = Row { id: "B17", hold: s(0), replaces: true, ..B };
 
 /// Every row, in the order of the matrix.
 #[rustfmt::skip]
@@ -214,6 +235,8 @@ pub const ROWS: &[Row] = &[
     Row { id: "A12", name: "cut-clients", what: "the primary is cut off from Kafka and clients", act: Act::Both(cut(&["--from", "kafka"]), cut(&["--from", "clients"])), must: Must::Change, causes: &["CutOff"], write_gap_aim: Some(9.0), ..A },
     Row { id: "A12", name: "cut-all", what: "the primary is cut off from everybody", act: Act::Fault(cut(&["--from", "all"])), causes: &["Unreachable"], write_gap_aim: Some(9.0), ..A },
     Row { id: "A13", name: "lagging-standbys", what: "SIGKILL of mysqld while all standbys are 60 s behind", prepare: Prepare::Lag(s(60)), act: Act::Fault(on_primary("kill")), hold: s(0), causes: &["ProcessExited"], ..A },
+    Row { id: "A14", name: "kill-without-api", what: "SIGKILL of mysqld while the API server is away for 60 s", act: Act::KillDuring(on_lab("api-down")), causes: &["ProcessExited"], write_gap_aim: Some(13.0), ..A },
+    Row { id: "A14", name: "kill-without-api-long", what: "the same while it is away for 15 min", act: Act::KillDuring(on_lab("api-down")), hold: s(900), causes: &["ProcessExited"], write_gap_aim: Some(13.0), ..A },
     Row { id: "A15", name: "paused-operator", what: "SIGKILL of mysqld while the operator that acts stands still", prepare: Prepare::PauseOperator, act: Act::Fault(on_primary("kill")), hold: s(0), causes: &["ProcessExited"], write_gap_aim: Some(13.0), ..A },
     Row { id: "A16", name: "second-failure", what: "SIGKILL of mysqld, and of its successor while that is promoted", act: Act::KillBoth, hold: s(0), causes: &["ProcessExited"], write_gap_aim: Some(12.0), ..A },
     Row { id: "A17", name: "disk-full", what: "the volume is full", act: Act::Fault(on_primary("disk-full")), must: Must::Change, write_gap_aim: Some(8.0), ..A },
@@ -228,37 +251,38 @@ pub const ROWS: &[Row] = &[
     Row { id: "B5", name: "long-ddl", what: "a change of a table holds its lock for 10 min", act: Act::Fault(on_primary("long-ddl")), hold: s(600), ..B },
     Row { id: "B6", name: "saturation", what: "ten times the load", act: Act::Load(10), hold: s(120), hits: Hits::All, ..B },
     Row { id: "B7", name: "heavy-queries", what: "heavy queries and big rollbacks", act: Act::Fault(on_primary("heavy-queries")), hold: s(120), ..B },
-    Row { id: "B8", name: "stutter", what: "pauses of 1 to 2 s of mysqld", act: Act::Fault(Fault { kind: "stutter", args: &["--times", "100"], aim: Aim::Primary }), hold: s(0), injections: 100, ..B },
-    Row { id: "B8", name: "node-stutter", what: "pauses of 1 to 2 s of the node", act: Act::Fault(Fault { kind: "stutter", args: &["--times", "20"], aim: Aim::Node }), hold: s(0), injections: 20, hits: Hits::Node, ..B },
-    Row { id: "B8", name: "operator-stutter", what: "pauses of 1 to 2 s of the operator that acts", act: Act::Fault(Fault { kind: "stutter", args: &["--times", "20"], aim: Aim::Operator }), hold: s(0), injections: 20, hits: Hits::All, ..B },
-    Row { id: "B10", name: "clock-jump", what: "the clock of the primary jumps", act: Act::Fault(on_primary("clock-jump")), ..B },
+    Row { id: "B8", name: "stutter", what: "pauses of 1 to 2 s of mysqld", act: Act::Fault(stutters(Aim::Primary)), hold: s(0), injections: 100, ..B },
+    Row { id: "B8", name: "node-stutter", what: "pauses of 1 to 2 s of the node", act: Act::Fault(stutters(Aim::Node)), hold: s(0), injections: 100, hits: Hits::Node, ..B },
+    Row { id: "B8", name: "operator-stutter", what: "pauses of 1 to 2 s of the operator that acts", act: Act::Fault(stutters(Aim::Operator)), hold: s(0), injections: 100, hits: Hits::All, ..B },
+    Row { id: "B10", name: "clock-jump", what: "the clock of the primary jumps an hour ahead", act: Act::Fault(clock(Aim::Primary, &["--by=1h"])), ..B },
+    Row { id: "B10", name: "clock-back", what: "the clock of the primary jumps an hour back", act: Act::Fault(clock(Aim::Primary, &["--by=-1h"])), ..B },
+    Row { id: "B10", name: "operator-clock-jump", what: "the clock of the operator that acts jumps an hour ahead", act: Act::Fault(clock(Aim::Operator, &["--by=1h"])), hits: Hits::All, ..B },
+    Row { id: "B10", name: "operator-clock-back", what: "the clock of the operator that acts jumps an hour back", act: Act::Fault(clock(Aim::Operator, &["--by=-1h"])), hits: Hits::All, ..B },
     Row { id: "B11", name: "kafka-down", what: "Kafka is away for 5 min", act: Act::Fault(on_lab("kafka-down")), hold: s(300), hits: Hits::All, ..B },
     Row { id: "B12", name: "idle", what: "no data for 10 min", act: Act::Idle, hold: s(600), hits: Hits::All, ..B },
     Row { id: "B13", name: "slow-all", what: "the volumes of all shards are slow", act: Act::Fault(on_lab("slow-all")), hold: s(120), hits: Hits::All, ..B },
     Row { id: "B14", name: "drain", what: "the primary's node is drained", act: Act::Fault(on_node("drain")), hits: Hits::Node, must: Must::Handover, write_gap_aim: Some(1.0), ..B },
     Row { id: "B14", name: "restart", what: "the primary's pod is deleted, with its grace", act: Act::DeletePod, must: Must::Handover, write_gap_aim: Some(1.0), ..B },
     Row { id: "B15", name: "dns-down", what: "no name is resolved", act: Act::Fault(on_lab("dns-down")), hits: Hits::All, ..B },
-    Row { id: "B16", name: "lie", what: "one observer says that the primary is dead", act: Act::Fault(on_standby("lie")), ..B },
+    Row { id: "B15", name: "image-pull", what: "a standby is replaced, and the image of the new one cannot be pulled", act: Act::DeleteStandbyDuring(on_lab("image-pull")), ..B },
+    Row { id: "B16", name: "lie", what: "one observer says that the primary refuses it", act: Act::Fault(on_standby("lie")), ..B },
+    Row { id: "B16", name: "flap-lie", what: "the same, on and off", act: Act::Fault(Fault { kind: "lie", args: &["--flap"], aim: Aim::Standby }), ..B },
     Row { id: "B17", name: "standby-kill", what: "SIGKILL of a standby's mysqld", act: Act::Fault(on_standby("kill")), hold: s(0), ..B },
     Row { id: "B17", name: "standby-freeze", what: "a standby's mysqld is stopped", act: Act::Fault(on_standby("freeze")), ..B },
     Row { id: "B17", name: "standby-wedge", what: "writes of a standby's volume hang", act: Act::Fault(on_standby("wedge")), ..B },
+    Row { name: "standby-errant", what: "a standby has a transaction that nobody else has", act: Act::Fault(on_standby("errant")), ..USELESS },
+    Row { name: "standby-lag", what: "a standby applies everything an hour late, for longer than it is given", act: Act::Fault(on_standby("lag")), hold: s(780), ..USELESS },
+    Row { name: "standby-broken", what: "a standby lacks rows that its primary changes", act: Act::Fault(on_standby("break-replication")), ..USELESS },
+    Row { name: "standby-corrupt", what: "the relay log of a standby is damaged", act: Act::Fault(on_standby("corrupt")), ..USELESS },
     Row { id: "B18", name: "clone", what: "a standby is cloned at full speed", act: Act::DeleteStandby, hold: s(30), ..B },
 ];
 
 /// What the matrix has and this lab has not.
-pub const LEFT: &[Left] = &[
-    Left {
-        id: "A14",
-        what: "the primary dies while the API server is away",
-        why: "an epoch is claimed by a compare-and-set in the API server, so nobody is promoted while it is away. What is claimed is that \
-              nothing breaks meanwhile, and that is B3",
-    },
-    Left {
-        id: "B9",
-        what: "packets are lost or late",
-        why: "the kernel of the lab has no netem, and nothing else drops single packets",
-    },
-];
+pub const LEFT: &[Left] = &[Left {
+    id: "B9",
+    what: "packets are lost or late",
+    why: "the kernel of the lab has no netem, and nothing else drops single packets",
+}];
 
 impl Act {
     /// The faults of the lab that are put in together.
@@ -266,6 +290,7 @@ impl Act {
         match self {
             Self::Fault(fault) => vec![fault],
             Self::Both(one, other) => vec![one, other],
+            Self::KillDuring(fault) | Self::DeleteStandbyDuring(fault) => vec![fault],
             Self::KillBoth => vec![on_primary("kill")],
             Self::Switchover | Self::DeletePod | Self::DeleteStandby | Self::Load(_) | Self::Idle => Vec::new(),
         }
@@ -285,10 +310,13 @@ impl Row {
     }
 }
 
-/// The rows of a suite that are meant by names or numbers, in the order of the matrix; `all` means all of them.
+/// The rows of a suite that are meant by names or numbers, in the order of the matrix; `main` means the main ones, `all` all of them.
 pub fn select(suite: Suite, asked: &[String]) -> Result<Vec<&'static Row>> {
     let of_suite = || ROWS.iter().filter(move |row| row.suite == suite);
-    let means = |asked: &str, row: &Row| asked == "all" || asked == row.name || asked.eq_ignore_ascii_case(row.id);
+    let is_main = |row: &Row| MAIN.contains(&row.name);
+    let means = |asked: &str, row: &Row| {
+        asked == "all" || (asked == "main" && is_main(row)) || asked == row.name || asked.eq_ignore_ascii_case(row.id)
+    };
     for name in asked {
         if let Some(left) = LEFT.iter().find(|left| left.id.eq_ignore_ascii_case(name)) {
             bail!("{} ({}) is not measured in this lab: {}", left.id, left.what, left.why);
@@ -338,6 +366,8 @@ mod tests {
             let may_change = matches!(row.must, Must::Failover | Must::Switchover | Must::Change);
             assert_eq!(may_change, row.suite == Suite::Failover, "{row:?}");
             assert!(row.act != Act::Idle || row.name == "idle", "{row:?}");
+            let is_of_standby = row.act.faults().first().is_some_and(|fault| fault.aim == Aim::Standby);
+            assert!(!row.replaces || is_of_standby, "{row:?}");
         }
     }
 
@@ -345,10 +375,12 @@ mod tests {
     fn rows_are_chosen_by_name_by_number_or_all_at_once() {
         assert_eq!(names(Suite::Failover, "freeze,kill"), Some(vec!["kill", "freeze"]));
         assert_eq!(names(Suite::Failover, "a7"), Some(vec!["eio", "read-only"]));
-        assert_eq!(names(Suite::Benign, "B17,idle").map(|rows| rows.len()), Some(4));
+        assert_eq!(names(Suite::Benign, "B17,idle").map(|rows| rows.len()), Some(8));
+        assert_eq!(names(Suite::Failover, "main").map(|rows| rows.len()), Some(MAIN.len()));
+        assert_eq!(names(Suite::Benign, "main"), None);
         let all = |suite| names(suite, "all").map_or(0, |rows| rows.len());
         assert_eq!(all(Suite::Failover) + all(Suite::Benign), ROWS.len());
-        for wrong in ["kil", "A14", "B1", ""] {
+        for wrong in ["kil", "A19", "B1", ""] {
             assert_eq!(names(Suite::Failover, wrong), None, "{wrong}");
         }
         assert!(select(Suite::Benign, &["B9".into()]).unwrap_err().to_string().contains("netem"));

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use understudy_lab_outcome::Outcome;
@@ -12,6 +13,7 @@ use understudy_lab_outcome::Outcome;
 use super::super::access::holds;
 use super::super::load::Running;
 use super::super::store::Store;
+use super::deployed;
 use super::ended::{Ended, together};
 use super::eyes::Eyes;
 use super::file::{Header, Run};
@@ -21,7 +23,7 @@ use super::prepare::{self, LANDS_WITHIN};
 use super::rows::{Act, Aim, Fault, Hits, Must, Prepare, Row, Suite};
 use super::seen::Seen;
 use super::strike::{Strike, Victim, heal};
-use crate::api::wait;
+use crate::api::{Api, wait};
 use crate::paths::Paths;
 use crate::progress::Ui;
 use crate::run;
@@ -44,6 +46,12 @@ const OVER_WITHIN: Duration = Duration::from_secs(900);
 const READABLE_WITHIN: [&str; 2] = ["--wait", "10m"];
 /// How long a successor that is to be killed is waited for.
 const SUCCESSOR_WITHIN: Duration = Duration::from_secs(60);
+/// How long everything has been there again before a fault is taken out that has nobody left to hit.
+const SPENT: Duration = Duration::from_secs(3);
+/// How long the API server has been away when the primary dies. Nobody is left who has not noticed.
+const AWAY: Duration = Duration::from_secs(5);
+/// Between two questions whether it is back.
+const ASK_EVERY: Duration = Duration::from_millis(100);
 
 const KILL: Fault = Fault { kind: "kill", args: &[], aim: Aim::Primary };
 
@@ -72,18 +80,28 @@ pub struct Ground<'a> {
 struct Struck {
     /// When it came into force.
     at: Instant,
+    /// How long nobody could do anything about it.
+    excused: Option<Duration>,
     /// Whether all of it was taken out again.
     is_out: bool,
     /// What became of a load that was part of it.
     beside: Option<Outcome>,
 }
 
+impl Struck {
+    /// In force then, and over.
+    fn at(at: Instant) -> Self {
+        Self { at, excused: None, is_out: true, beside: None }
+    }
+}
+
 impl Ground<'_> {
     /// Makes the run with this number of a row.
     pub fn run(&self, row: &'static Row, index: usize, header: &Header) -> Result<Run> {
         self.store.wait_ready(self.ui, READY_WITHIN)?;
+        deployed::ensure_is(self.store, &header.revision.image)?;
         let started_at = machine::now()?;
-        let seed = seed(&header.commit, row, index);
+        let seed = seed(&header.revision.commit, row, index);
         let shards = self.shards()?;
         let subjects = match row.prepare {
             Prepare::Gather => prepare::gather(self.store, self.ui, &shards)?,
@@ -114,8 +132,8 @@ impl Ground<'_> {
         let hit = hit(row, &eyes.seen, &victim);
         let (before, lag) = (eyes.seen.epochs(), eyes.seen.lag(shard));
         eyes.seen.begin();
-        let Struck { at, is_out, beside } = self.strike(row, index, hold, &victim, &mut eyes)?;
-        let redundant = self.settle(row, &hit, &mut eyes, load.as_mut())?;
+        let Struck { at, excused, is_out, beside } = self.strike(row, index, hold, &victim, &mut eyes)?;
+        let redundant = self.settle(row, &hit, &victim, &mut eyes, load.as_mut())?;
         if let Some(mut paused) = paused {
             eyes.watch(Instant::now() + LANDS_WITHIN, |_| paused.is_over())?;
         }
@@ -141,6 +159,7 @@ impl Ground<'_> {
             hold,
             lag,
             at,
+            excused,
             seen,
             before,
             records,
@@ -182,7 +201,7 @@ impl Ground<'_> {
         load.wait_flowing()?;
         let at = Instant::now();
         eyes.pass(hold)?;
-        Ok(Struck { at, is_out: true, beside: Some(self.verified(load)?) })
+        Ok(Struck { beside: Some(self.verified(load)?), ..Struck::at(at) })
     }
 
     fn ledger(&self, row: &Row, index: usize) -> PathBuf {
@@ -202,10 +221,11 @@ impl Ground<'_> {
     /// Does what the row says for as long as it says.
     fn strike(&self, row: &Row, index: usize, hold: Duration, victim: &Victim, eyes: &mut Eyes<'_>) -> Result<Struck> {
         let at = Instant::now();
-        let done = |at| Struck { at, is_out: true, beside: None };
+        let done = Struck::at;
         match row.act {
             Act::Fault(_) | Act::Both(..) => self.faults(row, hold, victim, eyes),
             Act::KillBoth => self.kill_both(victim, eyes).map(done),
+            Act::KillDuring(fault) => self.kill_during(&fault, hold, victim, eyes),
             Act::Load(factor) => self.saturate(factor, &self.ledger(row, index), hold, eyes),
             Act::Switchover => {
                 let epoch = eyes.seen.epochs().get(&victim.shard).copied().unwrap_or(0);
@@ -213,6 +233,7 @@ impl Ground<'_> {
                 Ok(done(at))
             }
             Act::DeletePod => self.delete("pod", &victim.primary, hold, eyes).map(|()| done(at)),
+            Act::DeleteStandbyDuring(fault) => self.delete_during(&fault, hold, victim, eyes),
             Act::DeleteStandby => self.delete("replica", &victim.standby, hold, eyes).map(|()| done(at)),
             Act::Idle => eyes.pass(hold).map(|()| done(at)),
         }
@@ -227,13 +248,62 @@ impl Ground<'_> {
             last = last.max(Some(landing(strike, eyes)?));
         }
         let (end, mut is_out) = (Instant::now() + hold + OVER_WITHIN, true);
+        // A primary that was replaced is gone, and so is what would be hit for longer: nothing more comes of that than was seen.
+        let may_be_spent = row.must == Must::Failover && faults.iter().all(|fault| fault.aim == Aim::Primary);
+        let mut whole_since: Option<Instant> = None;
         for strike in &mut strikes {
-            let is_over = eyes.watch(end, |_| strike.is_over())?;
+            let is_over = eyes.watch(end, |seen| {
+                let is_done = may_be_spent && seen.has_changed(&victim.shard) && seen.is_whole();
+                whole_since = whole_since.filter(|_| is_done).or_else(|| is_done.then(Instant::now));
+                if whole_since.is_some_and(|since| since.elapsed() >= SPENT) {
+                    strike.release();
+                }
+                strike.is_over()
+            })?;
             ensure!(is_over, "the fault {} did not end", row.name);
             // What hangs on a replica that is about to be replaced may come out only after that.
             is_out &= strike.ended_well()?;
         }
-        Ok(Struck { at: last.context("the row has no fault")?, is_out, beside: None })
+        Ok(Struck { is_out, ..Struck::at(last.context("the row has no fault")?) })
+    }
+
+    /// Kills the primary after the API server has gone. Nobody is promoted before it is back, since an epoch is claimed there; how long
+    /// that is is told beside the gap.
+    fn kill_during(&self, fault: &Fault, hold: Duration, victim: &Victim, eyes: &mut Eyes<'_>) -> Result<Struck> {
+        let mut around = Strike::start(self.paths, fault, victim, hold)?;
+        landing(&mut around, eyes)?;
+        eyes.pass(AWAY)?;
+        let mut kill = Strike::start(self.paths, &KILL, victim, Duration::ZERO)?;
+        let at = landing(&mut kill, eyes)?;
+        ensure!(!around.is_over()?, "the API server was back before the primary died: let it be away for longer");
+        let (api, is_over) = (Api::new(self.paths), AtomicBool::new(false));
+        let (ended, back) = std::thread::scope(|scope| {
+            let back = scope.spawn(|| returned(&api, &is_over));
+            let ended = eyes.watch(Instant::now() + hold + OVER_WITHIN, |_| around.is_over());
+            is_over.store(true, Ordering::Relaxed);
+            (ended, back.join())
+        });
+        let ended = ended?;
+        ensure!(ended, "the fault {} did not end", fault.kind);
+        let back = back.map_err(|_| anyhow!("who waits for the API server panicked"))?;
+        let back = back.context("the API server did not come back")?;
+        let excused = Some(back.saturating_duration_since(at));
+        Ok(Struck { excused, is_out: around.ended_well()?, ..Struck::at(at) })
+    }
+
+    /// Has a standby replaced by one that cannot start before the fault is over.
+    fn delete_during(&self, fault: &Fault, hold: Duration, victim: &Victim, eyes: &mut Eyes<'_>) -> Result<Struck> {
+        let mut around = Strike::start(self.paths, fault, victim, hold)?;
+        let at = landing(&mut around, eyes)?;
+        self.delete("replica", &victim.standby, Duration::ZERO, eyes)?;
+        let ended = eyes.watch(Instant::now() + hold + OVER_WITHIN, |_| around.is_over())?;
+        ensure!(ended, "the fault {} did not end", fault.kind);
+        ensure!(
+            !eyes.seen.is_whole(),
+            "the new standby was there before {} was over: it kept nobody from starting",
+            fault.kind
+        );
+        Ok(Struck { is_out: around.ended_well()?, ..Struck::at(at) })
     }
 
     /// Kills the primary, and whoever is about to follow it.
@@ -259,19 +329,32 @@ impl Ground<'_> {
         eyes.pass(hold)
     }
 
-    /// Waits until everything is there again, and still is a moment later; whether it is. A change that is owed is waited for too.
-    fn settle(&self, row: &Row, hit: &[String], eyes: &mut Eyes<'_>, mut load: Option<&mut Running>) -> Result<bool> {
+    /// Waits until everything is there again, and still is a moment later; whether it is. A change that is owed is waited for too, and
+    /// another standby where the one that was hit is of no use.
+    fn settle(
+        &self,
+        row: &Row,
+        hit: &[String],
+        victim: &Victim,
+        eyes: &mut Eyes<'_>,
+        mut load: Option<&mut Running>,
+    ) -> Result<bool> {
         let begun = Instant::now();
+        let is_left = |seen: &Seen| seen.replicas(&victim.shard).iter().any(|place| place.name == victim.standby);
         let is_owed = matches!(row.must, Must::Failover | Must::Switchover | Must::Change);
-        // What the fault did may take a moment to show.
-        eyes.pass(STEADY)?;
+        // What the fault did may take a moment to show; a change that is owed shows it.
+        if !is_owed {
+            eyes.pass(STEADY)?;
+        }
         loop {
             let is_whole = eyes.watch(begun + REDUNDANT_WITHIN, |seen| {
                 if let Some(load) = &mut load {
                     load.check()?;
                 }
                 let is_missed = !is_owed || begun.elapsed() > MISSED_AFTER;
-                Ok(seen.is_whole() && (is_missed || hit.iter().all(|shard| seen.has_changed(shard))))
+                Ok(seen.is_whole()
+                    && !(row.replaces && is_left(seen))
+                    && (is_missed || hit.iter().all(|shard| seen.has_changed(shard))))
             })?;
             if !is_whole {
                 return Ok(false);
@@ -302,6 +385,20 @@ fn landing(strike: &mut Strike, eyes: &mut Eyes<'_>) -> Result<Instant> {
         Ok(at.is_some())
     })?;
     at.with_context(|| format!("the fault was not in force within {} s", LANDS_WITHIN.as_secs()))
+}
+
+/// When the API server is back: the moment of the first question that it answered. None when the fault is over without one.
+fn returned(api: &Api, is_over: &AtomicBool) -> Option<Instant> {
+    loop {
+        let asked = Instant::now();
+        if api.is_ready() {
+            return Some(asked);
+        }
+        if is_over.load(Ordering::Relaxed) {
+            return None;
+        }
+        std::thread::sleep(ASK_EVERY);
+    }
 }
 
 /// Draws chance from what a run is, so that the same run is the same again.
@@ -382,6 +479,8 @@ mod tests {
             ("kafka-down", vec!["s-0", "s-1", "s-2"], "lab"),
             ("standby-kill", vec!["s-0"], "s-0-b"),
             ("clone", vec!["s-0"], "s-0-b"),
+            ("image-pull", vec!["s-0"], "s-0-b"),
+            ("kill-without-api", vec!["s-0"], "s-0-a"),
             ("idle", vec!["s-0", "s-1", "s-2"], "all"),
         ] {
             let row = ROWS.iter().find(|row| row.name == name).unwrap();

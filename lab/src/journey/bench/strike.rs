@@ -81,12 +81,17 @@ pub struct Strike {
 impl Strike {
     /// Begins to put it in.
     pub fn start(paths: &Paths, fault: &Fault, victim: &Victim, hold: Duration) -> Result<Self> {
-        Self::of(own(&paths.state)?.args(words(fault, victim, hold)), &format!("fault {}", fault.kind))
+        let mut command = own(&paths.state)?;
+        command.args(words(fault, victim, hold));
+        if !hold.is_zero() {
+            command.arg("--until-eof");
+        }
+        Self::of(&mut command, &format!("fault {}", fault.kind))
     }
 
     fn of(command: &mut Command, what: &str) -> Result<Self> {
         let mut child = command
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .with_context(|| format!("cannot start `{what}`"))?;
@@ -119,6 +124,11 @@ impl Strike {
             self.landed = Some(self.landings.recv_timeout(LAST_WORD).unwrap_or_else(|_| Instant::now()));
         }
         Ok(self.landed)
+    }
+
+    /// Has it taken out before its time; again does nothing.
+    pub fn release(&mut self) {
+        drop(self.child.stdin.take());
     }
 
     /// Whether it was taken out again, or came to its own end.
@@ -190,8 +200,12 @@ mod tests {
         assert_eq!(line("standby-kill", Duration::ZERO), "fault kill --namespace n --replica t");
         assert_eq!(line("node-loss", second), "fault node-loss --node node-1 --for 1500ms");
         assert_eq!(line("zone-loss", second), "fault zone-loss --zone a --for 1500ms");
-        assert_eq!(line("operator-stutter", Duration::ZERO), "fault stutter --operator leader --times 20");
+        assert_eq!(line("operator-stutter", Duration::ZERO), "fault stutter --operator leader --times 100");
         assert_eq!(line("kafka-down", second), "fault kafka-down --for 1500ms");
+        assert_eq!(line("clock-back", second), "fault clock-jump --namespace n --replica p --by=-1h --for 1500ms");
+        assert_eq!(line("flap-lie", second), "fault lie --namespace n --replica t --flap --for 1500ms");
+        assert_eq!(line("image-pull", second), "fault image-pull --for 1500ms");
+        assert_eq!(line("kill-without-api", second), "fault api-down --for 1500ms");
         let both = line("cut-clients", second);
         assert!(
             both.contains("--from kafka") && both.contains("; fault cut ") && both.contains("--from clients"),
@@ -223,6 +237,17 @@ mod tests {
         let mut strike = shell("echo waiting; echo 'Freeze of a: in force'; exec tail -f /dev/null");
         landing(&mut strike).unwrap();
         assert!(!strike.is_over().unwrap());
+    }
+
+    #[test]
+    fn a_fault_that_is_released_is_taken_out_before_its_time() {
+        let mut strike = shell("echo 'Freeze of a: in force'; exec cat");
+        landing(&mut strike).unwrap();
+        assert!(!strike.is_over().unwrap());
+        strike.release();
+        strike.release();
+        wait(Duration::from_secs(30), "it goes on", || strike.is_over()).unwrap();
+        assert!(strike.ended_well().unwrap());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 
 use super::figures::{Spread, rule_of_three};
-use super::file::{File, Run, read, revision};
+use super::file::{File, Revision, Run, read};
 use super::judge::Judgement;
 use super::rows::{LEFT, ROWS, Row, Suite};
 use crate::paths::Paths;
@@ -133,10 +133,8 @@ impl<'a> Group<'a> {
     /// Whether the aims are met; empty without one.
     fn met(&self) -> &'static str {
         let row = self.row;
-        let aims = [
-            (row.write_gap_aim, self.spread(|run| run.write_gap_s)),
-            (row.ack_gap_aim, self.spread(|run| run.ack_gap_s)),
-        ];
+        let aims =
+            [(row.write_gap_aim, self.spread(Run::owed_gap_s)), (row.ack_gap_aim, self.spread(|run| run.ack_gap_s))];
         let is_met = |(aim, spread): &(Option<f64>, Option<Spread>)| {
             aim.is_none_or(|aim| spread.is_some_and(|spread| spread.p99 <= aim))
         };
@@ -163,17 +161,31 @@ fn sources(files: &[(String, File)]) -> String {
     }
     let lines = files.iter().map(|(name, file)| {
         let header = &file.header;
-        let versions: Vec<_> = header.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
+        let around = header.versions.iter().filter(|(name, _)| *name != "image");
+        let versions: Vec<_> = around.map(|(name, version)| format!("{name} {version}")).collect();
         vec![
             format!("[`{name}`](fault-matrix/{name})"),
             file.runs.len().to_string(),
-            format!("`{}`", revision(&header.commit, header.dirty)),
+            revisions(file),
             header.rate.to_string(),
             header.machine.describe(),
             versions.join(", "),
         ]
     });
     table(&["file", "runs", "commit", "samples a second", "machine", "versions"], lines)
+}
+
+/// Every commit that runs of a file are of, with its image and how many they are.
+fn revisions(file: &File) -> String {
+    // Files that name no image with each run have one for all.
+    let of_all = file.header.versions.get("image").map_or("", String::as_str);
+    let image = |revision: &Revision| match (revision.image.as_str(), of_all) {
+        ("", "") => String::new(),
+        ("", image) | (image, _) => format!(" in `{image}`"),
+    };
+    let all = file.revisions();
+    let lines = all.iter().map(|(revision, runs)| format!("{runs} of `{}`{}", revision.describe(), image(revision)));
+    lines.collect::<Vec<_>>().join(", ")
 }
 
 fn outcomes<'a, 'b: 'a>(groups: impl Iterator<Item = &'a Group<'b>>) -> String {
@@ -291,10 +303,11 @@ fn bound<'a, 'b: 'a>(groups: impl Iterator<Item = &'a Group<'b>>) -> String {
 type Figure = (&'static str, fn(&Run) -> Option<f64>);
 
 /// What is timed of a run.
-static FIGURES: [Figure; 9] = [
+static FIGURES: [Figure; 10] = [
     ("detect", |run| run.detect_s),
     ("promote", |run| run.promote_s),
     ("write gap", |run| run.write_gap_s),
+    ("excused", |run| run.excused_s),
     ("ack gap", |run| run.ack_gap_s),
     ("visible gap", |run| run.visible_gap_s),
     ("stale read", |run| run.stale_read_s),
@@ -396,6 +409,15 @@ mod tests {
     }
 
     #[test]
+    fn every_commit_and_image_of_a_file_is_in_the_page() {
+        let text = render(&named(vec![run("c0ffee", 0, 1.0), run("0ther", 0, 1.0), run("0ther", 1, 1.0)]));
+        assert!(
+            text.contains("| 1 of `c0ffee` in `understudy:c0ffee`, 2 of `0ther` in `understudy:0ther` |"),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn an_aim_is_met_by_the_p99_of_both_gaps() {
         let met = |runs: usize, write_gap, ack_gap| {
             let each = |index| Run { ack_gap_s: Some(ack_gap), ..run("c0ffee", index, write_gap) };
@@ -406,6 +428,14 @@ mod tests {
         assert_eq!(met(29, 3.0, 0.5), "yes, by few");
         assert_eq!(met(30, 3.1, 0.5), "no");
         assert_eq!(met(30, 3.0, 0.6), "no");
+    }
+
+    #[test]
+    fn a_gap_in_which_nobody_could_act_is_told_whole_and_owed_without_that_time() {
+        let away = Run { fault: "kill-without-api".into(), excused_s: Some(55.0), ..run("c0ffee", 0, 65.0) };
+        let text = render(&named(vec![away]));
+        assert!(line(&text, "kill-without-api").contains("| 13 | 0.5 | yes, by few |"), "{text}");
+        assert!(text.contains("| 65.00 / 65.00 / 65.00 / 65.00 (1) | 55.00 / 55.00 / 55.00 / 55.00 (1) |"), "{text}");
     }
 
     #[test]
