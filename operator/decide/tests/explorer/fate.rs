@@ -217,7 +217,7 @@ impl World {
         fate.pick(&all).expect("one at least").clone()
     }
 
-    fn node_of_primary(&self) -> Option<usize> {
+    pub fn node_of_primary(&self) -> Option<usize> {
         let primary = self.status.primary.as_ref()?;
         let node = self.replicas.get(primary)?.pod.as_ref()?.node;
         (node != self.nowhere()).then_some(node)

@@ -11,6 +11,9 @@ use super::script::Misfortune;
 use super::verb::Verb;
 use super::world::{BEGUN, World};
 
+/// Whoever is in office, in a script that was made by hand.
+const PRIMARY: &str = "primary";
+
 impl World {
     /// What befalls the world in this turn: drawn, unless the script has it already.
     pub fn misfortune(&mut self) {
@@ -31,8 +34,11 @@ impl World {
         let Misfortune { verb, about, amount, .. } = misfortune;
         let amount = amount.unwrap_or(0);
         let word = about.as_deref().unwrap_or_default();
-        let replica = about.as_ref().map(ReplicaName::new);
-        let node = about.as_ref().and_then(|about| self.nodes.iter().position(|node| node.name == *about));
+        let (replica, node) = match word {
+            "" => (None, None),
+            PRIMARY => (self.status.primary.clone(), self.node_of_primary()),
+            _ => (Some(ReplicaName::new(word)), self.nodes.iter().position(|node| node.name == word)),
+        };
         match verb {
             Verb::NodeDown => node.into_iter().for_each(|node| self.nodes[node].up = false),
             Verb::NodeUp => node.into_iter().for_each(|node| self.node_back(node)),

@@ -183,6 +183,10 @@ impl World {
         if t.kind != Kind::Confirm && !(t.kind == Kind::Switchover && is_relief && t.request.is_none()) {
             offices.relief = None;
         }
+        // It need not be the one that was chosen first.
+        if let Some(relief) = offices.relief.as_mut().filter(|_| t.kind == Kind::Switchover) {
+            relief.to.clone_from(&t.to);
+        }
     }
 }
 

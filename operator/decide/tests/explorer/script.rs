@@ -9,7 +9,7 @@ use super::verb::Verb;
 
 /// How many shards there may be, and how long the cooldown may be. The first is what a script has that does not say.
 pub const SHARDS: &[usize] = &[1, 1, 10, 40];
-pub const COOLDOWNS: &[Millis] = &[10_000, 10_000, 10_000, 3_000, 30_000];
+pub const COOLDOWNS: &[Millis] = &[10_000, 10_000, 10_000, 10_000, 10_000, 10_000, 3_000, 30_000];
 
 /// What befalls the world of one run, and what else it is made of.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,7 +41,7 @@ pub struct Misfortune {
     /// Milliseconds after the beginning.
     pub at: Millis,
     pub verb: Verb,
-    /// A replica, a node, an observer, two places with a `/` between them, or a word.
+    /// A replica, a node, an observer, two places with a `/` between them, or a word. `primary` is whoever is in office then, and its node.
     pub about: Option<String>,
     /// What the verb counts.
     pub amount: Option<u64>,
