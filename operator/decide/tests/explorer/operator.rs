@@ -115,8 +115,7 @@ impl Operator {
         // The shell sees what it wrote itself at once; pods and volumes change without it.
         let view = |(name, now): (&ReplicaName, &Rep)| {
             let then = cached.get(name).filter(|then| then.uid == now.uid).unwrap_or(now);
-            let rep = Rep { pod: then.pod.clone(), disk: then.disk.clone(), ..now.clone() };
-            (name.clone(), self.replica(world, name, &rep))
+            (name.clone(), self.replica(world, name, now, then))
         };
         let replicas: BTreeMap<_, _> = world.replicas.iter().map(view).collect();
         let past = self.course.past(now);
@@ -221,8 +220,9 @@ impl Operator {
         self.transition = Some((epoch, now));
     }
 
-    fn replica(&self, world: &World, name: &ReplicaName, rep: &Rep) -> Replica {
-        let pod = rep.pod.as_ref().map_or(Fact::Absent, |pod| {
+    /// A replica as it is now, with the pod and the volume that a cache had `then`.
+    fn replica(&self, world: &World, name: &ReplicaName, rep: &Rep, then: &Rep) -> Replica {
+        let pod = then.pod.as_ref().map_or(Fact::Absent, |pod| {
             Fact::Present(Pod {
                 uid: pod.uid.clone(),
                 node: Some(world.nodes[pod.node].name.clone()).filter(|_| pod.node != world.nowhere()),
@@ -234,7 +234,7 @@ impl Operator {
                 age: world.now.saturating_sub(pod.made),
             })
         });
-        let volume = rep.disk.as_ref().map_or(Fact::Absent, |disk| {
+        let volume = then.disk.as_ref().map_or(Fact::Absent, |disk| {
             Fact::Present(VolumeClaim {
                 uid: disk.uid.clone(),
                 terminating: false,
