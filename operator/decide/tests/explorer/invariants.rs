@@ -43,7 +43,7 @@ impl World {
             return Some(format!("{:?} is under way", self.status.transition));
         }
         let Some(primary) = &self.status.primary else { return Some("no primary".into()) };
-        if let Err(why) = self.try_commit(primary, None) {
+        if let Err(why) = self.try_commit(primary, "somewhere") {
             return Some(format!("{primary} does not commit ({why:?}): {:?}", self.replicas.get(primary)));
         }
         let cast: Vec<_> = self.replicas.iter().filter(|(_, rep)| rep.condemned.is_none()).collect();
@@ -59,7 +59,7 @@ impl World {
         for (name, rep) in cast.iter().filter(|(name, _)| *name != primary) {
             let follows = rep.pod.as_ref().is_some_and(|pod| {
                 let source = pod.source.as_ref().map(|(source, _)| source);
-                pod.process == Process::Running && source == Some(primary) && !self.hangs(name) && !pod.broken
+                pod.process == Process::Running && source == Some(primary) && !self.is_stuck(name) && !pod.broken
             });
             if !follows {
                 return Some(format!("{name} does not follow: {rep:?}"));

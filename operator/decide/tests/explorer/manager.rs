@@ -19,7 +19,7 @@ impl World {
             std::mem::take(&mut self.post).into_iter().partition(|letter: &Letter| letter.arrives <= now);
         self.post = waiting;
         for letter in arrived {
-            if letter.until > now && self.waits(&letter) {
+            if self.dozes(&letter) || (letter.until > now && self.waits(&letter)) {
                 self.post.push(Letter { arrives: now + 100, ..letter });
                 continue;
             }
@@ -35,12 +35,18 @@ impl World {
         Ok(())
     }
 
+    /// Whether a manager that would take the order stands still.
+    fn dozes(&self, letter: &Letter) -> bool {
+        let pod = self.replicas.get(&letter.to).and_then(|rep| rep.pod.as_ref());
+        pod.is_some_and(|pod| pod.uid == letter.pod && self.nodes[pod.node].up && !pod.rhythm.turns())
+    }
+
     /// Whether a manager waits for what an order must come after.
     fn waits(&self, letter: &Letter) -> bool {
         let Order::Promote(promote) = &letter.order else { return false };
         let Some(rep) = self.replicas.get(&letter.to) else { return false };
         let (Some(pod), Some(disk)) = (&rep.pod, &rep.disk) else { return false };
-        let runs = pod.uid == letter.pod && self.nodes[pod.node].up && pod.process == Process::Running;
+        let runs = pod.uid == letter.pod && self.nodes[pod.node].runs() && pod.process == Process::Running;
         runs && pod.known <= promote.epoch && disk.data.as_ref().is_some_and(|data| !has_rest(data, pod, promote))
     }
 
@@ -60,11 +66,15 @@ impl World {
             return refuse("stale epoch");
         }
         let done = |set| Ok(Some(OrderOutcome::Done(set)));
+        let running = pod.process == Process::Running;
+        let stands_still = running && (pod.frozen || pod.deadlocked);
         let writes = matches!(letter.order, Order::Build(_) | Order::Follow(_) | Order::Promote(_));
-        if writes && disk.hangs.is_some() {
+        if writes && disk.fails {
+            return refuse("EIO");
+        }
+        if writes && !disk.takes_writes() {
             return Ok(None);
         }
-        let running = pod.process == Process::Running;
         match &letter.order {
             Order::Build(build) => {
                 if pod.process != Process::None || disk.data.is_some() || disk.unusable {
@@ -90,8 +100,8 @@ impl World {
             }
             Order::Follow(follow) => {
                 pod.known = follow.epoch;
-                if !running || pod.frozen {
-                    return if pod.frozen { Ok(None) } else { refuse("not running") };
+                if !running || stands_still {
+                    return if stands_still { Ok(None) } else { refuse("not running") };
                 }
                 pod.read_only = true;
                 pod.fenced = None;
@@ -104,8 +114,8 @@ impl World {
                 }
                 pod.known = promote.epoch;
                 let data = match &mut disk.data {
-                    Some(data) if running && !pod.frozen => data,
-                    _ if pod.frozen => return Ok(None),
+                    Some(data) if running && !stands_still => data,
+                    _ if stands_still => return Ok(None),
                     _ => return refuse("not running"),
                 };
                 if !has_rest(data, pod, promote) {
@@ -129,9 +139,9 @@ impl World {
                 pod.known = fence.epoch;
                 pod.fenced = Some(fence.epoch);
                 pod.read_only = true;
-                if pod.frozen {
+                if stands_still {
                     pod.process = Process::Exited { at: now };
-                    pod.frozen = false;
+                    (pod.frozen, pod.frozen_until) = (false, None);
                     return done(None);
                 }
                 done(disk.data.as_ref().filter(|_| running).map(|data| data.executed.clone()))
@@ -149,24 +159,22 @@ impl World {
         }
     }
 
-    /// Managers probe the primary that they were told of.
+    /// Managers probe the primary that they were told of, their own one included.
     pub fn observe(&mut self) {
         let now = self.now;
         let heads: BTreeMap<_, _> = self
             .replicas
             .iter()
             .filter_map(|(name, rep)| {
-                let pod = rep.pod.as_ref().filter(|pod| !pod.ended && self.nodes[pod.node].up)?;
+                let watches = |pod: &&PodW| !pod.ended && self.nodes[pod.node].runs() && pod.rhythm.turns();
+                let pod = rep.pod.as_ref().filter(watches)?;
                 let (head, _) = pod.peers.as_ref()?.primary.as_ref()?;
-                Some((name.clone(), (head.clone(), self.try_commit(head, None))))
+                let place = &self.nodes[pod.node].name;
+                Some((name.clone(), (head.clone(), self.try_commit(head, place))))
             })
             .collect();
         for (name, (head, outcome)) in heads {
             let Some(pod) = self.replicas.get_mut(&name).and_then(|rep| rep.pod.as_mut()) else { continue };
-            if head == name {
-                pod.probe = None;
-                continue;
-            }
             match &mut pod.probe {
                 Some((subject, watch)) if *subject == head => watch.saw(now, outcome),
                 probe => {

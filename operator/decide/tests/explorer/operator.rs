@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use understudy_decide::decision::Subject;
 use understudy_decide::failover::snapshot::*;
-use understudy_decide::{Decision, Fact, Order, OrderKind, pace, plan};
+use understudy_decide::{Decision, Fact, Order, OrderKind, Verdict, pace, plan};
 use understudy_wire::evidence::*;
 use understudy_wire::order::Peers;
-use understudy_wire::{Epoch, Evidence, Observer, ReplicaName, Report, ShardName};
+use understudy_wire::{Epoch, ReplicaName, Report, ShardName};
 
-use super::cluster::{Letter, NodeW, Rep};
-use super::evidence::{report, server};
+use super::cluster::{Letter, Rep};
+use super::network::OPERATOR;
 use super::watch::Watch;
 use super::world::World;
 
@@ -42,19 +42,21 @@ pub struct Operator {
     pub void: bool,
     started: Millis,
     /// Latest report of each observer and when it came.
-    heard: BTreeMap<String, (Report, Millis, Option<String>)>,
-    connected: BTreeMap<ReplicaName, String>,
-    peers: BTreeMap<ReplicaName, (String, Peers)>,
+    pub heard: BTreeMap<String, (Report, Millis, Option<String>)>,
+    pub connected: BTreeMap<ReplicaName, String>,
+    pub peers: BTreeMap<ReplicaName, (String, Peers)>,
     pub orders: BTreeMap<(ReplicaName, OrderKind), Sent>,
     pub reprobe: Option<(Epoch, Millis, Option<ReprobeOutcome>)>,
     transition: Option<(Epoch, Millis)>,
     office: Option<((ReplicaName, Epoch), Millis)>,
-    own: BTreeMap<ReplicaName, Watch>,
+    pub own: BTreeMap<ReplicaName, Watch>,
     /// Steps that were refused, and when.
     pub held_back: BTreeMap<Subject, Millis>,
     course: Course,
+    /// Whether it took the primary for suspect or dead in its last turn.
+    suspects: bool,
     /// What the caches held in the last turns.
-    cached: Vec<BTreeMap<ReplicaName, Rep>>,
+    pub cached: Vec<BTreeMap<ReplicaName, Rep>>,
 }
 
 impl Operator {
@@ -74,69 +76,8 @@ impl Operator {
             own: BTreeMap::new(),
             held_back: BTreeMap::new(),
             course: Course::default(),
+            suspects: false,
             cached: Vec::new(),
-        }
-    }
-
-    /// Takes in reports, some of which get lost on the way.
-    pub fn listen(&mut self, world: &mut World) {
-        let now = world.now;
-        let cut = |node: &NodeW| !node.up || node.cut;
-        self.connected.clear();
-        let mut reports = Vec::new();
-        for (name, rep) in &world.replicas {
-            let Some(pod) = rep.pod.as_ref().filter(|pod| !pod.ended && !cut(&world.nodes[pod.node])) else { continue };
-            self.connected.insert(name.clone(), pod.uid.clone());
-            let mut evidence =
-                vec![Evidence { subject: name.clone(), probe: None, server: Some(server(now, name, rep, pod)) }];
-            if let Some((head, watch)) = &pod.probe {
-                evidence.push(Evidence { subject: head.clone(), probe: Some(watch.probe(now)), server: None });
-            }
-            let observer = Observer::Manager { replica: name.clone() };
-            reports.push((name.to_string(), report(observer, evidence), Some(world.nodes[pod.node].name.clone())));
-        }
-        let about = |(name, watch): (&ReplicaName, &Watch)| Evidence {
-            subject: name.clone(),
-            probe: Some(watch.probe(now)),
-            server: None,
-        };
-        let seen = world.consumer.iter().map(about).collect();
-        reports.push((
-            "consumer".into(),
-            report(Observer::Consumer { pod: "store-0".into() }, seen),
-            Some("outside".into()),
-        ));
-        if let Some(primary) = &world.status.primary {
-            self.own.retain(|name, _| name == primary);
-            let outcome = world.try_commit(primary, Some("operator"));
-            self.own.entry(primary.clone()).or_default().saw(now, outcome);
-        }
-        let seen = self.own.iter().map(about).collect();
-        reports.push((
-            "operator".into(),
-            report(Observer::Operator { pod: "understudy-0".into() }, seen),
-            Some("elsewhere".into()),
-        ));
-        for (key, report, node) in reports {
-            // Part of the status of a replica as soon as it is heard.
-            let uuids = report.evidence.iter().filter_map(|e| Some((&e.subject, e.server.as_ref()?.uuid.as_ref()?)));
-            let known: Vec<_> = uuids.map(|(name, _)| name.clone()).collect();
-            if !(world.faults && world.random.one_in(12)) {
-                known.iter().for_each(|name| world.replicas.get_mut(name).expect("it was heard").is_known = true);
-                self.heard.insert(key, (report, now, node));
-            }
-        }
-        let connected = &self.connected;
-        self.peers.retain(|name, (pod, _)| connected.get(name) == Some(pod));
-        for (kind, sent) in &mut self.orders {
-            let deadline = if kind.1 == OrderKind::Promote { 6_000 } else { 3_000 };
-            if sent.outcome == OrderOutcome::InFlight && now - sent.at > deadline {
-                sent.outcome = OrderOutcome::Failed("no answer".into());
-            }
-        }
-        self.cached.push(world.replicas.clone());
-        if self.cached.len() > 4 {
-            self.cached.remove(0);
         }
     }
 
@@ -174,10 +115,10 @@ impl Operator {
         // The shell sees what it wrote itself at once; pods and volumes change without it.
         let view = |(name, now): (&ReplicaName, &Rep)| {
             let then = cached.get(name).filter(|then| then.uid == now.uid).unwrap_or(now);
-            let rep = Rep { pod: then.pod.clone(), disk: then.disk.clone(), ..now.clone() };
-            (name.clone(), self.replica(world, name, &rep))
+            (name.clone(), self.replica(world, name, now, then))
         };
         let replicas: BTreeMap<_, _> = world.replicas.iter().map(view).collect();
+        let past = self.course.past(now);
         let mut snapshot = Snapshot {
             now: at(now),
             shard: ShardName::new("m"),
@@ -185,14 +126,15 @@ impl Operator {
             policy: Policy {
                 replicas: world.wanted,
                 paused: false,
-                mode: Mode::Automatic,
+                mode: world.mode,
                 thresholds: Thresholds {
                     lost_standby_after: 6_000,
                     unheard_after: 10_000,
                     broken_standby_after: 3_000,
                     stuck_standby_after: 6_000,
                     lagging_standby_after: 8_000,
-                    cooldown: 10_000,
+                    cooldown: world.script.cooldown,
+                    slow_after: 6_000,
                     replacement_pause: 3_000,
                     ..Thresholds::default()
                 },
@@ -217,7 +159,7 @@ impl Operator {
                     (node.name.clone(), Node { schedulable: true, ready_at, ..Node::default() })
                 })
                 .collect(),
-            fleet: Fleet { shards: 1, ..Fleet::default() },
+            fleet: self.fleet(world, &past),
             memory: Memory {
                 awake: now - self.started,
                 transition_known: self.transition.map_or(0, |(_, since)| now - since),
@@ -240,7 +182,7 @@ impl Operator {
                     })
                     .collect(),
                 held_back: self.held_back.iter().filter(|(_, at)| now - **at < 2_000).map(|(s, _)| s.clone()).collect(),
-                past: self.course.past(now),
+                past,
                 ..Memory::default()
             },
         };
@@ -248,11 +190,13 @@ impl Operator {
         snapshot.fleet.rebuilding = pace::rebuilding(&snapshot);
         let decision = plan(&snapshot);
         self.course.see(&snapshot, &decision.assessment, now);
+        let verdict = decision.assessment.verdict;
+        self.suspects = verdict.is_dead() || matches!(verdict, Verdict::Suspect(_));
         if let Some((_, _, outcome @ None)) = &mut self.reprobe
             && let Some(primary) = &world.status.primary
         {
-            *outcome = match world.try_commit(primary, Some("operator")) {
-                Ok(()) => Some(ReprobeOutcome::Committed),
+            *outcome = match world.try_commit(primary, OPERATOR) {
+                Ok(_) => Some(ReprobeOutcome::Committed),
                 Err((_, ProbeError::Timeout)) => None,
                 Err((stage, _)) => Some(ReprobeOutcome::Failed(format!("{stage:?}"))),
             };
@@ -260,8 +204,25 @@ impl Operator {
         (decision, snapshot)
     }
 
-    fn replica(&self, world: &World, name: &ReplicaName, rep: &Rep) -> Replica {
-        let pod = rep.pod.as_ref().map_or(Fact::Absent, |pod| {
+    /// What the other shards look like, with this one.
+    fn fleet(&self, world: &World, past: &Past) -> Fleet {
+        Fleet {
+            shards: world.script.shards,
+            suspect: world.others.suspect + usize::from(self.suspects),
+            slow: world.others.slow + usize::from(past.was_slow),
+            partitioned: world.others.partitioned + usize::from(past.was_partitioned),
+            ..Fleet::default()
+        }
+    }
+
+    /// It sees its own claim at once.
+    pub fn has_claimed(&mut self, epoch: Epoch, now: Millis) {
+        self.transition = Some((epoch, now));
+    }
+
+    /// A replica as it is now, with the pod and the volume that a cache had `then`.
+    fn replica(&self, world: &World, name: &ReplicaName, rep: &Rep, then: &Rep) -> Replica {
+        let pod = then.pod.as_ref().map_or(Fact::Absent, |pod| {
             Fact::Present(Pod {
                 uid: pod.uid.clone(),
                 node: Some(world.nodes[pod.node].name.clone()).filter(|_| pod.node != world.nowhere()),
@@ -273,7 +234,7 @@ impl Operator {
                 age: world.now.saturating_sub(pod.made),
             })
         });
-        let volume = rep.disk.as_ref().map_or(Fact::Absent, |disk| {
+        let volume = then.disk.as_ref().map_or(Fact::Absent, |disk| {
             Fact::Present(VolumeClaim {
                 uid: disk.uid.clone(),
                 terminating: false,

@@ -5,15 +5,34 @@ use std::str::FromStr;
 
 use understudy_wire::evidence::Millis;
 
+use super::verb::Verb;
+
+/// How many shards there may be, and how long the cooldown may be. The first is what a script has that does not say.
+pub const SHARDS: &[usize] = &[1, 1, 10, 40];
+pub const COOLDOWNS: &[Millis] = &[10_000, 10_000, 10_000, 10_000, 10_000, 10_000, 3_000, 30_000];
+
 /// What befalls the world of one run, and what else it is made of.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Script {
     /// Of everything that is left to chance beside the misfortunes: delays, losses, where the operator dies.
     pub seed: u64,
     pub nodes: u64,
     pub replicas: usize,
+    pub consumers: usize,
+    /// How many shards there are, this one included.
+    pub shards: usize,
+    pub cooldown: Millis,
+    /// Whether the primary must not be changed for anything that befalls it, but for a drain.
+    pub benign: bool,
     /// In the order of time.
     pub misfortunes: Vec<Misfortune>,
+}
+
+impl Default for Script {
+    fn default() -> Self {
+        let (shards, cooldown) = (SHARDS[0], COOLDOWNS[0]);
+        Self { seed: 0, nodes: 0, replicas: 0, consumers: 1, shards, cooldown, benign: false, misfortunes: Vec::new() }
+    }
 }
 
 /// One thing that happens.
@@ -22,51 +41,10 @@ pub struct Misfortune {
     /// Milliseconds after the beginning.
     pub at: Millis,
     pub verb: Verb,
-    /// A replica or a node.
+    /// A replica, a node, an observer, two places with a `/` between them, or a word. `primary` is whoever is in office then, and its node.
     pub about: Option<String>,
     /// What the verb counts.
     pub amount: Option<u64>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::Display, strum::EnumString, strum::EnumIter)]
-#[strum(serialize_all = "kebab-case")]
-pub enum Verb {
-    /// A process is killed.
-    Kill,
-    Freeze,
-    Thaw,
-    /// A pod is asked to stop.
-    Stop,
-    /// The volume of a replica hangs.
-    Hang,
-    Unhang,
-    /// A pod is deleted by force.
-    Delete,
-    /// A pod is restarted in place.
-    Restart,
-    Evict,
-    /// The applier of a standby stands still.
-    Lag,
-    CatchUp,
-    /// The applier of a standby ends with an error.
-    Corrupt,
-    NodeDown,
-    NodeUp,
-    /// The operator cannot reach a node.
-    Cut,
-    Join,
-    /// Every node is shut down and comes back.
-    Blackout,
-    /// Another operator begins after so many milliseconds.
-    OperatorDies,
-    /// The operator is paused with what it has decided, another begins at once, and after so many milliseconds it goes on.
-    OperatorSleeps,
-    /// A person asks for a switchover.
-    Ask,
-    /// So many replicas are asked for.
-    Want,
-    /// Kafka drops everything before this offset.
-    Drop,
 }
 
 impl fmt::Display for Misfortune {
@@ -81,7 +59,12 @@ impl fmt::Display for Misfortune {
 
 impl fmt::Display for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "seed {}\nnodes {}\nreplicas {}", self.seed, self.nodes, self.replicas)?;
+        let Self { seed, nodes, replicas, consumers, shards, cooldown, benign, .. } = self;
+        writeln!(f, "seed {seed}\nnodes {nodes}\nreplicas {replicas}")?;
+        writeln!(f, "consumers {consumers}\nshards {shards}\ncooldown {cooldown}")?;
+        if *benign {
+            writeln!(f, "benign")?;
+        }
         self.misfortunes.iter().try_for_each(|misfortune| writeln!(f, "{misfortune}"))
     }
 }
@@ -116,17 +99,20 @@ impl FromStr for Script {
         let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
         for line in lines.filter(|line| !line.is_empty()) {
             let number = |text: &str| text.trim().parse::<u64>().map_err(|_| format!("not a number: {line}"));
+            let count = |text: &str| usize::try_from(number(text)?).map_err(|error| error.to_string());
             match line.split_once(' ') {
                 Some(("seed", seed)) => script.seed = number(seed)?,
                 Some(("nodes", nodes)) => script.nodes = number(nodes)?,
-                Some(("replicas", replicas)) => {
-                    script.replicas = usize::try_from(number(replicas)?).map_err(|error| error.to_string())?;
-                }
+                Some(("replicas", replicas)) => script.replicas = count(replicas)?,
+                Some(("consumers", consumers)) => script.consumers = count(consumers)?,
+                Some(("shards", shards)) => script.shards = count(shards)?,
+                Some(("cooldown", cooldown)) => script.cooldown = number(cooldown)?,
+                None if line == "benign" => script.benign = true,
                 _ => script.misfortunes.push(line.parse()?),
             }
         }
-        if script.nodes == 0 || script.replicas == 0 {
-            return Err("a script says how many nodes and replicas there are".into());
+        if script.nodes == 0 || script.replicas == 0 || script.consumers == 0 {
+            return Err("a script says how many nodes and replicas there are, and there is a consumer".into());
         }
         script.misfortunes.sort_by_key(|misfortune| misfortune.at);
         Ok(script)
@@ -142,8 +128,16 @@ fn a_script_is_read_as_it_is_written() {
         about: (number % 2 == 0).then(|| "m-x4c2".to_owned()),
         amount: (number % 3 == 0).then_some(number),
     };
-    let script =
-        Script { seed: 42, nodes: 4, replicas: 3, misfortunes: (0..).zip(Verb::iter()).map(misfortune).collect() };
+    let script = Script {
+        seed: 42,
+        nodes: 4,
+        replicas: 3,
+        consumers: 2,
+        shards: 40,
+        cooldown: 3_000,
+        benign: true,
+        misfortunes: (0..).zip(Verb::iter()).map(misfortune).collect(),
+    };
     let text = format!("# what went wrong\n{script}");
     assert_eq!(text.parse(), Ok(script), "{text}");
     for (case, text) in [

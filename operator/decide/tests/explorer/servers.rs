@@ -1,26 +1,35 @@
-//! Servers: they start, are cloned, replicate, and take what the consumer writes.
+//! Servers: they start, are cloned and replicate.
 
-use understudy_wire::evidence::*;
+use std::collections::BTreeMap;
+
 use understudy_wire::{GtidSet, ReplicaName};
 
-use super::cluster::Process;
+use super::cluster::{Process, Rep};
 use super::world::World;
 
 impl World {
     pub fn servers_move(&mut self) {
         let now = self.now;
-        let seen = self.replicas.clone();
-        let alive = |name: &ReplicaName| {
-            let rep = seen.get(name)?;
-            let pod = rep
-                .pod
-                .as_ref()
-                .filter(|pod| self.nodes[pod.node].up && !pod.frozen && pod.process == Process::Running)?;
-            Some((pod.clone(), rep.disk.as_ref()?.data.clone()?))
+        // What others may read from, as it was at the beginning of the turn.
+        let read = |(name, rep): (&ReplicaName, &Rep)| {
+            let pod = rep.pod.as_ref().filter(|pod| self.nodes[pod.node].runs() && pod.answers())?;
+            Some((name.clone(), (pod.ip.clone(), pod.node, rep.disk.as_ref()?.data.clone()?)))
         };
-        for (name, rep) in &mut self.replicas {
+        let alive: BTreeMap<_, _> = self.replicas.iter().filter_map(read).collect();
+        let apart = |one: usize, other: usize| self.is_severed(&self.nodes[one].name, other);
+        let apart: Vec<(usize, usize)> = if self.severed.is_empty() {
+            Vec::new()
+        } else {
+            let nodes = 0..self.nodes.len();
+            nodes
+                .clone()
+                .flat_map(|one| nodes.clone().map(move |other| (one, other)))
+                .filter(|(a, b)| apart(*a, *b))
+                .collect()
+        };
+        for rep in self.replicas.values_mut() {
             let (Some(pod), Some(disk)) = (&mut rep.pod, &mut rep.disk) else { continue };
-            if !self.nodes[pod.node].up {
+            if !self.nodes[pod.node].runs() {
                 continue;
             }
             if pod.terminating_at.is_some_and(|at| now > at + 4_000) {
@@ -34,9 +43,9 @@ impl World {
             match pod.process.clone() {
                 Process::Building { .. } | Process::Starting { .. } if hangs => {}
                 Process::Building { until, donor } if now >= until => {
-                    match alive(&donor) {
-                        Some((_, data)) if !self.random.one_in(10) => {
-                            disk.data = Some(data);
+                    match alive.get(&donor) {
+                        Some((_, _, data)) if !self.random.one_in(10) => {
+                            disk.data = Some(data.clone());
                             pod.process = Process::Starting { until: now + 700 };
                         }
                         _ => {
@@ -50,17 +59,23 @@ impl World {
                     pod.read_only = true;
                     pod.source = None;
                     pod.received = GtidSet::new();
+                    (pod.deadlocked, pod.locked_until) = (false, None);
                 }
                 _ => {}
             }
-            let Some(data) = disk.data.as_mut().filter(|_| pod.process == Process::Running && !pod.frozen) else {
-                continue;
-            };
-            pod.last_read = now;
-            if !hangs
+            let works = disk.takes_writes();
+            let Some(data) = disk.data.as_mut().filter(|_| pod.answers()) else { continue };
+            if pod.rhythm.turns() {
+                pod.last_read = now;
+            }
+            if works && !pod.broken && pod.locked_until.is_none() {
+                pod.moved = now;
+            }
+            if works
                 && let Some((source, address)) = &pod.source
-                && let Some((head, theirs)) = alive(source)
-                && format!("{}:3306", head.ip) == *address
+                && let Some((ip, at, theirs)) = alive.get(source)
+                && !apart.contains(&(pod.node, *at))
+                && format!("{ip}:3306") == *address
             {
                 pod.received = pod.received.union(&theirs.executed.subtract(&data.executed));
                 if !self.random.one_in(3) && pod.lags.is_none() && !pod.broken {
@@ -72,65 +87,7 @@ impl World {
                         data.row = Some((*epoch, head.clone()));
                     }
                 }
-                let _ = name;
             }
-        }
-    }
-
-    /// The consumer writes through the route in the status, guarded by the epoch in the database.
-    pub fn consume(&mut self) -> Result<(), String> {
-        self.written += 1;
-        let Some(primary) = self.status.primary.clone() else { return Ok(()) };
-        let epoch = self.status.epoch;
-        let outcome = self.try_commit(&primary, None);
-        let outcome = match outcome {
-            Ok(()) => {
-                let offset = self.written;
-                let rep = self.replicas.get_mut(&primary).expect("it committed");
-                let own = rep.source_id();
-                let data = rep.disk.as_mut().and_then(|disk| disk.data.as_mut()).expect("it committed");
-                if data.row.as_ref() == Some(&(epoch, primary.clone())) {
-                    let next = data.executed.of(own).count() + 1;
-                    data.executed.insert(own, next, next);
-                    data.offset = offset;
-                    let under = self.served.entry(epoch).or_default();
-                    under.insert(primary.clone());
-                    if under.len() > 1 {
-                        return Err(format!("I2: {under:?} took writes under epoch {epoch}"));
-                    }
-                    Ok(())
-                } else {
-                    // Fenced: no commit, and nothing to accuse anybody of.
-                    return Ok(());
-                }
-            }
-            Err(failure) => Err(failure),
-        };
-        let now = self.now;
-        self.consumer.retain(|name, _| *name == primary);
-        self.consumer.entry(primary).or_default().saw(now, outcome);
-        Ok(())
-    }
-
-    /// How a probe up to a commit ends; `from` is the operator's view when it may be cut off.
-    pub fn try_commit(&self, subject: &ReplicaName, from: Option<&str>) -> Result<(), (Stage, ProbeError)> {
-        let unreachable = Err((Stage::Tcp, ProbeError::Timeout));
-        let Some(rep) = self.replicas.get(subject) else { return unreachable };
-        let Some(pod) = &rep.pod else { return unreachable };
-        let node = &self.nodes[pod.node];
-        if pod.ended || !node.up || (from == Some("operator") && node.cut) {
-            return unreachable;
-        }
-        if pod.frozen {
-            return Err((Stage::Greeting, ProbeError::Timeout));
-        }
-        match pod.process {
-            Process::Running if pod.read_only => Err((Stage::Commit, ProbeError::ReadOnly)),
-            Process::Running if rep.disk.as_ref().is_some_and(|disk| disk.hangs.is_some()) => {
-                Err((Stage::Commit, ProbeError::Timeout))
-            }
-            Process::Running => Ok(()),
-            _ => Err((Stage::Tcp, ProbeError::Refused { message: "refused".into() })),
         }
     }
 }

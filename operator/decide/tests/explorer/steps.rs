@@ -3,7 +3,7 @@
 use understudy_decide::decision::NewReplica;
 use understudy_decide::failover::snapshot::*;
 use understudy_decide::{Order, Step};
-use understudy_wire::{Epoch, GtidSet, ReplicaName};
+use understudy_wire::{Epoch, ReplicaName};
 
 use super::cluster::{Disk, Letter, PodW, Process, Rep};
 use super::operator::{Operator, Sent, at};
@@ -57,6 +57,7 @@ impl Operator {
                     cause: Some(claim.cause.clone()),
                 });
                 world.requests.retain(|request| Some(&request.name) != claim.record.as_ref());
+                self.has_claimed(claim.epoch(), world.now);
             }
             Step::Publish { epoch, primary, address, in_a_row } => {
                 let Some(t) = world.status.transition.clone().filter(|t| t.epoch == *epoch && t.to == *primary) else {
@@ -75,6 +76,7 @@ impl Operator {
                     Kind::Confirm => world.counts.confirms += 1,
                     Kind::Bootstrap => {}
                 }
+                world.published(&t, seen);
                 world.status.primary = Some(primary.clone());
                 world.status.primary_address = Some(address.clone());
                 world.status.transition = None;
@@ -108,14 +110,7 @@ impl Operator {
             Step::MakeVolume { replica } => {
                 let uid = world.uid("volume");
                 if let Some(rep) = world.replicas.get_mut(replica) {
-                    rep.disk.get_or_insert(Disk {
-                        uid,
-                        node: None,
-                        data: None,
-                        unusable: false,
-                        hangs: None,
-                        role: None,
-                    });
+                    rep.disk.get_or_insert(Disk::new(uid));
                 }
             }
             Step::MakePod { replica } => make_pod(world, replica),
@@ -188,6 +183,10 @@ impl Operator {
         let sent =
             Sent { epoch: order.epoch(), at: world.now, tries, pod: uid.clone(), outcome: OrderOutcome::InFlight };
         self.orders.insert(key, sent);
+        if let Order::Promote(promote) = order {
+            // Nobody knows whether it gets there.
+            world.offices.told.insert(promote.epoch);
+        }
         if cut || (world.faults && world.random.one_in(20)) {
             return;
         }
@@ -275,25 +274,5 @@ fn make_pod(world: &mut World, replica: &ReplicaName) {
     disk.node = chosen;
     let known = disk.data.as_ref().and_then(|data| data.row.as_ref()).map_or(Epoch(0), |(epoch, _)| *epoch);
     let process = if disk.data.is_some() { Process::Starting { until: now + 1_000 } } else { Process::None };
-    rep.pod = Some(PodW {
-        uid,
-        ip,
-        node,
-        process,
-        frozen: false,
-        lags: None,
-        broken: false,
-        ended: false,
-        terminating_at: None,
-        read_only: true,
-        source: None,
-        received: GtidSet::new(),
-        known,
-        fenced: None,
-        peers: None,
-        probe: None,
-        last_read: now,
-        made: now,
-        role: None,
-    });
+    rep.pod = Some(PodW::new(uid, ip, node, process, known, now));
 }

@@ -2,44 +2,90 @@
 
 use understudy_wire::evidence::*;
 
-/// What an attempt has waited when it is given up.
+use super::network::{Attempt, locked};
+
+/// What an attempt of a probe has waited when it is given up.
 const WAITED: Millis = 500;
 
 /// What one observer remembers of its probes of one server.
 #[derive(Clone, Debug, Default)]
 pub struct Watch {
+    /// How long an attempt that nobody answers waits until that is told; 0: it is told in the turn in which it began.
+    pub patience: Millis,
+    /// It only asks whether the server is there, and commits nothing.
+    pub is_idle: bool,
     pub committed: Option<Millis>,
     pub committing_since: Option<Millis>,
+    selected: Option<Millis>,
+    took: Millis,
     pub failing: Option<(Millis, Millis, u32, Stage, ProbeError)>,
-    /// When the first attempt of the run that nobody answered began.
+    /// When the first attempt of the run that nobody answered began. Only probes tell it.
     pub unanswered: Option<Millis>,
+    /// An attempt that waits, where, and since when.
+    waiting: Option<(Stage, Millis)>,
 }
 
 impl Watch {
-    pub fn saw(&mut self, now: Millis, outcome: Result<(), (Stage, ProbeError)>) {
+    /// A consumer's, which does not tell when an attempt began.
+    pub fn of_consumer(patience: Millis, is_idle: bool) -> Self {
+        Self { patience, is_idle, ..Self::default() }
+    }
+
+    pub fn saw(&mut self, now: Millis, outcome: Attempt) {
         match outcome {
-            Ok(()) => {
-                (self.failing, self.unanswered) = (None, None);
-                self.committed = Some(now);
-                self.committing_since.get_or_insert(now);
+            Ok(took) => {
+                (self.failing, self.unanswered, self.waiting) = (None, None, None);
+                self.selected = Some(now);
+                if !self.is_idle {
+                    self.took = took;
+                    self.committed = Some(now);
+                    self.committing_since.get_or_insert(now);
+                }
+            }
+            // A commit that hangs keeps its lock, and whoever made it waits for that the next time.
+            Err((Stage::Commit, ProbeError::Timeout)) if self.holds_lock() => {
+                self.failed(now, Stage::Commit, locked());
+            }
+            Err((stage, ProbeError::Timeout)) => {
+                if self.patience == 0 {
+                    self.unanswered.get_or_insert(now - WAITED);
+                } else {
+                    let begun = self.waiting.map_or(now, |(_, begun)| begun);
+                    // The next attempt begins as this one is given up.
+                    let is_over = now - begun >= self.patience;
+                    self.waiting = Some((stage, if is_over { now } else { begun }));
+                    if !is_over {
+                        return;
+                    }
+                }
+                self.failed(now, stage, ProbeError::Timeout);
             }
             Err((stage, error)) => {
-                let (since, count) = self.failing.as_ref().map_or((now, 0), |(since, _, count, ..)| (*since, *count));
-                if error == ProbeError::Timeout {
-                    self.unanswered.get_or_insert(now - WAITED);
-                }
-                self.failing = Some((since, now, count + 1, stage, error));
-                self.committing_since = None;
+                self.waiting = None;
+                self.failed(now, stage, error);
             }
         }
+    }
+
+    fn failed(&mut self, now: Millis, stage: Stage, error: ProbeError) {
+        let (since, count) = self.failing.as_ref().map_or((now, 0), |(since, _, count, ..)| (*since, *count));
+        self.failing = Some((since, now, count + 1, stage, error));
+        self.committing_since = None;
+    }
+
+    /// Whether its last attempt was a commit that may still hang. A consumer waits for no longer than the server lets it wait for a lock, so
+    /// nobody tells it of one.
+    pub fn holds_lock(&self) -> bool {
+        let is_at_commit = self.failing.as_ref().is_some_and(|(.., stage, _)| *stage == Stage::Commit);
+        self.patience == 0 && self.unanswered.is_some() && is_at_commit
     }
 
     pub fn probe(&self, now: Millis) -> Probe {
         let ago = |at: Millis| now - at;
         Probe {
             committed: self.committed.map(ago),
-            selected: self.committed.map(ago),
-            commit_took: self.committed.map(|_| 2),
+            selected: self.selected.map(ago),
+            commit_took: self.committed.map(|_| self.took),
             committing_since: self.committing_since.map(ago),
             failing: self.failing.as_ref().map(|(since, latest, count, stage, error)| Failing {
                 since: ago(*since),
@@ -49,7 +95,7 @@ impl Watch {
                 error: error.clone(),
                 unanswered: self.unanswered.map(ago),
             }),
-            in_flight: None,
+            in_flight: self.waiting.map(|(stage, begun)| InFlight { stage, age: ago(begun) }),
         }
     }
 }

@@ -9,11 +9,13 @@ use understudy_wire::evidence::Millis;
 use understudy_wire::{Epoch, ReplicaName};
 
 use super::cluster::{Letter, NodeW, Rep};
+use super::consumers::ConsumerW;
+use super::evidence::Lie;
+use super::offices::Offices;
 use super::operator::{Asleep, Operator};
 use super::random::Random;
 use super::records::RecordW;
-use super::script::Script;
-use super::watch::Watch;
+use super::script::{COOLDOWNS, SHARDS, Script};
 
 /// When a run begins, in milliseconds.
 pub const BEGUN: Millis = 1_000_000;
@@ -28,6 +30,8 @@ const CALM: u32 = 12;
 pub struct Counts {
     pub failovers: u64,
     pub switchovers: u64,
+    /// Claims for another primary that nobody asked for, by their causes.
+    pub causes: BTreeMap<String, u64>,
     pub confirms: u64,
     pub second_candidates: u64,
     pub crashes: u64,
@@ -40,6 +44,9 @@ impl Counts {
     pub fn add(&mut self, other: &Self) {
         self.failovers += other.failovers;
         self.switchovers += other.switchovers;
+        for (cause, times) in &other.causes {
+            *self.causes.entry(cause.clone()).or_default() += times;
+        }
         self.confirms += other.confirms;
         self.second_candidates += other.second_candidates;
         self.crashes += other.crashes;
@@ -62,10 +69,23 @@ pub struct World {
     pub replicas: BTreeMap<ReplicaName, Rep>,
     pub status: Status,
     pub wanted: usize,
+    pub mode: Mode,
+    /// What the other shards look like.
+    pub others: Fleet,
+    /// Places and nodes between which nothing gets through.
+    pub severed: Vec<(String, String)>,
+    /// An observer that lies, and what it says.
+    pub liar: Option<(String, Lie)>,
+    /// How long an fsync takes on every volume, at least.
+    pub slow: Millis,
+    /// How long the load makes commits take, at least.
+    pub load: Millis,
+    /// Until when a server, a machine or an observer stands still that goes on by itself.
+    pub still_until: Millis,
     pub version: u64,
     pub requests: Vec<Request>,
     pub post: Vec<Letter>,
-    pub consumer: BTreeMap<ReplicaName, Watch>,
+    pub consumers: Vec<ConsumerW>,
     pub written: i64,
     /// The lowest offset that Kafka still holds.
     pub earliest: i64,
@@ -83,26 +103,33 @@ pub struct World {
     refused: BTreeMap<Subject, bool>,
     /// Who took writes under which epoch.
     pub served: BTreeMap<Epoch, BTreeSet<ReplicaName>>,
+    /// Who was in office, what it was changed for, and when.
+    pub offices: Offices,
     trace: Option<Vec<String>>,
 }
 
 impl World {
-    /// A world of which everything is drawn.
-    pub fn new(seed: u64, traced: bool) -> Self {
+    /// A world of which everything is drawn; `benign`: nothing befalls it for which its primary may be changed, but drains.
+    pub fn new(seed: u64, benign: bool, traced: bool) -> Self {
         let mut fate = Random::new(!seed);
         let nodes = fate.between(3, 5);
         let replicas = usize::try_from(fate.between(1, 3)).expect("small");
         let replicas = if fate.one_in(3) { replicas } else { 3 };
-        let mut world = Self::scripted(Script { seed, nodes, replicas, misfortunes: Vec::new() }, traced);
+        let consumers = usize::try_from(fate.between(0, 3)).expect("small").max(1);
+        let shards = *fate.pick(SHARDS).expect("some");
+        let cooldown = *fate.pick(COOLDOWNS).expect("some");
+        let script = Script { seed, nodes, replicas, consumers, shards, cooldown, benign, misfortunes: Vec::new() };
+        let mut world = Self::scripted(script, traced);
         world.fate = Some(fate);
         world
     }
 
     /// A world whose misfortunes are known.
     pub fn scripted(script: Script, traced: bool) -> Self {
-        let node = |n| NodeW { name: format!("node-{n}"), up: true, cut: false, spoke: BEGUN };
+        let node = |n| NodeW { name: format!("node-{n}"), up: true, stalls: None, cut: false, spoke: BEGUN };
         // The last one is nowhere: pods that cannot be placed wait there.
-        let nowhere = NodeW { name: "nowhere".into(), up: false, cut: true, spoke: 0 };
+        let nowhere = NodeW { name: "nowhere".into(), up: false, stalls: None, cut: true, spoke: 0 };
+        let consumers = ConsumerW::all(script.consumers, usize::try_from(script.nodes).expect("few"));
         Self {
             random: Random::new(script.seed),
             fate: None,
@@ -112,11 +139,18 @@ impl World {
             replicas: BTreeMap::new(),
             status: Status { next_server_id: 0, ..Status::default() },
             wanted: script.replicas,
+            mode: Mode::Automatic,
+            others: Fleet::default(),
+            severed: Vec::new(),
+            liar: None,
+            slow: 0,
+            load: 0,
+            still_until: 0,
             script,
             version: 1,
             requests: Vec::new(),
             post: Vec::new(),
-            consumer: BTreeMap::new(),
+            consumers,
             written: 0,
             earliest: 0,
             records: BTreeMap::new(),
@@ -130,6 +164,7 @@ impl World {
             next_uid: 0,
             refused: BTreeMap::new(),
             served: BTreeMap::new(),
+            offices: Offices::default(),
             trace: traced.then(Vec::new),
         }
     }
@@ -177,7 +212,8 @@ impl World {
     fn turn(&mut self) -> Result<usize, String> {
         self.now += TURN;
         let now = self.now;
-        self.nodes.iter_mut().filter(|node| node.up).for_each(|node| node.spoke = now);
+        self.wake();
+        self.nodes.iter_mut().filter(|node| node.runs()).for_each(|node| node.spoke = now);
         self.deliver()?;
         self.servers_move();
         self.consume()?;
@@ -221,7 +257,14 @@ impl World {
                 self.operator_back = self.now + self.random.between(0, 3_000);
                 return self.check().map(|()| false);
             }
+            self.may_promote(step, snapshot)?;
+            let before = self.status.epoch;
             operator.act(self, snapshot, step)?;
+            if let Step::Claim(claim) = step
+                && self.status.epoch != before
+            {
+                self.claimed(claim, decision, snapshot)?;
+            }
             *steps += usize::from(self.refused.get(&step.subject()) != Some(&true));
             self.check()?;
         }
