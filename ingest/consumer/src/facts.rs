@@ -42,6 +42,8 @@ struct Run {
     latest: Instant,
     count: u32,
     error: StepError,
+    /// When the latest attempt failed to which the server answered.
+    answered: Option<Instant>,
 }
 
 impl Facts {
@@ -119,12 +121,14 @@ impl Facts {
     pub fn failed(&self, error: &StepError, now: Instant) {
         let mut inner = self.lock();
         (inner.in_flight, inner.committing_since) = (None, None);
+        let answered = error.error.is_answer().then_some(now);
         match &mut inner.failing {
             Some(run) => {
                 run.count = run.count.saturating_add(1);
                 (run.latest, run.error) = (now, error.clone());
+                run.answered = answered.or(run.answered);
             }
-            None => inner.failing = Some(Run { since: now, latest: now, count: 1, error: error.clone() }),
+            None => inner.failing = Some(Run { since: now, latest: now, count: 1, error: error.clone(), answered }),
         }
         drop(inner);
         self.tell();
@@ -157,6 +161,7 @@ impl Facts {
                 stage: run.error.stage,
                 error: run.error.error.clone(),
                 unanswered: None,
+                answered: run.answered.map(age),
             }),
             in_flight: inner.in_flight.map(|(stage, at)| InFlight { stage, age: age(at) }),
         };

@@ -143,6 +143,7 @@ impl Pace {
             latest: told - last(number),
             count: u32::try_from(number + 1).unwrap_or(u32::MAX),
             stage,
+            answered: None,
             unanswered: (error == ProbeError::Timeout).then(|| told - first),
             error,
         });

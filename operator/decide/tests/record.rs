@@ -42,14 +42,14 @@ fn published(kind: Kind) -> Scene {
 fn the_first_sign_is_the_first_that_anybody_met_and_the_quorum_the_moment_the_second_domain_met_it() {
     let mut scene = Scene::well();
     scene.silent("a", 4_000);
-    scene.all_say(&unreachable(1_300));
+    scene.all_say(&unreachable(2_200));
     scene.says(&manager("b"), "a", Some(unreachable(3_500)), None);
-    scene.says(&operator(), "a", Some(unreachable(1_400)), None);
+    scene.says(&operator(), "a", Some(unreachable(2_300)), None);
     scene.0.memory.suspected = Some(2_400);
     assert_eq!(scene.claim(), Some((Kind::Failover, "m-b".into())));
     assert_eq!(ago(&scene, Milestone::FirstSign), Some(3_550));
     assert_eq!(ago(&scene, Milestone::Suspected), Some(2_400));
-    assert_eq!(ago(&scene, Milestone::Quorum), Some(1_450));
+    assert_eq!(ago(&scene, Milestone::Quorum), Some(2_350));
     let votes: Vec<_> = scene.plan().records[0].grounds.as_ref().expect("grounds").votes.clone();
     let first = votes.iter().find(|vote| vote.observer == "peer m-b").expect("a vote of b");
     assert_eq!(first.age, 3_550, "since when each observer met it");

@@ -18,7 +18,7 @@ fn fsync(scene: &mut Scene, letter: &str, took: Millis) {
 fn slow(scene: &mut Scene, since: Millis) {
     scene.all_say(&Probe { commit_took: Some(800), ..commits() });
     fsync(scene, "a", 700);
-    scene.0.memory.past.slow_for = since;
+    (scene.0.memory.past.slow_for, scene.0.memory.past.quicker_for) = (since, since);
     scene.0.fleet.slow = 1;
 }
 

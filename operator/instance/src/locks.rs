@@ -115,7 +115,15 @@ mod tests {
 
     fn failing(stage: Stage, error: ProbeError) -> Probe {
         Probe {
-            failing: Some(Failing { since: 900, latest: 100, count: 2, stage, error, unanswered: None }),
+            failing: Some(Failing {
+                since: 900,
+                latest: 100,
+                count: 2,
+                stage,
+                error,
+                unanswered: None,
+                answered: None,
+            }),
             ..Probe::default()
         }
     }

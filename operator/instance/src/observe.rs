@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn a_port_that_answers_nobody_is_left_alone_and_one_that_only_ends_no_commit_is_read() {
         let fails = |stage, error| {
-            let failing = Failing { since: 900, latest: 10, count: 2, stage, error, unanswered: None };
+            let failing = Failing { since: 900, latest: 10, count: 2, stage, error, unanswered: None, answered: None };
             Probe { failing: Some(failing), ..Probe::default() }
         };
         for (case, probe, expected) in [

@@ -179,6 +179,16 @@ pub enum ProbeError {
     Unknown,
 }
 
+impl ProbeError {
+    /// Whether it was the server that said so: it took the connection and spoke.
+    pub fn is_answer(&self) -> bool {
+        match self {
+            Self::TooManyConnections { .. } | Self::ReadOnly | Self::Server { .. } => true,
+            Self::Timeout | Self::Refused { .. } | Self::Other { .. } | Self::Unknown => false,
+        }
+    }
+}
+
 /// Whose limit of connections was reached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -235,6 +245,10 @@ pub struct Failing {
     /// is older than its failure by the deadline of the stage. None: all were answered, or the observer does not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unanswered: Option<Millis>,
+    /// Age of the latest attempt of the run that the server itself answered, with an error ([`ProbeError::is_answer`]). None: it answered none, or
+    /// the observer does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answered: Option<Millis>,
 }
 
 /// A probe that has not ended yet.

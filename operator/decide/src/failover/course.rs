@@ -11,6 +11,7 @@ use understudy_wire::{Epoch, ReplicaName};
 
 use super::assess::{Assessment, Verdict};
 use super::cut_off::{self, Way};
+use super::relief;
 use super::snapshot::Snapshot;
 use crate::rebuild::{Progress, Standstill};
 use crate::sick_standby;
@@ -35,6 +36,8 @@ const TOLD_FOR: Millis = 5_000;
 pub struct Course {
     office: Option<(ReplicaName, Epoch)>,
     slow: Option<Spell>,
+    /// Since when the primary's volume has been slow and a standby's has not, at every look.
+    quicker: Option<Millis>,
     closed: Option<Spell>,
     partition: Option<Spell>,
     suspicion: Option<Suspicion>,
@@ -48,6 +51,8 @@ pub struct Course {
 pub struct Past {
     /// How long the primary has been slow, but for moments.
     pub slow_for: Millis,
+    /// How long its volume has been slow while that of a standby was not, at every look.
+    pub quicker_for: Millis,
     /// Whether the primary was slow within the last moments.
     pub was_slow: bool,
     /// How long no consumer has reached the primary, but for moments in which too few told. Their own failures may have begun with
@@ -150,6 +155,8 @@ impl Course {
             *self = Self { office, builds: std::mem::take(&mut self.builds), ..Self::default() };
         }
         self.slow = Spell::go_on(self.slow, a.verdict == Verdict::Slow, now);
+        let is_quicker = primary.is_some_and(|primary| relief::is_slow_alone(s, primary));
+        self.quicker = is_quicker.then(|| self.quicker.unwrap_or(now));
         self.partition = Spell::go_on(self.partition, a.verdict == Verdict::ObserverPartition, now);
         self.closed = match primary.map(|primary| cut_off::way(s, primary)) {
             Some(way @ (Way::Closed(_) | Way::Unknown)) => {
@@ -253,6 +260,7 @@ impl Course {
         let goes_on = |spell: Option<Spell>| spell.is_some_and(|spell| self.office.is_some() && spell.goes_on(now));
         Past {
             slow_for: self.slow.map_or(0, |spell| spell.last - spell.since),
+            quicker_for: self.quicker.map_or(0, |since| now.saturating_sub(since)),
             cut_off_for: self.closed.map_or(0, |spell| spell.last - spell.since),
             was_slow: goes_on(self.slow),
             was_partitioned: goes_on(self.partition),

@@ -311,6 +311,7 @@ mod tests {
             stage: Stage::Commit,
             error: ProbeError::Timeout,
             unanswered: Some(3_400),
+            answered: None,
         };
         let probe = Probe {
             committed: Some(3_500),

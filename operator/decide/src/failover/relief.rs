@@ -16,6 +16,10 @@ use super::snapshot::{Kind, Mode, Snapshot};
 use crate::decision::{Draft, Reason};
 use crate::space;
 
+/// For how long a standby must have been quicker all along: some ten probes of its volume. What was slow everywhere ends here sooner than
+/// there, and a standby has a quick moment.
+const QUICKER_FOR: Millis = 5_000;
+
 /// Why a primary that commits should hand over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Strain {
@@ -145,9 +149,13 @@ fn not_its_own(s: &Snapshot, strain: Strain, server: &Server) -> Option<String> 
                 ));
             }
             let is_slow = fsync_took(server).is_some_and(|took| took >= s.policy.thresholds.slow_fsync);
-            (!is_slow).then(|| {
-                "its volume is not slow, so it is the load or a statement, and they would go with the office".to_owned()
-            })
+            if !is_slow {
+                let why = "its volume is not slow, so it is the load or a statement, and they would go with the office";
+                return Some(why.to_owned());
+            }
+            let quicker_for = s.memory.past.quicker_for;
+            (quicker_for < QUICKER_FOR)
+                .then(|| format!("no standby's volume has been quicker for {}", Seconds(QUICKER_FOR)))
         }
     }
 }
@@ -163,13 +171,25 @@ fn relieves(s: &Snapshot, primary: &ReplicaName, strain: Strain, server: &Server
             (Some(its), Some(node)) => its != node,
             _ => false,
         },
-        // A quarter at most: less is no reason to change a primary.
-        Strain::Slow => match (fsync_took(other), fsync_took(server)) {
-            (Some(its), Some(took)) => its < s.policy.thresholds.slow_fsync && its.saturating_mul(4) <= took,
-            _ => false,
-        },
+        Strain::Slow => is_quicker(s, other, server),
         Strain::Filling => other.volume.is_some_and(space::has_room),
     }
+}
+
+/// A quarter at most: less is no reason to change a primary.
+fn is_quicker(s: &Snapshot, other: &Server, server: &Server) -> bool {
+    match (fsync_took(other), fsync_took(server)) {
+        (Some(its), Some(took)) => its < s.policy.thresholds.slow_fsync && its.saturating_mul(4) <= took,
+        _ => false,
+    }
+}
+
+/// Whether the primary's volume is slow and that of a standby is not, as far as both are heard.
+pub(crate) fn is_slow_alone(s: &Snapshot, primary: &ReplicaName) -> bool {
+    let Some((server, _)) = s.fresh_report(primary) else { return false };
+    let mut others = s.cast().filter(|(name, _)| *name != primary).filter_map(|(name, _)| s.fresh_report(name));
+    fsync_took(server).is_some_and(|took| took >= s.policy.thresholds.slow_fsync)
+        && others.any(|(other, _)| is_quicker(s, other, server))
 }
 
 /// How long the last fsync took. One that is under way takes at least as long as it has taken.

@@ -4,8 +4,8 @@
 //! first ripe one names the verdict, and before that the first found one names the suspicion.
 
 use strum::{Display, EnumIter, IntoStaticStr};
-use understudy_wire::Observer;
 use understudy_wire::evidence::{Millis, Phase, ProbeError, Server, Stage};
+use understudy_wire::{Observer, account};
 
 use super::testimony::{Accusation, Case, Met, Own, Testimony, Wait};
 use crate::space;
@@ -14,7 +14,7 @@ use crate::space;
 /// report would tell of must not count as going on.
 const TOLD_EVERY: Millis = 250;
 /// Accounts of those who accuse: probes and consumers. Where commits hang, theirs do, and keep their locks.
-const OBSERVERS: [&str; 2] = ["understudy_probe", "understudy_consumer"];
+const OBSERVERS: [&str; 2] = [account::PROBE, account::CONSUMER];
 
 /// How sure a signature is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,11 +113,16 @@ pub const SIGNATURES: &[Signature] = &[
     Signature { cause: Cause::Deadlocked, class: Class::Soft, fate: Fate::Stuck, find: deadlocked },
 ];
 
-/// The manager saw mysqld end, and one other domain cannot use the server: acts at once.
+/// The manager saw mysqld end, and one other domain cannot use the server: acts at once. Where a process is gone connections are refused; who is
+/// only not answered may be met by a pause, and bears it out with time.
 fn process_exited(case: &Case<'_>) -> Option<Finding> {
     match case.own {
         Own::Fresh(Server { phase: Phase::Exited { age, .. }, .. }, received) => {
-            Finding::of_manager(age + received, case.first_accused())
+            let hold = case.thresholds.unreached_after();
+            let refused = case.accused_since(1, |a| !is_silent(a));
+            let found = Finding::of_manager(age + received, refused);
+            let silent = || case.first_accused().map(|since| hold.saturating_sub(since));
+            found.map(|found| Finding { ripens: found.ripens.or_else(silent), ..found })
         }
         _ => None,
     }
@@ -206,13 +211,21 @@ fn pod_stopped(case: &Case<'_>) -> Option<Finding> {
 }
 
 /// Two domains besides the silent manager. A pause of the whole machine looks the same until it ends, so the silence must
-/// last longer than the evidence stays fresh.
+/// last longer than the evidence stays fresh; and of the others too, as one who hears neither the manager nor the server may be cut off.
 fn unreachable(case: &Case<'_>) -> Option<Finding> {
     let Own::Silent(silent) = case.own else { return None };
     let t = case.thresholds;
-    let agreed = case.accused_since(2, |_| true);
-    let first = case.first_accused()?;
-    let found = Finding::of_accusers(first, agreed, t.gone_after)?;
+    // Who waits for a commit in vain has reached it, and without its manager nobody can tell a hang from somebody's lock but by the time.
+    let unreached = |a: &Accusation| a.stage != Stage::Commit || !is_silent(a);
+    let hung = |t: &Testimony| t.waits.filter(|_| !is_consumer(t)).map(|wait| wait.begun);
+    let found = match (case.accused_since(1, unreached), case.agreed_since(2, hung)) {
+        (_, Some(begun)) if begun >= t.hung_unheard_after => Finding { since: begun, ripens: Some(0) },
+        (Some(first), _) => Finding::of_accusers(first, case.accused_since(2, unreached), t.unreached_after())?,
+        (None, begun) => Finding {
+            since: begun.or_else(|| case.first_waited())?,
+            ripens: begun.map(|begun| t.hung_unheard_after.saturating_sub(begun)),
+        },
+    };
     let silence = (t.fresh + t.gone_after).saturating_sub(silent);
     Some(Finding { ripens: found.ripens.map(|left| left.max(silence)), ..found })
 }
@@ -272,7 +285,13 @@ fn deadlocked(case: &Case<'_>) -> Option<Finding> {
     let waits = |t: &Testimony| t.waits.filter(|wait| is_unexplained(server, t, *wait));
     let since = |needed| case.agreed_since(needed, |t| Some(waits(t)?.since));
     let first = since(1)?;
-    let begun = case.agreed_since(2, |t| Some(waits(t)?.begun));
+    // Somebody's lock that pauses fall into is no hang from the first of them on.
+    let begun = case.agreed_since(2, |t| match waits(t)? {
+        Wait { begun, answered: Some(answered), met: Met::Silence, .. } if !is_held_by_observer(server) => {
+            Some(begun.min(answered))
+        }
+        Wait { begun, .. } => Some(begun),
+    });
     Some(Finding {
         since: since(2).map_or(first, |agreed| agreed.min(still)),
         ripens: begun.map(|begun| t.deadlocked_after().saturating_sub(begun.min(still))),
@@ -282,11 +301,19 @@ fn deadlocked(case: &Case<'_>) -> Option<Finding> {
 /// Whether what somebody waits for is not known to be held by a session that is none of those who wait. A probe is told of a lock before it gives
 /// its commit up. A consumer is not: it waits for no longer than the server lets it wait for a lock. A server may be full because of a lock, too.
 fn is_unexplained(server: &Server, testimony: &Testimony, wait: Wait) -> bool {
-    let is_consumer = matches!(testimony.observer, Observer::Consumer { .. });
-    let may_be_lock = matches!(wait.met, Met::Lock | Met::Full) || (is_consumer && wait.stage == Stage::Commit);
-    let holder = server.lock_holder.as_ref().map(|read| read.value.user.as_str());
-    let is_theirs = |user: &str| user.split('@').next().is_some_and(|name| OBSERVERS.contains(&name));
-    !may_be_lock || holder.is_none_or(is_theirs)
+    let may_be_lock =
+        matches!(wait.met, Met::Lock | Met::Full) || (is_consumer(testimony) && wait.stage == Stage::Commit);
+    !may_be_lock || server.lock_holder.is_none() || is_held_by_observer(server)
+}
+
+/// Whether what commits wait for is known to be held by one that observes, whose commit hangs.
+fn is_held_by_observer(server: &Server) -> bool {
+    let Some(holder) = &server.lock_holder else { return false };
+    holder.value.user.split('@').next().is_some_and(|name| OBSERVERS.contains(&name))
+}
+
+fn is_consumer(testimony: &Testimony) -> bool {
+    matches!(testimony.observer, Observer::Consumer { .. })
 }
 
 fn is_silent(accusation: &Accusation) -> bool {

@@ -56,7 +56,7 @@ impl Testimony {
 /// A run of failures that counts.
 #[derive(Clone, Debug)]
 pub struct Accusation {
-    /// Age of the first failure.
+    /// Age of the first failure, and no more than that of the server's last answer where there is none any more.
     pub since: Millis,
     /// Age of the latest.
     pub latest: Millis,
@@ -73,6 +73,8 @@ pub struct Wait {
     pub since: Millis,
     /// Age of the beginning of the first attempt that nobody answered; of an observer that does not tell it, of the end of its first failure.
     pub begun: Millis,
+    /// Age of the server's last answer that something was in the way, if there was one.
+    pub answered: Option<Millis>,
     /// Where it waited last.
     pub stage: Stage,
     /// What came of that.
@@ -195,9 +197,10 @@ impl<'a> Case<'a> {
     /// Since when anybody's commits have hung, or waited for a lock that may be that of one that hangs, or found no connection left because
     /// sessions hang.
     pub fn first_waited(&self) -> Option<Millis> {
-        let silent = |a: &Accusation| matches!(a.error, ProbeError::Timeout);
+        let silent = |wait: &Wait| wait.met == Met::Silence;
+        let hung = self.testimonies.iter().filter_map(|t| Some(t.waits.filter(silent)?.since));
         let behind_lock = self.testimonies.iter().filter_map(|testimony| testimony.behind_lock);
-        behind_lock.chain(self.first_found_full()).chain(self.accused_since(1, silent)).max()
+        hung.chain(behind_lock).chain(self.first_found_full()).max()
     }
 
     /// Since when anybody has found the server full and silent.
@@ -307,7 +310,7 @@ impl AdminSilence {
             None => since.min(self.wait.begun),
         };
         let silent = if failing.unanswered.is_some() { begun } else { self.wait.since };
-        Wait { since: since.min(silent), begun, stage: self.wait.stage, met: Met::Full }
+        Wait { since: since.min(silent), begun, answered: None, stage: self.wait.stage, met: Met::Full }
     }
 }
 
@@ -333,7 +336,12 @@ fn accusation(
         Weight::Silence if paused.is_some_and(|own| failing.since <= own) => return Err(Abstention::SelfSuspect),
         Weight::Silence | Weight::Refusal => {}
     }
-    Ok(Some(Accusation { since: failing.since + age, latest, stage: failing.stage, error: failing.error.clone() }))
+    // A server that answered that a lock is in the way, or a statement whose commit then hung, was there until then, however long that
+    // has been so.
+    let answered = failing.answered.filter(|_| !failing.error.is_answer());
+    let selected = probe.selected.filter(|_| failing.stage < Stage::Commit);
+    let since = [answered, selected].into_iter().flatten().fold(failing.since, Millis::min);
+    Ok(Some(Accusation { since: since + age, latest, stage: failing.stage, error: failing.error.clone() }))
 }
 
 /// What is in vain about a run of failures. One that somebody else's lock began and a silence went on with counts from the silence.
@@ -345,7 +353,8 @@ fn wait(failing: &Failing, age: Millis) -> Option<Wait> {
         Weight::Answered(Abstention::Locked) => (Met::Lock, failing.unanswered?),
         _ => return None,
     };
-    Some(Wait { since: failing.since.min(begun) + age, begun: begun + age, stage: failing.stage, met })
+    let answered = failing.answered.map(|answered| answered + age);
+    Some(Wait { since: failing.since.min(begun) + age, begun: begun + age, answered, stage: failing.stage, met })
 }
 
 enum Weight {

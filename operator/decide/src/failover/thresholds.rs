@@ -13,6 +13,8 @@ pub struct Thresholds {
     pub gone_after: Millis,
     /// For how long nobody may be greeted before a server is Stuck. What else makes it so is counted from this.
     pub stuck_after: Millis,
+    /// How long two domains must have waited in vain for a commit before a server is Gone of whose manager nothing is heard: it may be a lock.
+    pub hung_unheard_after: Millis,
     /// How long the probe after the claim may take.
     pub reprobe_within: Millis,
     /// How long a promotion may take before the next candidate is tried.
@@ -49,6 +51,11 @@ pub struct Thresholds {
 }
 
 impl Thresholds {
+    /// For how long two domains must not have reached a server whose manager is silent: longer than a pause may be that is nobody's trouble.
+    pub fn unreached_after(&self) -> Millis {
+        self.gone_after.max(self.fresh)
+    }
+
     /// For how long its manager must have seen a server stopped before it is Stuck. Half a second less than where that is only concluded from
     /// the want of a greeting.
     pub fn seen_stopped_after(&self) -> Millis {
@@ -78,6 +85,7 @@ impl Default for Thresholds {
             suspect_after: 1_000,
             gone_after: 750,
             stuck_after: 3_000,
+            hung_unheard_after: 60_000,
             reprobe_within: 500,
             promote_within: 5_000,
             apply_relay_log_within: 1_000,

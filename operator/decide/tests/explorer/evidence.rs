@@ -36,6 +36,7 @@ pub fn twist(report: &mut Report, primary: &ReplicaName, lie: Lie) {
                     stage: Stage::Tcp,
                     error,
                     unanswered: None,
+                    answered: None,
                 }),
                 ..Probe::default()
             },

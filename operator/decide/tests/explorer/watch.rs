@@ -21,6 +21,8 @@ pub struct Watch {
     pub failing: Option<(Millis, Millis, u32, Stage, ProbeError)>,
     /// When the first attempt of the run that nobody answered began. Only probes tell it.
     pub unanswered: Option<Millis>,
+    /// When the server last answered an attempt of the run.
+    answered: Option<Millis>,
     /// An attempt that waits, where, and since when.
     waiting: Option<(Stage, Millis)>,
 }
@@ -34,7 +36,7 @@ impl Watch {
     pub fn saw(&mut self, now: Millis, outcome: Attempt) {
         match outcome {
             Ok(took) => {
-                (self.failing, self.unanswered, self.waiting) = (None, None, None);
+                (self.failing, self.unanswered, self.answered, self.waiting) = (None, None, None, None);
                 self.selected = Some(now);
                 if !self.is_idle {
                     self.took = took;
@@ -46,19 +48,23 @@ impl Watch {
             Err((Stage::Commit, ProbeError::Timeout)) if self.holds_lock() => {
                 self.failed(now, Stage::Commit, locked());
             }
-            Err((stage, ProbeError::Timeout)) => {
-                if self.patience == 0 {
-                    self.unanswered.get_or_insert(now - WAITED);
-                } else {
-                    let begun = self.waiting.map_or(now, |(_, begun)| begun);
-                    // The next attempt begins as this one is given up.
-                    let is_over = now - begun >= self.patience;
-                    self.waiting = Some((stage, if is_over { now } else { begun }));
-                    if !is_over {
-                        return;
-                    }
-                }
+            Err((stage, ProbeError::Timeout)) if self.patience == 0 => {
+                self.begins(now, stage);
+                self.unanswered.get_or_insert(now - WAITED);
                 self.failed(now, stage, ProbeError::Timeout);
+            }
+            Err((stage, ProbeError::Timeout)) => {
+                // Who waits somewhere does not fall back to a stage before that; and each stage has its own time.
+                let Some((at, begun)) = self.waiting.filter(|(at, _)| *at >= stage) else {
+                    self.waiting = Some((stage, now));
+                    return self.begins(now, stage);
+                };
+                // As one is given up the next one begins.
+                if now - begun >= self.patience {
+                    self.failed(now, at, ProbeError::Timeout);
+                    self.waiting = Some((stage, now));
+                    self.begins(now, stage);
+                }
             }
             Err((stage, error)) => {
                 self.waiting = None;
@@ -67,8 +73,16 @@ impl Watch {
         }
     }
 
+    /// One that comes as far as the commit was answered before it.
+    fn begins(&mut self, now: Millis, stage: Stage) {
+        if stage == Stage::Commit {
+            self.selected = Some(now);
+        }
+    }
+
     fn failed(&mut self, now: Millis, stage: Stage, error: ProbeError) {
         let (since, count) = self.failing.as_ref().map_or((now, 0), |(since, _, count, ..)| (*since, *count));
+        self.answered = error.is_answer().then_some(now).or(self.answered);
         self.failing = Some((since, now, count + 1, stage, error));
         self.committing_since = None;
     }
@@ -94,6 +108,7 @@ impl Watch {
                 stage: *stage,
                 error: error.clone(),
                 unanswered: self.unanswered.map(ago),
+                answered: self.answered.map(ago),
             }),
             in_flight: self.waiting.map(|(stage, begun)| InFlight { stage, age: ago(begun) }),
         }

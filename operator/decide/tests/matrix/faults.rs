@@ -62,7 +62,7 @@ pub fn seen_stopped(scene: &mut Scene, seen: Millis, ungreeted: Millis) {
 pub fn slow(scene: &mut Scene, since: Millis, fsync: Millis) {
     scene.all_say(&Probe { commit_took: Some(800), ..commits() });
     probed(scene, "a", Fsync { succeeded: Some(100), took: Some(fsync), ..Fsync::default() });
-    scene.0.memory.past.slow_for = since;
+    (scene.0.memory.past.slow_for, scene.0.memory.past.quicker_for) = (since, since);
     scene.0.fleet.slow = 1;
 }
 

@@ -63,7 +63,15 @@ pub fn fails(stage: Stage, error: ProbeError, since: Millis) -> Probe {
     Probe {
         committed: Some(since + 200),
         selected: Some(since + 200),
-        failing: Some(Failing { since, latest: since.min(100), count: 2, stage, error, unanswered: None }),
+        failing: Some(Failing {
+            since,
+            latest: since.min(100),
+            count: 2,
+            stage,
+            error,
+            unanswered: None,
+            answered: None,
+        }),
         ..Probe::default()
     }
 }

@@ -16,6 +16,8 @@ struct Run {
     error: ProbeError,
     /// When the first attempt that nobody answered began to wait.
     unanswered: Option<Instant>,
+    /// When the latest attempt ended that the server answered with an error.
+    answered: Option<Instant>,
 }
 
 /// The last success and the present run of failures against one server.
@@ -66,8 +68,10 @@ impl Record {
                 let began = || now.checked_sub(deadlines.of(failure.stage)).unwrap_or(now);
                 let is_silence = failure.error == ProbeError::Timeout;
                 let unanswered = before.as_ref().and_then(|run| run.unanswered);
+                let answered = before.as_ref().and_then(|run| run.answered);
                 self.failing = Some(Run {
                     unanswered: unanswered.or_else(|| is_silence.then(began)),
+                    answered: failure.error.is_answer().then_some(now).or(answered),
                     since: before.as_ref().map_or(now, |run| run.since),
                     latest: now,
                     count: before.map_or(1, |run| run.count.saturating_add(1)),
@@ -94,6 +98,7 @@ impl Record {
                 stage: run.stage,
                 error: run.error.clone(),
                 unanswered: run.unanswered.map(age),
+                answered: run.answered.map(age),
             }),
             in_flight: self.in_flight.map(|(stage, since)| InFlight { stage, age: age(since) }),
         }
@@ -136,6 +141,7 @@ mod tests {
             stage: Stage::Greeting,
             error: ProbeError::Timeout,
             unanswered: Some(4000),
+            answered: None,
         };
         assert_eq!(probe.failing, Some(failing));
         assert_eq!((probe.committed, probe.committing_since), (Some(3500), None));
@@ -169,6 +175,20 @@ mod tests {
             let failing = record.probe(now).failing.unwrap();
             assert_eq!(failing.unanswered, expected, "{case}");
         }
+    }
+
+    #[test]
+    fn what_the_server_answered_last_is_told_until_something_succeeds() {
+        let start = Instant::now();
+        let mut record = Record::default();
+        let error = ProbeError::Server { code: 1205, message: "lock wait".into() };
+        record.end(&Err(Failure { stage: Stage::Commit, error }), DEADLINES, start);
+        record.end(&failed(Stage::Greeting), DEADLINES, start + ms(500));
+        let told = |record: &Record| record.probe(start + ms(600)).failing.and_then(|failing| failing.answered);
+        assert_eq!(told(&record), Some(600));
+        record.end(&committed(), DEADLINES, start + ms(550));
+        record.end(&failed(Stage::Greeting), DEADLINES, start + ms(600));
+        assert_eq!(told(&record), None, "of a run before");
     }
 
     #[test]
