@@ -148,7 +148,7 @@ pub(crate) fn fnv1a(bytes: &[u8]) -> u64 {
 
 /// Condemns. Only while a primary is in office and nothing else is under way.
 pub(crate) fn shrink(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft) {
-    let old = condemn_old_primary(s, primary, d);
+    let old = condemn_old_primary(s, a, primary, d);
     for (name, replica) in s.cast().filter(|(name, _)| *name != primary && Some(*name) != old) {
         let Some((sentence, why)) = sick_standby::sentence(s, a, primary, (name, replica), d) else { continue };
         if sentence.is_soft() && pace::kept(s).len() >= pace::KEPT_AT_MOST {
@@ -170,11 +170,20 @@ pub(crate) fn clear_away(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d:
     }
 }
 
-/// After a failover the old primary is replaced, whatever became of it. The route already points elsewhere.
-fn condemn_old_primary<'a>(s: &'a Snapshot, primary: &ReplicaName, d: &mut Draft) -> Option<&'a ReplicaName> {
+/// After a failover the old primary is replaced, whatever became of it. The route already points elsewhere. But not before the new one
+/// commits: when that fails as well, the old one may be the last that comes back.
+fn condemn_old_primary<'a>(
+    s: &'a Snapshot,
+    a: &Assessment,
+    primary: &ReplicaName,
+    d: &mut Draft,
+) -> Option<&'a ReplicaName> {
     let change = s.status.last_change.as_ref().filter(|change| change.kind == Kind::Failover)?;
     let old = change.from.as_ref().filter(|old| *old != primary)?;
     let replica = s.replicas.get(old).filter(|replica| replica.condemned.is_none())?;
+    if !a.verdict.commits() {
+        return Some(old);
+    }
     let cause = change.cause.clone().unwrap_or_else(|| "unknown".into());
     let message = format!("{primary} took over under epoch {}: {cause}", change.epoch);
     let epoch = Some(change.epoch);

@@ -19,6 +19,7 @@ fn what_is_fixed_stands_in_the_page_with_its_value() {
     let fixed = PAGE.split("\n## What is fixed\n").nth(1).expect("the section of what is fixed");
     let t = Thresholds::default();
     for (name, value) in [
+        ("hung_unheard_after", t.hung_unheard_after),
         ("promote_within", t.promote_within),
         ("switchover_within", t.switchover_within),
         ("slow_commit", t.slow_commit),

@@ -198,6 +198,7 @@ fn the_services_follow_a_new_primary_before_the_old_one_is_cleared_away() {
         cause: Some("ProcessExited".into()),
         at: None,
     });
+    scene.says(&manager("c"), "b", Some(commits()), None);
     let steps = kinds(&scene);
     let at = |step: &str| steps.iter().position(|found| found == step);
     let (label, condemned) = (at("Label of m-b primary"), at("Condemn of m-a"));

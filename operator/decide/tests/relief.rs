@@ -29,6 +29,14 @@ fn a_slow_primary_hands_over_to_one_that_is_not_and_is_never_failed_over() {
         ("for a minute", |s| slow(s, 60_000), Some("m-b")),
         ("for less", |s| slow(s, 59_000), None),
         (
+            "all volumes until a moment ago",
+            |s| {
+                slow(s, 60_000);
+                s.0.memory.past.quicker_for = 4_000;
+            },
+            None,
+        ),
+        (
             "and everybody's probes wait in vain for a commit while a consumer's end",
             |s| {
                 slow(s, 60_000);
@@ -458,6 +466,25 @@ fn a_primary_was_slow_for_some_seconds_after_it_has_ceased_to_be() {
     scene.claimed(Kind::Switchover, "b");
     course.see(&scene.0, &slow, 20_200);
     assert!(!course.past(20_400).was_slow, "whoever takes office begins anew");
+}
+
+#[test]
+fn a_standby_is_quicker_from_the_look_on_at_which_it_was_and_until_one_at_which_it_was_not() {
+    let mut scene = Scene::well();
+    let mut course = Course::default();
+    slow(&mut scene, 0);
+    let a = assess(&scene.0, &name("a"));
+    let mut at = |now: Millis, its: Millis| {
+        fsync(&mut scene, "b", its);
+        fsync(&mut scene, "c", 650);
+        course.see(&scene.0, &a, now);
+        course.past(now).quicker_for
+    };
+    assert_eq!(at(10_000, 3), 0);
+    assert_eq!(at(12_000, 3), 2_000);
+    assert_eq!(at(12_200, 400), 0, "for one look it was not");
+    assert_eq!(at(12_400, 3), 0);
+    assert_eq!(at(17_400, 3), 5_000);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use understudy_decide::failover::record::{Outcome, Phase as RecordPhase};
 use understudy_decide::failover::snapshot::*;
 use understudy_decide::{Order, OrderKind, Reason, Step};
 use understudy_wire::Epoch;
-use understudy_wire::evidence::{Phase, Probe};
+use understudy_wire::evidence::{Millis, Phase, Probe};
 
 fn published(scene: &Scene) -> Option<String> {
     scene.steps().into_iter().find_map(|step| match step {
@@ -90,6 +90,25 @@ fn success_after_the_claim_confirms_the_old_primary_under_a_further_epoch() {
         Some((Kind::Confirm, "m-a".into())),
         "a commit that somebody else saw after the claim counts as much"
     );
+}
+
+#[test]
+fn who_finds_a_claim_promotes_nobody_while_a_commit_is_fresh_that_may_have_come_after_it() {
+    let mut scene = Scene::well();
+    scene.kill_primary(4_000);
+    scene.claimed(Kind::Failover, "b");
+    scene.reprobed(failed_probe());
+    let saw = |scene: &mut Scene, committed: Millis| {
+        scene.says(&manager("c"), "a", Some(Probe { committed: Some(committed), ..refused(300) }), None);
+    };
+    saw(&mut scene, 1_500);
+    assert!(scene.order_to("b", OrderKind::Promote).is_some(), "who claimed knows that it came before");
+    scene.0.memory.transition_found = true;
+    assert_eq!(scene.steps(), vec![], "who did not claim waits");
+    saw(&mut scene, 2_500);
+    assert!(scene.order_to("b", OrderKind::Promote).is_some(), "not for long");
+    saw(&mut scene, 100);
+    assert_eq!(scene.claim(), Some((Kind::Confirm, "m-a".into())), "one after it was found stands against it");
 }
 
 #[test]
@@ -240,6 +259,8 @@ fn after_a_failover_the_old_primary_is_condemned_whatever_became_of_it() {
     let condemned = |scene: &Scene| {
         scene.steps().into_iter().any(|step| matches!(step, Step::Condemn { replica, .. } if replica == name("a")))
     };
+    assert!(!condemned(&scene), "it may be needed as long as the new one has not committed");
+    scene.says(&manager("c"), "b", Some(commits()), None);
     assert!(condemned(&scene));
     scene.ordered("a", OrderKind::Fence, 1, 10, OrderOutcome::Done(None));
     assert!(scene.order_to("c", OrderKind::Follow).is_none(), "consumers come first");

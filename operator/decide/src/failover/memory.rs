@@ -15,6 +15,8 @@ pub struct Memory {
     pub awake: Millis,
     /// How long this process has known the present transition.
     pub transition_known: Millis,
+    /// Whether that was under way when this process first looked, so that its claim may be much older.
+    pub transition_found: bool,
     /// How long this process has known the present primary to be in office under the present epoch.
     pub office_known: Millis,
     /// How long this process has taken the primary for Suspect, Stuck or Gone without a break; not set while it does not.

@@ -209,12 +209,15 @@ fn reprobe(s: &Snapshot, t: &Transition, old: &ReplicaName, d: &mut Draft) -> Re
     if seen.is_some_and(|commit| commit + SKEW < s.memory.transition_known) {
         return Reprobed::Lives;
     }
+    // Whoever finds a claim cannot tell whether a commit came before it or after, so it waits until none is fresh.
+    let may_live = s.memory.transition_found && seen.is_some_and(|commit| commit <= s.policy.thresholds.fresh);
     match s.memory.reprobe.as_ref().filter(|probe| probe.epoch == t.epoch).map(|probe| &probe.outcome) {
         Some(ReprobeOutcome::Committed) => Reprobed::Lives,
+        Some(_) if may_live => Reprobed::Wait,
         Some(ReprobeOutcome::Failed(how)) => Reprobed::Dead(how.clone()),
         Some(ReprobeOutcome::Running(since)) if *since < within => Reprobed::Wait,
         Some(ReprobeOutcome::Running(_)) => Reprobed::Dead("no answer in time".into()),
-        None if s.status.primary_address.is_none() => Reprobed::Dead("it has no address".into()),
+        None if s.status.primary_address.is_none() && !may_live => Reprobed::Dead("it has no address".into()),
         None => {
             d.step(Step::Reprobe { replica: old.clone(), epoch: t.epoch });
             Reprobed::Wait

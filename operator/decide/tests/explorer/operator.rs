@@ -48,6 +48,8 @@ pub struct Operator {
     pub orders: BTreeMap<(ReplicaName, OrderKind), Sent>,
     pub reprobe: Option<(Epoch, Millis, Option<ReprobeOutcome>)>,
     transition: Option<(Epoch, Millis)>,
+    transition_found: bool,
+    has_looked: bool,
     office: Option<((ReplicaName, Epoch), Millis)>,
     pub own: BTreeMap<ReplicaName, Watch>,
     /// Steps that were refused, and when.
@@ -72,6 +74,8 @@ impl Operator {
             orders: BTreeMap::new(),
             reprobe: None,
             transition: None,
+            transition_found: false,
+            has_looked: false,
             office: None,
             own: BTreeMap::new(),
             held_back: BTreeMap::new(),
@@ -99,9 +103,12 @@ impl Operator {
         let status = world.status.clone();
         match (&status.transition, &self.transition) {
             (Some(t), Some((epoch, _))) if t.epoch == *epoch => {}
-            (Some(t), _) => self.transition = Some((t.epoch, now)),
+            (Some(t), _) => {
+                (self.transition, self.transition_found) = (Some((t.epoch, now)), !self.has_looked);
+            }
             (None, _) => self.transition = None,
         }
+        self.has_looked = true;
         let office =
             status.primary.clone().filter(|_| status.transition.is_none()).map(|primary| (primary, status.epoch));
         match (&office, &self.office) {
@@ -163,6 +170,7 @@ impl Operator {
             memory: Memory {
                 awake: now - self.started,
                 transition_known: self.transition.map_or(0, |(_, since)| now - since),
+                transition_found: self.transition.is_some() && self.transition_found,
                 office_known: self.office.as_ref().map_or(0, |(_, since)| now - since),
                 reprobe: self.reprobe.as_ref().map(|(epoch, since, outcome)| Reprobe {
                     epoch: *epoch,

@@ -47,6 +47,18 @@ pub fn deadlocks(scene: &mut Scene, since: Millis) {
     scene.all_say(&fails(Stage::Commit, ProbeError::Timeout, since));
 }
 
+/// Nothing of the primary gets to the operator, its manager's word included.
+pub fn cut_off_operator(scene: &mut Scene) {
+    scene.says(&operator(), "a", Some(unreachable(900_000)), None);
+    scene.silent("a", 900_000);
+}
+
+/// The same, and the server answered so long ago that something was in the way.
+pub fn after_answers(mut probe: Probe, answered: Millis) -> Probe {
+    probe.failing.as_mut().expect("it fails").answered = Some(answered);
+    probe
+}
+
 pub fn stops(scene: &mut Scene, since: Millis) {
     scene.server("a", |server| server.process_state = Some('T'));
     scene.all_say(&fails(Stage::Greeting, ProbeError::Timeout, since));

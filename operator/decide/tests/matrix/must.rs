@@ -53,6 +53,17 @@ pub const MUST: &[Row] = &[
     ),
     ("A6 wedge: reads go on", |s| stalls(s, 5_500), Verdict::Stuck(Cause::VolumeStalled), FailsOver("b"), None),
     (
+        "A6 wedge, and nothing of its manager is heard",
+        |s| {
+            stalls(s, 60_000);
+            s.all_say(&waits(Stage::Commit, lock_wait(), 58_000, 60_500));
+            cut_off_operator(s);
+        },
+        Verdict::Gone(Cause::Unreachable),
+        FailsOver("b"),
+        None,
+    ),
+    (
         "A7 EIO",
         |s| {
             probed(s, "a", answers("EIO"));

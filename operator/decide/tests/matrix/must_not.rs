@@ -22,6 +22,29 @@ pub const MUST_NOT: &[Row] = &[
         None,
     ),
     (
+        "B1 and a pause of the primary's machine of nearly 2 s (B8)",
+        |s| {
+            s.all_say(&fails(Stage::Greeting, ProbeError::Timeout, 1_900));
+            cut_off_operator(s);
+        },
+        Verdict::Suspect(Cause::Unreachable),
+        Stays,
+        None,
+    ),
+    (
+        "B1 and a lock of everything (B5)",
+        |s| {
+            locked(s);
+            for observer in [consumer(), other_consumer()] {
+                s.says(&observer, "a", Some(fails(Stage::Commit, ProbeError::Timeout, 600_000)), None);
+            }
+            cut_off_operator(s);
+        },
+        Verdict::Suspect(Cause::Unreachable),
+        Stays,
+        None,
+    ),
+    (
         "B2 primary cut off from its standbys",
         |s| {
             for letter in ["b", "c"] {
@@ -104,6 +127,29 @@ pub const MUST_NOT: &[Row] = &[
             locked(s);
         },
         Verdict::Saturated,
+        Stays,
+        None,
+    ),
+    (
+        "B5 and a pause of a second (B8)",
+        |s| {
+            stops(s, 12_000);
+            s.server("a", |server| server.stopped = Some(1_200));
+            s.all_say(&after_answers(fails(Stage::Greeting, ProbeError::Timeout, 12_000), 1_400));
+        },
+        Verdict::Suspect(Cause::Stopped),
+        Stays,
+        None,
+    ),
+    (
+        "B5 and pauses (B8) from its beginning on",
+        |s| {
+            let lately = waits(Stage::Greeting, ProbeError::Timeout, 12_000, 11_000);
+            s.server("a", |server| server.lsn = Some(Aged { age: 12_000, value: 1 }));
+            s.all_say(&after_answers(lately, 1_400));
+            holds_lock(s, "backup@10.0.0.9");
+        },
+        Verdict::Suspect(Cause::Stopped),
         Stays,
         None,
     ),
@@ -302,6 +348,16 @@ pub const MUST_NOT: &[Row] = &[
         "B16 its manager lies",
         |s| s.server("a", |server| server.phase = Phase::Exited { code: Some(1), signal: None, age: 5_000 }),
         Verdict::Healthy,
+        Stays,
+        None,
+    ),
+    (
+        "B16 its manager lies, and a pause of a second (B8)",
+        |s| {
+            s.server("a", |server| server.phase = Phase::Exited { code: Some(1), signal: None, age: 60_000 });
+            s.all_say(&fails(Stage::Greeting, ProbeError::Timeout, 1_000));
+        },
+        Verdict::Suspect(Cause::Stopped),
         Stays,
         None,
     ),

@@ -47,6 +47,9 @@ pub struct Remembered {
     /// Where the partitions ended when the present primary took office, as far as consumers told.
     ends: BTreeMap<(String, i32), i64>,
     transition: Option<(Epoch, Instant)>,
+    /// Whether that was under way at the first look.
+    transition_found: bool,
+    has_looked: bool,
     office: Option<(ReplicaName, Epoch, Instant)>,
     numbers: u64,
     /// When the first pass ended: what the times of the course count from.
@@ -59,9 +62,13 @@ impl Remembered {
     pub fn note(&mut self, status: &Status, reports: &[Received], now: Instant) {
         self.transition = match (&status.transition, self.transition) {
             (Some(t), Some((epoch, since))) if t.epoch == epoch => Some((epoch, since)),
-            (Some(t), _) => Some((t.epoch, now)),
+            (Some(t), _) => {
+                self.transition_found = !self.has_looked;
+                Some((t.epoch, now))
+            }
             (None, _) => None,
         };
+        self.has_looked = true;
         let office = status.primary.as_ref().filter(|_| status.transition.is_none());
         self.office = match (office, self.office.take()) {
             (Some(primary), Some((known, epoch, since))) if known == *primary && epoch == status.epoch => {
@@ -142,6 +149,7 @@ impl Remembered {
         Memory {
             awake: millis(pulse.awake(now)),
             transition_known: self.transition.map_or(0, |(_, since)| age(since)),
+            transition_found: self.transition.is_some() && self.transition_found,
             suspected: self.suspected.map(age),
             ends: self.ends.clone(),
             office_known: self.office.as_ref().map_or(0, |(_, _, since)| age(*since)),
