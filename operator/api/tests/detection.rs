@@ -147,7 +147,8 @@ impl Pace {
             unanswered: (error == ProbeError::Timeout).then(|| told - first),
             error,
         });
-        (Probe { committed, failing, ..commits() }, at - told)
+        let selected = if stage < Stage::Commit { committed } else { commits().selected };
+        (Probe { committed, selected, failing, ..commits() }, at - told)
     }
 }
 
@@ -261,7 +262,7 @@ fn ripens(detection: &Detection, phases: [u8; 4]) -> Result<(), String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 64, max_global_rejects: 65_536, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, max_global_rejects: 65_536, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn each_signature_ripens_with_every_detection_that_may_be_set(detection in detections(), phases in any::<[u8; 4]>()) {
