@@ -1,4 +1,5 @@
-//! Every verdict that needs somebody and every alert has a runbook, each runbook is of one, and all are of the same form and in one list.
+//! Every verdict that needs somebody and every alert has a runbook, each runbook is of one, and all are of the same form and in one list. What any
+//! page of the repository points at is there.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +15,9 @@ const SECTIONS: [&str; 5] =
     ["What it means", "What the product does by itself", "What to look at", "What you may do", "When it is over"];
 /// Where pages are, from the root of the repository; the first has the list of all.
 const PAGES: [&str; 2] = ["operator/docs/runbooks", "ingest/docs/runbooks"];
+/// Folders of every page of the repository.
+const WRITTEN: [&str; 7] =
+    [".", "lab", "ingest/docs", "operator/docs", "operator/docs/fault-matrix", PAGES[0], PAGES[1]];
 /// Where alerts are.
 const ALERTS: [&str; 2] = ["operator/docs/alerts", "ingest/docs/alerts"];
 
@@ -162,11 +166,39 @@ fn the_list_has_every_verdict_and_every_alert_with_its_severity_and_its_page() {
 }
 
 #[test]
+fn the_list_has_a_page_for_every_reason_for_which_something_is_held_back() {
+    let table = std::fs::read_to_string(root().join("operator/docs/metrics.md")).unwrap();
+    let row = table.lines().find(|line| line.starts_with("| `understudy_operator_shard_withheld`")).unwrap();
+    let (_, reasons) = row.trim_end_matches(" |").split_once("the name of the event: ").unwrap();
+    let list = list();
+    for reason in reasons.split(", ") {
+        let name = format!("`{reason}`");
+        let is_its = |line: &str| line.starts_with("| `") && line.contains(&name) && line.contains("](");
+        assert!(list.lines().any(is_its), "no page for {reason}");
+    }
+}
+
+/// Every page of the repository, with what it says.
+fn written() -> BTreeMap<String, String> {
+    let mut written = BTreeMap::new();
+    for folder in WRITTEN {
+        for entry in std::fs::read_dir(root().join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "md") {
+                let name = path.file_name().unwrap().to_str().unwrap();
+                written.insert(format!("{folder}/{name}"), std::fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+    written
+}
+
+#[test]
 fn what_a_page_points_at_is_there() {
-    let list = (format!("{}/README.md", PAGES[0]), list());
-    for (page, text) in pages().into_iter().chain([list]) {
+    for (page, text) in written() {
         let page = root().join(page);
-        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+        let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for link in links.filter(|link| !link.starts_with("http")) {
             let (target, heading) = link.split_once('#').unwrap_or((link, ""));
             let path = if target.is_empty() { page.clone() } else { page.parent().unwrap().join(target) };
             assert!(path.exists(), "{} points at {link}", page.display());
