@@ -19,6 +19,9 @@ const WAITS: u64 = 500;
 /// The server is asked no more often than this, whatever happens.
 const AT_MOST_EVERY: Duration = Duration::from_secs(5);
 const WITHIN: Duration = Duration::from_secs(1);
+/// For so long after the last commit that waited a failure that says nothing of locks, such as a silence, is taken for a pause within the wait:
+/// longer than a pause that is nobody's trouble and the second after it until a commit has waited again.
+const GOES_ON: Duration = Duration::from_secs(5);
 /// Lock wait timeout.
 const LOCK_WAIT_TIMEOUT: u16 = 1205;
 
@@ -26,6 +29,8 @@ const LOCK_WAIT_TIMEOUT: u16 = 1205;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Inquiry {
     asked: Option<Instant>,
+    /// When a commit was last seen to wait.
+    waited: Option<Instant>,
     /// Whether there is nothing more to ask in this run.
     closed: bool,
 }
@@ -42,12 +47,19 @@ pub enum Turn {
 }
 
 impl Inquiry {
-    /// A look at the manager's own probe.
-    pub fn turn(&mut self, probe: Option<&Probe>, now: Instant) -> Turn {
-        if !probe.is_some_and(waits) {
-            self.closed = false;
+    /// A look at the manager's probes of its own server. A server in which commits wait for long is full after a while, and then only the
+    /// admin port still shows it.
+    pub fn turn(&mut self, probes: &[Probe], now: Instant) -> Turn {
+        if !probes.iter().any(waits) {
+            let may_wait = !probes.is_empty() && probes.iter().all(|probe| probe.failing.is_some());
+            let lately = self.waited.is_some_and(|waited| now.saturating_duration_since(waited) < GOES_ON);
+            if may_wait && lately {
+                return Turn::Wait;
+            }
+            (self.closed, self.waited) = (false, None);
             return Turn::Over;
         }
+        self.waited = Some(now);
         let is_early = self.asked.is_some_and(|asked| now.saturating_duration_since(asked) < AT_MOST_EVERY);
         if self.closed || is_early {
             return Turn::Wait;
@@ -72,14 +84,14 @@ fn waits(probe: &Probe) -> bool {
     now || lately
 }
 
-/// Watches until stopped. `server` is a connection that nobody else uses.
-pub async fn watch(shared: Arc<Shared>, own: Prober, server: Arc<dyn Instance>, stop: CancellationToken) {
+/// Watches until stopped. `probers` probe the own server; `server` is a connection that nobody else uses.
+pub async fn watch(shared: Arc<Shared>, probers: [Prober; 2], server: Arc<dyn Instance>, stop: CancellationToken) {
     let mut turns = turns();
     let mut inquiry = Inquiry::default();
     while stop.run_until_cancelled(turns.tick()).await.is_some() {
         let runs = shared.read(|facts| facts.life == Life::Running);
-        let probe = own.probe(Instant::now()).filter(|_| runs);
-        match inquiry.turn(probe.as_ref(), Instant::now()) {
+        let probes: Vec<_> = probers.iter().filter(|_| runs).filter_map(|prober| prober.probe(Instant::now())).collect();
+        match inquiry.turn(&probes, Instant::now()) {
             Turn::Wait => {}
             Turn::Over => {
                 if shared.read(|facts| facts.lock_holder.is_some()) {
@@ -105,7 +117,7 @@ pub async fn watch(shared: Arc<Shared>, own: Prober, server: Arc<dyn Instance>, 
 
 #[cfg(test)]
 mod tests {
-    use understudy_wire::evidence::{Failing, InFlight};
+    use understudy_wire::evidence::{Failing, InFlight, Limit};
 
     use super::*;
 
@@ -141,25 +153,44 @@ mod tests {
             ("a server that refuses writes", failing(Stage::Commit, ProbeError::ReadOnly), false),
             ("all well", Probe::default(), false),
         ] {
-            let turn = Inquiry::default().turn(Some(&probe), Instant::now());
+            let turn = Inquiry::default().turn(&[probe], Instant::now());
             assert_eq!(turn, if expected { Turn::Ask } else { Turn::Over }, "{case}");
         }
-        assert_eq!(Inquiry::default().turn(None, Instant::now()), Turn::Over);
+        assert_eq!(Inquiry::default().turn(&[], Instant::now()), Turn::Over);
+    }
+
+    #[test]
+    fn a_pause_within_a_wait_does_not_end_it_and_neither_does_a_server_that_is_full_behind_the_lock() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let locked = || failing(Stage::Commit, ProbeError::Server { code: 1205, message: "lock wait".to_owned() });
+        let silent = || failing(Stage::Greeting, ProbeError::Timeout);
+        let full = failing(Stage::Auth, ProbeError::TooManyConnections { whose: Limit::Server });
+        let mut inquiry = Inquiry::default();
+        assert_eq!(inquiry.turn(&[locked(), locked()], start), Turn::Ask);
+        inquiry.close();
+        assert_eq!(inquiry.turn(&[silent(), silent()], at(2)), Turn::Wait, "a pause");
+        assert_eq!(inquiry.turn(&[locked(), silent()], at(4)), Turn::Wait, "it goes on, and somebody was named");
+        assert_eq!(inquiry.turn(&[full.clone(), locked()], at(60)), Turn::Wait, "the admin port still shows it");
+        assert_eq!(inquiry.turn(&[full.clone(), silent()], at(64)), Turn::Wait, "a pause again");
+        assert_eq!(inquiry.turn(&[full.clone(), silent()], at(65)), Turn::Over, "more than a pause");
+        assert_eq!(inquiry.turn(&[full.clone(), locked()], at(66)), Turn::Ask);
+        assert_eq!(inquiry.turn(&[full, Probe::default()], at(67)), Turn::Over, "commits get through the admin port");
     }
 
     #[test]
     fn a_run_is_asked_about_until_somebody_is_named_and_never_more_often_than_every_few_seconds() {
         let start = Instant::now();
-        let (hangs, well) = (in_flight(Stage::Commit, 900), Probe::default());
+        let (hangs, well) = ([in_flight(Stage::Commit, 900)], [Probe::default()]);
         let mut inquiry = Inquiry::default();
-        assert_eq!(inquiry.turn(Some(&hangs), start), Turn::Ask);
-        assert_eq!(inquiry.turn(Some(&hangs), start + AT_MOST_EVERY / 2), Turn::Wait);
-        assert_eq!(inquiry.turn(Some(&hangs), start + AT_MOST_EVERY), Turn::Ask, "nobody was named");
+        assert_eq!(inquiry.turn(&hangs, start), Turn::Ask);
+        assert_eq!(inquiry.turn(&hangs, start + AT_MOST_EVERY / 2), Turn::Wait);
+        assert_eq!(inquiry.turn(&hangs, start + AT_MOST_EVERY), Turn::Ask, "nobody was named");
         inquiry.close();
-        assert_eq!(inquiry.turn(Some(&hangs), start + 9 * AT_MOST_EVERY), Turn::Wait, "somebody was");
-        assert_eq!(inquiry.turn(Some(&well), start + 9 * AT_MOST_EVERY), Turn::Over);
-        assert_eq!(inquiry.turn(Some(&hangs), start + 9 * AT_MOST_EVERY), Turn::Ask, "another run");
-        assert_eq!(inquiry.turn(Some(&well), start + 9 * AT_MOST_EVERY), Turn::Over);
-        assert_eq!(inquiry.turn(Some(&hangs), start + 9 * AT_MOST_EVERY), Turn::Wait, "a run of its own, too soon");
+        assert_eq!(inquiry.turn(&hangs, start + 9 * AT_MOST_EVERY), Turn::Wait, "somebody was");
+        assert_eq!(inquiry.turn(&well, start + 9 * AT_MOST_EVERY), Turn::Over);
+        assert_eq!(inquiry.turn(&hangs, start + 9 * AT_MOST_EVERY), Turn::Ask, "another run");
+        assert_eq!(inquiry.turn(&well, start + 9 * AT_MOST_EVERY), Turn::Over);
+        assert_eq!(inquiry.turn(&hangs, start + 9 * AT_MOST_EVERY), Turn::Wait, "a run of its own, too soon");
     }
 }
