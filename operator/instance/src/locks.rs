@@ -1,7 +1,8 @@
 //! Who holds the lock that commits wait for: asked of the server once for each run of such commits. [`Inquiry`] is pure.
 //!
 //! The tables that tell go through every lock of the server, and a server whose locks are themselves stuck does not answer. So it is asked
-//! over a connection of its own, with a deadline, rarely, and not again in a run in which it did not answer.
+//! over a connection of its own, with a deadline, rarely, and not again in a run in which it did not answer a few times:
+//! once may be a pause.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,9 +17,13 @@ use crate::observe::turns;
 /// A commit that has taken this long waits for something. Shorter than the second for which a probe waits for a lock: once that is over
 /// nobody waits, and nobody could be named.
 const WAITS: u64 = 500;
-/// The server is asked no more often than this, whatever happens.
+/// The server is asked no more often than this, as long as it answers.
 const AT_MOST_EVERY: Duration = Duration::from_secs(5);
 const WITHIN: Duration = Duration::from_secs(1);
+/// One that did not answer may have been paused, and is asked again after this,
+const AGAIN: Duration = Duration::from_secs(2);
+/// and so often in one run: a lock is named before it is taken for a deadlock, whatever pause its beginning falls into.
+const TRIES: u32 = 3;
 /// For so long after the last commit that waited a failure that says nothing of locks, such as a silence, is taken for a pause within the wait:
 /// longer than a pause that is nobody's trouble and the second after it until a commit has waited again.
 const GOES_ON: Duration = Duration::from_secs(5);
@@ -31,6 +36,8 @@ pub struct Inquiry {
     asked: Option<Instant>,
     /// When a commit was last seen to wait.
     waited: Option<Instant>,
+    /// How often it was not answered in this run.
+    unanswered: u32,
     /// Whether there is nothing more to ask in this run.
     closed: bool,
 }
@@ -56,11 +63,12 @@ impl Inquiry {
             if may_wait && lately {
                 return Turn::Wait;
             }
-            (self.closed, self.waited) = (false, None);
+            *self = Self { asked: self.asked, ..Self::default() };
             return Turn::Over;
         }
         self.waited = Some(now);
-        let is_early = self.asked.is_some_and(|asked| now.saturating_duration_since(asked) < AT_MOST_EVERY);
+        let pause = if self.unanswered > 0 { AGAIN } else { AT_MOST_EVERY };
+        let is_early = self.asked.is_some_and(|asked| now.saturating_duration_since(asked) < pause);
         if self.closed || is_early {
             return Turn::Wait;
         }
@@ -68,9 +76,20 @@ impl Inquiry {
         Turn::Ask
     }
 
-    /// The server named somebody, or did not answer: it is not asked again in this run.
+    /// The server named somebody: it is not asked again in this run.
     pub fn close(&mut self) {
         self.closed = true;
+    }
+
+    /// The server named nobody.
+    pub fn pass(&mut self) {
+        self.unanswered = 0;
+    }
+
+    /// The server did not answer.
+    pub fn miss(&mut self) {
+        self.unanswered += 1;
+        self.closed = self.unanswered >= TRIES;
     }
 }
 
@@ -100,14 +119,14 @@ pub async fn watch(shared: Arc<Shared>, probers: [Prober; 2], server: Arc<dyn In
             }
             Turn::Ask => match stop.run_until_cancelled(server.lock_holder(WITHIN)).await {
                 None => return,
-                Some(Ok(None)) => {}
+                Some(Ok(None)) => inquiry.pass(),
                 Some(Ok(Some(holder))) => {
                     inquiry.close();
                     tracing::warn!(?holder, "commits wait for a lock");
                     shared.update(|facts| facts.lock_holder = Some((Instant::now(), holder)));
                 }
                 Some(Err(e)) => {
-                    inquiry.close();
+                    inquiry.miss();
                     tracing::warn!(error = %e, "commits wait, and who holds a lock could not be read");
                 }
             },
@@ -176,6 +195,26 @@ mod tests {
         assert_eq!(inquiry.turn(&[full.clone(), silent()], at(65)), Turn::Over, "more than a pause");
         assert_eq!(inquiry.turn(&[full.clone(), locked()], at(66)), Turn::Ask);
         assert_eq!(inquiry.turn(&[full, Probe::default()], at(67)), Turn::Over, "commits get through the admin port");
+    }
+
+    #[test]
+    fn who_did_not_answer_is_asked_again_soon_and_only_a_few_times() {
+        let start = Instant::now();
+        let hangs = [in_flight(Stage::Commit, 900)];
+        let mut inquiry = Inquiry::default();
+        for (tries, at) in (0..TRIES).map(|tries| (tries, start + tries * AGAIN)) {
+            assert_eq!(inquiry.turn(&hangs, at), Turn::Ask, "{tries}");
+            inquiry.miss();
+            assert_eq!(inquiry.turn(&hangs, at + AGAIN / 2), Turn::Wait, "{tries}");
+        }
+        assert_eq!(inquiry.turn(&hangs, start + 99 * AGAIN), Turn::Wait, "it does not answer");
+        assert_eq!(inquiry.turn(&[Probe::default()], start + 99 * AGAIN), Turn::Over);
+        let again = start + 99 * AGAIN;
+        assert_eq!(inquiry.turn(&hangs, again), Turn::Ask, "another run");
+        inquiry.miss();
+        assert_eq!(inquiry.turn(&hangs, again + AGAIN), Turn::Ask);
+        inquiry.pass();
+        assert_eq!(inquiry.turn(&hangs, again + 2 * AGAIN), Turn::Wait, "it answers");
     }
 
     #[test]
