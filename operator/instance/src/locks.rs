@@ -109,7 +109,8 @@ pub async fn watch(shared: Arc<Shared>, probers: [Prober; 2], server: Arc<dyn In
     let mut inquiry = Inquiry::default();
     while stop.run_until_cancelled(turns.tick()).await.is_some() {
         let runs = shared.read(|facts| facts.life == Life::Running);
-        let probes: Vec<_> = probers.iter().filter(|_| runs).filter_map(|prober| prober.probe(Instant::now())).collect();
+        let probes: Vec<_> =
+            probers.iter().filter(|_| runs).filter_map(|prober| prober.probe(Instant::now())).collect();
         match inquiry.turn(&probes, Instant::now()) {
             Turn::Wait => {}
             Turn::Over => {

@@ -143,7 +143,9 @@ mod tests {
 
     #[test]
     fn readings_that_are_answered_late_if_at_all_are_few_and_the_first_ten_are_not_kept_waiting() {
-        for (missed, seconds) in [(0, 1), (MISSES, 1), (MISSES + 1, 2), (MISSES + 4, 16), (MISSES + 5, 30), (u32::MAX, 30)] {
+        for (missed, seconds) in
+            [(0, 1), (MISSES, 1), (MISSES + 1, 2), (MISSES + 4, 16), (MISSES + 5, 30), (u32::MAX, 30)]
+        {
             assert_eq!(patience(missed), Duration::from_secs(seconds), "{missed}");
         }
     }
