@@ -6,9 +6,10 @@
 use understudy_wire::ReplicaName;
 
 use crate::decision::{Draft, NewReplica, Reason, Role, Sentence, Step};
-use crate::failover::assess::{Assessment, Cause};
+use crate::failover::assess::{Assessment, Cause, Verdict};
 use crate::failover::plan::AGAIN;
 use crate::failover::snapshot::{Fact, Kind, Replica, Snapshot};
+use crate::failover::testimony::Case;
 use crate::following::is_good_copy;
 use crate::ledger;
 use crate::pace::{self, Pause};
@@ -181,7 +182,9 @@ fn condemn_old_primary<'a>(
     let change = s.status.last_change.as_ref().filter(|change| change.kind == Kind::Failover)?;
     let old = change.from.as_ref().filter(|old| *old != primary)?;
     let replica = s.replicas.get(old).filter(|replica| replica.condemned.is_none())?;
-    if !a.verdict.commits() {
+    // Right after it took office everybody connects at once, and while some find no connection left others commit.
+    let commits = || Case::hear(s, primary).newest_commit().is_some_and(|age| age <= s.policy.thresholds.fresh);
+    if !(a.verdict.commits() || (a.verdict == Verdict::Saturated && commits())) {
         return Some(old);
     }
     let cause = change.cause.clone().unwrap_or_else(|| "unknown".into());

@@ -7,7 +7,7 @@ use understudy_decide::failover::record::{Outcome, Phase as RecordPhase};
 use understudy_decide::failover::snapshot::*;
 use understudy_decide::{Order, OrderKind, Reason, Step};
 use understudy_wire::Epoch;
-use understudy_wire::evidence::{Millis, Phase, Probe};
+use understudy_wire::evidence::{Millis, Phase, Probe, Stage};
 
 fn published(scene: &Scene) -> Option<String> {
     scene.steps().into_iter().find_map(|step| match step {
@@ -260,7 +260,11 @@ fn after_a_failover_the_old_primary_is_condemned_whatever_became_of_it() {
         scene.steps().into_iter().any(|step| matches!(step, Step::Condemn { replica, .. } if replica == name("a")))
     };
     assert!(!condemned(&scene), "it may be needed as long as the new one has not committed");
+    scene.says(&operator(), "b", Some(fails(Stage::Auth, no_connection_left(), 9_000)), None);
+    assert!(!condemned(&scene), "it is full, and nobody has seen it commit");
     scene.says(&manager("c"), "b", Some(commits()), None);
+    assert!(condemned(&scene), "it is full, and commits");
+    scene.says(&operator(), "b", Some(Probe::default()), None);
     assert!(condemned(&scene));
     scene.ordered("a", OrderKind::Fence, 1, 10, OrderOutcome::Done(None));
     assert!(scene.order_to("c", OrderKind::Follow).is_none(), "consumers come first");

@@ -68,7 +68,12 @@ async fn run(config: Arc<Config>, dropped_lines: Arc<AtomicU64>) -> anyhow::Resu
     tasks.spawn(observe::status(shared.clone(), connection(), probers.admin.clone(), ending.clone()));
     tasks.spawn(observe::replication(shared.clone(), connection(), probers.admin.clone(), ending.clone()));
     observe::process(shared.clone(), host.clone()).context("thread not started")?;
-    tasks.spawn(locks::watch(shared.clone(), probers.own.clone(), connection(), ending.clone()));
+    tasks.spawn(locks::watch(
+        shared.clone(),
+        [probers.own.clone(), probers.admin.clone()],
+        connection(),
+        ending.clone(),
+    ));
     tasks.spawn(identity.clone().keep_fresh(config.tls.clone(), ending.clone()));
     tasks.spawn(certificate::keep_fresh(identity.clone(), connection(), certificate::PACE, ending.clone()));
     tasks.spawn(certificate::follow_authority(identity.clone(), trust.clone(), ending.clone()));

@@ -21,6 +21,8 @@ const THREADS_PACE: u64 = 2;
 /// So many readings in a row may miss their deadline before the next waits for the probe of the admin port: longer than it takes to tell a deadlock,
 /// so that a server under load whose log moves is still seen to move.
 const MISSES: u32 = 10;
+/// The longest that a reading may take once so many have missed their deadline.
+const AT_MOST: Duration = Duration::from_secs(30);
 /// The pressure is read once in so many turns.
 const PRESSURE_PACE: u64 = 8;
 
@@ -50,6 +52,13 @@ fn lets_nobody_read(probe: &Probe) -> bool {
     probe.failing.as_ref().is_some_and(is_silence)
 }
 
+/// How long a reading may take after so many that missed their deadline: twice as long after each from [`MISSES`] on. A port that answers may
+/// keep one reading waiting for ever, as for a lock that a volume which hangs keeps, and each that is given up leaves its session there; the one
+/// that waits is answered as soon as anything moves.
+fn patience(missed: u32) -> Duration {
+    WITHIN.saturating_mul(1 << missed.saturating_sub(MISSES).min(5)).min(AT_MOST)
+}
+
 /// Status and epoch. `server` is a connection that nobody else uses; `admin` probes the same port.
 pub async fn status(shared: Arc<Shared>, server: Arc<dyn Instance>, admin: Prober, stop: CancellationToken) {
     let mut turns = turns();
@@ -58,7 +67,8 @@ pub async fn status(shared: Arc<Shared>, server: Arc<dyn Instance>, admin: Probe
         if shared.read(|facts| facts.life != Life::Running) || (missed >= MISSES && answers_nobody(&admin)) {
             continue;
         }
-        let read = read_status(&shared, &*server).await;
+        let reading = read_status(&shared, &*server, patience(missed));
+        let Some(read) = stop.run_until_cancelled(reading).await else { return };
         missed = if matches!(read, Err(SqlError::Deadline { .. })) { missed.saturating_add(1) } else { 0 };
         if let Err(e) = read {
             tracing::debug!(error = %e, "server not read");
@@ -66,9 +76,9 @@ pub async fn status(shared: Arc<Shared>, server: Arc<dyn Instance>, admin: Probe
     }
 }
 
-async fn read_status(shared: &Shared, server: &dyn Instance) -> Result<(), SqlError> {
-    let status = server.status(WITHIN).await?;
-    let row = server.epoch(WITHIN).await?;
+async fn read_status(shared: &Shared, server: &dyn Instance, within: Duration) -> Result<(), SqlError> {
+    let status = server.status(within).await?;
+    let row = server.epoch(within).await?;
     let now = Instant::now();
     shared.update(|facts| {
         facts.take_status(status, now);
@@ -88,7 +98,8 @@ pub async fn replication(shared: Arc<Shared>, server: Arc<dyn Instance>, admin: 
         if shared.read(|facts| facts.life != Life::Running) || (missed >= MISSES && answers_nobody(&admin)) {
             continue;
         }
-        let read = read_replication(&shared, &*server).await;
+        let reading = read_replication(&shared, &*server, patience(missed));
+        let Some(read) = stop.run_until_cancelled(reading).await else { return };
         missed = if matches!(read, Err(SqlError::Deadline { .. })) { missed.saturating_add(1) } else { 0 };
         if let Err(e) = read {
             tracing::debug!(error = %e, "replication not read");
@@ -96,10 +107,10 @@ pub async fn replication(shared: Arc<Shared>, server: Arc<dyn Instance>, admin: 
     }
 }
 
-async fn read_replication(shared: &Shared, server: &dyn Instance) -> Result<(), SqlError> {
-    let replication = server.replication(WITHIN).await?;
+async fn read_replication(shared: &Shared, server: &dyn Instance, within: Duration) -> Result<(), SqlError> {
+    let replication = server.replication(within).await?;
     shared.update(|facts| facts.take_replication(replication, Instant::now()));
-    let offsets = server.offsets(WITHIN).await?;
+    let offsets = server.offsets(within).await?;
     shared.update(|facts| facts.offsets = Some((Instant::now(), offsets)));
     Ok(())
 }
@@ -129,6 +140,15 @@ pub fn process(shared: Arc<Shared>, host: Arc<Host>) -> std::io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn readings_that_are_answered_late_if_at_all_are_few_and_the_first_ten_are_not_kept_waiting() {
+        for (missed, seconds) in
+            [(0, 1), (MISSES, 1), (MISSES + 1, 2), (MISSES + 4, 16), (MISSES + 5, 30), (u32::MAX, 30)]
+        {
+            assert_eq!(patience(missed), Duration::from_secs(seconds), "{missed}");
+        }
+    }
 
     #[test]
     fn a_port_that_answers_nobody_is_left_alone_and_one_that_only_ends_no_commit_is_read() {

@@ -13,7 +13,7 @@ pub struct Thresholds {
     pub gone_after: Millis,
     /// For how long nobody may be greeted before a server is Stuck. What else makes it so is counted from this.
     pub stuck_after: Millis,
-    /// How long two domains must have waited in vain for a commit before a server is Gone of whose manager nothing is heard: it may be a lock.
+    /// How long two domains must have waited in vain for a commit, and its manager been silent, before a server is Gone: it may be a lock.
     pub hung_unheard_after: Millis,
     /// How long the probe after the claim may take.
     pub reprobe_within: Millis,

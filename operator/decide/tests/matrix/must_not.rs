@@ -45,6 +45,17 @@ pub const MUST_NOT: &[Row] = &[
         None,
     ),
     (
+        "B1 in the midst of a long lock (B5) with a pause (B8) at its beginning",
+        |s| {
+            s.all_say(&waits(Stage::Commit, lock_wait(), 600_000, 598_000));
+            cut_off_operator(s);
+            s.silent("a", 50_000);
+        },
+        Verdict::Suspect(Cause::Unreachable),
+        Stays,
+        None,
+    ),
+    (
         "B2 primary cut off from its standbys",
         |s| {
             for letter in ["b", "c"] {
@@ -120,6 +131,21 @@ pub const MUST_NOT: &[Row] = &[
         None,
     ),
     ("B5 long DDL", locked, Verdict::Saturated, Stays, None),
+    (
+        "B5 a lock of everything that a person took through the account of the manager, and a pause (B8) at its beginning",
+        |s| {
+            waits_in_vain(s, lock_wait(), 12_000, 11_000);
+            let holder = LockHolder {
+                user: "understudy_admin@localhost".into(),
+                locked: "GLOBAL".into(),
+                ..LockHolder::default()
+            };
+            s.server("a", |server| server.lock_holder = Some(Aged { age: 50, value: holder }));
+        },
+        Verdict::Saturated,
+        Stays,
+        None,
+    ),
     (
         "B5 a lock of everything",
         |s| {

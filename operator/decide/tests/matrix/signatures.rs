@@ -169,6 +169,16 @@ pub const SIGNATURES: &[Row] = &[
         None,
     ),
     (
+        "S4 and the manager's own probe of the admin port, which hung first, is named",
+        |s| {
+            waits_in_vain(s, lock_wait(), 6_450, 7_950);
+            holds_lock(s, "understudy_admin@127.0.0.1");
+        },
+        Verdict::Stuck(Cause::Deadlocked),
+        FailsOver("b"),
+        None,
+    ),
+    (
         "S4 and a consumer whose commit hangs as well is named",
         |s| {
             waits_in_vain(s, lock_wait(), 6_450, 7_950);

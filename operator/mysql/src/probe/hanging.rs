@@ -72,11 +72,13 @@ pub(super) struct Hanging {
     attempts: JoinSet<Result<Success, Failure>>,
     stage: Stage,
     patience: Duration,
+    /// Whether the latest attempt is one of them.
+    is_latest: bool,
 }
 
 impl Default for Hanging {
     fn default() -> Self {
-        Self { attempts: JoinSet::new(), stage: Stage::Tcp, patience: PATIENCE }
+        Self { attempts: JoinSet::new(), stage: Stage::Tcp, patience: PATIENCE, is_latest: false }
     }
 }
 
@@ -86,16 +88,23 @@ impl Hanging {
         if self.attempts.len() >= MOST {
             self.patience *= 2;
         }
-        self.stage = stage;
+        (self.stage, self.is_latest) = (stage, true);
         self.attempts.spawn(going);
     }
 
-    /// For how long another attempt must wait for one of them to end, and the stage that the last of them hangs in. None: it need not.
+    /// An attempt ended otherwise, and the server has nothing of it any more, so that another takes nothing. What it met is the latest that is
+    /// known: those that hang say nothing of a server whose connections are used up since, or that is not reached any more.
+    pub(super) fn turned_away(&mut self) {
+        self.is_latest = false;
+    }
+
+    /// For how long another attempt must wait for one of them to end, and the stage that the last of them hangs in. None: it need not, as
+    /// they are few or the latest attempt is none of them.
     pub(super) fn wait(&mut self) -> Option<(Duration, Stage)> {
         while self.attempts.try_join_next().is_some() {
             self.patience = PATIENCE;
         }
-        (self.attempts.len() >= MOST).then_some((self.patience, self.stage))
+        (self.is_latest && self.attempts.len() >= MOST).then_some((self.patience, self.stage))
     }
 
     /// Returns when one of them has ended.
@@ -136,6 +145,24 @@ mod tests {
         let expected = [None, None, None, Some(PATIENCE), Some(2 * PATIENCE), Some(4 * PATIENCE)];
         assert_eq!(waits, expected);
         assert_eq!(hanging.wait(), Some((8 * PATIENCE, Stage::Select)));
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_after_an_attempt_that_was_turned_away_until_one_hangs_again() {
+        let mut hanging = Hanging::default();
+        let mut ends = Vec::new();
+        let mut hang = |hanging: &mut Hanging| {
+            let (end, going) = hangs();
+            ends.push(end);
+            hanging.keep(Stage::Select, going);
+        };
+        for _ in 0..MOST {
+            hang(&mut hanging);
+        }
+        hanging.turned_away();
+        assert_eq!(hanging.wait(), None, "the server has nothing of it");
+        hang(&mut hanging);
+        assert_eq!(hanging.wait(), Some((2 * PATIENCE, Stage::Select)), "one more hangs");
     }
 
     #[tokio::test]

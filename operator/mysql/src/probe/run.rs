@@ -85,7 +85,14 @@ impl Prober {
         turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut hanging = Hanging::default();
         loop {
-            let present = target.borrow_and_update().clone();
+            let present = {
+                let present = target.borrow_and_update();
+                // It may have changed in the moment in which an attempt ended. What hangs is of the target before.
+                if present.has_changed() {
+                    hanging = Hanging::default();
+                }
+                present.clone()
+            };
             self.turn_to(present.as_ref().map(|t| &t.subject));
             let Some(present) = present else {
                 tokio::select! {
@@ -131,7 +138,7 @@ impl Prober {
             Err(Failure { stage, error: ProbeError::Timeout }) if *stage != Stage::Tcp => hanging.keep(*stage, going),
             // The server works, so what hung is not answered any more.
             Ok(_) => *hanging = Hanging::default(),
-            Err(_) => {}
+            Err(_) => hanging.turned_away(),
         }
         if let Some(pause) = pace.after(outcome.is_ok(), begun.elapsed()) {
             turn.reset_after(pause);
