@@ -2,25 +2,29 @@
 //! an operator that stands still. I/O.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::fs::statvfs;
 use serde_json::{Value, json};
 
+use super::super::install::NAMESPACE;
 use super::super::store::Store;
 use super::eyes::Eyes;
 use super::rows::{Aim, Fault};
 use super::seen::{Place, Seen};
 use super::sql::ask;
-use super::strike::{Strike, Victim};
+use super::strike::{Strike, Victim, heal};
 use crate::paths::Paths;
 use crate::progress::Ui;
-use crate::run;
+use crate::{fault, run, volume};
 
 /// The instance of the operator that acts, standing still.
 const STILL: Fault = Fault { kind: "freeze-pod", args: &[], aim: Aim::Operator };
 /// For how long: longer than another one takes to be sure of it and to act.
 const STILL_FOR: Duration = Duration::from_secs(30);
+/// The Lease of the operator.
+const LEASE: &str = "understudy";
 /// How long a fault may take to be in force.
 pub const LANDS_WITHIN: Duration = Duration::from_secs(120);
 /// How long a switchover that was asked for may take.
@@ -74,15 +78,43 @@ fn before(failover: &Value) -> Value {
     if now == in_a_row() { json!({"cooldownSeconds": null, "quarantine": null}) } else { now }
 }
 
+/// Takes out what earlier runs left in force. An error when something stays: what is measured then would be about that too.
+pub fn clear(paths: &Paths) -> Result<()> {
+    if !fault::active(paths)?.is_empty() {
+        heal(paths)?;
+    }
+    let left: Vec<_> = fault::active(paths)?.iter().map(|fault| fault.describe()).collect();
+    ensure!(left.is_empty(), "still in force, and no part of the run: {}", left.join("; "));
+    Ok(())
+}
+
+/// How full the volumes of the lab's replicas are, from 0 to 1: the third of them, since a shard has three that hold the same, and one
+/// alone may be full for another reason. 0 of fewer.
+pub fn fullness(paths: &Paths) -> Result<f64> {
+    let spaces = volume::mounts_under(&paths.volumes())?;
+    let spaces = spaces.iter().filter_map(|mount| statvfs(mount.as_path()).ok());
+    let mut used: Vec<f64> = spaces.map(|space| 1.0 - space.f_bavail as f64 / space.f_blocks.max(1) as f64).collect();
+    used.sort_by(f64::total_cmp);
+    Ok(used.into_iter().rev().nth(2).unwrap_or(0.0))
+}
+
+/// When the instance of the operator that acts said so last, by its own clock; None when there is none.
+pub fn acted(store: &Store<'_>) -> Result<Option<String>> {
+    let lease = store.access.find(NAMESPACE, "lease", LEASE)?;
+    Ok(lease.and_then(|lease| lease["spec"]["renewTime"].as_str().map(str::to_owned)))
+}
+
 /// Asks for a switchover by an object, as a person would. `target` may be left to the operator.
 pub fn ask_for_switchover(store: &Store<'_>, shard: &str, epoch: i64, target: Option<&str>) -> Result<()> {
     let mut spec = json!({"shard": shard, "kind": "Switchover", "reason": "cargo lab bench"});
     if let Some(target) = target {
         spec["target"] = json!(target);
     }
+    // One that was refused left the epoch as it was, and its object.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let request = json!({
         "apiVersion": "understudy.dev/v1alpha1", "kind": "Failover",
-        "metadata": {"name": format!("bench-{shard}-{}", epoch + 1)}, "spec": spec,
+        "metadata": {"name": format!("bench-{shard}-{}-{}", epoch + 1, now.as_secs())}, "spec": spec,
     });
     store.access.apply(&store.namespace, &request.to_string())
 }
