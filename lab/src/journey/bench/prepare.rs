@@ -93,9 +93,13 @@ pub fn clear(paths: &Paths) -> Result<()> {
 pub fn fullness(paths: &Paths) -> Result<f64> {
     let spaces = volume::mounts_under(&paths.volumes())?;
     let spaces = spaces.iter().filter_map(|mount| statvfs(mount.as_path()).ok());
-    let mut used: Vec<f64> = spaces.map(|space| 1.0 - space.f_bavail as f64 / space.f_blocks.max(1) as f64).collect();
+    Ok(third(spaces.map(|space| 1.0 - space.f_bavail as f64 / space.f_blocks.max(1) as f64).collect()))
+}
+
+/// The third from above. Pure.
+fn third(mut used: Vec<f64>) -> f64 {
     used.sort_by(f64::total_cmp);
-    Ok(used.into_iter().rev().nth(2).unwrap_or(0.0))
+    used.into_iter().rev().nth(2).unwrap_or(0.0)
 }
 
 /// When the instance of the operator that acts said so last, by its own clock; None when there is none.
@@ -200,6 +204,17 @@ mod tests {
             ("left behind", in_a_row(), defaults),
         ] {
             assert_eq!(before(&there), expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn volumes_are_as_full_as_the_third_of_them() {
+        for (case, used, expected) in [
+            ("one was filled", vec![0.2, 1.0, 0.1, 0.2, 0.3, 0.1], 0.2),
+            ("a shard is full", vec![0.8, 0.2, 0.82, 0.2, 0.81, 0.2], 0.8),
+            ("hardly any is there", vec![0.9, 0.9], 0.0),
+        ] {
+            assert_eq!(third(used), expected, "{case}");
         }
     }
 

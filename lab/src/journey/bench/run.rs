@@ -355,7 +355,15 @@ impl Ground<'_> {
 
     fn delete(&self, kind: &str, name: &str, hold: Duration, eyes: &mut Eyes<'_>) -> Result<()> {
         let namespace = &self.store.namespace;
-        let mut command = self.store.access.kubectl(&["delete", "-n", namespace, kind, name, "--wait=false"]);
+        let mut command = self.store.access.kubectl(&[
+            "delete",
+            "--request-timeout=60s",
+            "-n",
+            namespace,
+            kind,
+            name,
+            "--wait=false",
+        ]);
         run::output(&mut command)?;
         eyes.pass(hold)
     }
