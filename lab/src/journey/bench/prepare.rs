@@ -1,5 +1,5 @@
-//! What is needed before a fault: for all rows a cooldown that is off, for some primaries on one node, standbys that are behind, or
-//! an operator that stands still. I/O.
+//! What is needed before a fault: for all rows a cooldown that is off and a lab that nothing is wrong with, for some primaries on one node
+//! or another one in office, standbys that are behind, or an operator that stands still. I/O.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -136,13 +136,28 @@ pub fn gather(store: &Store<'_>, ui: &Ui, shards: &[String]) -> Result<Vec<Strin
             continue;
         }
         ui.say(&format!("  bring the primary of {shard} to {node}: {replica}"));
-        let epoch = eyes.seen.epochs().get(shard).copied().unwrap_or(0);
-        ask_for_switchover(store, shard, epoch, Some(replica))?;
-        let end = Instant::now() + SWITCHED_WITHIN;
-        let is_there = eyes.watch(end, |seen| Ok(seen.primary(shard) == replica && seen.is_whole()))?;
-        ensure!(is_there, "{shard} did not hand over to {replica} within {} s", SWITCHED_WITHIN.as_secs());
+        switch(store, &mut eyes, shard, Some(replica))?;
     }
     Ok(there.into_keys().collect())
+}
+
+/// Has a shard hand over to whom the operator takes.
+pub fn hand_over(store: &Store<'_>, ui: &Ui, shards: &[String], shard: &str) -> Result<()> {
+    ui.say(&format!("  have {shard} hand over first"));
+    switch(store, &mut Eyes::open(store, shards.to_vec())?, shard, None)
+}
+
+/// Asks for a switchover, and waits until it is over and everything is there.
+fn switch(store: &Store<'_>, eyes: &mut Eyes<'_>, shard: &str, target: Option<&str>) -> Result<()> {
+    let epoch = eyes.seen.epochs().get(shard).copied().unwrap_or(0);
+    let before = eyes.seen.primary(shard).to_owned();
+    ask_for_switchover(store, shard, epoch, target)?;
+    let is_it = |primary: &str| target.map_or(primary != before, |target| primary == target);
+    let end = Instant::now() + SWITCHED_WITHIN;
+    let is_over = eyes.watch(end, |seen| Ok(is_it(seen.primary(shard)) && seen.is_whole()))?;
+    let to = target.unwrap_or("another replica");
+    ensure!(is_over, "{shard} did not hand over to {to} within {} s", SWITCHED_WITHIN.as_secs());
+    Ok(())
 }
 
 /// The node with replicas of most shards, and of each shard the replica there. Of several such nodes, the first by name.

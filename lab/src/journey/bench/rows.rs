@@ -93,6 +93,9 @@ pub enum Prepare {
     Nothing,
     /// As many primaries as can be are brought to one node.
     Gather,
+    /// The shard hands over, as if a person had asked for it. What a primary was replaced for last, and what is no fault of its own, is
+    /// not done for that cause again within 10 min, whatever the cooldown.
+    HandOver,
     /// The standbys receive and apply nothing for so long.
     Lag(Duration),
     /// The instance of the operator that acts stands still, for 30 s.
@@ -252,7 +255,7 @@ pub const ROWS: &[Row] = &[
     Row { id: "A9", name: "node-loss", what: "the node vanishes", act: Act::Fault(on_node("node-loss")), hits: Hits::Node, causes: &["Unreachable", "PodStopped"], write_gap_aim: Some(10.0), ack_gap_aim: None, ..A },
     Row { id: "A10", name: "shared-node", what: "a node with several primaries vanishes", prepare: Prepare::Gather, act: Act::Fault(on_node("node-loss")), hits: Hits::Node, causes: &["Unreachable", "PodStopped"], write_gap_aim: Some(10.0), ack_gap_aim: None, ..A },
     Row { id: "A11", name: "zone-loss", what: "all nodes of a zone vanish", act: Act::Fault(Fault { kind: "zone-loss", args: &[], aim: Aim::Zone }), hits: Hits::Zone, causes: &["Unreachable", "PodStopped"], write_gap_aim: Some(15.0), ack_gap_aim: None, ..A },
-    Row { id: "A12", name: "cut-clients", what: "the primary is cut off from Kafka and clients", act: Act::Both(cut(&["--from", "kafka"]), cut(&["--from", "clients"])), must: Must::Change, causes: &["CutOff"], write_gap_aim: Some(9.0), ..A },
+    Row { id: "A12", name: "cut-clients", what: "the primary is cut off from Kafka and clients", prepare: Prepare::HandOver, act: Act::Both(cut(&["--from", "kafka"]), cut(&["--from", "clients"])), must: Must::Change, causes: &["CutOff"], write_gap_aim: Some(9.0), ..A },
     Row { id: "A12", name: "cut-all", what: "the primary is cut off from everybody", act: Act::Fault(cut(&["--from", "all"])), causes: &["Unreachable"], write_gap_aim: Some(9.0), ..A },
     Row { id: "A13", name: "lagging-standbys", what: "SIGKILL of mysqld while all standbys are 60 s behind", prepare: Prepare::Lag(s(60)), act: Act::Fault(on_primary("kill")), hold: s(0), causes: &["ProcessExited"], ..A },
     Row { id: "A14", name: "kill-without-api", what: "SIGKILL of mysqld while the API server is away for 60 s", act: Act::KillDuring(on_lab("api-down")), least: s(60), causes: &["ProcessExited"], write_gap_aim: Some(13.0), ..A },
@@ -314,6 +317,13 @@ impl Act {
             Self::KillBoth => vec![on_primary("kill")],
             Self::Switchover | Self::DeletePod | Self::DeleteStandby | Self::Load(_) | Self::Idle => Vec::new(),
         }
+    }
+}
+
+impl Prepare {
+    /// Whether it changes primaries itself, which is no fault of anybody.
+    pub fn changes_primaries(self) -> bool {
+        matches!(self, Self::Gather | Self::HandOver)
     }
 }
 

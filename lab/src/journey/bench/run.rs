@@ -113,11 +113,14 @@ impl Ground<'_> {
         };
         let shard = subjects.get(index % subjects.len().max(1)).context("the Datastore has no shard")?;
         let hold = row.held(self.hold);
+        if row.prepare == Prepare::HandOver {
+            prepare::hand_over(self.store, self.ui, &shards, shard)?;
+        }
 
         let mut load = self.start(row, index, hold)?;
         load.wait_flowing()?;
         let mut eyes = Eyes::open(self.store, shards)?;
-        let before = if row.prepare == Prepare::Gather { eyes.seen.epochs() } else { calm.clone() };
+        let before = if row.prepare.changes_primaries() { eyes.seen.epochs() } else { calm.clone() };
         self.warm_up(&mut load, &mut eyes)?;
         let aimed_at = victim(&self.store.namespace, &eyes.seen, shard)?;
         let paused = match row.prepare {
@@ -127,7 +130,7 @@ impl Ground<'_> {
                 None
             }
             Prepare::PauseOperator => Some(prepare::pause_operator(self.paths, &mut eyes, &aimed_at)?),
-            Prepare::Nothing | Prepare::Gather => None,
+            Prepare::Nothing | Prepare::Gather | Prepare::HandOver => None,
         };
         let (mut load, early) =
             if row.act == Act::Idle { (None, Some(self.verified(load)?)) } else { (Some(load), None) };
