@@ -83,6 +83,7 @@ impl Ended<'_> {
             exact: self.outcome.is_exact(),
             stale_answers: self.outcome.stale_answers,
             answers_after: self.outcome.answers_after_change,
+            verdicts: self.seen.verdicts(&self.victim.shard).to_vec(),
             redundant: self.redundant,
         };
         let Self { row, seen, outcome, at, victim, .. } = &self;

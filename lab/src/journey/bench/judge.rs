@@ -27,6 +27,8 @@ pub enum Judgement {
     WrongCause,
     /// It was changed, and the query API gave no answer afterwards that says whose it is: nobody knows whether there were stale ones.
     Unseen,
+    /// The fault showed nowhere, so nobody knows whether it was there.
+    NoEffect,
     /// Not everything was there again by the end.
     NotRedundant,
 }
@@ -70,6 +72,8 @@ pub struct Facts {
     pub stale_answers: u64,
     /// Answers after a change among which there could have been such; none where no change was seen.
     pub answers_after: Option<u64>,
+    /// Verdicts of the shard that was aimed at, each with its cause.
+    pub verdicts: Vec<String>,
     /// Every shard had everything in the end.
     pub redundant: bool,
 }
@@ -161,6 +165,8 @@ pub fn judge(row: &Row, facts: &Facts) -> Judgement {
         Judgement::WrongCause
     } else if facts.answers_after == Some(0) {
         Judgement::Unseen
+    } else if row.shows.is_some_and(|state| !facts.verdicts.iter().any(|verdict| verdict.starts_with(state))) {
+        Judgement::NoEffect
     } else if !facts.redundant {
         Judgement::NotRedundant
     } else {
@@ -185,7 +191,8 @@ mod tests {
 
     fn facts(changes: Vec<Change>) -> Facts {
         let answers_after = (!changes.is_empty()).then_some(7);
-        Facts { hit: vec!["s-0".into()], changes, exact: true, stale_answers: 0, answers_after, redundant: true }
+        let (hit, verdicts) = (vec!["s-0".into()], Vec::new());
+        Facts { hit, changes, exact: true, stale_answers: 0, answers_after, verdicts, redundant: true }
     }
 
     #[test]
@@ -214,10 +221,11 @@ mod tests {
             ("for another cause", "kill", vec![change("s-0", Failover, "Stopped")], WrongCause),
             ("cut off and handed over", "cut-clients", vec![change("s-0", Switchover, "CutOff")], AsItMust),
             ("handed over for another cause", "cut-clients", vec![change("s-0", Switchover, "Slow")], WrongCause),
-            ("for any cause", "slow", vec![change("s-0", Failover, "Unexplained")], AsItMust),
+            ("for any cause", "switchover", vec![change("s-0", Switchover, "Unexplained")], AsItMust),
+            ("slow and failed over for another cause", "slow", vec![change("s-0", Failover, "Deadlocked")], WrongCause),
             ("another shard too", "kill", vec![killed(), change("s-1", Failover, "Unreachable")], FalseFailover),
-            ("slow and handed over", "slow", vec![change("s-0", Switchover, "Slow")], AsItMust),
-            ("slow and failed over", "slow", vec![change("s-0", Failover, "Slow")], AsItMust),
+            ("slow and handed over", "slow", vec![change("s-0", Switchover, "SlowVolume")], AsItMust),
+            ("slow and failed over", "slow", vec![change("s-0", Failover, "VolumeStalled")], AsItMust),
             ("asked for", "switchover", vec![change("s-0", Switchover, "Requested")], AsItMust),
             ("asked for and failed over", "switchover", vec![killed()], FalseFailover),
             ("benign and left alone", "long-ddl", vec![], AsItMust),
@@ -250,6 +258,16 @@ mod tests {
         assert_eq!(judge(row("kill"), &stale), Judgement::Stale);
         assert_eq!(judge(row("long-ddl"), &Facts { stale_answers: 1, ..facts(vec![]) }), Judgement::Stale);
         assert_eq!(judge(row("kill"), &Facts { exact: false, ..stale }), Judgement::Inexact);
+    }
+
+    #[test]
+    fn a_fault_from_which_nothing_came_must_have_shown() {
+        let seen = |verdict: &str| {
+            let verdicts = vec!["Healthy".to_owned(), verdict.to_owned()];
+            judge(row("lie"), &Facts { verdicts, ..facts(vec![]) })
+        };
+        assert_eq!(seen("ObserverPartition"), Judgement::AsItMust);
+        assert_eq!(seen("Healthy"), Judgement::NoEffect);
     }
 
     #[test]

@@ -155,6 +155,8 @@ pub struct Row {
     pub replaces: bool,
     /// The causes that a record may name; any, where there is none.
     pub causes: &'static [&'static str],
+    /// A verdict that the shard that is aimed at must have had: of a fault from which nothing comes, that is how it is known to have been there.
+    pub shows: Option<&'static str>,
     /// Write gap aimed at, p99 in seconds; where nobody can act at first, from when somebody can.
     pub write_gap_aim: Option<f64>,
     /// Ack gap aimed at, p99 in seconds; only where nothing but the database is hit.
@@ -223,6 +225,7 @@ const A: Row = Row {
     must: Must::Failover,
     replaces: false,
     causes: &[],
+    shows: None,
     write_gap_aim: None,
     ack_gap_aim: Some(0.5),
 };
@@ -251,7 +254,7 @@ pub const ROWS: &[Row] = &[
     Row { id: "A6", name: "wedge", what: "writes of the volume hang, reads go on", act: Act::Fault(on_primary("wedge")), causes: &["VolumeStalled"], write_gap_aim: Some(8.0), ..A },
     Row { id: "A7", name: "eio", what: "the volume answers with errors", act: Act::Fault(on_primary("eio")), causes: &["VolumeFailed", "ProcessExited"], write_gap_aim: Some(4.0), ..A },
     Row { id: "A7", name: "read-only", what: "the volume becomes read-only", act: Act::Fault(on_primary("read-only")), causes: &["VolumeFailed", "ProcessExited"], write_gap_aim: Some(4.0), ..A },
-    Row { id: "A8", name: "slow", what: "the volume of one shard is slow", act: Act::Fault(on_primary("slow")), hold: s(150), least: s(120), must: Must::Change, write_gap_aim: Some(1.0), ..A },
+    Row { id: "A8", name: "slow", what: "the volume of one shard is slow", act: Act::Fault(on_primary("slow")), hold: s(150), least: s(120), must: Must::Change, causes: &["SlowVolume", "VolumeStalled"], write_gap_aim: Some(1.0), ..A },
     Row { id: "A9", name: "node-loss", what: "the node vanishes", act: Act::Fault(on_node("node-loss")), hits: Hits::Node, causes: &["Unreachable", "PodStopped"], write_gap_aim: Some(10.0), ack_gap_aim: None, ..A },
     Row { id: "A10", name: "shared-node", what: "a node with several primaries vanishes", prepare: Prepare::Gather, act: Act::Fault(on_node("node-loss")), hits: Hits::Node, causes: &["Unreachable", "PodStopped"], write_gap_aim: Some(10.0), ack_gap_aim: None, ..A },
     Row { id: "A11", name: "zone-loss", what: "all nodes of a zone vanish", act: Act::Fault(Fault { kind: "zone-loss", args: &[], aim: Aim::Zone }), hits: Hits::Zone, causes: &["Unreachable", "PodStopped"], write_gap_aim: Some(15.0), ack_gap_aim: None, ..A },
@@ -262,15 +265,15 @@ pub const ROWS: &[Row] = &[
     Row { id: "A14", name: "kill-without-api-long", what: "the same while it is away for 15 min", act: Act::KillDuring(on_lab("api-down")), hold: s(900), least: s(900), causes: &["ProcessExited"], write_gap_aim: Some(13.0), ..A },
     Row { id: "A15", name: "paused-operator", what: "SIGKILL of mysqld while the operator that acts stands still", prepare: Prepare::PauseOperator, act: Act::Fault(on_primary("kill")), hold: s(0), causes: &["ProcessExited"], write_gap_aim: Some(13.0), ..A },
     Row { id: "A16", name: "second-failure", what: "SIGKILL of mysqld, and of its successor while that is promoted", act: Act::KillBoth, hold: s(0), causes: &["ProcessExited"], write_gap_aim: Some(12.0), ..A },
-    Row { id: "A17", name: "disk-full", what: "the volume is full", act: Act::Fault(on_primary("disk-full")), must: Must::Change, write_gap_aim: Some(8.0), ..A },
+    Row { id: "A17", name: "disk-full", what: "the volume is full", act: Act::Fault(on_primary("disk-full")), must: Must::Change, causes: &["VolumeFull", "VolumeFilling", "ProcessExited"], write_gap_aim: Some(8.0), ..A },
     Row { id: "A18", name: "oom", what: "mysqld is killed for memory, again and again", act: Act::Fault(on_primary("oom")), causes: &["ProcessExited", "Restarted"], write_gap_aim: Some(3.0), ..A },
     Row { id: "P1", name: "switchover", what: "another primary is asked for", act: Act::Switchover, hold: s(0), must: Must::Switchover, write_gap_aim: Some(1.0), ..A },
 
-    Row { id: "B1", name: "cut-operator", what: "the operator is cut off from the primary", act: Act::Fault(cut(&["--from", "operator"])), ..B },
+    Row { id: "B1", name: "cut-operator", what: "the operator is cut off from the primary", act: Act::Fault(cut(&["--from", "operator"])), shows: Some("ObserverPartition"), ..B },
     Row { id: "B1", name: "flap-operator", what: "the same, on and off", act: Act::Fault(cut(&["--from", "operator", "--flap"])), ..B },
-    Row { id: "B2", name: "cut-standbys", what: "the primary is cut off from its standbys", act: Act::Fault(cut(&["--from", "standbys"])), ..B },
+    Row { id: "B2", name: "cut-standbys", what: "the primary is cut off from its standbys", act: Act::Fault(cut(&["--from", "standbys"])), shows: Some("ObserverPartition"), ..B },
     Row { id: "B3", name: "api-down", what: "the API server is away for 15 min", act: Act::Fault(on_lab("api-down")), hold: s(900), hits: Hits::All, ..B },
-    Row { id: "B4", name: "exhaust-connections", what: "clients take all connections", act: Act::Fault(on_primary("exhaust-connections")), ..B },
+    Row { id: "B4", name: "exhaust-connections", what: "clients take all connections", act: Act::Fault(on_primary("exhaust-connections")), shows: Some("Saturated"), ..B },
     Row { id: "B5", name: "long-ddl", what: "a change of a table holds its lock for 10 min", act: Act::Fault(on_primary("long-ddl")), hold: s(600), ..B },
     Row { id: "B6", name: "saturation", what: "ten times the load", act: Act::Load(10), hold: s(120), hits: Hits::All, ..B },
     Row { id: "B7", name: "heavy-queries", what: "heavy queries and big rollbacks", act: Act::Fault(on_primary("heavy-queries")), hold: s(120), ..B },
@@ -288,7 +291,7 @@ pub const ROWS: &[Row] = &[
     Row { id: "B14", name: "restart", what: "the primary's pod is deleted, with its grace", act: Act::DeletePod, must: Must::Handover, write_gap_aim: Some(1.0), ..B },
     Row { id: "B15", name: "dns-down", what: "no name is resolved", act: Act::Fault(on_lab("dns-down")), hits: Hits::All, ..B },
     Row { id: "B15", name: "image-pull", what: "a standby is replaced, and the image of the new one cannot be pulled", act: Act::DeleteStandbyDuring(on_lab("image-pull")), ..B },
-    Row { id: "B16", name: "lie", what: "one observer says that the primary refuses it", act: Act::Fault(on_standby("lie")), ..B },
+    Row { id: "B16", name: "lie", what: "one observer says that the primary refuses it", act: Act::Fault(on_standby("lie")), shows: Some("ObserverPartition"), ..B },
     Row { id: "B16", name: "flap-lie", what: "the same, on and off", act: Act::Fault(Fault { kind: "lie", args: &["--flap"], aim: Aim::Standby }), ..B },
     Row { name: "standby-kill", what: "SIGKILL of a standby's mysqld", act: Act::Fault(on_standby("kill")), ..USELESS },
     Row { name: "standby-freeze", what: "a standby's mysqld is stopped", act: Act::Fault(on_standby("freeze")), ..HANGING },
