@@ -63,7 +63,7 @@ struct VerifyOptions {
     /// `ID.SECRET`.
     #[arg(long, env = "UNDERSTUDY_TOKEN", hide_env_values = true)]
     token: String,
-    /// How long acknowledged samples may take to become readable, from now on.
+    /// How long acknowledged samples may be missing while none of them comes; six times as long in all.
     #[arg(long, value_parser = parse_time, default_value = "120s")]
     wait: Duration,
     /// Write all figures here as JSON; without a file, to standard output instead of the text.

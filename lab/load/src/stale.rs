@@ -26,6 +26,8 @@ struct Office {
 pub struct Stale {
     /// How many.
     pub answers: u64,
+    /// Of how many: those that were asked for after another primary was published, and say who answered for its shard.
+    pub of: u64,
     /// From when the new primary was published to the last of them, in seconds.
     pub seconds: f64,
 }
@@ -62,8 +64,13 @@ pub fn answers(book: &Book) -> Option<Stale> {
             .then(|| offices.iter().flat_map(|(_, of)| of).filter(asked_after).max_by_key(|office| office.published));
         lower.chain(went_back.flatten()).map(|office| office.published).min()
     };
+    let counts = |served: &Served| {
+        let is_later = |office: &Office| office.published < served.asked.0;
+        offices.iter().any(|(shard, of)| served.shards.contains_key(*shard) && of.iter().any(is_later))
+    };
     let mut stale = Stale::default();
     for served in &book.served {
+        stale.of += u64::from(counts(served));
         if let Some(published) = over(served) {
             stale.answers += 1;
             stale.seconds = stale.seconds.max(between(published, served.at.0));
@@ -127,15 +134,17 @@ mod tests {
 
     #[test]
     fn an_answer_is_stale_when_it_was_asked_for_after_the_next_primary_was_published() {
-        for (case, answer, stale, seconds) in [
-            ("of the new epoch", served(5, &[], 4100), 0, 0.0),
-            ("of the old epoch", served(4, &[], 4100), 1, 0.6),
-            ("asked before", served(4, &[], 3900), 0, 0.0),
-            ("going back afterwards", served(5, &[3], 5000), 1, 1.5),
-            ("going back before", served(4, &[3], 2000), 0, 0.0),
+        let unnamed = Served { shards: BTreeMap::new(), ..served(4, &[], 4100) };
+        for (case, answer, of, stale, seconds) in [
+            ("of the new epoch", served(5, &[], 4100), 1, 0, 0.0),
+            ("of the old epoch", served(4, &[], 4100), 1, 1, 0.6),
+            ("asked before", served(4, &[], 3900), 0, 0, 0.0),
+            ("going back afterwards", served(5, &[3], 5000), 1, 1, 1.5),
+            ("going back before", served(4, &[3], 2000), 0, 0, 0.0),
+            ("of nobody knows whom", unnamed, 0, 0, 0.0),
         ] {
             let found = answers(&book(failed_over(), vec![answer])).unwrap();
-            assert_eq!((found.answers, found.seconds), (stale, seconds), "{case}");
+            assert_eq!((found.of, found.answers, found.seconds), (of, stale, seconds), "{case}");
         }
     }
 

@@ -120,6 +120,9 @@ pub struct Outcome {
     /// Answers of the query API under an epoch that was over, or that went back after another primary was published.
     #[serde(default)]
     pub stale_answers: u64,
+    /// Of how many answers after that publication which say who gave them; None when no primary changed.
+    #[serde(default)]
+    pub answers_after_change: Option<u64>,
     /// From that publication to the last of them; None when no primary changed.
     #[serde(default)]
     pub stale_read_seconds: Option<f64>,

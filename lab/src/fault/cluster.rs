@@ -81,6 +81,8 @@ pub fn freeze_dns(scene: &Scene<'_>) -> Result<()> {
 pub fn drain(scene: &Scene<'_>, node: &Node) -> Result<()> {
     scene.record(Active::Uncordon { node: node.name() })?;
     set_cordon(&scene.api, &node.name(), true)?;
+    // What comes of it begins now, and not when the last pod is gone.
+    scene.ui.say(&format!("drain of {}: in force, its pods are being evicted", node.name()));
     let step = scene.ui.step(&format!("drain {}", node.name()), None);
     let end = Instant::now() + DRAINED_WITHIN;
     loop {

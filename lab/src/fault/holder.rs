@@ -18,6 +18,9 @@ use crate::process::{self, Process};
 use crate::run;
 use crate::state::{Lock, write_atomic};
 
+/// A pause that took longer was not one of one to two seconds.
+const LONGEST_PAUSE: Duration = Duration::from_millis(2100);
+
 /// What a holder does, over and over.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -68,9 +71,15 @@ impl Work {
                 let mut seed = seed();
                 for _ in 0..*times {
                     seed = next(seed);
+                    let begun = Instant::now();
                     victims.iter().for_each(|v| v.hold(true));
-                    let goes_on = going.rest(between(seed, 1000, 2000));
+                    // To freeze a cgroup takes as long as its processes hang on their disk, and most of them stand still meanwhile.
+                    let goes_on = going.rest(between(seed, 1000, 2000).saturating_sub(begun.elapsed()));
                     victims.iter().for_each(|v| v.hold(false));
+                    let lasted = begun.elapsed();
+                    if lasted > LONGEST_PAUSE {
+                        println!("a pause took {:.2} s: the machine had no time to end it", lasted.as_secs_f64());
+                    }
                     seed = next(seed);
                     if !goes_on || !going.rest(between(seed, 500, 3000)) {
                         break;

@@ -15,6 +15,9 @@ use crate::paths::Paths;
 use crate::process::which;
 use crate::run;
 
+/// An API server that says nothing for so long is taken for one that is away. By itself kubectl waits for ever.
+const REQUEST_TIMEOUT: &str = "--request-timeout=60s";
+
 /// Which cluster. Without either, the lab's own.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ClusterOptions {
@@ -112,7 +115,7 @@ impl Access {
 
     /// `kubectl get`, as it prints.
     pub fn get(&self, args: &[&str]) -> Result<String> {
-        run::output(self.kubectl(&["get"]).args(args))
+        run::output(self.kubectl(&["get", REQUEST_TIMEOUT]).args(args))
     }
 
     /// `kubectl get -o json`.
@@ -146,7 +149,7 @@ impl Access {
     }
 
     fn apply_with(&self, args: &[&str], manifest: &str) -> Result<()> {
-        let mut command = self.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", "-"]);
+        let mut command = self.kubectl(&["apply", REQUEST_TIMEOUT, "--server-side", "--force-conflicts", "-f", "-"]);
         run::output_with(command.args(args), manifest.as_bytes()).map(drop)
     }
 

@@ -126,6 +126,10 @@ impl Reachable {
     }
 }
 
+/// How long a load may take to stop: half a minute for what is unanswered, and then it derives all that it sent once more, to read its own
+/// ledger.
+const STOPS_WITHIN: Duration = Duration::from_secs(240);
+
 /// A load that runs beside something else. Dropping it kills it.
 #[derive(Debug)]
 pub struct Running {
@@ -191,7 +195,7 @@ impl Running {
         self.check()?;
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("process id out of range")?;
         kill_process(pid, Signal::TERM)?;
-        wait(Duration::from_secs(60), "the load does not stop", || Ok(self.child.try_wait()?.is_some()))?;
+        wait(STOPS_WITHIN, "the load does not stop", || Ok(self.child.try_wait()?.is_some()))?;
         let report = self.ledger.with_extension("json");
         std::fs::remove_file(&report).ok();
         let at = Reachable::find(&self.program, store, self.token.clone())?;

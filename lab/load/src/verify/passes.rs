@@ -1,5 +1,5 @@
-//! Reading all chapters, and again those in which acknowledged samples are missing, until none is or the bound is met. What was sent last
-//! arrives last, so it is waited for first: all that is read before would have to be read again. I/O.
+//! Reading all chapters, and again those in which acknowledged samples are missing, until none is or nothing more comes for long. What was
+//! sent last arrives last, so it is waited for first: all that is read before would have to be read again. I/O.
 
 use std::time::Duration;
 
@@ -15,6 +15,33 @@ use crate::query::Query;
 const AT_ONCE: usize = 4;
 /// Pause between two passes.
 const BETWEEN: Duration = Duration::from_secs(1);
+/// So many times as long is waited at most, however much still comes.
+const LONGEST: u32 = 6;
+
+/// How long is still waited. What is late is not lost: as long as samples go on arriving, the bound begins anew.
+#[derive(Debug)]
+struct Patience {
+    wait: Duration,
+    began: Instant,
+    got_on: Instant,
+    fewest: Option<u64>,
+}
+
+impl Patience {
+    fn new(wait: Duration, now: Instant) -> Self {
+        Self { wait, began: now, got_on: now, fewest: None }
+    }
+
+    /// So many are missing now, None when not all could be read; what is left of the bound.
+    fn left(&mut self, missing: Option<u64>, now: Instant) -> Duration {
+        if missing.zip(self.fewest).is_some_and(|(missing, fewest)| missing < fewest) {
+            self.got_on = now;
+        }
+        self.fewest = missing.into_iter().chain(self.fewest).min();
+        let since = |moment: Instant| now.saturating_duration_since(moment);
+        self.wait.saturating_sub(since(self.got_on)).min((self.wait * LONGEST).saturating_sub(since(self.began)))
+    }
+}
 
 /// What all passes together found.
 #[derive(Debug)]
@@ -33,12 +60,13 @@ struct Reading {
     fresh_until: Option<String>,
 }
 
-/// Reads until every acknowledged sample is there, at most `wait` long. An answer that cannot be had within that bound is
-/// an error: nothing may be said then.
+/// Reads until every acknowledged sample is there, or none has come for as long as `wait`. An answer that cannot be had within that bound
+/// is an error: nothing may be said then.
 pub async fn read_back(book: &Book, query: &Query, wait: Duration) -> anyhow::Result<Outcome> {
     let chapters = chapters(book);
     let began = Instant::now();
     await_ends(book, query, &chapters, wait).await;
+    let mut patience = Patience::new(wait, Instant::now());
     let mut found: Vec<Option<Findings>> = vec![None; chapters.len()];
     let mut fresh_until = None;
     let mut pending: Vec<usize> = (0..chapters.len()).collect();
@@ -50,15 +78,16 @@ pub async fn read_back(book: &Book, query: &Query, wait: Duration) -> anyhow::Re
         if pending.is_empty() {
             break;
         }
-        let missing = found.iter().flatten().map(|findings| findings.acked_missing).sum();
-        if began.elapsed() >= wait {
+        let missing: u64 = found.iter().flatten().map(|findings| findings.acked_missing).sum();
+        let left = patience.left(failure.is_none().then_some(missing), Instant::now());
+        if left.is_zero() {
             if let Some(failure) = failure {
                 return Err(failure.context("chapters of the run could not be read"));
             }
             return Ok(Outcome { findings: sum(&found), settled_after: None, fresh_until });
         }
         let now = (Instant::now(), missing);
-        show_waiting(now, earlier.replace(now), wait.saturating_sub(began.elapsed()), pending.len(), failure.as_ref());
+        show_waiting(now, earlier.replace(now), left, pending.len(), failure.as_ref());
         sleep(BETWEEN).await;
     }
     let settled = began.elapsed();
@@ -73,24 +102,28 @@ pub async fn read_back(book: &Book, query: &Query, wait: Duration) -> anyhow::Re
     Ok(Outcome { findings: sum(&found), settled_after: Some(settled), fresh_until })
 }
 
-/// Reads the ends of all stretches until no acknowledged sample is missing there, at most `wait` long. It decides nothing: everything is
-/// read afterwards, these too.
+/// Reads the ends of all stretches until no acknowledged sample is missing there, or none has come for as long as `wait`. It decides
+/// nothing: everything is read afterwards, these too.
 async fn await_ends(book: &Book, query: &Query, chapters: &[Chapter], wait: Duration) {
-    let began = Instant::now();
+    let mut patience = Patience::new(wait, Instant::now());
     let stretches: Vec<&Stretch> = chapters.iter().map(|chapter| &chapter.stretch).collect();
     let mut pending = ends(&stretches);
     let mut found: Vec<Option<Findings>> = vec![None; chapters.len()];
     let mut fresh_until = None;
     let mut earlier: Option<(Instant, u64)> = None;
-    while began.elapsed() < wait {
+    loop {
         let failure = pass(book, query, chapters, &pending, false, &mut found, &mut fresh_until).await;
         pending.retain(|index| found[*index].as_ref().is_none_or(|findings| findings.acked_missing > 0));
         if pending.is_empty() {
             return;
         }
-        let missing = found.iter().flatten().map(|findings| findings.acked_missing).sum();
+        let missing: u64 = found.iter().flatten().map(|findings| findings.acked_missing).sum();
+        let left = patience.left(failure.is_none().then_some(missing), Instant::now());
+        if left.is_zero() {
+            return;
+        }
         let now = (Instant::now(), missing);
-        show_waiting(now, earlier.replace(now), wait.saturating_sub(began.elapsed()), pending.len(), failure.as_ref());
+        show_waiting(now, earlier.replace(now), left, pending.len(), failure.as_ref());
         sleep(BETWEEN).await;
     }
 }
@@ -190,6 +223,26 @@ mod tests {
         ];
         assert_eq!(ends(&all.iter().collect::<Vec<_>>()), [0, 2, 5]);
         assert_eq!(ends(&[]), Vec::<usize>::new());
+    }
+
+    #[test]
+    fn what_still_comes_is_waited_for_and_not_for_ever() {
+        let zero = Instant::now();
+        let at = |second| zero + Duration::from_secs(second);
+        let mut patience = Patience::new(Duration::from_secs(10), zero);
+        for (case, missing, second, left) in [
+            ("nothing could be read", None, 1, 9),
+            ("the first look", Some(100), 4, 6),
+            ("nothing came", Some(100), 9, 1),
+            ("some came", Some(90), 9, 10),
+            ("more are missing than before", Some(95), 15, 4),
+            ("and fewer than that, but no fewer than ever", Some(92), 16, 3),
+            ("some came", Some(80), 18, 10),
+            ("the longest that is waited is near", Some(70), 57, 3),
+            ("and over", Some(60), 61, 0),
+        ] {
+            assert_eq!(patience.left(missing, at(second)), Duration::from_secs(left), "{case}");
+        }
     }
 
     #[test]

@@ -57,6 +57,8 @@ pub struct Report {
     /// Answers of the query API that were asked for after another primary was published and came from under an older epoch, or
     /// showed less than had been read before. Must be 0.
     pub stale_answers: u64,
+    /// Of how many answers that were asked for after that and say who gave them; None when no primary changed.
+    pub answers_after_change: Option<u64>,
     /// From that publication to the last of them; None when no primary changed.
     pub stale_read_seconds: Option<f64>,
     /// Time in which this tool itself did not run; it is not counted as a gap.
@@ -215,6 +217,7 @@ impl Report {
             visible_delay: Spread::of(delays.collect()),
             visible_failures: book.visible_failures,
             stale_answers: stale.map_or(0, |stale| stale.answers),
+            answers_after_change: stale.map(|stale| stale.of),
             stale_read_seconds: stale.map(|stale| stale.seconds),
             own_pauses: Pauses {
                 count: book.pauses.len() as u64,
@@ -393,6 +396,7 @@ mod tests {
             ack_gap: report.ack_gap.map(gap),
             visible_gap: report.visible_gap.map(gap),
             stale_answers: report.stale_answers,
+            answers_after_change: report.answers_after_change,
             stale_read_seconds: report.stale_read_seconds,
             shards: report.shards.iter().map(|(name, of)| (name.clone(), shard(of))).collect(),
         };

@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use futures::{Stream, StreamExt};
 use kube::api::DynamicObject;
+use kube::runtime::utils::Backoff;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
 use serde::Deserialize;
@@ -14,6 +16,25 @@ use tokio_util::sync::CancellationToken;
 use crate::cluster::resource;
 use crate::ledger::Record;
 use crate::ledger::writer::{Ledger, LedgerError};
+
+/// Before an API server that did not answer is asked again.
+const AGAIN: Duration = Duration::from_millis(250);
+
+/// Asks as often as that, however long it lasts: a route that is learnt late is a gap that nobody but this program had.
+#[derive(Debug)]
+struct Steadily;
+
+impl Iterator for Steadily {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        Some(AGAIN)
+    }
+}
+
+impl Backoff for Steadily {
+    fn reset(&mut self) {}
+}
 
 /// Where a shard is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +73,7 @@ impl Shards {
         ledger: Ledger,
         cancel: CancellationToken,
     ) -> Result<(), LedgerError> {
-        let events = watcher(self.0, watcher::Config::default()).default_backoff().touched_objects();
+        let events = watcher(self.0, watcher::Config::default()).backoff(Steadily).touched_objects();
         apply(events, routes, ledger, cancel).await
     }
 }
@@ -71,7 +92,7 @@ async fn apply(
         };
         let object = match event {
             Some(Ok(object)) => object,
-            // The watcher tries again by itself, with a backoff.
+            // The watcher tries again by itself.
             Some(Err(_)) => continue,
             None => return Ok(()),
         };

@@ -38,7 +38,7 @@ pub struct Ended<'a> {
     pub excused: Option<Duration>,
     /// What the statuses showed since.
     pub seen: &'a Seen,
-    /// Epochs before it.
+    /// Epochs before it: at the end of the run before, where there was one.
     pub before: BTreeMap<String, i64>,
     /// Failovers that are records of later ones.
     pub records: Vec<Value>,
@@ -55,10 +55,24 @@ impl Ended<'_> {
         for shard in self.seen.names() {
             let is_told = |change: &Change| change.shard == *shard && change.kind != Kind::Confirm;
             if self.seen.has_changed(shard) && !changes.iter().any(is_told) {
-                changes.push(Change { shard: shard.clone(), kind: Kind::Failover, cause: None, record: String::new() });
+                let shard = shard.clone();
+                let (failed, cause, record) = (false, None, String::new());
+                changes.push(Change { shard, kind: Kind::Failover, failed, cause, record });
             }
         }
         changes
+    }
+
+    /// The epoch of each shard, as the statuses showed it and the records tell it: some of them came after the last look.
+    fn epochs_after(&self) -> BTreeMap<String, i64> {
+        let mut epochs = self.seen.epochs();
+        for record in &self.records {
+            if let (Some(change), Some(epoch)) = (Change::of(record), judge::epoch_of(record)) {
+                let known = epochs.entry(change.shard).or_default();
+                *known = epoch.max(*known);
+            }
+        }
+        epochs
     }
 
     /// The run, as it is written down.
@@ -68,6 +82,8 @@ impl Ended<'_> {
             changes: self.changes(),
             exact: self.outcome.is_exact(),
             stale_answers: self.outcome.stale_answers,
+            answers_after: self.outcome.answers_after_change,
+            verdicts: self.seen.verdicts(&self.victim.shard).to_vec(),
             redundant: self.redundant,
         };
         let Self { row, seen, outcome, at, victim, .. } = &self;
@@ -103,6 +119,7 @@ impl Ended<'_> {
             visible_gap_s: bound(outcome.visible_gap).or(outcome.visible_gap_seconds),
             stale_read_s: outcome.stale_read_seconds,
             stale_answers: outcome.stale_answers,
+            answers_after_change: outcome.answers_after_change,
             direct_read_s: longest(|direct| direct.read_seconds),
             direct_write_s: longest(|direct| direct.write_seconds),
             direct_writes: (!directs.is_empty()).then(|| directs.iter().map(|direct| direct.writes).sum()),
@@ -120,7 +137,7 @@ impl Ended<'_> {
             false_failover: judge::false_failovers(row, &facts),
             near_misses: judge::near_misses(&facts),
             epochs_before: self.before.clone(),
-            epochs_after: seen.epochs(),
+            epochs_after: self.epochs_after(),
             judgement: judge::judge(row, &facts),
         }
     }
@@ -189,6 +206,7 @@ mod tests {
             ack_gap: None,
             visible_gap: None,
             stale_answers: 0,
+            answers_after_change: Some(40),
             stale_read_seconds: Some(0.0),
             shards: [("s-0".to_owned(), of(write_gap, Some(direct))), ("s-1".to_owned(), of(9.0, None))].into(),
         }
@@ -262,7 +280,15 @@ mod tests {
     #[test]
     fn a_change_of_primary_without_a_record_is_a_change_all_the_same() {
         let run = freeze(Vec::new(), outcome(4.5));
-        assert_eq!((run.judgement, run.records.len(), run.cause), (Judgement::WrongCause, 0, None));
+        assert_eq!((run.judgement, run.records.len(), run.cause), (Judgement::Unrecorded, 0, None));
+    }
+
+    #[test]
+    fn a_change_that_came_after_the_last_look_is_not_told_again_with_the_next_run() {
+        let late = json!({"metadata": {"name": "s-0-6"}, "spec": {"shard": "s-0", "kind": "Failover"},
+            "status": {"epoch": 6, "result": "Succeeded", "from": "b", "to": "c", "cause": "Stopped"}});
+        let run = freeze(vec![record(), late], outcome(4.5));
+        assert_eq!((run.judgement, run.epochs_after["s-0"]), (Judgement::Repeated, 6));
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub struct File {
     pub rows: Vec<Described>,
     /// Every run, in the order in which they ended.
     pub runs: Vec<Run>,
-    /// Runs that could not be brought to their end. They count as nothing, and are not hidden.
+    /// Runs that could not be brought to their end. They count as nothing, but for primaries that were changed and should not have been.
     pub broken: Vec<Broken>,
 }
 
@@ -124,6 +124,9 @@ pub struct Run {
     pub stale_read_s: Option<f64>,
     /// Answers of the query API that were stale.
     pub stale_answers: u64,
+    /// Of how many after a change of primary that say whose they are. Older files have none.
+    #[serde(default)]
+    pub answers_after_change: Option<u64>,
     /// From the claim to the last read that the old primary answered to a client of its own.
     pub direct_read_s: Option<f64>,
     /// From the claim to the last write that it took from one.
@@ -178,6 +181,9 @@ pub struct Broken {
     pub started_at: String,
     /// What came in between.
     pub why: String,
+    /// Changes of primary meanwhile that a row which lets none be does not let be; unset when nobody could tell. Older files have none.
+    #[serde(default)]
+    pub false_failover: Option<u64>,
 }
 
 /// Why a file is not gone on with.
@@ -377,6 +383,7 @@ pub mod tests {
             visible_gap_s: Some(2.0),
             stale_read_s: Some(0.0),
             stale_answers: 0,
+            answers_after_change: Some(40),
             direct_read_s: None,
             direct_write_s: Some(0.1),
             direct_writes: Some(0),
@@ -412,7 +419,8 @@ pub mod tests {
         file.describe(&select(Suite::Failover, &["kill".into()]).unwrap());
         let why = "the load ended".to_owned();
         let (fault, revision, started_at) = ("kill".to_owned(), revision("c0ffee"), "2026-01-02T03:04:05Z".to_owned());
-        file.broken.push(Broken { fault, index: 1, revision, started_at, why });
+        let false_failover = Some(0);
+        file.broken.push(Broken { fault, index: 1, revision, started_at, why, false_failover });
         crate::state::write_json(&path, &file).unwrap();
         assert_eq!(read(&path).unwrap(), Some(file));
         std::fs::write(&path, "{}").unwrap();
@@ -421,7 +429,7 @@ pub mod tests {
 
     #[test]
     fn a_bench_that_is_started_again_goes_on_where_it_was() {
-        let rows: Vec<_> = ROWS.iter().filter(|row| row.id == "A1" || row.id == "A2").collect();
+        let rows: Vec<_> = ROWS.iter().filter(|row| ["kill", "freeze"].contains(&row.name)).collect();
         let file = with_runs("c0ffee", vec![run("c0ffee", 0, 1.0), run("c0ffee", 2, 1.0), run("0ther", 1, 1.0)]);
         let file = resume(Some(file), header("c0ffee"), false).unwrap();
         let left: Vec<_> = file.left(&rows, 3).into_iter().map(|(row, index)| (row.name, index)).collect();

@@ -21,8 +21,14 @@ pub enum Judgement {
     Missed,
     /// One fault changed the primary of a shard more than once: a loop, or the way back.
     Repeated,
+    /// It was changed, and no record tells of it.
+    Unrecorded,
     /// It was changed for a cause that the fault does not have.
     WrongCause,
+    /// It was changed, and the query API gave no answer afterwards that says whose it is: nobody knows whether there were stale ones.
+    Unseen,
+    /// The fault showed nowhere, so nobody knows whether it was there.
+    NoEffect,
     /// Not everything was there again by the end.
     NotRedundant,
 }
@@ -45,6 +51,8 @@ pub struct Change {
     pub shard: String,
     /// What kind.
     pub kind: Kind,
+    /// Whether it was begun and came to nothing.
+    pub failed: bool,
     /// What named the death of the old primary.
     pub cause: Option<String>,
     /// The name of its record; empty when there is none, which is a fault of the product.
@@ -62,6 +70,10 @@ pub struct Facts {
     pub exact: bool,
     /// Answers of the query API that were stale.
     pub stale_answers: u64,
+    /// Answers after a change among which there could have been such; none where no change was seen.
+    pub answers_after: Option<u64>,
+    /// Verdicts of the shard that was aimed at, each with its cause.
+    pub verdicts: Vec<String>,
     /// Every shard had everything in the end.
     pub redundant: bool,
 }
@@ -83,6 +95,7 @@ impl Change {
         Some(Self {
             shard: text(&spec["shard"])?,
             kind,
+            failed: status["result"] == "Failed",
             cause: text(&status["cause"]),
             record: text(&failover["metadata"]["name"])?,
         })
@@ -117,13 +130,15 @@ pub fn near_misses(facts: &Facts) -> u64 {
 
 /// How the run came out; the gravest counts.
 pub fn judge(row: &Row, facts: &Facts) -> Judgement {
-    let satisfies = |change: &Change| match row.must {
-        Must::Failover => change.kind == Kind::Failover,
-        Must::Switchover => change.kind == Kind::Switchover,
-        Must::Change => change.kind != Kind::Confirm,
-        Must::Handover | Must::Nothing => true,
+    let satisfies = |change: &Change| {
+        let is_it = match row.must {
+            Must::Failover => change.kind == Kind::Failover,
+            Must::Switchover | Must::Handover => change.kind == Kind::Switchover,
+            Must::Change => change.kind != Kind::Confirm,
+            Must::Nothing => true,
+        };
+        is_it && !change.failed
     };
-    let is_owed = matches!(row.must, Must::Failover | Must::Switchover | Must::Change);
     let is_missed = |shard: &String| !facts.changes.iter().any(|change| change.shard == *shard && satisfies(change));
     let moves = |shard: &String| {
         let its = facts.changes.iter().filter(|change| change.shard == *shard && change.kind != Kind::Confirm);
@@ -140,12 +155,18 @@ pub fn judge(row: &Row, facts: &Facts) -> Judgement {
         Judgement::Stale
     } else if false_failovers(row, facts) > 0 {
         Judgement::FalseFailover
-    } else if is_owed && (facts.hit.is_empty() || facts.hit.iter().any(is_missed)) {
+    } else if row.owes_change() && (facts.hit.is_empty() || facts.hit.iter().any(is_missed)) {
         Judgement::Missed
     } else if is_one_fault && facts.hit.iter().any(|shard| moves(shard) > 1) {
         Judgement::Repeated
+    } else if facts.changes.iter().any(|change| change.record.is_empty()) {
+        Judgement::Unrecorded
     } else if facts.changes.iter().any(is_wrong) {
         Judgement::WrongCause
+    } else if facts.answers_after == Some(0) {
+        Judgement::Unseen
+    } else if row.shows.is_some_and(|state| !facts.verdicts.iter().any(|verdict| verdict.starts_with(state))) {
+        Judgement::NoEffect
     } else if !facts.redundant {
         Judgement::NotRedundant
     } else {
@@ -165,16 +186,18 @@ mod tests {
     }
 
     fn change(shard: &str, kind: Kind, cause: &str) -> Change {
-        Change { shard: shard.into(), kind, cause: Some(cause.into()), record: "r".into() }
+        Change { shard: shard.into(), kind, failed: false, cause: Some(cause.into()), record: "r".into() }
     }
 
     fn facts(changes: Vec<Change>) -> Facts {
-        Facts { hit: vec!["s-0".into()], changes, exact: true, stale_answers: 0, redundant: true }
+        let answers_after = (!changes.is_empty()).then_some(7);
+        let (hit, verdicts) = (vec!["s-0".into()], Vec::new());
+        Facts { hit, changes, exact: true, stale_answers: 0, answers_after, verdicts, redundant: true }
     }
 
     #[test]
     fn each_run_is_judged_by_its_row() {
-        use Judgement::{AsItMust, FalseFailover, Missed, Repeated, WrongCause};
+        use Judgement::{AsItMust, FalseFailover, Missed, Repeated, Unrecorded, WrongCause};
         use Kind::{Confirm, Failover, Switchover};
         let killed = || change("s-0", Failover, "ProcessExited");
         for (case, name, changes, expected) in [
@@ -190,15 +213,19 @@ mod tests {
                 Repeated,
             ),
             ("not failed over", "kill", vec![], Missed),
+            ("begun and failed", "kill", vec![Change { failed: true, ..killed() }], Missed),
+            ("without a record", "kill", vec![Change { record: String::new(), ..killed() }], Unrecorded),
+            ("without a record, for any cause", "slow", vec![Change { record: String::new(), ..killed() }], Unrecorded),
             ("only confirmed", "kill", vec![change("s-0", Confirm, "ProcessExited")], Missed),
             ("handed over in place of a failover", "kill", vec![change("s-0", Switchover, "Requested")], Missed),
             ("for another cause", "kill", vec![change("s-0", Failover, "Stopped")], WrongCause),
             ("cut off and handed over", "cut-clients", vec![change("s-0", Switchover, "CutOff")], AsItMust),
             ("handed over for another cause", "cut-clients", vec![change("s-0", Switchover, "Slow")], WrongCause),
-            ("for any cause", "slow", vec![change("s-0", Failover, "Unexplained")], AsItMust),
+            ("for any cause", "switchover", vec![change("s-0", Switchover, "Unexplained")], AsItMust),
+            ("slow and failed over for another cause", "slow", vec![change("s-0", Failover, "Deadlocked")], WrongCause),
             ("another shard too", "kill", vec![killed(), change("s-1", Failover, "Unreachable")], FalseFailover),
-            ("slow and handed over", "slow", vec![change("s-0", Switchover, "Slow")], AsItMust),
-            ("slow and failed over", "slow", vec![change("s-0", Failover, "Slow")], AsItMust),
+            ("slow and handed over", "slow", vec![change("s-0", Switchover, "SlowVolume")], AsItMust),
+            ("slow and failed over", "slow", vec![change("s-0", Failover, "VolumeStalled")], AsItMust),
             ("asked for", "switchover", vec![change("s-0", Switchover, "Requested")], AsItMust),
             ("asked for and failed over", "switchover", vec![killed()], FalseFailover),
             ("benign and left alone", "long-ddl", vec![], AsItMust),
@@ -206,7 +233,7 @@ mod tests {
             ("benign and failed over", "long-ddl", vec![change("s-0", Failover, "Deadlocked")], FalseFailover),
             ("benign and handed over", "long-ddl", vec![change("s-0", Switchover, "x")], FalseFailover),
             ("drained and handed over", "drain", vec![change("s-0", Switchover, "x")], AsItMust),
-            ("drained and left alone", "drain", vec![], AsItMust),
+            ("drained and left alone", "drain", vec![], Missed),
             ("drained and failed over", "drain", vec![change("s-0", Failover, "PodStopped")], FalseFailover),
         ] {
             assert_eq!(judge(row(name), &facts(changes)), expected, "{case}");
@@ -231,6 +258,23 @@ mod tests {
         assert_eq!(judge(row("kill"), &stale), Judgement::Stale);
         assert_eq!(judge(row("long-ddl"), &Facts { stale_answers: 1, ..facts(vec![]) }), Judgement::Stale);
         assert_eq!(judge(row("kill"), &Facts { exact: false, ..stale }), Judgement::Inexact);
+    }
+
+    #[test]
+    fn a_fault_from_which_nothing_came_must_have_shown() {
+        let seen = |verdict: &str| {
+            let verdicts = vec!["Healthy".to_owned(), verdict.to_owned()];
+            judge(row("lie"), &Facts { verdicts, ..facts(vec![]) })
+        };
+        assert_eq!(seen("ObserverPartition"), Judgement::AsItMust);
+        assert_eq!(seen("Healthy"), Judgement::NoEffect);
+    }
+
+    #[test]
+    fn a_change_after_which_no_answer_was_seen_says_nothing_of_stale_ones() {
+        let unseen = |changes| Facts { answers_after: Some(0), ..facts(changes) };
+        let killed = vec![change("s-0", Kind::Failover, "ProcessExited")];
+        assert_eq!(judge(row("kill"), &unseen(killed)), Judgement::Unseen);
     }
 
     #[test]

@@ -1,26 +1,30 @@
-//! What is needed before a fault: for all rows a cooldown that is off, for some primaries on one node, standbys that are behind, or
-//! an operator that stands still. I/O.
+//! What is needed before a fault: for all rows a cooldown that is off and a lab that nothing is wrong with, for some primaries on one node
+//! or another one in office, standbys that are behind, or an operator that stands still. I/O.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::fs::statvfs;
 use serde_json::{Value, json};
 
+use super::super::install::NAMESPACE;
 use super::super::store::Store;
 use super::eyes::Eyes;
 use super::rows::{Aim, Fault};
 use super::seen::{Place, Seen};
 use super::sql::ask;
-use super::strike::{Strike, Victim};
+use super::strike::{Strike, Victim, heal};
 use crate::paths::Paths;
 use crate::progress::Ui;
-use crate::run;
+use crate::{fault, run, volume};
 
 /// The instance of the operator that acts, standing still.
 const STILL: Fault = Fault { kind: "freeze-pod", args: &[], aim: Aim::Operator };
 /// For how long: longer than another one takes to be sure of it and to act.
 const STILL_FOR: Duration = Duration::from_secs(30);
+/// The Lease of the operator.
+const LEASE: &str = "understudy";
 /// How long a fault may take to be in force.
 pub const LANDS_WITHIN: Duration = Duration::from_secs(120);
 /// How long a switchover that was asked for may take.
@@ -74,15 +78,47 @@ fn before(failover: &Value) -> Value {
     if now == in_a_row() { json!({"cooldownSeconds": null, "quarantine": null}) } else { now }
 }
 
+/// Takes out what earlier runs left in force. An error when something stays: what is measured then would be about that too.
+pub fn clear(paths: &Paths) -> Result<()> {
+    if !fault::active(paths)?.is_empty() {
+        heal(paths)?;
+    }
+    let left: Vec<_> = fault::active(paths)?.iter().map(|fault| fault.describe()).collect();
+    ensure!(left.is_empty(), "still in force, and no part of the run: {}", left.join("; "));
+    Ok(())
+}
+
+/// How full the volumes of the lab's replicas are, from 0 to 1: the third of them, since a shard has three that hold the same, and one
+/// alone may be full for another reason. 0 of fewer.
+pub fn fullness(paths: &Paths) -> Result<f64> {
+    let spaces = volume::mounts_under(&paths.volumes())?;
+    let spaces = spaces.iter().filter_map(|mount| statvfs(mount.as_path()).ok());
+    Ok(third(spaces.map(|space| 1.0 - space.f_bavail as f64 / space.f_blocks.max(1) as f64).collect()))
+}
+
+/// The third from above. Pure.
+fn third(mut used: Vec<f64>) -> f64 {
+    used.sort_by(f64::total_cmp);
+    used.into_iter().rev().nth(2).unwrap_or(0.0)
+}
+
+/// When the instance of the operator that acts said so last, by its own clock; None when there is none.
+pub fn acted(store: &Store<'_>) -> Result<Option<String>> {
+    let lease = store.access.find(NAMESPACE, "lease", LEASE)?;
+    Ok(lease.and_then(|lease| lease["spec"]["renewTime"].as_str().map(str::to_owned)))
+}
+
 /// Asks for a switchover by an object, as a person would. `target` may be left to the operator.
 pub fn ask_for_switchover(store: &Store<'_>, shard: &str, epoch: i64, target: Option<&str>) -> Result<()> {
     let mut spec = json!({"shard": shard, "kind": "Switchover", "reason": "cargo lab bench"});
     if let Some(target) = target {
         spec["target"] = json!(target);
     }
+    // One that was refused left the epoch as it was, and its object.
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let request = json!({
         "apiVersion": "understudy.dev/v1alpha1", "kind": "Failover",
-        "metadata": {"name": format!("bench-{shard}-{}", epoch + 1)}, "spec": spec,
+        "metadata": {"name": format!("bench-{shard}-{}-{}", epoch + 1, now.as_secs())}, "spec": spec,
     });
     store.access.apply(&store.namespace, &request.to_string())
 }
@@ -100,13 +136,28 @@ pub fn gather(store: &Store<'_>, ui: &Ui, shards: &[String]) -> Result<Vec<Strin
             continue;
         }
         ui.say(&format!("  bring the primary of {shard} to {node}: {replica}"));
-        let epoch = eyes.seen.epochs().get(shard).copied().unwrap_or(0);
-        ask_for_switchover(store, shard, epoch, Some(replica))?;
-        let end = Instant::now() + SWITCHED_WITHIN;
-        let is_there = eyes.watch(end, |seen| Ok(seen.primary(shard) == replica && seen.is_whole()))?;
-        ensure!(is_there, "{shard} did not hand over to {replica} within {} s", SWITCHED_WITHIN.as_secs());
+        switch(store, &mut eyes, shard, Some(replica))?;
     }
     Ok(there.into_keys().collect())
+}
+
+/// Has a shard hand over to whom the operator takes.
+pub fn hand_over(store: &Store<'_>, ui: &Ui, shards: &[String], shard: &str) -> Result<()> {
+    ui.say(&format!("  have {shard} hand over first"));
+    switch(store, &mut Eyes::open(store, shards.to_vec())?, shard, None)
+}
+
+/// Asks for a switchover, and waits until it is over and everything is there.
+fn switch(store: &Store<'_>, eyes: &mut Eyes<'_>, shard: &str, target: Option<&str>) -> Result<()> {
+    let epoch = eyes.seen.epochs().get(shard).copied().unwrap_or(0);
+    let before = eyes.seen.primary(shard).to_owned();
+    ask_for_switchover(store, shard, epoch, target)?;
+    let is_it = |primary: &str| target.map_or(primary != before, |target| primary == target);
+    let end = Instant::now() + SWITCHED_WITHIN;
+    let is_over = eyes.watch(end, |seen| Ok(is_it(seen.primary(shard)) && seen.is_whole()))?;
+    let to = target.unwrap_or("another replica");
+    ensure!(is_over, "{shard} did not hand over to {to} within {} s", SWITCHED_WITHIN.as_secs());
+    Ok(())
 }
 
 /// The node with replicas of most shards, and of each shard the replica there. Of several such nodes, the first by name.
@@ -168,6 +219,17 @@ mod tests {
             ("left behind", in_a_row(), defaults),
         ] {
             assert_eq!(before(&there), expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn volumes_are_as_full_as_the_third_of_them() {
+        for (case, used, expected) in [
+            ("one was filled", vec![0.2, 1.0, 0.1, 0.2, 0.3, 0.1], 0.2),
+            ("a shard is full", vec![0.8, 0.2, 0.82, 0.2, 0.81, 0.2], 0.8),
+            ("hardly any is there", vec![0.9, 0.9], 0.0),
+        ] {
+            assert_eq!(third(used), expected, "{case}");
         }
     }
 

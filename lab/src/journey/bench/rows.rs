@@ -27,7 +27,7 @@ pub enum Must {
     Switchover,
     /// A change of primary, planned or not.
     Change,
-    /// A planned change of primary or none.
+    /// A planned change of primary that nobody asked for, and no other.
     Handover,
     /// No change of primary.
     Nothing,
@@ -93,6 +93,9 @@ pub enum Prepare {
     Nothing,
     /// As many primaries as can be are brought to one node.
     Gather,
+    /// The shard hands over, as if a person had asked for it. What a primary was replaced for last, and what is no fault of its own, is
+    /// not done for that cause again within 10 min, whatever the cooldown.
+    HandOver,
     /// The standbys receive and apply nothing for so long.
     Lag(Duration),
     /// The instance of the operator that acts stands still, for 30 s.
@@ -110,6 +113,15 @@ pub enum Hits {
     Zone,
     /// All.
     All,
+}
+
+/// When a fault is taken out before its time, because whom it was aimed at was replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ends {
+    /// Once everything has been there again for a moment: whoever is set going then is gone.
+    Whole,
+    /// As soon as another replica is primary: who goes on then finds its office taken.
+    Promoted,
 }
 
 /// A row.
@@ -131,6 +143,10 @@ pub struct Row {
     pub injections: u32,
     /// How long; zero for what has an end of its own.
     pub hold: Duration,
+    /// Never shorter than this, whatever is asked for: less is not what the row says, or shows nothing.
+    pub least: Duration,
+    /// When it ends sooner.
+    pub ends: Ends,
     /// Whom it hits.
     pub hits: Hits,
     /// What must come of it.
@@ -139,6 +155,8 @@ pub struct Row {
     pub replaces: bool,
     /// The causes that a record may name; any, where there is none.
     pub causes: &'static [&'static str],
+    /// A verdict that the shard that is aimed at must have had: of a fault from which nothing comes, that is how it is known to have been there.
+    pub shows: Option<&'static str>,
     /// Write gap aimed at, p99 in seconds; where nobody can act at first, from when somebody can.
     pub write_gap_aim: Option<f64>,
     /// Ack gap aimed at, p99 in seconds; only where nothing but the database is hit.
@@ -201,10 +219,13 @@ const A: Row = Row {
     act: Act::Idle,
     injections: 1,
     hold: s(60),
+    least: s(0),
+    ends: Ends::Whole,
     hits: Hits::Shard,
     must: Must::Failover,
     replaces: false,
     causes: &[],
+    shows: None,
     write_gap_aim: None,
     ack_gap_aim: Some(0.5),
 };
@@ -215,12 +236,17 @@ const B: Row = Row { suite: Suite::Benign, must: Must::Nothing, ack_gap_aim: Non
 /// What a standby that is of no use has in common: it comes to nothing by itself, and another one must be there.
 const USELESS: Row = Row { id: "B17", hold: s(0), replaces: true, ..B };
 
+/// One that hangs is replaced after a minute.
+const HANGING: Row = Row { hold: s(90), least: s(90), ..USELESS };
+
 /// Every row, in the order of the matrix.
 #[rustfmt::skip]
 pub const ROWS: &[Row] = &[
     Row { id: "A1", name: "kill", what: "SIGKILL of mysqld", act: Act::Fault(on_primary("kill")), hold: s(0), causes: &["ProcessExited"], write_gap_aim: Some(3.0), ..A },
-    Row { id: "A2", name: "freeze", what: "mysqld is stopped, then goes on", act: Act::Fault(on_primary("freeze")), causes: &["Stopped"], write_gap_aim: Some(6.0), ..A },
+    Row { id: "A2", name: "freeze", what: "mysqld is stopped", act: Act::Fault(on_primary("freeze")), causes: &["Stopped"], write_gap_aim: Some(6.0), ..A },
+    Row { id: "A2", name: "thaw", what: "mysqld is stopped, and goes on as soon as another is primary", act: Act::Fault(on_primary("freeze")), ends: Ends::Promoted, causes: &["Stopped"], write_gap_aim: Some(6.0), ..A },
     Row { id: "A3", name: "freeze-pod", what: "the pod is frozen, its manager too", act: Act::Fault(on_primary("freeze-pod")), hold: s(30), causes: &["Unreachable", "Stopped"], write_gap_aim: Some(8.0), ..A },
+    Row { id: "A3", name: "thaw-pod", what: "the pod is frozen, and goes on as soon as another is primary", act: Act::Fault(on_primary("freeze-pod")), hold: s(30), ends: Ends::Promoted, causes: &["Unreachable", "Stopped"], write_gap_aim: Some(8.0), ..A },
     Row { id: "A3", name: "node-freeze", what: "everything on the node is frozen", act: Act::Fault(on_node("node-freeze")), hold: s(30), hits: Hits::Node, causes: &["Unreachable", "Stopped"], write_gap_aim: Some(8.0), ack_gap_aim: None, ..A },
     Row { id: "A4", name: "deadlock", what: "mysqld takes logins and no statement ends", act: Act::Fault(on_primary("deadlock")), causes: &["Deadlocked"], write_gap_aim: Some(11.0), ..A },
     Row { id: "A4", name: "mute", what: "mysqld takes connections and greets nobody", act: Act::Fault(on_primary("mute")), causes: &["Stopped"], write_gap_aim: Some(6.0), ..A },
@@ -228,26 +254,26 @@ pub const ROWS: &[Row] = &[
     Row { id: "A6", name: "wedge", what: "writes of the volume hang, reads go on", act: Act::Fault(on_primary("wedge")), causes: &["VolumeStalled"], write_gap_aim: Some(8.0), ..A },
     Row { id: "A7", name: "eio", what: "the volume answers with errors", act: Act::Fault(on_primary("eio")), causes: &["VolumeFailed", "ProcessExited"], write_gap_aim: Some(4.0), ..A },
     Row { id: "A7", name: "read-only", what: "the volume becomes read-only", act: Act::Fault(on_primary("read-only")), causes: &["VolumeFailed", "ProcessExited"], write_gap_aim: Some(4.0), ..A },
-    Row { id: "A8", name: "slow", what: "the volume of one shard is slow", act: Act::Fault(on_primary("slow")), hold: s(150), must: Must::Change, write_gap_aim: Some(1.0), ..A },
+    Row { id: "A8", name: "slow", what: "the volume of one shard is slow", act: Act::Fault(on_primary("slow")), hold: s(150), least: s(120), must: Must::Change, causes: &["SlowVolume", "VolumeStalled"], write_gap_aim: Some(1.0), ..A },
     Row { id: "A9", name: "node-loss", what: "the node vanishes", act: Act::Fault(on_node("node-loss")), hits: Hits::Node, causes: &["Unreachable", "PodStopped"], write_gap_aim: Some(10.0), ack_gap_aim: None, ..A },
     Row { id: "A10", name: "shared-node", what: "a node with several primaries vanishes", prepare: Prepare::Gather, act: Act::Fault(on_node("node-loss")), hits: Hits::Node, causes: &["Unreachable", "PodStopped"], write_gap_aim: Some(10.0), ack_gap_aim: None, ..A },
     Row { id: "A11", name: "zone-loss", what: "all nodes of a zone vanish", act: Act::Fault(Fault { kind: "zone-loss", args: &[], aim: Aim::Zone }), hits: Hits::Zone, causes: &["Unreachable", "PodStopped"], write_gap_aim: Some(15.0), ack_gap_aim: None, ..A },
-    Row { id: "A12", name: "cut-clients", what: "the primary is cut off from Kafka and clients", act: Act::Both(cut(&["--from", "kafka"]), cut(&["--from", "clients"])), must: Must::Change, causes: &["CutOff"], write_gap_aim: Some(9.0), ..A },
+    Row { id: "A12", name: "cut-clients", what: "the primary is cut off from Kafka and clients", prepare: Prepare::HandOver, act: Act::Both(cut(&["--from", "kafka"]), cut(&["--from", "clients"])), must: Must::Change, causes: &["CutOff"], write_gap_aim: Some(9.0), ..A },
     Row { id: "A12", name: "cut-all", what: "the primary is cut off from everybody", act: Act::Fault(cut(&["--from", "all"])), causes: &["Unreachable"], write_gap_aim: Some(9.0), ..A },
     Row { id: "A13", name: "lagging-standbys", what: "SIGKILL of mysqld while all standbys are 60 s behind", prepare: Prepare::Lag(s(60)), act: Act::Fault(on_primary("kill")), hold: s(0), causes: &["ProcessExited"], ..A },
-    Row { id: "A14", name: "kill-without-api", what: "SIGKILL of mysqld while the API server is away for 60 s", act: Act::KillDuring(on_lab("api-down")), causes: &["ProcessExited"], write_gap_aim: Some(13.0), ..A },
-    Row { id: "A14", name: "kill-without-api-long", what: "the same while it is away for 15 min", act: Act::KillDuring(on_lab("api-down")), hold: s(900), causes: &["ProcessExited"], write_gap_aim: Some(13.0), ..A },
+    Row { id: "A14", name: "kill-without-api", what: "SIGKILL of mysqld while the API server is away for 60 s", act: Act::KillDuring(on_lab("api-down")), least: s(60), causes: &["ProcessExited"], write_gap_aim: Some(13.0), ..A },
+    Row { id: "A14", name: "kill-without-api-long", what: "the same while it is away for 15 min", act: Act::KillDuring(on_lab("api-down")), hold: s(900), least: s(900), causes: &["ProcessExited"], write_gap_aim: Some(13.0), ..A },
     Row { id: "A15", name: "paused-operator", what: "SIGKILL of mysqld while the operator that acts stands still", prepare: Prepare::PauseOperator, act: Act::Fault(on_primary("kill")), hold: s(0), causes: &["ProcessExited"], write_gap_aim: Some(13.0), ..A },
     Row { id: "A16", name: "second-failure", what: "SIGKILL of mysqld, and of its successor while that is promoted", act: Act::KillBoth, hold: s(0), causes: &["ProcessExited"], write_gap_aim: Some(12.0), ..A },
-    Row { id: "A17", name: "disk-full", what: "the volume is full", act: Act::Fault(on_primary("disk-full")), must: Must::Change, write_gap_aim: Some(8.0), ..A },
+    Row { id: "A17", name: "disk-full", what: "the volume is full", act: Act::Fault(on_primary("disk-full")), must: Must::Change, causes: &["VolumeFull", "VolumeFilling", "ProcessExited"], write_gap_aim: Some(8.0), ..A },
     Row { id: "A18", name: "oom", what: "mysqld is killed for memory, again and again", act: Act::Fault(on_primary("oom")), causes: &["ProcessExited", "Restarted"], write_gap_aim: Some(3.0), ..A },
     Row { id: "P1", name: "switchover", what: "another primary is asked for", act: Act::Switchover, hold: s(0), must: Must::Switchover, write_gap_aim: Some(1.0), ..A },
 
-    Row { id: "B1", name: "cut-operator", what: "the operator is cut off from the primary", act: Act::Fault(cut(&["--from", "operator"])), ..B },
+    Row { id: "B1", name: "cut-operator", what: "the operator is cut off from the primary", act: Act::Fault(cut(&["--from", "operator"])), shows: Some("ObserverPartition"), ..B },
     Row { id: "B1", name: "flap-operator", what: "the same, on and off", act: Act::Fault(cut(&["--from", "operator", "--flap"])), ..B },
-    Row { id: "B2", name: "cut-standbys", what: "the primary is cut off from its standbys", act: Act::Fault(cut(&["--from", "standbys"])), ..B },
+    Row { id: "B2", name: "cut-standbys", what: "the primary is cut off from its standbys", act: Act::Fault(cut(&["--from", "standbys"])), shows: Some("ObserverPartition"), ..B },
     Row { id: "B3", name: "api-down", what: "the API server is away for 15 min", act: Act::Fault(on_lab("api-down")), hold: s(900), hits: Hits::All, ..B },
-    Row { id: "B4", name: "exhaust-connections", what: "clients take all connections", act: Act::Fault(on_primary("exhaust-connections")), ..B },
+    Row { id: "B4", name: "exhaust-connections", what: "clients take all connections", act: Act::Fault(on_primary("exhaust-connections")), shows: Some("Saturated"), ..B },
     Row { id: "B5", name: "long-ddl", what: "a change of a table holds its lock for 10 min", act: Act::Fault(on_primary("long-ddl")), hold: s(600), ..B },
     Row { id: "B6", name: "saturation", what: "ten times the load", act: Act::Load(10), hold: s(120), hits: Hits::All, ..B },
     Row { id: "B7", name: "heavy-queries", what: "heavy queries and big rollbacks", act: Act::Fault(on_primary("heavy-queries")), hold: s(120), ..B },
@@ -265,13 +291,13 @@ pub const ROWS: &[Row] = &[
     Row { id: "B14", name: "restart", what: "the primary's pod is deleted, with its grace", act: Act::DeletePod, must: Must::Handover, write_gap_aim: Some(1.0), ..B },
     Row { id: "B15", name: "dns-down", what: "no name is resolved", act: Act::Fault(on_lab("dns-down")), hits: Hits::All, ..B },
     Row { id: "B15", name: "image-pull", what: "a standby is replaced, and the image of the new one cannot be pulled", act: Act::DeleteStandbyDuring(on_lab("image-pull")), ..B },
-    Row { id: "B16", name: "lie", what: "one observer says that the primary refuses it", act: Act::Fault(on_standby("lie")), ..B },
+    Row { id: "B16", name: "lie", what: "one observer says that the primary refuses it", act: Act::Fault(on_standby("lie")), shows: Some("ObserverPartition"), ..B },
     Row { id: "B16", name: "flap-lie", what: "the same, on and off", act: Act::Fault(Fault { kind: "lie", args: &["--flap"], aim: Aim::Standby }), ..B },
-    Row { id: "B17", name: "standby-kill", what: "SIGKILL of a standby's mysqld", act: Act::Fault(on_standby("kill")), hold: s(0), ..B },
-    Row { id: "B17", name: "standby-freeze", what: "a standby's mysqld is stopped", act: Act::Fault(on_standby("freeze")), ..B },
-    Row { id: "B17", name: "standby-wedge", what: "writes of a standby's volume hang", act: Act::Fault(on_standby("wedge")), ..B },
+    Row { name: "standby-kill", what: "SIGKILL of a standby's mysqld", act: Act::Fault(on_standby("kill")), ..USELESS },
+    Row { name: "standby-freeze", what: "a standby's mysqld is stopped", act: Act::Fault(on_standby("freeze")), ..HANGING },
+    Row { name: "standby-wedge", what: "writes of a standby's volume hang", act: Act::Fault(on_standby("wedge")), ..HANGING },
     Row { name: "standby-errant", what: "a standby has a transaction that nobody else has", act: Act::Fault(on_standby("errant")), ..USELESS },
-    Row { name: "standby-lag", what: "a standby applies everything an hour late, for longer than it is given", act: Act::Fault(on_standby("lag")), hold: s(780), ..USELESS },
+    Row { name: "standby-lag", what: "a standby applies everything an hour late, for longer than it is given", act: Act::Fault(on_standby("lag")), hold: s(780), least: s(780), ..USELESS },
     Row { name: "standby-broken", what: "a standby lacks rows that its primary changes", act: Act::Fault(on_standby("break-replication")), ..USELESS },
     Row { name: "standby-corrupt", what: "the relay log of a standby is damaged", act: Act::Fault(on_standby("corrupt")), ..USELESS },
     Row { id: "B18", name: "clone", what: "a standby is cloned at full speed", act: Act::DeleteStandby, hold: s(30), ..B },
@@ -297,14 +323,31 @@ impl Act {
     }
 }
 
+impl Prepare {
+    /// Whether it changes primaries itself, which is no fault of anybody.
+    pub fn changes_primaries(self) -> bool {
+        matches!(self, Self::Gather | Self::HandOver)
+    }
+}
+
 impl Row {
+    /// How long it is held when no fault is to be held for longer than `limit`.
+    pub fn held(&self, limit: Option<Duration>) -> Duration {
+        limit.map_or(self.hold, |limit| self.hold.min(limit).max(self.least))
+    }
+
+    /// Whether the shards that it hits must get another primary.
+    pub fn owes_change(&self) -> bool {
+        self.must != Must::Nothing
+    }
+
     /// What must come of it, for people.
     pub fn must_in_words(&self) -> &'static str {
         match self.must {
             Must::Failover => "failover",
             Must::Switchover => "switchover",
             Must::Change => "failover or switchover",
-            Must::Handover => "at most a switchover",
+            Must::Handover => "a switchover",
             Must::Nothing => "nothing",
         }
     }
@@ -368,6 +411,24 @@ mod tests {
             assert!(row.act != Act::Idle || row.name == "idle", "{row:?}");
             let is_of_standby = row.act.faults().first().is_some_and(|fault| fault.aim == Aim::Standby);
             assert!(!row.replaces || is_of_standby, "{row:?}");
+            assert!(row.least <= row.hold, "{row:?}");
+            assert!(row.ends == Ends::Whole || row.must == Must::Failover, "{row:?}");
+        }
+    }
+
+    #[test]
+    fn no_row_is_held_for_less_than_it_takes_to_show_anything() {
+        let row = |name: &str| ROWS.iter().find(|row| row.name == name).unwrap();
+        for (name, limit, expected) in [
+            ("freeze", None, 60),
+            ("freeze", Some(25), 25),
+            ("freeze", Some(90), 60),
+            ("kill", Some(25), 0),
+            ("kill-without-api", Some(25), 60),
+            ("standby-lag", Some(25), 780),
+            ("standby-freeze", Some(25), 90),
+        ] {
+            assert_eq!(row(name).held(limit.map(s)), s(expected), "{name}, {limit:?}");
         }
     }
 

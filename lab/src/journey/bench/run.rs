@@ -17,10 +17,10 @@ use super::deployed;
 use super::ended::{Ended, together};
 use super::eyes::Eyes;
 use super::file::{Header, Run};
-use super::judge;
+use super::judge::{self, Change, Facts};
 use super::machine;
 use super::prepare::{self, LANDS_WITHIN};
-use super::rows::{Act, Aim, Fault, Hits, Must, Prepare, Row, Suite};
+use super::rows::{Act, Aim, Ends, Fault, Hits, Must, Prepare, Row, Suite};
 use super::seen::Seen;
 use super::strike::{Strike, Victim, heal};
 use crate::api::{Api, wait};
@@ -48,6 +48,8 @@ const READABLE_WITHIN: [&str; 2] = ["--wait", "10m"];
 const SUCCESSOR_WITHIN: Duration = Duration::from_secs(60);
 /// How long everything has been there again before a fault is taken out that has nobody left to hit.
 const SPENT: Duration = Duration::from_secs(3);
+/// In which the last look at the statuses is taken.
+const LATE: Duration = Duration::from_secs(1);
 /// How long the API server has been away when the primary dies. Nobody is left who has not noticed.
 const AWAY: Duration = Duration::from_secs(5);
 /// Between two questions whether it is back.
@@ -96,8 +98,10 @@ impl Struck {
 }
 
 impl Ground<'_> {
-    /// Makes the run with this number of a row.
-    pub fn run(&self, row: &'static Row, index: usize, header: &Header) -> Result<Run> {
+    /// Makes the run with this number of a row. `calm` has the epochs that nothing but the row may change: those at the end of the run
+    /// before. What changed since is told with this run.
+    pub fn run(&self, row: &'static Row, index: usize, header: &Header, calm: &BTreeMap<String, i64>) -> Result<Run> {
+        prepare::clear(self.paths)?;
         self.store.wait_ready(self.ui, READY_WITHIN)?;
         deployed::ensure_is(self.store, &header.revision.image)?;
         let started_at = machine::now()?;
@@ -108,11 +112,15 @@ impl Ground<'_> {
             _ => shards.clone(),
         };
         let shard = subjects.get(index % subjects.len().max(1)).context("the Datastore has no shard")?;
-        let hold = self.hold.map_or(row.hold, |limit| row.hold.min(limit));
+        let hold = row.held(self.hold);
+        if row.prepare == Prepare::HandOver {
+            prepare::hand_over(self.store, self.ui, &shards, shard)?;
+        }
 
         let mut load = self.start(row, index, hold)?;
         load.wait_flowing()?;
         let mut eyes = Eyes::open(self.store, shards)?;
+        let before = if row.prepare.changes_primaries() { eyes.seen.epochs() } else { calm.clone() };
         self.warm_up(&mut load, &mut eyes)?;
         let aimed_at = victim(&self.store.namespace, &eyes.seen, shard)?;
         let paused = match row.prepare {
@@ -122,7 +130,7 @@ impl Ground<'_> {
                 None
             }
             Prepare::PauseOperator => Some(prepare::pause_operator(self.paths, &mut eyes, &aimed_at)?),
-            Prepare::Nothing | Prepare::Gather => None,
+            Prepare::Nothing | Prepare::Gather | Prepare::HandOver => None,
         };
         let (mut load, early) =
             if row.act == Act::Idle { (None, Some(self.verified(load)?)) } else { (Some(load), None) };
@@ -130,7 +138,7 @@ impl Ground<'_> {
         eyes.pass(Duration::from_millis(u64::from(seed % 1000)))?;
         let victim = victim(&self.store.namespace, &eyes.seen, shard)?;
         let hit = hit(row, &eyes.seen, &victim);
-        let (before, lag) = (eyes.seen.epochs(), eyes.seen.lag(shard));
+        let lag = eyes.seen.lag(shard);
         eyes.seen.begin();
         let Struck { at, excused, is_out, beside } = self.strike(row, index, hold, &victim, &mut eyes)?;
         let redundant = self.settle(row, &hit, &victim, &mut eyes, load.as_mut())?;
@@ -146,6 +154,7 @@ impl Ground<'_> {
             (None, None) => bail!("the run has no load"),
         };
         let outcome = together(outcome, beside.as_ref());
+        eyes.pass(LATE)?;
         let records = self.records(&before)?;
         let (seen, victim) = (&eyes.seen, &victim);
         let ended = Ended {
@@ -167,6 +176,32 @@ impl Ground<'_> {
             redundant,
         };
         Ok(ended.run())
+    }
+
+    /// The epoch of each shard, as it is now.
+    pub fn epochs(&self) -> Result<BTreeMap<String, i64>> {
+        let epoch = |shard: &Value| {
+            let name = shard["metadata"]["name"].as_str()?.to_owned();
+            Some((name, shard["status"]["epoch"].as_i64().unwrap_or(0)))
+        };
+        Ok(self.store.shards()?.iter().filter_map(epoch).collect())
+    }
+
+    /// Changes of primary since these epochs that a row does not let be which lets none be.
+    pub fn false_failovers(&self, row: &Row, since: &BTreeMap<String, i64>) -> Result<u64> {
+        if row.must != Must::Nothing {
+            return Ok(0);
+        }
+        let changes = self.records(since)?.iter().filter_map(Change::of).collect();
+        Ok(judge::false_failovers(row, &Facts { changes, ..Facts::default() }))
+    }
+
+    /// Deletes the ledger of a run from which nothing more is to be learnt: hundreds of them would fill the disk that all volumes are on.
+    pub fn forget(&self, row: &Row, index: usize) {
+        let ledger = self.ledger(row, index);
+        // One that is gone is what is wanted; of most runs there is no second.
+        std::fs::remove_file(beside(&ledger)).ok();
+        std::fs::remove_file(ledger).ok();
     }
 
     /// The names of the shards, in order.
@@ -195,7 +230,7 @@ impl Ground<'_> {
 
     /// Another load beside the first, so many times as large.
     fn saturate(&self, factor: u64, ledger: &Path, hold: Duration, eyes: &mut Eyes<'_>) -> Result<Struck> {
-        let ledger = ledger.with_extension("beside.ledger");
+        let ledger = beside(ledger);
         let (rate, time) = (self.rate * factor, format!("{}s", (hold + OVER_WITHIN).as_secs()));
         let mut load = Running::start(self.program, self.store, self.token, rate, &time, &ledger)?;
         load.wait_flowing()?;
@@ -248,14 +283,13 @@ impl Ground<'_> {
             last = last.max(Some(landing(strike, eyes)?));
         }
         let (end, mut is_out) = (Instant::now() + hold + OVER_WITHIN, true);
-        // A primary that was replaced is gone, and so is what would be hit for longer: nothing more comes of that than was seen.
-        let may_be_spent = row.must == Must::Failover && faults.iter().all(|fault| fault.aim == Aim::Primary);
-        let mut whole_since: Option<Instant> = None;
+        let spent = if row.ends == Ends::Whole { SPENT } else { Duration::ZERO };
+        let mut spent_since: Option<Instant> = None;
         for strike in &mut strikes {
             let is_over = eyes.watch(end, |seen| {
-                let is_done = may_be_spent && seen.has_changed(&victim.shard) && seen.is_whole();
-                whole_since = whole_since.filter(|_| is_done).or_else(|| is_done.then(Instant::now));
-                if whole_since.is_some_and(|since| since.elapsed() >= SPENT) {
+                let is_spent = is_spent(row, victim, seen);
+                spent_since = spent_since.filter(|_| is_spent).or_else(|| is_spent.then(Instant::now));
+                if spent_since.is_some_and(|since| since.elapsed() >= spent) {
                     strike.release();
                 }
                 strike.is_over()
@@ -324,13 +358,21 @@ impl Ground<'_> {
 
     fn delete(&self, kind: &str, name: &str, hold: Duration, eyes: &mut Eyes<'_>) -> Result<()> {
         let namespace = &self.store.namespace;
-        let mut command = self.store.access.kubectl(&["delete", "-n", namespace, kind, name, "--wait=false"]);
+        let mut command = self.store.access.kubectl(&[
+            "delete",
+            "--request-timeout=60s",
+            "-n",
+            namespace,
+            kind,
+            name,
+            "--wait=false",
+        ]);
         run::output(&mut command)?;
         eyes.pass(hold)
     }
 
-    /// Waits until everything is there again, and still is a moment later; whether it is. A change that is owed is waited for too, and
-    /// another standby where the one that was hit is of no use.
+    /// Waits until everything is there again, and still is a moment later, with an operator that acts; whether it is. A change that is
+    /// owed is waited for too, and another standby where the one that was hit is of no use.
     fn settle(
         &self,
         row: &Row,
@@ -340,8 +382,8 @@ impl Ground<'_> {
         mut load: Option<&mut Running>,
     ) -> Result<bool> {
         let begun = Instant::now();
-        let is_left = |seen: &Seen| seen.replicas(&victim.shard).iter().any(|place| place.name == victim.standby);
-        let is_owed = matches!(row.must, Must::Failover | Must::Switchover | Must::Change);
+        let acted = prepare::acted(self.store)?;
+        let is_owed = row.owes_change();
         // What the fault did may take a moment to show; a change that is owed shows it.
         if !is_owed {
             eyes.pass(STEADY)?;
@@ -353,14 +395,19 @@ impl Ground<'_> {
                 }
                 let is_missed = !is_owed || begun.elapsed() > MISSED_AFTER;
                 Ok(seen.is_whole()
-                    && !(row.replaces && is_left(seen))
+                    && !(row.replaces && is_left(seen, victim))
                     && (is_missed || hit.iter().all(|shard| seen.has_changed(shard))))
             })?;
             if !is_whole {
                 return Ok(false);
             }
-            if !eyes.watch(Instant::now() + STEADY, |seen| Ok(!seen.is_whole()))? {
+            let is_steady = !eyes.watch(Instant::now() + STEADY, |seen| Ok(!seen.is_whole()))?;
+            // Without an operator every status stays as it is, and nothing false is done.
+            if is_steady && prepare::acted(self.store)? != acted {
                 return Ok(true);
+            }
+            if begun.elapsed() > REDUNDANT_WITHIN {
+                return Ok(false);
             }
         }
     }
@@ -375,6 +422,27 @@ impl Ground<'_> {
         all.sort_by_key(judge::epoch_of);
         Ok(all)
     }
+}
+
+/// The ledger of a load beside another.
+fn beside(ledger: &Path) -> PathBuf {
+    ledger.with_extension("beside.ledger")
+}
+
+/// Whether the standby that was aimed at is in the cast.
+fn is_left(seen: &Seen, victim: &Victim) -> bool {
+    seen.replicas(&victim.shard).iter().any(|place| place.name == victim.standby)
+}
+
+/// Whether whom a row was aimed at was replaced, so that nothing more comes of its fault than was seen. Of a fault that hits others as
+/// well this is never so. Pure.
+fn is_spent(row: &Row, victim: &Victim, seen: &Seen) -> bool {
+    let faults = row.act.faults();
+    let are_all = |aim: Aim| faults.iter().all(|fault| fault.aim == aim);
+    if row.must == Must::Failover && are_all(Aim::Primary) {
+        return seen.has_changed(&victim.shard) && (row.ends == Ends::Promoted || seen.is_whole());
+    }
+    row.replaces && are_all(Aim::Standby) && seen.is_whole() && !is_left(seen, victim)
 }
 
 /// Waits until a fault is in force.
@@ -486,6 +554,38 @@ mod tests {
             let row = ROWS.iter().find(|row| row.name == name).unwrap();
             assert_eq!(hit(row, &seen, &victim), hits, "{name}");
             assert_eq!(subject(row, &victim), aimed_at, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_fault_is_spent_when_whom_it_was_aimed_at_is_replaced() {
+        let shard = |primary: &str, standby: &str, ready: i64| {
+            let replicas = [primary, standby, "x"]
+                .map(|name| json!({"name": name, "role": "standby", "node": "n1", "zone": "z1"}));
+            json!({"kind": "Shard", "metadata": {"name": "s-0", "generation": 1}, "spec": {"replicas": 3},
+                "status": {"observedGeneration": 1, "primary": primary, "replicas": replicas, "transition": null,
+                    "verdict": {"state": "Healthy"}, "readyReplicas": ready, "promotable": ready - 1}})
+        };
+        for (case, name, primary, standby, ready, expected) in [
+            ("nothing has happened", "freeze", "a", "b", 3, false),
+            ("another is primary, and not all are there", "freeze", "b", "c", 2, false),
+            ("and all are there", "freeze", "b", "c", 3, true),
+            ("another is primary: it is to find that", "thaw", "b", "c", 2, true),
+            ("nobody is", "thaw", "", "b", 2, false),
+            ("a node hits others too", "node-loss", "b", "c", 3, false),
+            ("it may hand over: the rest is of interest", "slow", "b", "c", 3, false),
+            ("the standby is there", "standby-lag", "a", "b", 3, false),
+            ("another is, and is not ready", "standby-lag", "a", "c", 2, false),
+            ("and is", "standby-lag", "a", "c", 3, true),
+            ("nobody has to be replaced", "lie", "a", "c", 3, false),
+        ] {
+            let mut seen = Seen::of(["s-0".to_owned()]);
+            seen.take(&shard("a", "b", 3), Instant::now());
+            let victim = victim("n", &seen, "s-0").unwrap();
+            seen.begin();
+            seen.take(&shard(primary, standby, ready), Instant::now());
+            let row = ROWS.iter().find(|row| row.name == name).unwrap();
+            assert_eq!(is_spent(row, &victim, &seen), expected, "{case}");
         }
     }
 

@@ -88,7 +88,10 @@ impl Seen {
 
     /// Whether this one has another primary than in the beginning.
     pub fn has_changed(&self, shard: &str) -> bool {
-        let changed = |watched: &Watched| watched.base.as_ref().is_some_and(|base| base.primary != watched.primary());
+        let changed = |watched: &Watched| {
+            let primary = watched.primary();
+            watched.base.as_ref().is_some_and(|base| !primary.is_empty() && base.primary != primary)
+        };
         self.shards.get(shard).is_some_and(changed)
     }
 

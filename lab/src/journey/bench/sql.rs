@@ -8,7 +8,7 @@ use crate::run;
 const ADMIN: &str = "understudy_admin";
 /// The password goes in by standard input: arguments are seen by everybody on the node.
 const SCRIPT: &str = "read -r MYSQL_PWD; export MYSQL_PWD; \
-                      exec mysql -h 127.0.0.1 -P 3306 --ssl-mode=REQUIRED --connect-timeout=5 -u \"$1\" -NBe \"$2\"";
+                      exec timeout 60 mysql -h 127.0.0.1 -P 3306 --ssl-mode=REQUIRED --connect-timeout=5 -u \"$1\" -NBe \"$2\"";
 
 /// Runs it; rows as lines, columns with tabs between them.
 pub fn ask(store: &Store<'_>, shard: &str, replica: &str, statement: &str) -> Result<String> {

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 
 use super::figures::{Spread, rule_of_three};
-use super::file::{File, Revision, Run, read};
+use super::file::{Broken, File, Revision, Run, read};
 use super::judge::Judgement;
 use super::rows::{LEFT, ROWS, Row, Suite};
 use crate::paths::Paths;
@@ -104,7 +104,7 @@ pub fn summary(file: &File, rows: &[&'static Row]) -> String {
 struct Group<'a> {
     row: &'static Row,
     runs: Vec<&'a Run>,
-    broken: usize,
+    broken: Vec<&'a Broken>,
 }
 
 impl<'a> Group<'a> {
@@ -112,12 +112,45 @@ impl<'a> Group<'a> {
         let files: Vec<&'a File> = files.iter().copied().filter(|file| file.header.bench == row.suite).collect();
         let runs =
             files.iter().copied().flat_map(|file| file.runs.iter()).filter(|run| run.fault == row.name).collect();
-        let broken = files.iter().flat_map(|file| file.broken.iter()).filter(|broken| broken.fault == row.name).count();
+        let broken = files
+            .iter()
+            .copied()
+            .flat_map(|file| file.broken.iter())
+            .filter(|broken| broken.fault == row.name)
+            .collect();
         Self { row, runs, broken }
     }
 
     fn sum(&self, of: fn(&Run) -> u64) -> u64 {
         self.runs.iter().map(|run| of(run)).sum()
+    }
+
+    /// Changes of primary that the row does not let be. One in a run that was not brought to its end is one all the same.
+    fn false_failovers(&self) -> u64 {
+        self.sum(|run| run.false_failover) + self.broken.iter().filter_map(|broken| broken.false_failover).sum::<u64>()
+    }
+
+    /// What is done, and for how long where that is less than the row has.
+    fn what(&self) -> String {
+        let (what, hold) = (self.row.what, self.row.hold.as_secs_f64());
+        let held = || self.runs.iter().map(|run| run.hold_s).filter(move |held| held + 0.5 < hold);
+        match held().min_by(f64::total_cmp) {
+            Some(least) => format!("{what} (for {least} s instead of {hold} in {} runs)", held().count()),
+            None => what.to_owned(),
+        }
+    }
+
+    /// Writes of clients of their own; none where nobody was there to write.
+    fn direct_writes(&self) -> String {
+        let all: Option<u64> = self.runs.iter().filter_map(|run| run.direct_writes).reduce(|a, b| a + b);
+        all.map_or_else(|| "-".to_owned(), |writes| writes.to_string())
+    }
+
+    /// What is aimed at, and whether it is met.
+    fn aims(&self) -> [String; 3] {
+        let aim = |aim: Option<f64>| aim.map_or_else(String::new, |aim| aim.to_string());
+        let met = if self.runs.is_empty() { "" } else { self.met() };
+        [aim(self.row.write_gap_aim), aim(self.row.ack_gap_aim), met.to_owned()]
     }
 
     fn spread(&self, of: fn(&Run) -> Option<f64>) -> Option<Spread> {
@@ -189,13 +222,11 @@ fn revisions(file: &File) -> String {
 }
 
 fn outcomes<'a, 'b: 'a>(groups: impl Iterator<Item = &'a Group<'b>>) -> String {
-    let aim = |aim: Option<f64>| aim.map_or_else(String::new, |aim| aim.to_string());
     let lines = groups.map(|group| {
-        let row = group.row;
         let measured = if group.runs.is_empty() {
             let mut cells = vec![String::new(); 7];
             cells[0] = NOT_YET.to_owned();
-            cells[6] = group.broken.to_string();
+            cells[6] = group.broken.len().to_string();
             cells
         } else {
             vec![
@@ -203,15 +234,13 @@ fn outcomes<'a, 'b: 'a>(groups: impl Iterator<Item = &'a Group<'b>>) -> String {
                 group.sum(|run| run.lost).to_string(),
                 group.sum(|run| run.doubled).to_string(),
                 group.sum(|run| run.stale_answers).to_string(),
-                group.sum(|run| run.direct_writes.unwrap_or(0)).to_string(),
-                group.sum(|run| run.false_failover).to_string(),
-                group.broken.to_string(),
+                group.direct_writes(),
+                group.false_failovers().to_string(),
+                group.broken.len().to_string(),
             ]
         };
-        let met = if group.runs.is_empty() { "" } else { group.met() };
-        let aims = [aim(row.write_gap_aim), aim(row.ack_gap_aim), met.to_owned()];
-        let what = [row.what.to_owned(), row.must_in_words().to_owned()];
-        group.name().into_iter().chain(what).chain(measured).chain(aims).collect::<Vec<_>>()
+        let what = [group.what(), group.row.must_in_words().to_owned()];
+        group.name().into_iter().chain(what).chain(measured).chain(group.aims()).collect::<Vec<_>>()
     });
     let head = [
         "row",
@@ -239,7 +268,7 @@ fn benign<'a, 'b: 'a>(groups: impl Iterator<Item = &'a Group<'b>>) -> String {
         let measured = if group.runs.is_empty() {
             let mut cells = vec![String::new(); 9];
             cells[0] = NOT_YET.to_owned();
-            cells[8] = group.broken.to_string();
+            cells[8] = group.broken.len().to_string();
             cells
         } else {
             let (injections, false_ones) = counts(std::iter::once(group));
@@ -252,11 +281,12 @@ fn benign<'a, 'b: 'a>(groups: impl Iterator<Item = &'a Group<'b>>) -> String {
                 group.sum(|run| run.lost).to_string(),
                 group.sum(|run| run.doubled).to_string(),
                 group.sum(|run| run.stale_answers).to_string(),
-                group.broken.to_string(),
+                group.broken.len().to_string(),
             ]
         };
-        let what = [group.row.what.to_owned(), group.row.must_in_words().to_owned()];
-        group.name().into_iter().chain(what).chain(measured).collect::<Vec<_>>()
+        let what = [group.what(), group.row.must_in_words().to_owned()];
+        let [write_gap, _, met] = group.aims();
+        group.name().into_iter().chain(what).chain(measured).chain([write_gap, met]).collect::<Vec<_>>()
     });
     let head = [
         "row",
@@ -272,6 +302,8 @@ fn benign<'a, 'b: 'a>(groups: impl Iterator<Item = &'a Group<'b>>) -> String {
         "doubled",
         "stale answers",
         "not ended",
+        "write gap aim",
+        "met",
     ];
     table(&head, lines)
 }
@@ -279,7 +311,7 @@ fn benign<'a, 'b: 'a>(groups: impl Iterator<Item = &'a Group<'b>>) -> String {
 /// Injections, and changes of primary that they should not have caused.
 fn counts<'a, 'b: 'a>(groups: impl Iterator<Item = &'a Group<'b>>) -> (u64, u64) {
     groups.fold((0, 0), |(injections, changes), group| {
-        (injections + group.sum(|run| u64::from(run.injections)), changes + group.sum(|run| run.false_failover))
+        (injections + group.sum(|run| u64::from(run.injections)), changes + group.false_failovers())
     })
 }
 
@@ -436,6 +468,30 @@ mod tests {
         let text = render(&named(vec![away]));
         assert!(line(&text, "kill-without-api").contains("| 13 | 0.5 | yes, by few |"), "{text}");
         assert!(text.contains("| 65.00 / 65.00 / 65.00 / 65.00 (1) | 55.00 / 55.00 / 55.00 / 55.00 (1) |"), "{text}");
+    }
+
+    #[test]
+    fn a_fault_that_was_held_for_less_than_its_row_says_is_told_so_and_nothing_is_told_of_a_client_that_was_not_there()
+    {
+        let held =
+            |index, hold_s| Run { fault: "freeze".into(), hold_s, direct_writes: None, ..run("c0ffee", index, 1.0) };
+        let text = render(&named(vec![held(0, 25.0), held(1, 60.0), held(2, 25.0)]));
+        let line = line(&text, "freeze");
+        assert!(line.contains("| mysqld is stopped (for 25 s instead of 60 in 2 runs) |"), "{line}");
+        assert!(line.contains("| 3 of 3 | 0 | 0 | 0 | - | 0 | 0 |"), "{line}");
+    }
+
+    #[test]
+    fn a_primary_that_was_changed_in_a_run_without_an_end_was_changed_all_the_same() {
+        let (revision, started_at) = (header("c0ffee").revision, "2026-01-02T03:04:05Z".to_owned());
+        let (fault, why) = ("long-ddl".to_owned(), "the load ended".to_owned());
+        let broken = Broken { fault: fault.clone(), index: 1, revision, started_at, why, false_failover: Some(1) };
+        let run = Run { row: "B5".into(), fault, hold_s: 600.0, ..run("c0ffee", 0, 1.0) };
+        let mut file = File { broken: vec![broken], ..file(vec![run]) };
+        file.header.bench = Suite::Benign;
+        let text = render(&[("benign.json".to_owned(), file)]);
+        assert!(text.contains("1 injections, 1 false failovers.\n"), "{text}");
+        assert!(line(&text, "long-ddl").contains("| 1 of 1 | 1 | 1 |  | 0 | 0 | 0 | 0 | 1 |"), "{text}");
     }
 
     #[test]
