@@ -11,12 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use understudy_sql::Login;
 
 use crate::guard::OwnerId;
+use crate::hanging::Hanging;
 use crate::route::{Route, Transition};
 use crate::session::{Deadlines, Session};
 
@@ -51,6 +52,8 @@ pub struct Dialler {
     pub owner: OwnerId,
     /// How long it may take.
     pub deadlines: Deadlines,
+    /// What hangs at the server that was dialled last.
+    pub hanging: Mutex<Hanging>,
 }
 
 #[async_trait]
@@ -58,8 +61,12 @@ impl Dial for Dialler {
     type Line = Session;
 
     async fn open(&self, route: &Route) -> Result<Session, String> {
+        let mut hanging = self.hanging.lock().await;
+        hanging.about(Some(route));
+        hanging.wait(self.deadlines.step, |_| {}).await;
         let login = (self.login)()?;
-        Session::open(route, &login, &self.owner, self.deadlines).await.map_err(|e| e.to_string())
+        let session = Session::open(route, &login, &self.owner, self.deadlines, &mut hanging).await;
+        session.map_err(|e| e.to_string())
     }
 
     async fn look(&self, line: &mut Session) -> Result<(), String> {

@@ -8,7 +8,8 @@
 //!   all is stored (pure)
 //! - [`route`], [`facts`], [`status`], [`takeover`]: where the primary is, what was seen of it, what is being done, how long a new one took
 //!   (pure)
-//! - [`session`], [`log`], [`run`], [`ahead`]: the transaction, the topic, the driver between them, the connection to the next primary (I/O)
+//! - [`session`], [`log`], [`run`], [`ahead`], [`hanging`]: the transaction, the topic, the driver between them, the connection to the next
+//!   primary, sessions without an answer (I/O)
 //! - [`watch`], [`publish`]: Shard and Datastore by watch, the Consumer's status (I/O)
 //! - [`config`], [`metrics`], [`serve`], [`service`]: the process (I/O)
 //! - [`timeseries`]: the view of the time-series store
@@ -19,6 +20,7 @@ pub mod complete;
 pub mod config;
 pub mod facts;
 pub mod guard;
+pub mod hanging;
 pub mod lanes;
 pub mod log;
 pub mod machine;

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use understudy_kafka::{DeadLetter, Events};
@@ -22,6 +22,7 @@ use crate::ahead::{Ahead, Dialler, Logins, ahead};
 use crate::batch::{Batch, Limits};
 use crate::facts::Facts;
 use crate::guard::OwnerId;
+use crate::hanging::Hanging;
 use crate::lanes::{Fault, Holes, Lanes, Start};
 use crate::log::{Ends, Log, now_ms};
 use crate::machine::{Machine, State, Step, Times, Worked};
@@ -86,7 +87,12 @@ pub struct Deps<L> {
 
 /// Runs until stopped; gives up ownership on the way out.
 pub async fn run<V: View, L: Log>(config: Config, view: V, deps: Deps<L>, stop: CancellationToken) {
-    let dial = Dialler { login: deps.login.clone(), owner: config.owner.clone(), deadlines: config.deadlines };
+    let dial = Dialler {
+        login: deps.login.clone(),
+        owner: config.owner.clone(),
+        deadlines: config.deadlines,
+        hanging: Mutex::default(),
+    };
     let (ahead, keeper) = ahead(dial, deps.transitions.clone(), deps.routes.clone());
     let runner = Runner::new(config, view, deps, ahead);
     tokio::select! {
@@ -149,6 +155,8 @@ struct Runner<V: View, L> {
     deps: Deps<L>,
     machine: Machine,
     session: Option<Session>,
+    /// Sessions at the primary that missed a deadline.
+    hanging: Hanging,
     /// Where a connection to the next primary is asked for.
     ahead: Ahead<Session>,
     lanes: Lanes,
@@ -192,6 +200,7 @@ impl<V: View, L: Log> Runner<V, L> {
             view,
             deps,
             session: None,
+            hanging: Hanging::default(),
             ahead,
             batch: Batch::default(),
             complete: BTreeMap::new(),
@@ -219,6 +228,7 @@ impl<V: View, L: Log> Runner<V, L> {
     fn follow(&mut self, route: Option<Route>) {
         tracing::info!(route = ?route, "the route is now another");
         self.deps.facts.about(route.as_ref().map(|route| &route.primary));
+        self.hanging.about(route.as_ref());
         self.deps.metrics.routes.inc();
         self.takeover = route.as_ref().map(|_| Takeover::new(Instant::now()));
         let now = self.now();
@@ -270,6 +280,11 @@ impl<V: View, L: Log> Runner<V, L> {
         tracing::warn!(%error, stage = ?error.stage, "cut off from the primary");
         self.deps.facts.failed(&error, now());
         self.deps.metrics.failures.inc();
+        if error.error == ProbeError::Timeout
+            && let Some(session) = self.session.take()
+        {
+            self.hanging.keep(error.stage, session.unanswered());
+        }
         self.machine.failed(error);
     }
 

@@ -8,11 +8,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use understudy_kafka::Origin;
+use understudy_sql::open::{MAX_PACKET, Unanswered, Unopened, open_or_keep, unanswered};
 use understudy_sql::{Conn, Db, Insert, Limits, Login, Outcome, StepError, Value};
 use understudy_wire::Epoch;
 use understudy_wire::evidence::{ProbeError, Stage};
 
 use crate::guard::{Diverged, Fenced, Guard, OwnerId, OwnerRow, Presence, Survey, Term, check_epoch, check_offsets};
+use crate::hanging::Hanging;
 use crate::lanes::Note;
 use crate::route::Route;
 use crate::view::{Placed, Tx, View, ViewError};
@@ -22,7 +24,7 @@ use crate::view::{Placed, Tx, View, ViewError};
 pub struct Deadlines {
     /// From the first packet to a usable connection.
     pub connect: Duration,
-    /// Each statement of a transaction, COMMIT included.
+    /// Each statement of a transaction, COMMIT included. A second longer than the server lets it wait for a lock.
     pub step: Duration,
     /// Each statement of the view's preparation, DDL included.
     pub prepare: Duration,
@@ -36,8 +38,12 @@ impl Default for Deadlines {
 
 /// A connection's own settings. Idle time-outs are short so that a consumer that froze in the middle of a transaction does not keep its
 /// locks from its successor; autocommit stays on outside of transactions.
+///
+/// A lock that somebody else holds is told of before a step is given up, so that the server is not accused of silence. A wait for a metadata lock, a
+/// global one or that of COMMIT included, ends with its second. Who has waited for a row for too long InnoDB looks up once a second, and when
+/// somebody begins to wait: for one alone its second is one, and with others in between it is mostly less than two.
 const SETTINGS: &str = "SET SESSION wait_timeout = 3, SESSION net_read_timeout = 3, SESSION net_write_timeout = 3, \
-     SESSION innodb_lock_wait_timeout = 1, SESSION lock_wait_timeout = 2, \
+     SESSION innodb_lock_wait_timeout = 1, SESSION lock_wait_timeout = 1, \
      SESSION transaction_isolation = 'READ-COMMITTED', SESSION autocommit = 1, \
      SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', SESSION time_zone = '+00:00'";
 
@@ -134,15 +140,43 @@ pub struct Session {
 type OwnerColumns = (String, u64, u64);
 
 impl Session {
-    /// Connects a process to the primary of a route.
-    pub async fn open(route: &Route, login: &Login, owner: &OwnerId, deadlines: Deadlines) -> Result<Self, StepError> {
-        let conn = understudy_sql::open(route.address, login, SETTINGS, deadlines.connect).await?;
+    /// Connects a process to the primary of a route. What does not come about in time is kept in `hanging`, if the server has taken it.
+    pub async fn open(
+        route: &Route,
+        login: &Login,
+        owner: &OwnerId,
+        deadlines: Deadlines,
+        hanging: &mut Hanging,
+    ) -> Result<Self, StepError> {
+        let conn = match open_or_keep(route.address, login, SETTINGS, deadlines.connect).await {
+            Ok(conn) => conn,
+            Err(Unopened { error, unanswered }) => {
+                if let Some(unanswered) = unanswered {
+                    hanging.keep(error.stage, unanswered);
+                }
+                return Err(error);
+            }
+        };
         let mut session = Self { conn, deadlines, limits: Limits::default(), owner: owner.clone(), is_shown: false };
+        let shown = match session.show().await {
+            Ok(shown) => shown,
+            Err(e) => {
+                if e.error == ProbeError::Timeout {
+                    hanging.keep(e.stage, session.unanswered());
+                }
+                return Err(e);
+            }
+        };
         // Half of what the server takes, so that counting bytes roughly is exact enough.
-        let packet = (session.show().await?.unwrap_or(4 << 20) / 2) as usize;
-        let packet = packet.min(understudy_sql::open::MAX_PACKET / 2);
+        let packet = (shown.unwrap_or(4 << 20) / 2) as usize;
+        let packet = packet.min(MAX_PACKET / 2);
         session.limits = Limits { packet, bytes: session.limits.bytes.min(packet), ..session.limits };
         Ok(session)
+    }
+
+    /// One that missed a deadline, for as long as the server does not answer.
+    pub fn unanswered(self) -> Unanswered {
+        unanswered(self.conn)
     }
 
     /// Lets others see that the process is connected; the server's limit of a packet.
@@ -251,8 +285,12 @@ impl Session {
         if let Err(e) = self.write(names, guard, progress, view, items).await {
             return Err(undo(&mut self.db(Stage::Commit), e).await);
         }
-        self.db(Stage::Commit).text("commit", "COMMIT").await?;
-        Ok(())
+        // The server rolls back what it could not commit. Whether that holds for each of its errors nobody relies on: the next transaction
+        // finds out by the offsets.
+        match self.db(Stage::Commit).text("commit", "COMMIT").await {
+            Ok(_) => Ok(()),
+            Err(e) => Err(undo(&mut self.db(Stage::Commit), e.into()).await),
+        }
     }
 
     /// All that happens between START TRANSACTION and COMMIT.
@@ -342,7 +380,8 @@ async fn rollback(db: &mut Db<'_>) -> Result<(), StepError> {
     db.text("roll back", "ROLLBACK").await.map(drop)
 }
 
-/// Rolls back after an error, unless the connection is of no more use: then the server does it.
+/// Rolls back after an error, unless the connection is of no more use: then the server does it. After a lock that was not given in time that is
+/// not the same: unless `innodb_rollback_on_timeout` is set, the server has rolled back the statement alone.
 async fn undo(db: &mut Db<'_>, error: TxError) -> TxError {
     let usable = match &error {
         TxError::Step(step) | TxError::View(ViewError::Step(step)) => step.is_answer(),
@@ -354,5 +393,26 @@ async fn undo(db: &mut Db<'_>, error: TxError) -> TxError {
     match rollback(db).await {
         Ok(()) => error,
         Err(lost) => TxError::Step(lost),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The seconds that a setting has here.
+    fn seconds(name: &str) -> Option<u64> {
+        let settings =
+            SETTINGS.split(',').filter_map(|setting| setting.rsplit(' ').nth(2).zip(setting.rsplit(' ').next()));
+        settings.filter(|(found, _)| *found == name).find_map(|(_, value)| value.parse().ok())
+    }
+
+    #[test]
+    fn a_lock_is_told_of_before_a_step_is_given_up() {
+        for name in ["innodb_lock_wait_timeout", "lock_wait_timeout"] {
+            let wait = Duration::from_secs(seconds(name).unwrap());
+            // InnoDB may look a second late.
+            assert!(wait + Duration::from_secs(1) <= Deadlines::default().step, "{name}");
+        }
     }
 }

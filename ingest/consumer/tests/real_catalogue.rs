@@ -9,6 +9,7 @@ use bytes::Bytes;
 use mysql_async::prelude::Queryable;
 use support::{SOON, Shard, config, until};
 use understudy_consumer::guard::{Fenced, Guard};
+use understudy_consumer::hanging::Hanging;
 use understudy_consumer::lanes::Note;
 use understudy_consumer::log::now_ms;
 use understudy_consumer::run::Config;
@@ -33,7 +34,8 @@ impl Pod {
 
     async fn open(&self, shard: &Shard) -> Session {
         let route = shard.routes().borrow().clone().unwrap();
-        Session::open(&route, &shard.logins()().unwrap(), &self.config.owner, self.config.deadlines).await.unwrap()
+        let (login, owner, deadlines) = (shard.logins()().unwrap(), &self.config.owner, self.config.deadlines);
+        Session::open(&route, &login, owner, deadlines, &mut Hanging::default()).await.unwrap()
     }
 
     /// Takes the owner row as it is.

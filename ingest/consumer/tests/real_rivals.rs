@@ -11,6 +11,7 @@ use mysql_async::prelude::Queryable;
 use support::{Lines, Shard, TestLog, config, start, until};
 use tokio::time::Instant;
 use understudy_consumer::guard::{Guard, OwnerRow, Presence};
+use understudy_consumer::hanging::Hanging;
 use understudy_consumer::session::Session;
 use understudy_kafka::fake::MemoryLog;
 
@@ -49,13 +50,15 @@ async fn who_looks_at_the_owner_row_sees_whether_that_process_is_connected() {
     let (mine, other, login) = (config("a"), config("b"), shard.login());
     let route = shard.routes().borrow().clone().unwrap();
     let look = async || {
-        let mut session = Session::open(&route, &login, &other.owner, other.deadlines).await.unwrap();
+        let mut session =
+            Session::open(&route, &login, &other.owner, other.deadlines, &mut Hanging::default()).await.unwrap();
         session.survey(&other.names).await.unwrap()
     };
     let nobody = look().await;
     assert_eq!((nobody.owner, nobody.presence), (None, Presence::Absent));
 
-    let mut session = Session::open(&route, &login, &mine.owner, mine.deadlines).await.unwrap();
+    let mut session =
+        Session::open(&route, &login, &mine.owner, mine.deadlines, &mut Hanging::default()).await.unwrap();
     let epoch = nobody.epoch.unwrap();
     let claimed = session.claim(&mine.names, mine.owner.as_str(), &OwnerRow::default(), epoch).await;
     let term = claimed.unwrap().unwrap();
@@ -64,7 +67,7 @@ async fn who_looks_at_the_owner_row_sees_whether_that_process_is_connected() {
     assert_eq!(seen.presence, Presence::Connected);
 
     // The next connection cannot have the lock as long as the one of before has it.
-    let mut next = Session::open(&route, &login, &mine.owner, mine.deadlines).await.unwrap();
+    let mut next = Session::open(&route, &login, &mine.owner, mine.deadlines, &mut Hanging::default()).await.unwrap();
     drop(session);
     until("the server has missed the one of before", || async { look().await.presence == Presence::Absent }).await;
     let guard = Guard { owner: mine.owner.clone(), term, epoch };

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
@@ -46,24 +47,65 @@ pub struct Tls {
     pub name: String,
 }
 
+/// What a server has taken and not answered. Ends when the server has answered or closed the connection; dropped, it is closed here.
+pub type Unanswered = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A connection that was not made.
+pub struct Unopened {
+    /// Why, and in which stage.
+    pub error: StepError,
+    /// What the server has of it; None when it has nothing.
+    pub unanswered: Option<Unanswered>,
+}
+
+impl From<StepError> for Unopened {
+    fn from(error: StepError) -> Self {
+        Self { error, unanswered: None }
+    }
+}
+
 /// Opens a connection to `address` and runs `settings` on it, all within `deadline`. On failure says which stage it was.
 pub async fn open(address: SocketAddr, login: &Login, settings: &str, deadline: Duration) -> Result<Conn, StepError> {
+    open_or_keep(address, login, settings, deadline).await.map_err(|unopened| unopened.error)
+}
+
+/// The same, for whoever bounds how many sessions it leaves at a server that hangs.
+pub async fn open_or_keep(
+    address: SocketAddr,
+    login: &Login,
+    settings: &str,
+    deadline: Duration,
+) -> Result<Conn, Unopened> {
     let started = tokio::time::Instant::now();
-    let mut conn = match timeout(deadline, Conn::new(options(address, login))).await {
+    let mut connecting = Conn::new(options(address, login));
+    let mut conn = match timeout(deadline, &mut connecting).await {
         Ok(Ok(conn)) => conn,
         Ok(Err(e)) => {
             let refused = matches!(&e, mysql_async::Error::Io(mysql_async::IoError::Io(e)) if is_refusal(e));
             let stage = if refused { Stage::Tcp } else { Stage::Auth };
-            return Err(StepError::of("connect", stage, &e));
+            return Err(StepError::of("connect", stage, &e).into());
         }
-        Err(_) => return Err(StepError::timeout("connect", silent_stage(address).await)),
+        Err(_) => {
+            let stage = silent_stage(address).await;
+            // Nothing of it is at the server before it is connected.
+            let unanswered = (stage != Stage::Tcp).then(|| Box::pin(async { drop(connecting.await) }) as Unanswered);
+            return Err(Unopened { error: StepError::timeout("connect", stage), unanswered });
+        }
     };
     let left = deadline.saturating_sub(started.elapsed()).max(Duration::from_millis(50));
     match timeout(left, conn.query_drop(settings)).await {
         Ok(Ok(())) => Ok(conn),
-        Ok(Err(e)) => Err(StepError::of("settings", Stage::Select, &e)),
-        Err(_) => Err(StepError::timeout("settings", Stage::Select)),
+        Ok(Err(e)) => Err(StepError::of("settings", Stage::Select, &e).into()),
+        Err(_) => {
+            Err(Unopened { error: StepError::timeout("settings", Stage::Select), unanswered: Some(unanswered(conn)) })
+        }
     }
+}
+
+/// A connection that missed a deadline, for as long as the server does not answer. It is of no use for anything else.
+pub fn unanswered(mut conn: Conn) -> Unanswered {
+    // What comes first is the answer that is due, whatever the driver takes it for.
+    Box::pin(async move { drop(conn.ping().await) })
 }
 
 fn options(address: SocketAddr, login: &Login) -> Opts {
@@ -143,12 +185,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_a_server_took_and_did_not_answer_lasts_until_it_closes_the_connection() {
+        let deadline = Duration::from_millis(100);
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let unopened = open_or_keep(silent.local_addr().unwrap(), &login(), "DO 0", deadline).await.err().unwrap();
+        let mut unanswered = unopened.unanswered.expect("the kernel took it for the server");
+        assert!(timeout(deadline, &mut unanswered).await.is_err());
+        let (taken, _) = silent.accept().await.unwrap();
+        drop(taken);
+        timeout(Duration::from_secs(10), unanswered).await.expect("it has ended");
+    }
+
+    #[tokio::test]
     async fn a_closed_port_is_a_refusal_at_tcp() {
         let port = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = port.local_addr().unwrap();
         drop(port);
-        let error = open(address, &login(), "DO 0", Duration::from_secs(1)).await.unwrap_err();
+        let Unopened { error, unanswered } =
+            open_or_keep(address, &login(), "DO 0", Duration::from_secs(1)).await.err().unwrap();
         assert_eq!(error.stage, Stage::Tcp);
         assert!(matches!(error.error, ProbeError::Refused { .. }), "{error:?}");
+        assert!(unanswered.is_none());
     }
 }

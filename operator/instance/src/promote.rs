@@ -1,4 +1,4 @@
-//! Promotion: stop receiving, deal with what was received within its bound, take writes, write the epoch. I/O.
+//! Promotion: stop receiving, deal with what was received within its bound, stop applying, take writes, write the epoch. I/O.
 //!
 //! Nobody stores anything meanwhile, so nothing is asked that does not decide anything. Throwing away what was received and not applied waits
 //! until well after writes are taken: it syncs the volume, as the first commits do, and nobody needs it done.
@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use understudy_mysql::instance::EpochRow;
 use understudy_mysql::{Instance, SqlError};
+use understudy_wire::evidence::Replication;
 use understudy_wire::order::{Promote, Promoted, Refusal};
 
 use crate::facts::Shared;
@@ -40,8 +41,9 @@ pub async fn promote(shared: &Shared, server: &dyn Instance, order: &Promote) ->
     }
     clock.lap("rest");
     // A source that was told to stop has nothing more to send than what is executed here by now.
-    if order.after.is_some() || end_receiving(server, bound).await? {
-        stop_applying(server).await?;
+    let bound = order.after.is_none().then_some(bound);
+    if let Some(receiver) = end_receiving(server, bound).await? {
+        stop_applying(server, receiver).await?;
     }
     clock.lap("source");
     step("take writes", server.take_writes(STEP_WITHIN).await)?;
@@ -63,28 +65,54 @@ pub async fn promote(shared: &Shared, server: &dyn Instance, order: &Promote) ->
     Ok(Promoted { epoch: order.epoch, executed })
 }
 
-/// Stops receiving and lets what was received be applied, within the bound. Whether there is a source at all.
-async fn end_receiving(server: &dyn Instance, bound: Duration) -> Result<bool, Refusal> {
-    step("stop receiving", server.stop_receiving(STEP_WITHIN).await)?;
-    // Only now: what comes after a look would be waited for by nobody.
-    let Some(replication) = step("read replication", server.replication(READ_WITHIN).await)? else { return Ok(false) };
-    let received = replication.received;
+/// What was done about the receiver.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Receiver {
+    /// It was connected, and has ended.
+    Ended,
+    /// It had no connection, and was left alone.
+    LeftAlone,
+}
+
+/// Stops receiving and lets what was received be applied, within the bound if there is one. None: there is no source at all.
+///
+/// A receiver without a connection has nothing more to give, and mysqld ends it only when its attempt to connect is over. Towards a machine
+/// that is gone that takes seconds, which nobody's promotion waits for. What it may receive after all is never applied: the applier is
+/// stopped before writes are taken, nothing but an order to follow starts it again, and [`tidy`] throws away what came.
+async fn end_receiving(server: &dyn Instance, bound: Option<Duration>) -> Result<Option<Receiver>, Refusal> {
+    let Some(mut found) = replication(server).await? else { return Ok(None) };
+    let mut receiver = Receiver::LeftAlone;
+    if found.receiving {
+        step("stop receiving", server.stop_receiving(STEP_WITHIN).await)?;
+        receiver = Receiver::Ended;
+    }
+    let Some(bound) = bound else { return Ok(Some(receiver)) };
+    if receiver == Receiver::Ended {
+        // Only now: what came after the first look would be waited for by nobody.
+        let Some(last) = replication(server).await? else { return Ok(None) };
+        found = last;
+    }
+    let received = found.received;
     if !step("apply what was received", server.wait_executed(&received, bound).await)? {
         // Kafka still has what these transactions hold; waiting on would only make the gap longer.
         tracing::warn!(?bound, %received, "not everything received was applied within its bound, the rest is discarded");
     }
-    Ok(true)
+    Ok(Some(receiver))
 }
 
-async fn stop_applying(server: &dyn Instance) -> Result<(), Refusal> {
-    step("stop applying", server.stop_replicating(STEP_WITHIN).await)?;
+async fn stop_applying(server: &dyn Instance, receiver: Receiver) -> Result<(), Refusal> {
+    step("stop applying", server.stop_applying(STEP_WITHIN).await)?;
     // A follow that missed its deadline here may have gone on there.
-    let left = step("read replication", server.replication(READ_WITHIN).await)?;
-    if left.is_some_and(|left| left.receiving || left.applying) {
+    let left = replication(server).await?;
+    if left.is_some_and(|left| left.applying || (left.receiving && receiver == Receiver::Ended)) {
         let reason = "it replicates again: something else started it meanwhile".to_owned();
         return Err(Refusal::Failed { step: "stop applying".to_owned(), reason });
     }
     Ok(())
+}
+
+async fn replication(server: &dyn Instance) -> Result<Option<Replication>, Refusal> {
+    step("read replication", server.replication(READ_WITHIN).await)
 }
 
 /// Where the time of a promotion went, for the log.

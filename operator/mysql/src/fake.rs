@@ -72,6 +72,11 @@ impl Fake {
         state.received = state.received.union(gtids);
     }
 
+    /// The receiver has lost its connection, and tries to get another one.
+    pub fn lose_source(&self) {
+        self.state().receives = false;
+    }
+
     /// Everything received is applied, unless the applier was stopped.
     pub fn apply(&self) {
         let mut state = self.state();
@@ -232,9 +237,9 @@ impl Instance for Fake {
         .await
     }
 
-    async fn stop_replicating(&self, within: Duration) -> Result<(), SqlError> {
-        self.run("stop replicating", within, |state| {
-            (state.receives, state.applies) = (false, false);
+    async fn stop_applying(&self, within: Duration) -> Result<(), SqlError> {
+        self.run("stop applying", within, |state| {
+            state.applies = false;
             Ok(())
         })
         .await

@@ -99,14 +99,16 @@ pub trait Instance: Send + Sync {
     /// Cuts every connection of clients; the manager's own and those of replicas stay. How many were cut.
     async fn cut_clients(&self, within: Duration) -> Result<u32, SqlError>;
 
-    /// Replicates from this source with GTID auto-position. Does not disturb a receiver that already does.
+    /// Replicates from this source with GTID auto-position. Does not disturb a receiver that already does, or is on its way to it without an error.
     async fn follow(&self, source: &Source, within: Duration) -> Result<(), SqlError>;
 
-    /// Stops receiving and leaves the applier running.
+    /// Stops receiving and leaves the applier running. Returns when the receiver has ended: at once when it is connected, whatever became of its
+    /// source. One that is on its way to a source that does not answer takes as long as its attempt, up to `replica_net_timeout`.
     async fn stop_receiving(&self, within: Duration) -> Result<(), SqlError>;
 
-    /// Stops receiving and applying; what was received stays until [`Instance::forget_source`].
-    async fn stop_replicating(&self, within: Duration) -> Result<(), SqlError>;
+    /// Stops applying, whatever the receiver does. What was received stays until [`Instance::forget_source`], and nothing of it is applied before
+    /// the next [`Instance::follow`].
+    async fn stop_applying(&self, within: Duration) -> Result<(), SqlError>;
 
     /// Waits until these transactions are executed; whether they are.
     async fn wait_executed(&self, gtids: &GtidSet, within: Duration) -> Result<bool, SqlError>;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
 use mysqld::{Mysqld, account, free_port};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -122,7 +123,7 @@ async fn a_replica_whose_source_died_within_a_transaction_stops_at_once_and_keep
     };
 
     a.0.admin().stop_receiving(SOON).await.unwrap();
-    a.0.admin().stop_replicating(SOON).await.unwrap();
+    a.0.admin().stop_applying(SOON).await.unwrap();
     // Told to stop once, the applier waits for the rest even when it is killed.
     let stopped = b.0.session().await.query_drop("SET GLOBAL rpl_stop_replica_timeout = 2; STOP REPLICA").await;
     assert!(matches!(stopped, Err(mysql_async::Error::Server(ref e)) if e.code == 1875), "{stopped:?}");
@@ -176,18 +177,48 @@ async fn a_replica_that_applies_a_whole_transaction_is_waited_for_however_often_
     tokio::time::timeout(SOON, is_held).await.expect("the applier waits for the row");
     let begun = watcher.query_first::<u64, _>(stops).await.unwrap().unwrap();
     let release = async {
-        // The receiver was stopped, and twice the server said that the applier is busy.
-        while watcher.query_first::<u64, _>(stops).await.unwrap().unwrap() < begun + 3 {
+        // Twice the server said that the applier is busy.
+        while watcher.query_first::<u64, _>(stops).await.unwrap().unwrap() < begun + 2 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         holder.query_drop("ROLLBACK").await.unwrap();
     };
     // Each time it took the server up to 4 s.
     let long = 3 * SOON;
-    let (stopped, released) = tokio::join!(admin.stop_replicating(long), tokio::time::timeout(long, release));
+    let (stopped, released) = tokio::join!(admin.stop_applying(long), tokio::time::timeout(long, release));
     released.expect("it said so");
     stopped.unwrap();
     assert_eq!(admin.status(SOON).await.unwrap().executed, whole);
+}
+
+#[tokio::test]
+async fn a_receiver_on_its_way_to_a_source_that_does_not_answer_keeps_no_applier_from_being_stopped() {
+    let (silent, replica) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), Mysqld::start(&[]).await);
+    let from = Source {
+        address: silent.local_addr().unwrap(),
+        account: account(schema::REPLICATION),
+        ca_file: replica.path("ca.crt"),
+    };
+    let admin = replica.admin();
+    admin.follow(&from, SOON).await.unwrap();
+    // The kernel accepts, and nobody greets: so it is with a source whose process is stopped.
+    let (held, _) = tokio::time::timeout(SOON, silent.accept()).await.unwrap().unwrap();
+    let mut watcher = replica.session().await;
+    let on_its_way =
+        "SELECT THREAD_ID FROM performance_schema.replication_connection_status WHERE SERVICE_STATE = 'CONNECTING'";
+    let receiver: Option<u64> = watcher.query_first(on_its_way).await.unwrap();
+    assert!(receiver.is_some());
+
+    admin.follow(&from, SOON).await.unwrap();
+    assert_eq!(watcher.query_first::<u64, _>(on_its_way).await.unwrap(), receiver, "it goes on trying by itself");
+    admin.stop_applying(SOON).await.unwrap();
+    assert_eq!(watcher.query_first::<u64, _>(on_its_way).await.unwrap(), receiver, "nobody waited for its end");
+    let left = admin.replication(SOON).await.unwrap().unwrap();
+    assert!(!left.applying && !left.receiving, "{left:?}");
+    promoted(&replica).await;
+    drop((held, silent));
+    admin.forget_source(SOON).await.unwrap();
+    assert_eq!(admin.replication(SOON).await, Ok(None));
 }
 
 #[tokio::test]

@@ -24,26 +24,32 @@ const ASSIGN: Duration = Duration::from_secs(2);
 
 impl<V: View, L: Log> Runner<V, L> {
     pub(super) async fn open(&mut self, route: &Route) {
-        let login = match (self.deps.login)() {
-            Ok(login) => login,
-            Err(message) => {
-                let error = ProbeError::Other { message };
-                return self.machine.failed(StepError { step: "read login", stage: Stage::Tcp, error });
+        let opened = match self.ahead.take(route).await {
+            Some(session) => {
+                if let Some(takeover) = &mut self.takeover {
+                    takeover.was_ahead();
+                }
+                Ok(session)
             }
-        };
-        self.deps.facts.began(Stage::Tcp, now());
-        let ahead = self.ahead.take(route).await;
-        if let (Some(_), Some(takeover)) = (&ahead, &mut self.takeover) {
-            takeover.was_ahead();
-        }
-        let opened = match ahead {
-            Some(session) => Ok(session),
-            None => Session::open(route, &login, &self.config.owner, self.config.deadlines).await,
+            None => {
+                self.wait_for_hanging().await;
+                let login = match (self.deps.login)() {
+                    Ok(login) => login,
+                    Err(message) => {
+                        let error = ProbeError::Other { message };
+                        return self.machine.failed(StepError { step: "read login", stage: Stage::Tcp, error });
+                    }
+                };
+                self.deps.facts.began(Stage::Tcp, now());
+                let (owner, deadlines) = (&self.config.owner, self.config.deadlines);
+                Session::open(route, &login, owner, deadlines, &mut self.hanging).await
+            }
         };
         match opened {
             Ok(session) => {
                 self.reach(Milestone::Connected, Instant::now());
                 self.deps.facts.selected(now());
+                self.hanging.answered(Stage::Select);
                 self.deps.metrics.connections.inc();
                 self.session = Some(session);
                 self.is_new_to_view = true;
@@ -58,12 +64,21 @@ impl<V: View, L: Log> Runner<V, L> {
         }
     }
 
+    /// Returns when another session may be opened. That the server does not answer goes on until then, and is told so often that one telling
+    /// still counts when the next comes.
+    async fn wait_for_hanging(&mut self) {
+        let facts = &self.deps.facts;
+        let silent = |stage| facts.failed(&StepError::timeout("wait for earlier sessions", stage), now());
+        self.hanging.wait(self.config.deadlines.step / 2, silent).await;
+    }
+
     pub(super) async fn survey(&mut self) {
         let Some(session) = &mut self.session else { return self.gone() };
         self.deps.facts.began(Stage::Select, now());
         match session.survey(&self.config.names).await {
             Ok(survey) => {
                 self.deps.facts.selected(now());
+                self.hanging.answered(Stage::Select);
                 self.see_owner(&survey);
                 let at = self.now();
                 self.machine.surveyed(survey, at);

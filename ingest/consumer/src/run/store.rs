@@ -166,6 +166,7 @@ impl<V: View, L: Log> Runner<V, L> {
     pub(super) fn note_commit(&mut self, began: Instant, progress: &BTreeMap<i32, Progress>, refresh: bool) {
         let at = Instant::now();
         self.deps.facts.committed(at - began, at.into_std());
+        self.hanging.answered(Stage::Commit);
         self.deps.metrics.commit_seconds.observe((at - began).as_secs_f64());
         self.committed = at;
         self.reach(Milestone::Committed, at);
@@ -198,10 +199,10 @@ impl<V: View, L: Log> Runner<V, L> {
                 Ok(Worked::Reload)
             }
             TxError::View(e) => self.view_failed(e),
-            // Somebody holds the rows that decide: the server is well and so is the connection.
+            // Somebody holds what the transaction needs: the server is well and so is the connection.
             TxError::Step(e) if e.is_lock() => {
                 self.deps.facts.failed(&e, now());
-                tracing::warn!(error = %e, "the rows that decide are locked");
+                tracing::warn!(error = %e, "somebody else's lock is in the way of the transaction");
                 Ok(Worked::Canary)
             }
             TxError::Step(e) => Err(e),

@@ -4,11 +4,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
 use understudy_kafka::fake::MemoryLog;
 use understudy_kafka::reader::channel::channel;
 use understudy_kafka::{Position, ReaderError};
-use understudy_sql::Db;
+use understudy_sql::{Db, Login};
 use understudy_wire::Epoch;
+use understudy_wire::evidence::Failing;
 
 use super::*;
 use crate::batch::QUIET;
@@ -79,7 +83,12 @@ fn runner(view: Told) -> Runner<Told, NoLog> {
         board: watch::channel(Snapshot::idle("metrics-0")).0,
         metrics: Metrics::default(),
     };
-    let dial = Dialler { login: deps.login.clone(), owner: config.owner.clone(), deadlines: config.deadlines };
+    let dial = Dialler {
+        login: deps.login.clone(),
+        owner: config.owner.clone(),
+        deadlines: config.deadlines,
+        hanging: Mutex::default(),
+    };
     let (ahead, _) = ahead(dial, deps.transitions.clone(), deps.routes.clone());
     Runner::new(config, view, deps, ahead)
 }
@@ -257,4 +266,73 @@ fn a_view_that_rejects_what_is_not_in_the_batch_is_held_and_not_asked_again_at_o
     let held = runner.view_failed(reject(1));
     assert!(matches!(&held, Ok(Worked::Held(why)) if why.contains("item 1, from 0, of a batch of 1")), "{held:?}");
     assert_eq!((runner.batch.items().len(), runner.batch.letters_of(0)), (1, 1), "nothing else was put aside");
+}
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// A port at which the kernel accepts and nobody greets, and the route to it.
+async fn silent(primary: &str) -> (TcpListener, Route) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, Route { primary: ReplicaName::new(primary), address, epoch: Epoch(1) })
+}
+
+/// A runner with a login, which gives up soon, and where it is told of routes.
+fn impatient(route: &Route) -> (Runner<Told, NoLog>, watch::Sender<Option<Route>>) {
+    let mut runner = runner(Told(Arc::default()));
+    let soon = Duration::from_millis(20);
+    runner.config.deadlines = Deadlines { connect: soon, step: soon, prepare: soon };
+    runner.deps.login = Arc::new(|| Ok(Login { user: "u".to_owned(), password: "p".to_owned(), tls: None }));
+    let (routes, followed) = watch::channel(Some(route.clone()));
+    runner.deps.routes = followed;
+    (runner, routes)
+}
+
+/// Waits until so many failures are told.
+async fn is_told(facts: &Facts, count: u32) -> Failing {
+    let mut changed = facts.changed();
+    let told = async {
+        loop {
+            let report = facts.report(std::time::Instant::now());
+            let failing = report.evidence.into_iter().find_map(|evidence| evidence.probe?.failing);
+            if let Some(failing) = failing.filter(|failing| failing.count >= count) {
+                return failing;
+            }
+            changed.changed().await.unwrap();
+        }
+    };
+    timeout(SOON, told).await.expect("failures in time")
+}
+
+#[tokio::test]
+async fn a_server_that_takes_connections_and_greets_nobody_gets_few_and_is_told_of_all_the_time() {
+    let (server, route) = silent("a").await;
+    let (runner, _routes) = impatient(&route);
+    let facts = runner.deps.facts.clone();
+    let _running = AbortOnDropHandle::new(tokio::spawn(drive(runner, CancellationToken::new())));
+    let failing = is_told(&facts, 20).await;
+    assert_eq!((failing.stage, failing.error), (Stage::Greeting, ProbeError::Timeout));
+    let mut taken = Vec::new();
+    while let Ok(Ok((connection, _))) = timeout(Duration::from_millis(50), server.accept()).await {
+        taken.push(connection);
+    }
+    // Each attempt looks a second time which stage is silent.
+    assert!(taken.len() <= 8, "{}", taken.len());
+}
+
+#[tokio::test]
+async fn whoever_waits_for_what_hangs_at_one_primary_leaves_for_the_next_at_once() {
+    let ((present, here), (next, there)) = (silent("a").await, silent("b").await);
+    let (mut runner, routes) = impatient(&here);
+    runner.hanging.about(Some(&here));
+    // Enough of them for the longest patience.
+    for _ in 0..12 {
+        runner.hanging.keep(Stage::Commit, Box::pin(std::future::pending::<()>()));
+    }
+    let facts = runner.deps.facts.clone();
+    let _running = AbortOnDropHandle::new(tokio::spawn(drive(runner, CancellationToken::new())));
+    is_told(&facts, 3).await;
+    assert!(timeout(Duration::from_millis(50), present.accept()).await.is_err(), "none is opened meanwhile");
+    routes.send_replace(Some(there));
+    timeout(SOON, next.accept()).await.expect("it is gone").unwrap();
 }

@@ -301,7 +301,8 @@ fn deadlocked(case: &Case<'_>) -> Option<Finding> {
 }
 
 /// Whether what somebody waits for is not known to be held by a session that is none of those who wait. A probe is told of a lock before it gives
-/// its commit up. A consumer is not: it waits for no longer than the server lets it wait for a lock. A server may be full because of a lock, too.
+/// its commit up. So is a consumer, but one of an earlier version waits for no longer than the server lets it wait for a lock, and no report tells
+/// which it is; even now a row that many wait for may be told of too late. A server may be full because of a lock, too.
 fn is_unexplained(server: &Server, testimony: &Testimony, wait: Wait) -> bool {
     let may_be_lock =
         matches!(wait.met, Met::Lock | Met::Full) || (is_consumer(testimony) && wait.stage == Stage::Commit);

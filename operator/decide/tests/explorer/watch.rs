@@ -87,8 +87,8 @@ impl Watch {
         self.committing_since = None;
     }
 
-    /// Whether its last attempt was a commit that may still hang. A consumer waits for no longer than the server lets it wait for a lock, so
-    /// nobody tells it of one.
+    /// Whether its last attempt was a commit that may still hang. A consumer here is one of an earlier version: it waits for no longer than the
+    /// server lets it wait for a lock, so nobody tells it of one.
     pub fn holds_lock(&self) -> bool {
         let is_at_commit = self.failing.as_ref().is_some_and(|(.., stage, _)| *stage == Stage::Commit);
         self.patience == 0 && self.unanswered.is_some() && is_at_commit

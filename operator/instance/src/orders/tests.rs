@@ -172,32 +172,73 @@ async fn a_planned_promotion_without_the_rest_is_refused_and_discards_nothing() 
     assert_eq!(scene.server.epoch(SOON).await, Ok(None));
 }
 
+/// What a standby has of its source.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Link {
+    /// There is no source.
+    None,
+    Up,
+    Down,
+}
+
 #[tokio::test]
 async fn a_promotion_asks_nothing_that_does_not_decide_anything() {
     let end = ["take writes", "write epoch", "status"];
-    for (case, has_source, is_planned, expected) in [
-        ("no source", false, false, vec!["epoch", "stop receiving", "replication"]),
+    let applier = ["stop applying", "replication"];
+    let planned = ["epoch", "wait for execution", "replication"];
+    for (case, link, is_planned, expected) in [
+        ("no source", Link::None, false, vec!["epoch", "replication"]),
         (
             "sudden",
-            true,
+            Link::Up,
             false,
-            vec!["epoch", "stop receiving", "replication", "wait for execution", "stop replicating", "replication"],
+            [&["epoch", "replication", "stop receiving", "replication", "wait for execution"][..], &applier].concat(),
+        ),
+        // The end of an attempt to connect would be waited for.
+        (
+            "sudden, and the source is gone",
+            Link::Down,
+            false,
+            [&["epoch", "replication", "wait for execution"][..], &applier].concat(),
         ),
         // The source was told to stop, and all of it is executed: there is nothing to look for.
-        ("planned", true, true, vec!["epoch", "wait for execution", "stop replicating", "replication"]),
+        ("planned", Link::Up, true, [&planned[..], &["stop receiving"], &applier].concat()),
+        ("planned, and the source is gone", Link::Down, true, [&planned[..], &applier].concat()),
     ] {
         let scene = scene();
         let mut after = None;
-        if has_source {
+        if link != Link::None {
             let received = scene.behind().await;
             scene.server.apply();
             after = is_planned.then_some(received);
         }
+        if link == Link::Down {
+            scene.server.lose_source();
+        }
         scene.server.asked();
         promoted(scene.promote_after(2, 5000, after).await);
-        assert_eq!(scene.server.asked(), [expected, end.to_vec()].concat(), "{case}");
+        assert_eq!(scene.server.asked(), [&expected[..], &end].concat(), "{case}");
         assert_eq!(scene.shared.serving(), Some(Epoch(2)), "{case}");
     }
+}
+
+#[tokio::test]
+async fn what_a_source_sends_that_comes_back_after_a_promotion_is_not_applied_and_is_thrown_away() {
+    let scene = scene();
+    let received = scene.behind().await;
+    scene.server.apply();
+    scene.server.lose_source();
+    let executed = promoted(scene.promote(2, 5000).await).executed;
+    assert!(executed.contains(&received));
+
+    let later: GtidSet = "00000000-0000-0000-0000-0000000000ff:1-12".parse().unwrap();
+    scene.server.receive(&later);
+    scene.server.apply();
+    assert_eq!(scene.server.status(SOON).await.unwrap().executed, executed);
+    long_after().await;
+    scene.server.apply();
+    assert_eq!(scene.server.replication(SOON).await, Ok(None));
+    assert_eq!(scene.server.status(SOON).await.unwrap().executed, executed);
 }
 
 #[tokio::test]

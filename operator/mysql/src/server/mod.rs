@@ -191,8 +191,8 @@ impl Instance for Server {
         self.run("stop receiving", within, replicate::stop_receiving).await
     }
 
-    async fn stop_replicating(&self, within: Duration) -> Result<(), SqlError> {
-        self.run("stop replicating", within, replicate::stop_replicating).await
+    async fn stop_applying(&self, within: Duration) -> Result<(), SqlError> {
+        self.run("stop applying", within, replicate::stop_applying).await
     }
 
     async fn wait_executed(&self, gtids: &GtidSet, within: Duration) -> Result<bool, SqlError> {

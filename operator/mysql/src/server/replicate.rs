@@ -25,8 +25,11 @@ pub(super) async fn follow(conn: &mut Conn, source: &Source) -> Result<(), SqlEr
     const STEP: &str = "follow";
     let present = read::replication(conn).await?;
     let is_same = present.as_ref().is_some_and(|r| r.source.as_deref() == Some(source.address.to_string().as_str()));
-    if is_same && present.is_some_and(|r| r.receiving && r.applying) {
-        return Ok(());
+    if let Some(present) = present.filter(|r| is_same && r.applying) {
+        // One that is on its way goes on trying by itself, and to end it may take as long as an attempt: a promotion would have to wait for that.
+        if present.receiving || (present.receive_error.is_none() && is_on_its_way(conn, STEP).await?) {
+            return Ok(());
+        }
     }
     stop(conn, STEP).await?;
     if !is_same {
@@ -49,18 +52,49 @@ pub(super) async fn stop_receiving(conn: &mut Conn) -> Result<(), SqlError> {
     stop_receiver(conn, "stop receiving").await
 }
 
-pub(super) async fn stop_replicating(conn: &mut Conn) -> Result<(), SqlError> {
-    stop(conn, "stop replicating").await
+pub(super) async fn stop_applying(conn: &mut Conn) -> Result<(), SqlError> {
+    const STEP: &str = "stop applying";
+    set_round(conn, STEP).await?;
+    stop_applier(conn, STEP).await
 }
 
-/// Ends both threads.
+/// Whether the receiver runs and has no connection.
+async fn is_on_its_way(conn: &mut Conn, step: &'static str) -> Result<bool, SqlError> {
+    let sql =
+        "SELECT COUNT(*) > 0 FROM performance_schema.replication_connection_status WHERE SERVICE_STATE = 'CONNECTING'";
+    one(conn, step, sql).await
+}
+
+/// Ends both threads, the receiver first.
+async fn stop(conn: &mut Conn, step: &'static str) -> Result<(), SqlError> {
+    set_round(conn, step).await?;
+    stop_receiver(conn, step).await?;
+    stop_applier(conn, step).await
+}
+
+/// STOP REPLICA is to come back, and not to wait for as long as a thread takes.
+async fn set_round(conn: &mut Conn, step: &'static str) -> Result<(), SqlError> {
+    execute(conn, step, &format!("SET GLOBAL rpl_stop_replica_timeout = {ROUND}")).await
+}
+
+/// Ends the receiver.
+///
+/// What it waits for decides how long that takes (`terminate_slave_thread` and `connect_to_master` in MySQL's `rpl_replica.cc`, `vio_io_wait` in its
+/// `viosocket.cc`). STOP REPLICA shuts the socket of one that is connected, which then ends at once, also where the source is gone without a word.
+/// The socket of an attempt to connect it does not know, and an attempt takes up with its waiting again after a signal: it lasts for 2 s more,
+/// or until it fails, after `replica_net_timeout` at the latest. All that while the statement keeps any other from starting or stopping the
+/// applier.
+async fn stop_receiver(conn: &mut Conn, step: &'static str) -> Result<(), SqlError> {
+    while is_busy(execute(conn, step, "STOP REPLICA IO_THREAD").await)? {}
+    Ok(())
+}
+
+/// Ends the applier. The receiver may still be on its way to its source: what it has is nothing more than is in the relay log.
 ///
 /// A source that dies within a transaction leaves the beginning of it in the relay log, and an applier that is told to stop waits a
 /// minute for its end (`SLAVE_WAIT_GROUP_DONE` in MySQL's `rpl_replica.cc`). Ended by KILL it rolls that beginning back at once. Nothing is
 /// lost: it was never whole here, and whoever has the whole of it sends it again.
-async fn stop(conn: &mut Conn, step: &'static str) -> Result<(), SqlError> {
-    execute(conn, step, &format!("SET GLOBAL rpl_stop_replica_timeout = {ROUND}")).await?;
-    stop_receiver(conn, step).await?;
+async fn stop_applier(conn: &mut Conn, step: &'static str) -> Result<(), SqlError> {
     loop {
         match applier(conn, step).await? {
             Applier::Within(thread) => kill(conn, step, thread).await?,
@@ -71,15 +105,10 @@ async fn stop(conn: &mut Conn, step: &'static str) -> Result<(), SqlError> {
             Applier::Stoppable => {}
         }
         // It applies a transaction that is whole: the deadline of the step says for how long it may.
-        if !is_busy(execute(conn, step, "STOP REPLICA").await)? {
+        if !is_busy(execute(conn, step, "STOP REPLICA SQL_THREAD").await)? {
             return Ok(());
         }
     }
-}
-
-async fn stop_receiver(conn: &mut Conn, step: &'static str) -> Result<(), SqlError> {
-    while is_busy(execute(conn, step, "STOP REPLICA IO_THREAD").await)? {}
-    Ok(())
 }
 
 fn is_busy(outcome: Result<(), SqlError>) -> Result<bool, SqlError> {

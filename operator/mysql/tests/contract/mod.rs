@@ -85,7 +85,7 @@ async fn a_server_follows_and_forgets(server: &dyn Instance, ca_file: &str, sile
     server.stop_receiving(SOON).await.unwrap();
     let replication = server.replication(SOON).await.unwrap().unwrap();
     assert!(!replication.receiving && replication.applying);
-    server.stop_replicating(SOON).await.unwrap();
+    server.stop_applying(SOON).await.unwrap();
     let replication = server.replication(SOON).await.unwrap().unwrap();
     assert!(!replication.receiving && !replication.applying);
     server.forget_source(SOON).await.unwrap();
@@ -106,7 +106,7 @@ async fn cutting_clients_when_there_are_none_cuts_none(server: &dyn Instance) {
 async fn everything_may_be_done_twice(server: &dyn Instance) {
     for _ in 0..2 {
         server.stop_receiving(SOON).await.unwrap();
-        server.stop_replicating(SOON).await.unwrap();
+        server.stop_applying(SOON).await.unwrap();
         server.forget_source(SOON).await.unwrap();
         server.refuse_writes(SOON).await.unwrap();
         server.reload_certificates(SOON).await.unwrap();
