@@ -177,11 +177,13 @@ async fn a_primary_that_thaws_after_another_took_over_asks_its_peers_and_serves_
     let mut stream = a.watch();
     stream.until("a serves", SOON, |server| server.serving == Some(Epoch(1))).await;
     a.signal_all("STOP").await;
+    // No primary is replaced for a shorter silence.
     let silent = |probe: &evidence::Probe| {
-        probe.failing.as_ref().is_some_and(|f| f.error == ProbeError::Timeout && f.stage == evidence::Stage::Greeting)
+        let is_silence = |f: &evidence::Failing| f.error == ProbeError::Timeout && f.stage == evidence::Stage::Greeting;
+        probe.failing.as_ref().is_some_and(|f| is_silence(f) && f.since >= 2_000)
     };
     for standby in [&b, &c] {
-        standby.until_sees("no greeting", &a, SOON, silent).await;
+        standby.until_sees("no greeting for two seconds", &a, SOON, silent).await;
     }
     b.promote(2).await.unwrap();
     c.follow(&b, 2).await.unwrap();
