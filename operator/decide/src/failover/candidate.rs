@@ -9,7 +9,8 @@ use understudy_wire::evidence::{Millis, Phase, Server, StoredOffset};
 use understudy_wire::gtid::SourceId;
 use understudy_wire::{GtidSet, ReplicaName};
 
-use super::assess::phase_words;
+use super::assess::{Seconds, phase_words};
+use super::relief::fsync_took;
 use super::retention::retention;
 use super::signature::{Cause, volume_error};
 use super::snapshot::{Pod, PodPhase, Replica, Snapshot};
@@ -18,6 +19,8 @@ use crate::space;
 /// Received transactions count as executed when the applier is no more than this behind.
 pub const APPLIES_IN_TIME: Millis = 1_000;
 
+/// A write that has hung for so long does not come back: one that is only slow has, even on a disk that all of a machine wait for.
+pub(crate) const HANGS_FOR_LONG: Millis = 60_000;
 /// What stands against a candidate that is as full as the primary, or nearly.
 pub(crate) const NO_ROOM_EITHER: &str = "its volume has no room either, 20 % of it would have to be free";
 /// What stands against a primary that was to be left because its volume was full.
@@ -141,6 +144,35 @@ impl Ranking {
         Self { fit, unfit: self.unfit.into_iter().chain(full.into_iter().map(no_room)).collect() }
     }
 
+    /// The same of those whose volumes answer: where all of them hang, as behind storage that they share, another primary is no better. While other
+    /// shards are in doubt as well, one quick write may be luck.
+    fn with_answers(self, s: &Snapshot) -> Self {
+        let (t, others) = (&s.policy.thresholds, s.fleet.doubtful.saturating_sub(1) + s.fleet.slow);
+        let is_shared = others > 0 && s.memory.past.quicker_for < t.stuck_after;
+        let against = |candidate: &Candidate| match s
+            .fresh_report(&candidate.name)
+            .and_then(|(server, _)| fsync_took(server))
+        {
+            None => Some("how long a write to its volume takes is not known".to_owned()),
+            Some(took) if took >= t.suspect_after => {
+                Some(format!("a write to its own volume takes {} as well", Seconds(took)))
+            }
+            Some(_) if is_shared => Some(format!(
+                "{others} other shards are slow or suspect too, and no standby's volume has been quicker for {}, which is a shared cause",
+                Seconds(t.stuck_after)
+            )),
+            Some(_) => None,
+        };
+        let mut ranking = Self { fit: Vec::new(), unfit: self.unfit };
+        for candidate in self.fit {
+            match against(&candidate) {
+                Some(why) => ranking.unfit.push((candidate.name, Unfit::Volume(why))),
+                None => ranking.fit.push(candidate),
+            }
+        }
+        ranking
+    }
+
     /// Whether it was only Kafka's retention that stood against somebody.
     pub fn retention_violated(&self) -> bool {
         let retention = |why: &Unfit| matches!(why, Unfit::Retention { .. } | Unfit::RetentionUnknown);
@@ -168,6 +200,8 @@ pub(crate) enum Need {
     Nothing,
     /// Room on its volume, as that of the old primary is full or about to be.
     Room,
+    /// A volume that answers, as that of the old primary does not.
+    Answers,
 }
 
 impl Need {
@@ -175,6 +209,15 @@ impl Need {
     pub(crate) fn of(cause: &str) -> Self {
         let is_full = cause == <&str>::from(Cause::VolumeFull) || cause == VOLUME_FILLING;
         if is_full { Self::Room } else { Self::Nothing }
+    }
+
+    /// Of the first choice in place of a dead primary. What has hung for long is left for whoever can take over.
+    pub(crate) fn of_dead(s: &Snapshot, cause: Cause, primary: &ReplicaName) -> Self {
+        let hanging = || s.fresh_report(primary).and_then(|(server, _)| server.fsync.as_ref()?.in_flight);
+        match cause {
+            Cause::VolumeStalled if hanging().is_some_and(|hanging| hanging < HANGS_FOR_LONG) => Self::Answers,
+            _ => Self::of(cause.into()),
+        }
     }
 }
 
@@ -184,6 +227,7 @@ pub(crate) fn rank_for(s: &Snapshot, need: Need, old: &ReplicaName, but: &[&Repl
     match need {
         Need::Nothing => ranking,
         Need::Room => ranking.with_room(s, old),
+        Need::Answers => ranking.with_answers(s),
     }
 }
 

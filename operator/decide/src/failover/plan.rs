@@ -153,7 +153,9 @@ fn cannot_be_told(s: &Snapshot, a: &Assessment, primary: &ReplicaName, cause: &s
 fn replace(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft) {
     let cause = a.verdict.cause().unwrap_or(Cause::Unexplained);
     let request = s.requests.first();
-    let ranking = rank_for(s, Need::of(cause.into()), primary, &[primary]);
+    // Whoever asks for it has looked.
+    let need = if request.is_some() { Need::of(cause.into()) } else { Need::of_dead(s, cause, primary) };
+    let ranking = rank_for(s, need, primary, &[primary]);
     let wanted = request.and_then(|request| request.target.as_ref());
     let best = ranking.choose(wanted).or_else(|| ranking.choose(None)).cloned();
     // The primary stays the same, so no mode speaks against it; without it a pause of the network would be an outage until a person
@@ -187,6 +189,8 @@ fn replace(s: &Snapshot, a: &Assessment, primary: &ReplicaName, d: &mut Draft) {
             let open = request.filter(|request| !request::refuse_without_room(primary, request, &ranking, d));
             return nobody_else(s, primary, &ranking, open, d);
         }
+        // Whoever has transactions of its own is no better where volumes do not answer.
+        None if need == Need::Answers => return nobody_else(s, primary, &ranking, None, d),
         None => match errant(s, primary, wanted, &ranking, d) {
             Some(taken) => taken,
             None => return nobody_else(s, primary, &ranking, request, d),

@@ -193,7 +193,7 @@ pub(crate) fn is_slow_alone(s: &Snapshot, primary: &ReplicaName) -> bool {
 }
 
 /// How long the last fsync took. One that is under way takes at least as long as it has taken.
-fn fsync_took(server: &Server) -> Option<Millis> {
+pub(crate) fn fsync_took(server: &Server) -> Option<Millis> {
     let fsync = server.fsync.as_ref()?;
     Some(fsync.took?.max(fsync.in_flight.unwrap_or(0)))
 }

@@ -359,6 +359,8 @@ pub struct Fleet {
     pub shards: usize,
     /// Shards that became Suspect or Stuck within the last minute.
     pub suspect: usize,
+    /// Shards whose primaries are suspect or dead now, since whenever.
+    pub doubtful: usize,
     /// Shards whose primaries are slow now, or were a moment ago.
     pub slow: usize,
     /// Shards whose primaries some do not reach and others see commit, or did a moment ago.

@@ -25,6 +25,18 @@ pub fn stalls(scene: &mut Scene, since: Millis) {
     scene.all_say(&Probe { selected: Some(100), ..fails(Stage::Commit, ProbeError::Timeout, since) });
 }
 
+/// No write of any volume of the shard has come back for a while.
+pub fn all_hang(scene: &mut Scene) {
+    stalls(scene, 30_000);
+    for letter in ["b", "c"] {
+        probed(
+            scene,
+            letter,
+            Fsync { succeeded: Some(2_000), took: Some(900), in_flight: Some(1_500), ..Fsync::default() },
+        );
+    }
+}
+
 /// A write to the volume has not come back for so long, and commits have failed for so long.
 pub fn hangs(scene: &mut Scene, write: Millis, commits: Millis) {
     stalls(scene, write);

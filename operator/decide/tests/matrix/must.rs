@@ -53,6 +53,27 @@ pub const MUST: &[Row] = &[
     ),
     ("A6 wedge: reads go on", |s| stalls(s, 5_500), Verdict::Stuck(Cause::VolumeStalled), FailsOver("b"), None),
     (
+        "A6 wedge, while other shards are in doubt and a standby is quicker all along",
+        |s| {
+            stalls(s, 5_500);
+            s.0.fleet.doubtful = 2;
+            s.0.memory.past.quicker_for = 5_000;
+        },
+        Verdict::Stuck(Cause::VolumeStalled),
+        FailsOver("b"),
+        None,
+    ),
+    (
+        "A6 wedge, while writes of the others' volumes are slow, for a minute",
+        |s| {
+            all_hang(s);
+            stalls(s, 60_500);
+        },
+        Verdict::Stuck(Cause::VolumeStalled),
+        FailsOver("b"),
+        None,
+    ),
+    (
         "A6 wedge, and nothing of its manager is heard",
         |s| {
             stalls(s, 60_000);

@@ -301,6 +301,24 @@ pub const MUST_NOT: &[Row] = &[
         Some(Reason::SwitchoverWithheld),
     ),
     (
+        "B13 writes of all volumes hang",
+        all_hang,
+        Verdict::Stuck(Cause::VolumeStalled),
+        Stays,
+        Some(Reason::NoCandidate),
+    ),
+    (
+        "B13 writes of other shards hang too, and a standby has a quick moment",
+        |s| {
+            stalls(s, 30_000);
+            s.0.fleet.doubtful = 2;
+            s.0.memory.past.quicker_for = 2_000;
+        },
+        Verdict::Stuck(Cause::VolumeStalled),
+        Stays,
+        Some(Reason::NoCandidate),
+    ),
+    (
         "B13 each fsync takes 4 s, and ends",
         |s| {
             hangs(s, 3_950, 60_000);

@@ -96,6 +96,7 @@ impl Company {
         Fleet {
             shards: members.values().filter(|member| member.standing.has_primary).count(),
             suspect: members.values().filter(lately).count(),
+            doubtful: members.values().filter(|member| member.standing.is_suspect).count(),
             slow: members.values().filter(|member| member.standing.is_slow).count(),
             partitioned: members.values().filter(|member| member.standing.is_partitioned).count(),
             managers: members.values().map(|member| member.standing.managers).sum(),
@@ -132,6 +133,7 @@ mod tests {
         let fleet = Fleet {
             shards: 2,
             suspect: 1,
+            doubtful: 1,
             slow: 1,
             partitioned: 2,
             managers: 6,
@@ -142,7 +144,8 @@ mod tests {
         };
         assert_eq!(company.fleet(start), fleet);
         company.stand("ns", "a", suspect, start + TOGETHER);
-        assert_eq!(company.fleet(start + TOGETHER).suspect, 0);
+        let fleet = company.fleet(start + TOGETHER);
+        assert_eq!((fleet.suspect, fleet.doubtful), (0, 1));
         company.leave("ns", "a");
         assert_eq!(company.fleet(start).shards, 1);
     }
