@@ -235,7 +235,7 @@ prop_compose! {
             "probeIntervalMs": every.round() as i64,
             "stageDeadlineMs": stage.round() as i64,
             "commitDeadlineMs": commit.round() as i64,
-            "evidenceMaxAgeMs": pick(narrow[0], commit.max(stage) + 2.0 * every, fresh).round() as i64,
+            "evidenceMaxAgeMs": pick(narrow[0], commit.max(stage + 250.0) + 2.0 * every, fresh).round() as i64,
             "suspectAfterMs": pick(narrow[1], 2.0 * every, suspect).round() as i64,
             "goneAfterMs": pick(narrow[2], 2.0 * every, gone).round() as i64,
             "stuckAfterMs": pick(narrow[3], commit.max(2.0 * stage), stuck).round() as i64,

@@ -7,6 +7,7 @@ use understudy_wire::ReplicaName;
 
 use crate::decision::{Draft, NewReplica, Reason, Role, Sentence, Step};
 use crate::failover::assess::{Assessment, Cause, Verdict};
+use crate::failover::candidate::examine;
 use crate::failover::plan::AGAIN;
 use crate::failover::snapshot::{Fact, Kind, Replica, Snapshot};
 use crate::failover::testimony::Case;
@@ -187,6 +188,13 @@ fn condemn_old_primary<'a>(
     if !(a.verdict.commits() || (a.verdict == Verdict::Saturated && commits())) {
         return Some(old);
     }
+    if is_last_standby(s, primary, old) {
+        let message = format!(
+            "{old} is to be replaced after the failover, but no other standby could take over. {AGAIN}, and it is replaced once one can"
+        );
+        d.note_about(Reason::LastCopyKept, old, message);
+        return Some(old);
+    }
     let cause = change.cause.clone().unwrap_or_else(|| "unknown".into());
     let message = format!("{primary} took over under epoch {}: {cause}", change.epoch);
     let epoch = Some(change.epoch);
@@ -199,6 +207,14 @@ fn condemn_old_primary<'a>(
         d.note_about(Reason::ReplicaCondemned, old, format!("{old} is replaced: {message}"));
     }
     Some(old)
+}
+
+/// Whether it could take over from the primary, and those that are on their way to it cannot yet.
+fn is_last_standby(s: &Snapshot, primary: &ReplicaName, standby: &ReplicaName) -> bool {
+    let can = |name: &ReplicaName, replica: &Replica| examine(s, Some(primary), name, replica).is_ok();
+    let others: Vec<_> = s.cast().filter(|(name, _)| *name != primary && *name != standby).collect();
+    let is_able = s.replicas.get(standby).is_some_and(|replica| can(standby, replica));
+    is_able && !others.is_empty() && !others.iter().any(|(name, replica)| can(name, replica))
 }
 
 /// Intact copies of the shard besides `but`: a primary that serves and commits, and every good standby. A frozen primary

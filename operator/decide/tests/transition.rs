@@ -277,6 +277,25 @@ fn after_a_failover_the_old_primary_is_condemned_whatever_became_of_it() {
 }
 
 #[test]
+fn the_old_primary_is_kept_while_it_is_the_only_one_that_could_take_over() {
+    let mut scene = Scene::well();
+    took_office(&mut scene, "b");
+    scene.says(&manager("a"), "b", Some(commits()), None);
+    scene.says(&consumer(), "b", Some(Probe { committing_since: Some(10), ..commits() }), None);
+    let condemned = |scene: &Scene| {
+        scene.steps().into_iter().any(|step| matches!(step, Step::Condemn { replica, .. } if replica == name("a")))
+    };
+    scene.server("c", |server| server.phase = Phase::Building);
+    assert!(!condemned(&scene));
+    assert!(scene.gives(Reason::LastCopyKept));
+    scene.server("c", |server| server.phase = Phase::Running);
+    assert!(condemned(&scene), "another can");
+    scene.server("c", |server| server.phase = Phase::Building);
+    scene.server("a", |server| server.phase = Phase::Exited { code: None, signal: Some(9), age: 10 });
+    assert!(condemned(&scene), "it is no use itself");
+}
+
+#[test]
 fn what_came_of_fencing_the_old_primary_is_said() {
     type Case = (&'static str, OrderOutcome, Option<Reason>);
     let cases: [Case; 4] = [

@@ -204,8 +204,9 @@ async fn a_receiver_on_its_way_to_a_source_that_does_not_answer_keeps_no_applier
     // The kernel accepts, and nobody greets: so it is with a source whose process is stopped.
     let (held, _) = tokio::time::timeout(SOON, silent.accept()).await.unwrap().unwrap();
     let mut watcher = replica.session().await;
-    let on_its_way =
-        "SELECT THREAD_ID FROM performance_schema.replication_connection_status WHERE SERVICE_STATE = 'CONNECTING'";
+    // The table of states has the thread only of a receiver that is connected.
+    let on_its_way = "SELECT threads.THREAD_ID FROM performance_schema.threads, performance_schema.replication_connection_status AS receiver \
+                      WHERE NAME IN ('thread/sql/replica_io', 'thread/sql/slave_io') AND receiver.SERVICE_STATE = 'CONNECTING'";
     let receiver: Option<u64> = watcher.query_first(on_its_way).await.unwrap();
     assert!(receiver.is_some());
 
